@@ -1,0 +1,1 @@
+"""The harness: losses, data sets, protocol and the stories that `make` runs."""

@@ -1,0 +1,46 @@
+"""What every data set hands out: one half of its classes, as pixels and ids."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one half of a data set's classes (trainval or test).
+
+    Ids are global: the two halves number their classes and their super classes in one sequence, so that
+    disjointness can be checked by comparing ids.
+
+    Attributes:
+        images: uint8, (N, H, W) grey or (N, H, W, 3) colour.
+        labels: int64 (N,), global class id of each image.
+        class_ids: int64 (C,), the classes of this half, ascending.
+        class_names: C names, in the order of `class_ids`.
+        super_labels: int64 (C,), global super class id of each class, in the order of `class_ids`.
+        super_names: names of all super classes of the data set, indexed by global super class id.
+
+    Raises:
+        ValueError: the fields do not fit together; the message names the first that does not.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_ids: np.ndarray
+    class_names: list[str]
+    super_labels: np.ndarray
+    super_names: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"images holds {len(self.images)} pictures, but labels {len(self.labels)}; give one each.")
+        for name in ("class_names", "super_labels"):
+            if len(getattr(self, name)) != len(self.class_ids):
+                count = len(getattr(self, name))
+                raise ValueError(f"{name} has {count} entries for {len(self.class_ids)} classes; give one a class.")
+        strangers = np.setdiff1d(self.labels, self.class_ids)
+        if len(strangers):
+            raise ValueError(f"labels holds classes {strangers[:5].tolist()}, which class_ids does not list.")
+        outside = (self.super_labels < 0) | (self.super_labels >= len(self.super_names))
+        if outside.any():
+            raise ValueError(f"super_labels must lie in 0..{len(self.super_names) - 1}, the entries of super_names.")

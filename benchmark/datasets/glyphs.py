@@ -1,0 +1,249 @@
+"""`glyphs`: an embedded data set with a human hierarchy, drawn from fonts that matplotlib ships; nothing is downloaded.
+
+Source: our own definition, in four parts: `glyph_outlines` (16 font faces), `glyph_characters` (which characters),
+`glyph_pictures` (how they are placed and warped) and `glyph_rasteriser`. A class is a Unicode character, its images
+are that character in 8 to 16 faces, its super class is its Unicode block. Classes are in the order of code points,
+images in the order of classes, then of faces. Blocks 0 to 10 (Basic Latin to Georgian) are trainval and 11 to 25 test,
+so classes and super classes are both unseen; a first half by classes would cut through Georgian.
+
+2,087 classes, 25,173 images: trainval 1,067 / 14,387 in 11 super classes, test 1,020 / 10,786 in 15.
+"""
+
+import hashlib
+import io
+import platform
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark import records
+from benchmark.datasets import Split
+from benchmark.datasets.glyph_cache import HalvesCache, user_cache_dir
+from benchmark.datasets.glyph_characters import (
+    BLOCK_NAMES,
+    NUM_TRAINVAL_BLOCKS,
+    base_letter,
+    block_of,
+    choose_characters,
+    is_candidate,
+)
+from benchmark.datasets.glyph_outlines import matplotlib_font_dir, read_outlines
+from benchmark.datasets.glyph_pictures import draw, warp_numbers
+
+LICENCE = (
+    "DejaVu fonts (Bitstream Vera licence, changes in the public domain) and STIX fonts (STIX font licence 1.0), "
+    "both from the installed matplotlib; this project ships no font."
+)
+HALVES = ("trainval", "test")
+LAYOUT = 1  # of the cache folder; counts up when what is drawn or stored changes
+
+# SHA-256 of images, labels and code points by (size, warp, seed, every).
+KNOWN_DIGESTS = {
+    (32, 0.15, 0, 1): "e40be06ed8976e86c9c47d8cbe95ca0568cdcb28ae4a01cf1486038a1362da7c",
+    (64, 0.15, 0, 1): "3de164c31452a4cdb8826d1d86857146570fa923e3f5304b4ca562794979465e",
+    (32, 0.15, 0, 8): "f8bf141c18c73593d8b08abf8b79abcb1247bd374e5efee001110f0ea23c99c8",
+    (32, 0.0, 0, 1): "e8e9b86701bbfe86fd47f73a3fe28983efb8f956d04c12fd571616c7c5e3a3f2",
+}
+
+
+class Drawn(NamedTuple):
+    """All images with their classes: uint8 (N, size, size), int64 (N,), and the code point of each class (C,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    code_points: np.ndarray
+
+    def digest(self) -> str:
+        """SHA-256 of the pixels, then labels and code points as little-endian 32-bit integers."""
+        whole = hashlib.sha256(self.images.tobytes())
+        whole.update(self.labels.astype("<i4").tobytes())
+        whole.update(self.code_points.astype("<i4").tobytes())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glyphs:
+    """The data set, drawn once into a cache folder and read from there.
+
+    Each half is a file of its own: `trainval()` never opens the file of the test half. Every file is checked against
+    a SHA-256 whenever it is read; a damaged one is named in a warning, set aside and drawn again.
+
+    Args:
+        size: width and height of an image in pixels, 8 to 128.
+        every: 1 for all classes; 8 keeps every 8th (261 classes, 3,159 images, the small preset) with the very same
+            pictures, numbered anew from 0; 1 to 100.
+        cache_dir: folder for the drawn images, by default the user's cache folder.
+        warp: strength of the affine map of each image, 0 to 0.5.
+        seed: of the affine maps, 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    size: int = 32
+    every: int = 1
+    cache_dir: str | None = None
+    warp: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole_numbers = {"size": (8, 128), "every": (1, 100), "seed": (0, 2**32 - 1)}
+        for name, (low, high) in whole_numbers.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"glyphs: {name} is {value!r}; give a whole number from {low} to {high}.")
+        if type(self.warp) not in (int, float) or not 0 <= self.warp <= 0.5:
+            raise ValueError(f"glyphs: warp is {self.warp!r}; give a number from 0 to 0.5.")
+
+    @property
+    def folder(self) -> Path:
+        """Where the images of these settings are kept."""
+        root = user_cache_dir() if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        key = f"{self.size}px-warp{float(self.warp)}-seed{self.seed}-every{self.every}-layout{LAYOUT}"
+        return root / "glyphs" / key
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings and of every pixel, label and code point of both halves; read from a small file."""
+        return self._about()["fingerprint"]
+
+    @property
+    def total_classes(self) -> int:
+        """Number of classes of both halves."""
+        return self._about()["classes"]
+
+    @property
+    def num_trainval_classes(self) -> int:
+        """Number of classes of the trainval half, which are the first ones."""
+        return self._about()["trainval"]["classes"]
+
+    def trainval(self) -> Split:
+        """The half that is trained and validated on."""
+        return self._split("trainval")
+
+    def test(self) -> Split:
+        """The half with unseen classes and unseen super classes."""
+        return self._split("test")
+
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """What the data set holds, after drawing what is missing or damaged in the cache.
+
+        Args:
+            progress: called with (pictures drawn, pictures in all) while drawing; never where nothing is to be drawn.
+
+        Returns:
+            `images`, `classes`, `super_classes` in all and for `trainval` and `test`, `digest`, `fingerprint`,
+            `parameters`, `sha256` of both files, `licence`, `folder`, `drawn` (False if the cache was whole) and
+            `seconds` of this call.
+
+        Raises:
+            ValueError: a font file is not the known one, or the pictures differ from the known ones.
+        """
+        start = time.monotonic()
+        drawn = self._cache().ensure(HALVES, lambda: self._make(progress))
+        facts = {"licence": LICENCE, "folder": str(self.folder), "drawn": drawn}
+        return self._about() | facts | {"seconds": time.monotonic() - start}
+
+    def _cache(self) -> HalvesCache:
+        parameters = {"size": self.size, "warp": float(self.warp), "seed": self.seed, "every": self.every}
+        return HalvesCache(self.folder, parameters)
+
+    def _about(self) -> dict[str, Any]:
+        """The content of the small file beside the halves, drawing them if there is none."""
+        cache = self._cache()
+        cache.ensure((), self._make)
+        about = cache.about()
+        if about is None:
+            raise ValueError(f"{self.folder} was filled and cannot be read back. Check the disk, or set cache_dir.")
+        return about
+
+    def _split(self, half: str) -> Split:
+        cache = self._cache()
+        payload = cache.read(half)
+        if payload is None:
+            cache.ensure((half,), self._make)
+            payload = cache.read(half)
+        if payload is None:
+            raise ValueError(f"{cache.path(half)} was drawn and is damaged again. Check the disk, or set cache_dir.")
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            code_points = arrays["code_points"].tolist()
+            return Split(
+                images=arrays["images"],
+                labels=arrays["labels"],
+                class_ids=arrays["class_ids"],
+                class_names=[f"U+{code_point:04X} {unicodedata.name(chr(code_point))}" for code_point in code_points],
+                super_labels=_super_labels(code_points),
+                super_names=list(BLOCK_NAMES),
+            )
+
+    def _make(self, progress: Callable[[int, int], None] | None = None) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The files of both halves, and the facts about them.
+
+        Raises:
+            ValueError: a font file is not the known one, or the pictures of known settings are not the known ones.
+        """
+        drawn = self._draw(progress)
+        digest = drawn.digest()
+        expected = KNOWN_DIGESTS.get((self.size, float(self.warp), self.seed, self.every), digest)
+        if digest != expected:
+            raise ValueError(
+                f"The glyphs drawn here have the digest {digest}, expected {expected}. The font files are the known "
+                f"ones, so the arithmetic differs (numpy {np.__version__}, {platform.machine()}) and results would not "
+                "be comparable. Nothing was kept; please report it with both digests."
+            )
+        super_labels = _super_labels(drawn.code_points)
+        in_trainval = super_labels < NUM_TRAINVAL_BLOCKS
+        payloads, facts = {}, _counts(drawn.labels, super_labels) | {"digest": digest}
+        facts["fingerprint"] = records.digest({"dataset": "glyphs", "digest": digest} | self._cache().parameters)
+        for half, chosen in zip(HALVES, (in_trainval, ~in_trainval), strict=True):
+            images = chosen[drawn.labels]
+            facts[half] = _counts(drawn.labels[images], super_labels)
+            payloads[half] = _npz(drawn, images, np.flatnonzero(chosen))
+        return payloads, facts
+
+    def _draw(self, progress: Callable[[int, int], None] | None) -> Drawn:
+        outlines = read_outlines(matplotlib_font_dir(), wanted=is_candidate)
+        characters = choose_characters(outlines)
+        keys = [(code_point, face) for code_point, faces in characters.items() for face in faces]
+        place = np.repeat(np.arange(len(characters)), [len(faces) for faces in characters.values()])
+        kept = np.flatnonzero(place % self.every == 0)
+        numbers = warp_numbers(len(keys), self.seed)[kept]  # drawn for all images, so that `every` changes none
+        chosen = [outlines[keys[i]] for i in kept]
+        images = draw(chosen, numbers, size=self.size, warp=self.warp, progress=progress)
+        return Drawn(images, place[kept] // self.every, np.array(list(characters)[:: self.every]))
+
+
+def _npz(drawn: Drawn, images: np.ndarray, class_ids: np.ndarray) -> bytes:
+    """The bytes of a file with the images (a mask) and the classes of one half."""
+    file = io.BytesIO()
+    np.savez(
+        file,
+        images=drawn.images[images],
+        labels=drawn.labels[images].astype(np.int64),
+        class_ids=class_ids.astype(np.int64),
+        code_points=drawn.code_points[class_ids].astype(np.int64),
+    )
+    return file.getvalue()
+
+
+def _super_labels(code_points: np.ndarray | list[int]) -> np.ndarray:
+    """Super class ids, int64 (C,), of characters that lie in one of the blocks each."""
+    return np.array([block_of(int(code_point)) for code_point in code_points], dtype=np.int64)
+
+
+def _counts(labels: np.ndarray, super_labels: np.ndarray) -> dict[str, Any]:
+    classes = np.unique(labels)
+    return {"images": len(labels), "classes": len(classes), "super_classes": len(np.unique(super_labels[classes]))}
+
+
+def base_letters(split: Split) -> np.ndarray:
+    """Code point of the letter under the accents for each class of a glyphs split, int64 (C,): a finer level.
+
+    Most of its 1,343 values hold one class only, so it serves to explain mistakes, not to train on.
+    """
+    return np.array([base_letter(int(name[2:].split(" ")[0], 16)) for name in split.class_names], dtype=np.int64)

@@ -1,0 +1,118 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import threading
+import time
+from typing import Any
+
+PLAIN_EPOCH_SECONDS = 10.0  # plain output says how training goes at most this often
+
+
+class Display:
+    """Progress of trials (or runs), each of several folds.
+
+    Args:
+        mode: `auto`, `live`, `plain` or `quiet`.
+        title: the study.
+        piece: `trial` or `run`.
+        total: pieces in all.
+        done: pieces finished in an earlier sitting.
+        max_epochs: of a training.
+    """
+
+    def __init__(self, mode: str, title: str, piece: str, total: int, done: int, max_epochs: int) -> None:
+        from rich.console import Console
+
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        live = mode == "live" or (mode == "auto" and self.console.is_terminal)
+        self.mode = "live" if live else "plain" if mode == "auto" else mode
+        self.title, self.piece, self.total, self.max_epochs = title, piece, total, max_epochs
+        self._done, self._done_here, self._started = done, 0, time.monotonic()
+        self._best: tuple[float, int] | None = None
+        self._rows: dict[tuple[int, int], dict[str, Any]] = {}
+        self._last_line = 0.0
+        self._lock = threading.Lock()
+        self._live: Any = None
+
+    def __enter__(self) -> "Display":
+        if self.mode == "live":
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line above the live part."""
+        if self.mode != "quiet":
+            self.console.print(text, markup=False)
+
+    def report(self, message: dict[str, Any]) -> None:
+        """Take a message of a unit: an epoch of a fold. Called from any thread."""
+        if "row" not in message:
+            return
+        with self._lock:
+            self._rows[message["index"], message["fold"]] = message["row"]
+            now = time.monotonic()
+            if self.mode == "plain" and now - self._last_line >= PLAIN_EPOCH_SECONDS:
+                self._last_line = now
+                self.say("  " + "  ".join(self._cells(message["index"], message["fold"], message["row"])))
+
+    def best_so_far(self, score: float, index: int) -> None:
+        """A finished piece's score; the display remembers the highest."""
+        if self._best is None or score > self._best[0]:
+            self._best = (score, index)
+
+    def finished(self, index: int, text: str) -> None:
+        """A piece is done: drop its folds, say how it ended and how long the rest will take."""
+        with self._lock:
+            self._rows = {key: row for key, row in self._rows.items() if key[0] != index}
+        self._done += 1
+        self._done_here += 1
+        self._last_line = time.monotonic()
+        left = f", {self.time_left()} left" if self._done < self.total else ""
+        self.say(f"{self.piece} {index + 1} of {self.total}: {text}{left}")
+
+    def time_left(self) -> str:
+        """An estimate from the pieces of this sitting."""
+        if not self._done_here:
+            return "unknown time"
+        seconds = (time.monotonic() - self._started) / self._done_here * (self.total - self._done)
+        return human_time(seconds)
+
+    def _cells(self, index: int, fold: int, row: dict[str, Any]) -> tuple[str, ...]:
+        loss = "-" if row["loss"] is None else f"{row['loss']:.4g}"
+        return (
+            f"{self.piece} {index + 1} of {self.total}", f"fold {fold}", f"epoch {row['epoch']} of {self.max_epochs}",
+            f"loss {loss}", f"validation MAP@R {100 * row['map_at_r']:.2f}",
+        )  # fmt: skip
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        best = f"best so far {100 * self._best[0]:.2f} ({self.piece} {self._best[1] + 1})" if self._best else "no score yet"
+        head = Text(f"{self.title}   {self._done} of {self.total} {self.piece}s   {best}   {self.time_left()} left")
+        table = Table.grid(padding=(0, 2))
+        with self._lock:
+            rows = sorted(self._rows.items())
+        for (index, fold), row in rows:
+            table.add_row(*self._cells(index, fold, row))
+        return Group(head, ProgressBar(total=self.total, completed=self._done, width=60), table)
+
+
+def human_time(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> human_time(42), human_time(150), human_time(7300)
+    ('42 s', '2.5 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

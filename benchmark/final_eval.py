@@ -1,0 +1,260 @@
+"""make final-eval: retrain the chosen setting in 10 runs x 4 folds and score the unseen classes.
+
+A run's four models are each trained as in the search, early stopping on their own validation classes included; nothing
+is ever trained on all of them. *Separated*: each model's embedding is scored alone and the four scores are averaged.
+*Concatenated*: the four embeddings, each L2-normalised, are joined and scored once.
+
+This is the only story but `traditional` that can read test classes, and each look leaves a line in the study's
+`test_ledger.jsonl` before it happens.
+
+Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3.
+Departure: 10 fresh runs; the best search trial, which is selected for being good, is not one of them.
+"""
+
+import functools
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark import ledger, records
+from benchmark.checks import prepare
+from benchmark.dispatch import Jobs
+from benchmark.display import Display
+from benchmark.images.batches import embed
+from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.protocol.statistics import t_interval
+from benchmark.provenance import commit, provenance
+from benchmark.study import Study, main
+from benchmark.worker import Report, train_unit
+
+METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
+MODES = ("concatenated", "separated")
+NUM_NEIGHBOURS = 10
+
+
+def final_eval(study: Study, overrides: list[str]) -> None:
+    """Evaluate the named study, or every study whose search is finished when none is named."""
+    if any(override.startswith(("dataset=", "loss=", "protocol=", "trunk=")) for override in overrides):
+        evaluate(study)
+        return
+    chosen = []
+    for directory in ledger.all_studies(Path(study.config.results_dir)):
+        bookkeeping = {key: study.raw[key] for key in ("executor", "display", "keep", "results_dir")}
+        other = Study.of(ledger.read_study(directory)["config"] | bookkeeping)
+        if (directory / "bo" / "best.yaml").exists():
+            chosen.append(other)
+        else:
+            print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
+    if not chosen:
+        raise ValueError(f"No finished search below {study.config.results_dir}. Run make bo first.")
+    for other in chosen:
+        evaluate(other)
+
+
+def evaluate(study: Study) -> None:
+    """Train and score the missing runs of a study's chosen setting, and say what they come to."""
+    with records.only_one(study.directory / "lock", f"Study {study.title}"):
+        choice = ledger.read_choice(study)
+        fingerprint = prepare(study)
+        warnings = ledger.open_study(study, fingerprint)
+        num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
+        done = {r: rec for r, rec in ledger.finished_runs(study, choice.trial).items() if r < num_runs}
+        display = Display(study.config.display, study.title, "run", num_runs, len(done), dataset.max_epochs)
+        for line in warnings:
+            display.say(line)
+        for run in done:
+            drop_weights(study, ledger.run_dir(study, choice.trial, run))
+        if len(done) < num_runs:
+            with Jobs(study, run_unit, ["benchmark.final_eval", "--serve"], display.report) as jobs, display:
+                for run in (r for r in range(num_runs) if r not in done):
+                    for unit in fold_units(study, fingerprint, choice, run):
+                        jobs.add(unit)
+                collect(study, jobs, choice, done, display)
+        summary(study, [done[run] for run in sorted(done)], display)
+
+
+def fold_units(study: Study, fingerprint: str, choice: ledger.Choice, run: int) -> list[dict[str, Any]]:
+    """The trainings of one run."""
+    directory = ledger.run_dir(study, choice.trial, run)
+    return [
+        {
+            "unit": "train", "study": study.raw, "fingerprint": fingerprint, "kind": "run", "index": run, "fold": fold,
+            "setting": choice.setting, "directory": str(directory / f"fold_{fold}"), "keep_weights": True,
+        }
+        for fold in range(study.config.protocol.num_folds)
+    ]  # fmt: skip
+
+
+def collect(
+    study: Study, jobs: Jobs, choice: ledger.Choice, done: dict[int, records.Record], display: Display
+) -> None:
+    """Score each run once its folds are trained, and add its record to `done`."""
+    trained: dict[int, dict[int, dict[str, Any]]] = {}
+    for spec, answer in jobs.finished():
+        for line in answer.get("notes", []):
+            display.say(line)
+        run = spec["index"]
+        if spec["unit"] == "train":
+            folds = trained.setdefault(run, {})
+            folds[spec["fold"]] = answer
+            if len(folds) == study.config.protocol.num_folds:
+                answers = [folds[f] for f in sorted(folds)]
+                jobs.add(spec | {
+                    "unit": "score", "trial": choice.trial, "directory": str(ledger.run_dir(study, choice.trial, run)),
+                    "folds": [a["result"] for a in answers], "seconds": [a["provenance"]["seconds"] for a in answers],
+                }, first=True)  # fmt: skip
+        else:
+            done[run] = records.read_record(ledger.run_path(study, choice.trial, run))
+            display.finished(run, run_line(done[run].result))
+
+
+def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Train a fold or score a run: what `final_eval`'s workers can do, and `bo`'s cannot."""
+    return train_unit(spec, report) if spec["unit"] == "train" else score_unit(spec)
+
+
+def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
+    """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
+    started = time.perf_counter()
+    study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
+    path = directory.with_suffix(".json")
+    result: dict[str, Any] = {"run": spec["index"], "trial": spec["trial"], "setting": spec["setting"]}
+    missing = [f"fold {f['fold']}: {f['reason']}" for f in spec["folds"] if f["map_at_r"] is None]
+    if missing:
+        result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
+    else:
+        torch.set_num_threads(study.config.threads)
+        look = {"run": spec["index"], "trial": spec["trial"], "commit": commit(), "identity": study.identity(spec["fingerprint"])}
+        images, labels = open_test(json.dumps(spec["study"]), study.directory, look)
+        embeddings = torch.stack([embed_fold(study, directory / f"fold_{f}", images) for f in range(len(spec["folds"]))])
+        result |= {"status": "completed", "reason": None} | score(embeddings, labels, study.config.loss.retrieval)
+        keep_for_figures(study, directory, embeddings, labels)
+    result["folds"] = spec["folds"]
+    totals = {key: sum(s[key] for s in spec["seconds"]) for key in ("train", "evaluate")}
+    seconds = totals | {"score": time.perf_counter() - started}
+    records.write_record(path, records.Record("run", result, provenance(seconds=seconds)))
+    drop_weights(study, directory)  # only now: a run killed before its record needs them again
+    return {"result": {"run": spec["index"]}}
+
+
+def open_test(study_json: str, directory: Path, look: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the look down, then return the images (N, H, W) and labels (N,) of the unseen classes."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    records.append_line(directory / "test_ledger.jsonl", {"when": when} | look)
+    return _test_split(study_json)
+
+
+@functools.lru_cache(maxsize=1)
+def _test_split(study_json: str) -> tuple[torch.Tensor, torch.Tensor]:
+    study = Study.of(json.loads(study_json))
+    split = study.make_dataset().test()
+    device = study.make_device()
+    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+
+
+def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
+    """(N, D) L2-normalised embeddings of a fold's best-epoch model."""
+    state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True)
+    trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], seed=0).to(images.device)
+    head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
+    trunk.load_state_dict(state["trunk"])
+    head.load_state_dict(state["head"])
+    embeddings = embed(lambda batch: head(trunk(batch)), images, trunk, head)
+    return torch.nn.functional.normalize(embeddings, dim=1)
+
+
+def score(embeddings: torch.Tensor, labels: torch.Tensor, retrieval: str) -> dict[str, Any]:
+    """Both modes' metrics from the folds' normalised embeddings.
+
+    Args:
+        embeddings: (folds, N, D).
+        labels: (N,).
+        retrieval: the distance of the search.
+    """
+    alone = [retrieval_metrics(e, labels, metric=retrieval) for e in embeddings]
+    joined = retrieval_metrics(torch.cat(list(embeddings), dim=1), labels, metric=retrieval)
+    return {
+        "separated": {key: sum(m[key] for m in alone) / len(alone) for key in METRICS},
+        "separated_folds": [{key: m[key] for key in METRICS} for m in alone],
+        "concatenated": {key: joined[key] for key in METRICS},
+    }
+
+
+def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
+    """Keep test embeddings (half precision), proxies and nearest neighbours; weights only where asked."""
+    joined = torch.cat(list(embeddings), dim=1)
+    kept = {
+        "embeddings": embeddings.cpu().numpy().astype(np.float16),
+        "labels": labels.cpu().numpy(),
+        "neighbours": nearest_neighbours(joined.cpu().numpy(), study.config.threads),
+    }
+    for fold in range(len(embeddings)):
+        unit = directory / f"fold_{fold}"
+        state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location="cpu", weights_only=True)
+        kept |= {f"fold_{fold}.{name}": value.numpy().astype(np.float16) for name, value in state["loss"].items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **kept)
+    records.write_whole(directory / "embeddings.npz", buffer.getvalue())
+
+
+def nearest_neighbours(embeddings: np.ndarray, threads: int) -> np.ndarray:
+    """(N, K) nearest other rows of each row of (N, D) by inner product, by faiss's exact index."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    index = faiss.IndexFlatIP(embeddings.shape[1])
+    index.add(embeddings)
+    count = min(NUM_NEIGHBOURS, len(embeddings) - 1)
+    _, found = index.search(embeddings, count + 1)
+    own = found == np.arange(len(found))[:, None]
+    own[~own.any(axis=1), -1] = True  # among exact copies the row itself may be missing: drop the farthest instead
+    return found[~own].reshape(len(found), count).astype(np.int32)
+
+
+def drop_weights(study: Study, directory: Path) -> None:
+    """Delete a scored run's weights unless they are to be kept."""
+    if study.config.keep == "none":
+        for path in directory.glob("fold_*/best.pt"):
+            path.unlink()
+
+
+def run_line(result: dict[str, Any]) -> str:
+    """One line about a scored run."""
+    if result["concatenated"] is None:
+        return f"no score ({result['reason']})"
+    return "   ".join(
+        f"{mode} MAP@R {100 * result[mode]['map_at_r']:.2f} P@1 {100 * result[mode]['precision_at_1']:.2f}" for mode in MODES
+    )
+
+
+def summary(study: Study, runs: list[records.Record], display: Display) -> None:
+    """Mean and interval of each number over the runs that have one."""
+    scored = [r.result for r in runs if r.result["concatenated"] is not None]
+    confidence = study.config.protocol.confidence
+    display.say(f"\n{study.title}, unseen classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %")
+    for mode in MODES:
+        cells = []
+        for key, name in METRICS.items():
+            if scored:
+                interval = t_interval([100 * r[mode][key] for r in scored], confidence)
+                half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
+                cells.append(f"{name} {interval.mean:.2f}{half}")
+        display.say(f"  {mode:13s} " + "   ".join(cells))
+    if len(scored) < len(runs):
+        display.say(f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval")
+    display.say("Next: make tables")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        from benchmark.executors.local import serve
+
+        serve(run_unit)
+    else:
+        main(final_eval)

@@ -1,0 +1,1 @@
+"""Heads: one file per map from trunk features (B, F) to embeddings (B, D)."""

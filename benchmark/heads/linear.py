@@ -1,0 +1,40 @@
+"""The embedding layer: one linear map with bias.
+
+Source: Musgrave, Belongie, Lim. A Metric Learning Reality Check. ECCV 2020, arXiv:2003.08505, and the configuration of
+powerful-benchmarker (`config_models`): an MLP with the single layer size 128, that is Linear(F, 128) with PyTorch's
+default initialisation, no non-linearity and no normalisation (losses and the retrieval metrics normalise).
+
+Departure, off by default: `layer_norm` normalises the embedding without learned gain or bias, as HIST (Lim et al.,
+CVPR 2022) does after its embedding layer.
+"""
+
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """Maps trunk features (B, F) to embeddings (B, D) that are not of unit length.
+
+    Args:
+        in_features: F, the trunk's `out_features`.
+        embedding_dim: D, the length of an embedding.
+        layer_norm: Whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
+
+    Raises:
+        ValueError: If a length is below 1, or `layer_norm` is asked of a single dimension, which would become 0.
+    """
+
+    def __init__(self, in_features: int, embedding_dim: int = 128, *, layer_norm: bool = False) -> None:
+        super().__init__()
+        if in_features < 1 or embedding_dim < 1:
+            raise ValueError(
+                f"The linear head has in_features={in_features}, embedding_dim={embedding_dim}; allowed >= 1."
+            )
+        if layer_norm and embedding_dim == 1:
+            raise ValueError("The linear head has layer_norm=true, embedding_dim=1: every embedding would be 0.")
+        self.linear = nn.Linear(in_features, embedding_dim)
+        self.norm = nn.LayerNorm(embedding_dim, elementwise_affine=False) if layer_norm else nn.Identity()
+        self.out_features = embedding_dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D) of features (B, F)."""
+        return self.norm(self.linear(features))

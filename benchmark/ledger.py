@@ -1,0 +1,199 @@
+"""What a study's folder holds: its identity, trials, choice and runs. The folder is the truth; nothing is cached.
+
+    study.yaml                       configuration, identity, data fingerprint, versions it was started with
+    lock                             held by the one driver
+    bo/trial_007/ask.json            the setting that the searcher proposed
+    bo/trial_007/fold_2/             record, checkpoint while unfinished, training curves
+    bo/trial_007.json                the finished trial
+    bo/best.yaml                     the chosen trial; there once the search is finished
+    bo/sessions.jsonl                wall and compute seconds of each sitting
+    final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the unseen classes
+    test_ledger.jsonl                one line for every look at the unseen classes
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark import records
+from benchmark.protocol.statistics import standard_error
+from benchmark.provenance import versions
+from benchmark.searchers import Trial
+from benchmark.study import Study
+
+
+def open_study(study: Study, fingerprint: str) -> list[str]:
+    """Create the study's folder, or check that it holds the same study.
+
+    Returns:
+        Warnings: package versions that changed since the study was started.
+
+    Raises:
+        ValueError: the folder holds a study with another configuration; the difference is shown.
+    """
+    path = study.directory / "study.yaml"
+    science = study.science(fingerprint)
+    if not path.exists():
+        body = {"identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
+                "science": science, "config": study.raw}  # fmt: skip
+        records.write_whole(path, yaml.safe_dump(body, sort_keys=False).encode())
+        return []
+    stored = read_study(study.directory)
+    if stored["identity"] != study.identity(fingerprint):
+        lines = "\n".join(difference(stored["science"], science))
+        raise ValueError(
+            f"{study.directory} holds {study.title} with another configuration:\n{lines}\n"
+            f"Take the old values, keep both side by side with variant=NAME, or delete the folder to start again."
+        )
+    changed = [f"{k} {stored['versions'][k]} -> {v}" for k, v in versions().items()
+               if stored["versions"].get(k, v) != v]  # fmt: skip
+    return [f"Versions changed since this study was started: {', '.join(changed)}. Records say which made them."] * bool(
+        changed
+    )
+
+
+def read_study(directory: Path) -> dict[str, Any]:
+    """The content of `study.yaml`.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    path = directory / "study.yaml"
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {key: body[key] for key in ("identity", "fingerprint", "versions", "science", "config")}
+    except FileNotFoundError:
+        raise ValueError(f"There is no study in {directory}.") from None
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}). Delete that one file and run make bo again: it is written "
+            "anew, and finished trials are kept."
+        ) from error
+
+
+def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """One line for each value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [line for key in keys for line in difference(old.get(key), new.get(key), f"{prefix}{key}.")]
+    return [] if old == new else [f"  {prefix[:-1]}: {old} there, {new} now"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of a finished search."""
+
+    trial: int
+    setting: dict[str, Any]
+    map_at_r: float
+    standard_error: float
+    num_trials: int
+    rule: str
+
+
+def trial_path(study: Study, index: int) -> Path:
+    """The record of a finished trial."""
+    return study.directory / "bo" / f"trial_{index:03d}.json"
+
+
+def trial_dir(study: Study, index: int) -> Path:
+    """The folder of a trial's units."""
+    return study.directory / "bo" / f"trial_{index:03d}"
+
+
+def run_path(study: Study, trial: int, run: int) -> Path:
+    """The record of a scored run of a trial's setting."""
+    return study.directory / "final_eval" / f"trial_{trial:03d}" / f"run_{run:02d}.json"
+
+
+def run_dir(study: Study, trial: int, run: int) -> Path:
+    """The folder of a run's units."""
+    return run_path(study, trial, run).with_suffix("")
+
+
+def as_told(record: records.Record) -> Trial:
+    """A trial's record as the searcher is told of it."""
+    r = record.result
+    return Trial(index=r["index"], parameters=r["setting"], mean=r["map_at_r"], sem=r["standard_error"])
+
+
+def trial_result(index: int, setting: dict[str, Any], folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """A trial's result from its folds': the mean of all of them, or no score and the reason.
+
+    Args:
+        index: of the trial.
+        setting: its hyper-parameters.
+        folds: results of every fold, in order.
+    """
+    scores = [fold["map_at_r"] for fold in folds]
+    missing = [f"fold {fold['fold']}: {fold['reason']}" for fold in folds if fold["map_at_r"] is None]
+    done = not missing
+    return {
+        "index": index,
+        "setting": setting,
+        "status": "completed" if done else "failed",
+        "reason": None if done else "; ".join(missing),
+        "map_at_r": sum(scores) / len(scores) if done else None,
+        "standard_error": standard_error(scores) if done else None,
+        "folds": folds,
+    }
+
+
+def finished_trials(study: Study) -> tuple[dict[int, records.Record], list[str]]:
+    """Trials on disk by index, and notes about damaged ones, which were set aside."""
+    found, notes = {}, []
+    for path in sorted((study.directory / "bo").glob("trial_*.json")):
+        record, note = records.read_or_set_aside(path)
+        if record is not None:
+            found[int(record.result["index"])] = record
+        if note:
+            notes.append(note)
+    return found, notes
+
+
+def write_choice(study: Study, choice: Choice) -> None:
+    """Write `best.yaml`, which says that the search is finished."""
+    body = {
+        "trial": choice.trial, "setting": choice.setting, "validation_map_at_r": choice.map_at_r,
+        "standard_error": choice.standard_error, "num_trials": choice.num_trials, "rule": choice.rule,
+        "record": trial_path(study, choice.trial).name,
+    }  # fmt: skip
+    records.write_whole(study.directory / "bo" / "best.yaml", yaml.safe_dump(body, sort_keys=False).encode())
+
+
+def read_choice(study: Study) -> Choice:
+    """The chosen trial.
+
+    Raises:
+        ValueError: the search is unfinished; the message holds the command that finishes it.
+    """
+    path = study.directory / "bo" / "best.yaml"
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Choice(body["trial"], body["setting"], body["validation_map_at_r"], body["standard_error"],
+                      body["num_trials"], body["rule"])  # fmt: skip
+    except FileNotFoundError:
+        num_done = len(list((study.directory / "bo").glob("trial_*.json")))
+        raise ValueError(
+            f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {study.directory}/bo "
+            f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
+        ) from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is damaged. Run "{study.command("bo")}": it is chosen again in a second.') from error
+
+
+def finished_runs(study: Study, trial: int) -> dict[int, records.Record]:
+    """Runs of a trial's setting that are scored, by number; damaged ones are set aside."""
+    found = {}
+    for path in sorted((study.directory / "final_eval" / f"trial_{trial:03d}").glob("run_*.json")):
+        record, _ = records.read_or_set_aside(path)
+        if record is not None:
+            found[int(record.result["run"])] = record
+    return found
+
+
+def all_studies(results_dir: Path) -> list[Path]:
+    """Folders of all studies below a results folder."""
+    return sorted(path.parent for path in (results_dir / "studies").glob("*/*/study.yaml"))

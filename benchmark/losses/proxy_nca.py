@@ -1,0 +1,91 @@
+"""ProxyNCA, in the form of the Reality Check and in the form of the papers' equation.
+
+Source: Movshovitz-Attias, Toshev, Leung, Ioffe and Singh, "No Fuss Distance Metric Learning using Proxies", ICCV 2017,
+arXiv 1703.07464, Algorithm 1; Yang et al., "Hierarchical Proxy-based Loss for Deep Metric Learning", WACV 2022,
+arXiv 2103.13538, Eq. 3. Form with the positive in the denominator: Musgrave, Belongie and Lim, "A Metric Learning
+Reality Check", ECCV 2020, arXiv 2003.08505, whose library is pytorch-metric-learning.
+
+Departures:
+- mean over the batch where Eq. 3 sums, so that the learning rate does not depend on the batch size;
+- a scale, which Eq. 3 does not print: without one, unit vectors of many classes cannot be told apart;
+- log-sum-exp, where the library multiplies probabilities and drops a sample whose probability underflows. In float32
+  that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, and the searched scales reach that.
+
+Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmark.losses.cosine import cosine_similarity
+
+DENOMINATORS = ("all", "others")
+
+
+def proxy_nca(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: float, denominator: str = "all") -> Tensor:
+    """Mean over the batch of log(sum_{j in J_i} exp(a cos_ij)) - a cos_{i, y_i}.
+
+    J_i is every proxy ("all") or every proxy but the sample's own ("others"). Easily got wrong: with "others" the loss
+    falls below 0 once the own proxy leads, and its pull never fades.
+
+    Args:
+        embeddings: (B, D), of any length.
+        labels: (B,) int64 in 0..P-1.
+        proxies: (P, D), of any length, row j for label j.
+        scale: a on the cosine, above 0.
+        denominator: "all" or "others".
+
+    Raises:
+        ValueError: the scale or the denominator is not allowed, or "others" has no other proxy.
+    """
+    _check(len(proxies), scale, denominator)
+    logits = scale * cosine_similarity(embeddings, proxies)  # (B, P)
+    if denominator == "all":
+        return functional.cross_entropy(logits, labels)
+    own = labels[:, None]
+    others = logits.scatter(1, own, -torch.inf)
+    return (others.logsumexp(dim=1) - logits.gather(1, own).squeeze(1)).mean()
+
+
+class ProxyNCA(nn.Module):
+    """ProxyNCA with one learnable proxy per class, drawn from N(0, 1) as in the Reality Check.
+
+    Args:
+        num_classes: C, at least 1 (2 with "others").
+        embedding_dim: D.
+        softmax_scale: k on the squared distance, above 0; the cosine scale is 2k.
+        seed: of the proxies' start; the global generator is not used.
+        denominator: "all" (Reality Check) or "others" (Eq. 3).
+
+    Raises:
+        ValueError: the scale or the denominator is not allowed, or "others" has no other proxy.
+    """
+
+    def __init__(
+        self, num_classes: int, embedding_dim: int, *, softmax_scale: float, seed: int, denominator: str = "all"
+    ) -> None:
+        super().__init__()
+        _check(num_classes, softmax_scale, denominator)
+        self.scale = 2 * softmax_scale
+        self.denominator = denominator
+        generator = torch.Generator().manual_seed(seed)
+        self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim, generator=generator))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        return proxy_nca(embeddings, labels, self.proxies, scale=self.scale, denominator=self.denominator)
+
+
+def _check(num_proxies: int, scale: float, denominator: str) -> None:
+    if not (scale > 0 and math.isfinite(scale)):
+        raise ValueError(f"The scale of ProxyNCA is {scale}; it must be finite and above 0. Set a larger one.")
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"The denominator of ProxyNCA is {denominator!r}; allowed: {', '.join(DENOMINATORS)}.")
+    if denominator == "others" and num_proxies < 2:
+        raise ValueError(
+            f"ProxyNCA with denominator='others' compares with the other proxies, but has {num_proxies} in all;"
+            " use at least 2 proxies, or denominator='all'."
+        )

@@ -1,0 +1,188 @@
+"""Class-disjoint folds of the classes that may be trained on.
+
+Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
+cross-validation, in the arithmetic of the authors' released code (`MLRCSplitManager`): the first half of the sorted
+classes is for training and validation, the second half for testing; lengths are truncated, never rounded.
+
+That arithmetic has two habits which the paper does not mention. Fold 0 validates on the *last* quarter, fold 1 on the
+first, and so on. And where a quarter is not a whole number of classes the remainder is never validated: every fold
+trains on it (two classes of Cars196, one of Stanford Online Products).
+
+Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file in integers. Both agree
+for every N at 4 folds, where the fractions are exact in binary; at other numbers of folds integers avoid an off-by-one.
+Where the authors' rule would put a class on both sides of a fold (odd N) this file refuses instead of leaking.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+FoldRule = Literal["mlrc", "kfold", "auto"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One class-disjoint division; both arrays are ascending class ids.
+
+    Ascending because the papers' class *sets* are what matters: images keep the order of the data set, and training
+    labels are the ranks of the sorted classes.
+    """
+
+    train_classes: np.ndarray
+    validation_classes: np.ndarray
+
+
+def mlrc_split(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the trainval and of the test classes among all sorted classes: first half, second half.
+
+    >>> [len(part) for part in mlrc_split(22_634)]
+    [11317, 11317]
+
+    Args:
+        num_classes: classes of the whole data set; for an odd number the test half is one larger.
+
+    Raises:
+        ValueError: with fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}; half of it for training and half for testing needs at least 2.")
+    positions = np.arange(num_classes)
+    return positions[: num_classes // 2], positions[num_classes // 2 :]
+
+
+def mlrc_folds(num_classes: int, num_folds: int = 4) -> list[Fold]:
+    """The folds of the Reality Check, as positions among the sorted classes of the first half.
+
+    With n = N // 2 trainval classes, fold p takes the N - n - v classes from position floor(p n / k) on, wrapping at n,
+    for training, and the v = floor(N / 2k) classes after them for validation.
+
+    Args:
+        num_classes: N, classes of the whole data set (training, validation and test).
+        num_folds: k, 2 or more.
+
+    Raises:
+        ValueError: where the rule would train on a class that it validates on (odd N), or has no class to validate on.
+    """
+    trainval, test = mlrc_split(num_classes)
+    _check_num_folds(len(trainval), num_folds)
+    num_validation = num_classes // (2 * num_folds)
+    # Reads like n - v, and is, unless N is odd: then it is one more than there is room for, and the window wraps onto itself.
+    num_train = num_classes - len(trainval) - num_validation
+    if num_train + num_validation > len(trainval):
+        raise ValueError(
+            f"The rule of the Reality Check leaks with {num_classes} classes: each fold would train on one of the classes "
+            f"that it validates on, since {len(trainval)} trainval and {len(test)} test classes are not equal halves. "
+            'It needs an even number of classes; use rule="kfold" on the trainval classes instead.'
+        )
+    folds = []
+    for p in range(num_folds):
+        window = np.roll(trainval, -(p * len(trainval) // num_folds))
+        folds.append(_fold(window[:num_train], window[num_train : num_train + num_validation]))
+    return folds
+
+
+def kfold_folds(trainval_classes: np.ndarray, num_folds: int = 4) -> list[Fold]:
+    """Contiguous k-fold: fold p validates on part p and trains on the rest; every class is validated exactly once.
+
+    The first n % k parts are one class larger. This is the rule for data sets with predefined training classes.
+
+    Args:
+        trainval_classes: (n,) class ids, in the order in which they are cut.
+        num_folds: k, 2 or more.
+
+    Raises:
+        ValueError: with fewer classes than folds, or a class named twice.
+    """
+    classes = _unique(trainval_classes, "trainval_classes")
+    _check_num_folds(len(classes), num_folds)
+    parts = np.array_split(classes, num_folds)
+    return [_fold(np.concatenate(parts[:p] + parts[p + 1 :]), parts[p]) for p in range(num_folds)]
+
+
+def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, total_classes: int) -> list[Fold]:
+    """Folds of the trainval classes, as class ids, checked to be disjoint.
+
+    Args:
+        trainval_classes: (n,) ascending class ids out of 0 .. total_classes - 1.
+        rule: "mlrc", "kfold", or "auto": "mlrc" where the data set is cut by halves (trainval is the first half of an
+            even number of classes), "kfold" where it is not.
+        num_folds: 2 or more.
+        total_classes: classes of the whole data set, test classes included.
+
+    Raises:
+        ValueError: for an unknown rule, a rule that does not fit, or ids out of order, out of range or repeated.
+    """
+    if rule not in ("mlrc", "kfold", "auto"):
+        raise ValueError(f'rule is {rule!r}; allowed are "mlrc", "kfold" and "auto".')
+    classes = _unique(trainval_classes, "trainval_classes")
+    if len(classes) and (np.any(np.diff(classes) < 0) or classes[0] < 0 or classes[-1] >= total_classes):
+        raise ValueError(f"trainval_classes must ascend within 0 .. {total_classes - 1}, and are {_some(classes)}.")
+    halves = total_classes % 2 == 0 and np.array_equal(classes, np.arange(total_classes // 2))
+    if rule == "mlrc" and not halves and total_classes % 2 == 0:
+        raise ValueError(
+            f'rule="mlrc" cuts at half of the {total_classes} classes and so expects classes 0 .. {total_classes // 2 - 1} '
+            f'for training and validation, not {_some(classes)}; use rule="kfold" for predefined training classes.'
+        )
+    use_mlrc = rule == "mlrc" or (rule == "auto" and halves)
+    folds = mlrc_folds(total_classes, num_folds) if use_mlrc else kfold_folds(classes, num_folds)
+    check_class_disjoint(folds, classes)
+    return folds
+
+
+def check_class_disjoint(
+    folds: Iterable[Fold], trainval_classes: np.ndarray, test_classes: np.ndarray | None = None
+) -> None:
+    """Refuse folds in which a class stands where it must not; silent when all is well.
+
+    Args:
+        folds: any number of folds, as class ids.
+        trainval_classes: every class that training and validation may see.
+        test_classes: classes that neither may see; None where they are unknown on purpose (a search).
+
+    Raises:
+        ValueError: naming the fold and the classes, for a class in both parts, outside trainval, or among the test
+            classes; for an empty part; for trainval and test classes that overlap.
+    """
+    test = np.array([], dtype=np.int64) if test_classes is None else np.asarray(test_classes)
+    _refuse(np.intersect1d(trainval_classes, test), "Trainval and test classes overlap")
+    for number, fold in enumerate(folds):
+        parts = {"train": fold.train_classes, "validation": fold.validation_classes}
+        for name, classes in parts.items():
+            if len(classes) == 0:
+                raise ValueError(f"Fold {number} has no {name} classes; use fewer folds or more classes.")
+            _refuse(np.intersect1d(classes, test), f"Fold {number} has test classes among its {name} classes")
+            outside = np.setdiff1d(classes, trainval_classes)
+            _refuse(outside, f"Fold {number} has {name} classes that are not trainval classes")
+        shared = np.intersect1d(fold.train_classes, fold.validation_classes)
+        _refuse(shared, f"Fold {number} trains on classes that it validates on")
+
+
+def _fold(train: np.ndarray, validation: np.ndarray) -> Fold:
+    parts = np.sort(train), np.sort(validation)
+    for part in parts:
+        part.flags.writeable = False  # a Fold is frozen, its arrays too
+    return Fold(*parts)
+
+
+def _unique(classes: np.ndarray, name: str) -> np.ndarray:
+    classes = np.asarray(classes)
+    values, counts = np.unique(classes, return_counts=True)
+    _refuse(values[counts > 1], f"{name} names classes twice")
+    return classes
+
+
+def _check_num_folds(num_classes: int, num_folds: int) -> None:
+    if not 2 <= num_folds <= num_classes:
+        raise ValueError(f"num_folds is {num_folds}; allowed are 2 .. {num_classes}, the number of trainval classes.")
+
+
+def _refuse(classes: np.ndarray, complaint: str) -> None:
+    if len(classes):
+        raise ValueError(f"{complaint}: {_some(classes)}. Fix the split before training; no number from it can be used.")
+
+
+def _some(classes: np.ndarray) -> str:
+    shown = ", ".join(str(c) for c in classes[:10])
+    return f"{shown} ... ({len(classes)} classes)" if len(classes) > 10 else shown or "(none)"

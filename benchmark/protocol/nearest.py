@@ -1,0 +1,199 @@
+"""Exact nearest neighbours, a block of queries at a time, under one stated order; a part of `retrieval.py`.
+
+The order: larger score first, of equal scores the lower reference index first (what faiss gives). Identical references
+always get equal scores; a matrix product alone rounds the same two vectors differently at different places, so the
+score of a copy is taken from the first of its kind.
+
+Scores are IEEE float32 products, also where training has allowed TF32, which shifts a metric by up to 2e-4.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Metric = Literal["cosine", "l2"]
+_LOW = 0xFFFFFFFF  # the half of a 64-bit key that holds a column
+
+
+class Search:
+    """Scores of queries against references, a block of rows at a time: the larger the nearer.
+
+    "cosine" scores by the product of the unit vectors; a zero vector scores 0 with everything. "l2" orders like the
+    Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved to the
+    mean of the references first, which changes no distance and keeps the digits that a far origin would cost.
+
+    Args:
+        queries: (Q, D) finite vectors of any floating type.
+        references: (G, D) finite vectors; None stands for the queries themselves, each of which then scores itself -inf.
+        metric: "cosine" or "l2".
+        block: most rows that one call of `scores` may ask for.
+
+    Raises:
+        ValueError: for an unknown metric, vectors that are not finite, or too large for a squared length in float32.
+    """
+
+    def __init__(self, queries: Tensor, references: Tensor | None, metric: Metric, block: int) -> None:
+        self.excludes_itself = references is None
+        self._offsets: Tensor | None = None  # (G,) added to the products
+        queries = _finite(queries, "queries")
+        references = queries if references is None else _finite(references.to(queries.device), "gallery")
+        if metric == "cosine":
+            self._queries = _unit(queries)
+            self._references = self._queries if self.excludes_itself else _unit(references)
+        elif metric == "l2":
+            mean = references.double().mean(dim=0)
+            self._queries = (queries - mean).float().add_(0.0)
+            self._references = (references - mean).float().add_(0.0)
+            self._offsets = self._references.square().sum(dim=1).mul_(-0.5)
+            if not torch.isfinite(self._offsets).all():
+                raise ValueError("Some squared lengths overflow float32; scale the embeddings down or use metric=\"cosine\".")
+        else:
+            raise ValueError(f'metric is {metric!r}; allowed are "cosine" and "l2".')
+        self._copies, self._originals = _copies(self._references)
+        self._buffer = queries.new_empty(min(block, len(queries)), len(references), dtype=torch.float32)
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """Scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
+        queries, out = self._queries[rows], self._buffer[: len(rows)]
+        if _numpy_is_faster(out):
+            np.matmul(queries.numpy(), self._references.numpy().T, out=out.numpy())
+        else:
+            with _ieee_float32():
+                torch.mm(queries, self._references.T, out=out)
+        if self._offsets is not None:
+            out += self._offsets
+        if len(self._copies):
+            out[:, self._copies] = out[:, self._originals]
+        if self.excludes_itself:
+            out[torch.arange(len(rows), device=out.device), rows] = -torch.inf
+        return out
+
+
+def nearest(scores: Tensor, depth: Tensor) -> Tensor:
+    """Reference indices (B, K) whose first depth[b] entries in row b are its nearest, in order; K >= max(depth).
+
+    One score more than needed is fetched, which shows a tie across the cut: then the fetched indices need not be the lowest
+    of those that tie, and the whole row is looked at. That is rare, unless a model has collapsed.
+
+    Args:
+        scores: (B, G), larger is nearer.
+        depth: (B,) of 1 .. G, how many neighbours of each row are needed.
+    """
+    keys = _keys(scores, _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))).sort(dim=1, descending=True).values
+    columns, levels = _LOW - (keys & _LOW), keys >> 32
+    cut = levels.gather(1, depth[:, None] - 1)  # (B, 1)
+    crosses = (levels[:, -1:] == cut)[:, 0].nonzero()[:, 0]
+    for rows in crosses.split(32):  # few at a time, since each needs G integers
+        last = columns[rows].gather(1, depth[rows, None] - 1)
+        num_above = (levels[rows] > cut[rows]).sum(dim=1, keepdim=True)
+        columns[rows] = _fill_cut(scores[rows], columns[rows], num_above, last)
+    return columns
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """Columns (B, k) of the k largest scores of each row, in any order and any of those that tie.
+
+    A row is cut into strided chunks. Each of its k largest values lies in a chunk whose maximum is among the k largest
+    maxima, so only these chunks are searched. About sqrt(G / 2k) columns to a chunk make both searches equally long.
+    """
+    num_rows, num_columns = scores.shape
+    size = int((num_columns / (2 * k)) ** 0.5)
+    if size < 2:
+        return _select(scores, k)
+    num_chunks = num_columns // size
+    maxima = scores[:, : size * num_chunks].unflatten(1, (size, num_chunks)).amax(dim=1)  # (B, chunks)
+    steps = torch.arange(0, size * num_chunks, num_chunks, device=scores.device)
+    columns = (_select(maxima, k)[:, None, :] + steps[:, None]).flatten(1)
+    rest = torch.arange(size * num_chunks, num_columns, device=scores.device).expand(num_rows, -1)
+    columns = torch.cat([columns, rest], dim=1)
+    return columns.gather(1, _select(scores.gather(1, columns), k))
+
+
+def _select(values: Tensor, k: int) -> Tensor:
+    if not _numpy_is_faster(values):
+        return values.topk(k, dim=1, sorted=False).indices
+    split = values.shape[1] - k
+    return torch.from_numpy(np.argpartition(values.numpy(), split, axis=1)[:, split:])
+
+
+def _numpy_is_faster(tensor: Tensor) -> bool:
+    """On a CPU numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, its partition a third."""
+    return tensor.device.type == "cpu"
+
+
+def _keys(scores: Tensor, columns: Tensor) -> Tensor:
+    """Integers (B, K) that descend as the score descends and, of equal scores, as the column ascends.
+
+    The bits of a float ascend with it once those of negative numbers are flipped; -0.0 becomes 0.0 by adding 0.0.
+    """
+    bits = (scores.gather(1, columns) + 0.0).view(torch.int32)
+    levels = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (levels.long() << 32) | (_LOW - columns)
+
+
+def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) -> Tensor:
+    """The ordered columns (b, K), but with the lowest indices of the whole row that tie with the column `last` (b, 1).
+
+    Args:
+        scores: (b, G).
+        columns: (b, K), right in the first num_above places.
+        num_above: (b, 1), how many score higher than `last`.
+        last: (b, 1), a column that scores exactly what stands at the cut.
+    """
+    indices = torch.arange(scores.shape[1], device=scores.device)
+    tied = torch.where(scores == scores.gather(1, last), indices, scores.shape[1])
+    tied = tied.topk(columns.shape[1], dim=1, largest=False, sorted=True).values
+    place = torch.arange(columns.shape[1], device=scores.device) - num_above  # (b, K), 0 where the tied columns begin
+    return torch.where(place < 0, columns, tied.gather(1, place.clamp(min=0)))
+
+
+def _finite(vectors: Tensor, name: str) -> Tensor:
+    vectors = vectors.detach().float()
+    bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both pass NaN on
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(vectors)} vectors in {name} are not finite in float32, the first at index {int(bad[0])}; "
+            "a model that diverged has no score."
+        )
+    return vectors
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    extreme = ~((length > 1e-15) & (length < 1e15))[:, 0]  # where squares leave the range of float32
+    if extreme.any():
+        length[extreme] = torch.linalg.vector_norm(vectors[extreme].double(), dim=1, keepdim=True).float()
+    return (vectors / length.clamp_(min=torch.finfo(torch.float32).tiny)).add_(0.0)
+
+
+def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of vectors that repeat an earlier one, and of the earliest of their kind; -0.0 must have become 0.0.
+
+    An integer hash of the bits finds candidates (floating-point sums of equal rows may differ), comparison decides.
+    """
+    bits = torch.nn.functional.pad(vectors, (0, vectors.shape[1] % 2)).view(torch.int64)  # (N, D / 2)
+    odd = torch.randint(2**61, bits.shape[1:], generator=torch.Generator().manual_seed(0)).mul_(2).add_(1)
+    odd = odd.to(vectors.device)
+    keys = torch.cat([(part * odd).sum(dim=1) for part in bits.split(4096)])
+    _, group, size = torch.unique(keys, return_inverse=True, return_counts=True)
+    candidates = (size[group] > 1).nonzero()[:, 0]
+    if len(candidates) == 0:
+        return candidates, candidates
+    _, kind = torch.unique(vectors[candidates], dim=0, return_inverse=True)
+    first = torch.full_like(candidates, len(vectors)).scatter_reduce(0, kind, candidates, "amin")[kind]
+    return candidates[candidates > first], first[candidates > first]
+
+
+@contextmanager
+def _ieee_float32() -> Iterator[None]:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

@@ -1,0 +1,141 @@
+"""Precision@1, R-Precision, MAP@R and Recall@K by exact search.
+
+Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on accuracy
+metrics. For a query with R relevant references (same class), and all references ranked by similarity:
+
+    P@1    = [the first is relevant]
+    RP     = (relevant among the first R) / R
+    MAP@R  = 1/R * sum over i = 1..R of [the i-th is relevant] * (relevant among the first i) / i
+    R@K    = [at least one of the first K is relevant]
+
+averaged over queries. Easily got wrong, and settled here:
+
+- A query is never its own reference, and is left out by its index. The authors' code of 2020 dropped whatever came first,
+  which differs where an image has an exact duplicate.
+- Of equal scores the lower reference index ranks first (`nearest.py`).
+- A query without a relevant reference ("lone") has no R-Precision; it is left out of the averages and counted.
+
+Queries are taken in the order of their R, so that a block searches no deeper than it must. R@K needs no deep search: it
+is the rank of the first relevant reference, counted for those queries that have none among their R nearest. Memory is a
+few blocks of block x G scores, never Q x G.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmark.protocol.nearest import Metric, Search, nearest
+
+
+@torch.no_grad()
+def retrieval_metrics(
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    *,
+    metric: Metric = "cosine",
+    recall_at: Sequence[int] = (),
+    block: int = 256,
+) -> dict[str, float]:
+    """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r`, and `recall_at_<k>` for each k asked.
+
+    Beside them stand `num_queries` (all queries) and `num_lone_queries` (those of them that the averages leave out).
+
+    >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [1.0, 0.1]])
+    >>> retrieval_metrics(points, torch.tensor([0, 0, 1, 1, 7]))["num_lone_queries"]
+    1
+
+    Args:
+        queries: (Q, D) embeddings as they leave the model, of any floating type; searched in float32.
+        query_labels: (Q,) integer class ids.
+        gallery: (G, D) references; None searches the queries themselves, each without itself.
+        gallery_labels: (G,) integer class ids of the gallery.
+        metric: "cosine" (vectors are L2-normalised first; the same order as the Euclidean distance of unit vectors) or
+            "l2" (Euclidean distance of the vectors as they are).
+        recall_at: the K of Recall@K, each 1 or more.
+        block: queries scored at a time.
+
+    Raises:
+        ValueError: for shapes, types or options that do not fit, for vectors that are not finite, and where no query has
+            a relevant reference.
+    """
+    if block < 1 or any(k < 1 for k in recall_at):
+        raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of these must be 1 or more.")
+    query_labels = _checked_labels(queries, query_labels, "queries")
+    if (gallery is None) != (gallery_labels is None):
+        raise ValueError("gallery and gallery_labels belong together: give both, or neither to search the queries.")
+    labels = query_labels if gallery is None else _checked_labels(gallery, gallery_labels, "gallery").to(queries.device)
+    if gallery is not None and gallery.shape[1] != queries.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery has {gallery.shape[1]}.")
+    num_relevant = _occurrences(query_labels, labels) - int(gallery is None)
+    order = torch.argsort(num_relevant, stable=True)
+    order = order[num_relevant[order] > 0]
+    if len(order) == 0:
+        raise ValueError(
+            f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
+            "queries and references carry labels of the same classes, with more than one image to a class."
+        )
+    search = Search(queries, gallery, metric, block)
+    parts = []
+    for rows in order.split(block):
+        scores, depth, own = search.scores(rows), num_relevant[rows], query_labels[rows, None]
+        hits = labels[nearest(scores, depth)] == own  # (B, K)
+        part = _by_rank(hits, depth)
+        if recall_at:
+            late = part[2].isinf().nonzero()[:, 0]
+            part[2, late] = _first_rank(scores, late, labels, own)
+        parts.append(part)
+    r_precision, map_at_r, first_rank = torch.cat(parts, dim=1)  # (3, Q without lone queries)
+    wanted = {"precision_at_1": 1} | {f"recall_at_{k}": k for k in recall_at}
+    metrics = {name: (first_rank <= k).double().mean().item() for name, k in wanted.items()}
+    metrics |= {"r_precision": r_precision.mean().item(), "map_at_r": map_at_r.mean().item()}
+    return metrics | {"num_queries": len(queries), "num_lone_queries": len(queries) - len(order)}
+
+
+def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
+    """R-Precision, MAP@R and rank of the first hit (3, B) of each query; the rank is inf if no hit is among its R.
+
+    Args:
+        hits: (B, K) bool, is the i-th nearest reference relevant? Only the first R count.
+        depth: (B,) R of each query.
+    """
+    rank = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    hits = hits & (rank <= depth[:, None])
+    found = hits.cumsum(dim=1)
+    r_precision = found[:, -1].double() / depth
+    map_at_r = (found * hits / rank.double()).sum(dim=1) / depth
+    first_rank = torch.where(hits, rank.double(), torch.inf).amin(dim=1)
+    return torch.stack([r_precision, map_at_r, first_rank])
+
+
+def _first_rank(scores: Tensor, rows: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Rank (b,) of the first relevant reference of the queries at `rows` of a block: 1 + those that stand before it."""
+    indices = torch.arange(len(labels), device=labels.device)
+    ranks = [scores.new_empty(0, dtype=torch.float64)]
+    for part in rows.split(32):  # a few rows, since each needs several masks of G entries
+        row = scores[part]
+        candidates = torch.where(labels == own[part], row, -torch.inf)  # a query's own score is -inf already
+        best = candidates.amax(dim=1, keepdim=True)
+        index = torch.where(candidates == best, indices, len(labels)).amin(dim=1, keepdim=True)
+        ahead = (row > best) | ((row == best) & (indices < index))
+        ranks.append(1.0 + ahead.sum(dim=1).double())
+    return torch.cat(ranks)
+
+
+def _checked_labels(vectors: Tensor, labels: Tensor, name: str) -> Tensor:
+    if vectors.ndim != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
+        raise ValueError(f"{name} must be (N, D) floating point, not {vectors.dtype} of shape {tuple(vectors.shape)}.")
+    if labels.shape != vectors.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"The labels of {name} must be {len(vectors)} integers, not {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    return labels.to(vectors.device)
+
+
+def _occurrences(query_labels: Tensor, labels: Tensor) -> Tensor:
+    """How many of `labels` (G,) equal each of `query_labels` (Q,)."""
+    classes, counts = torch.unique(labels, return_counts=True)
+    place = torch.searchsorted(classes, query_labels).clamp(max=len(classes) - 1)
+    return torch.where(classes[place] == query_labels, counts[place], 0)

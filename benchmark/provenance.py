@@ -1,0 +1,58 @@
+"""Where and with what a record was made: versions, commit, hardware. Never part of a result."""
+
+import functools
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "ax-platform", "botorch", "faiss-gpu",
+            "faiss-cpu", "scikit-learn")  # fmt: skip
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """The checkout's commit, with `+changes` where files differ from it; `unknown` outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "benchmark", "conf"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """The processor and, where one is used, the GPU."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"system": platform.system(), "machine": platform.machine(), "cpu": name, "gpu": gpu}
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """All of it, with what the caller adds (seed, seconds, ...)."""
+    return {"versions": versions(), "commit": commit(), "hardware": hardware()} | more

@@ -1,0 +1,1 @@
+"""Samplers: one file per rule for which images make a batch."""

@@ -1,0 +1,125 @@
+"""The shape of the configuration: which keys exist, of which type. Values live in `conf/`, never here.
+
+Hydra composes the YAML files, `study.py` merges them into these classes, and an unknown key or a wrong type is an
+error with the key's full name. `Any` marks what a plug-in's own constructor checks.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class SpaceConfig:
+    """One searched hyper-parameter."""
+
+    bounds: list[float]
+    scale: str
+    type: str
+
+
+@dataclass
+class DatasetConfig:
+    """Where images come from, and the stopping rule that the protocol attaches to a data set."""
+
+    name: str
+    label: str
+    description: str
+    module: dict[str, Any]
+    trials: int
+    evaluate_every: int
+    patience: int
+    max_epochs: int
+    iterations_per_epoch: int
+    hpl: dict[str, Any]
+
+
+@dataclass
+class LossConfig:
+    """A loss: its constructor, its published setting and the space in which it is tuned."""
+
+    name: str
+    label: str
+    description: str
+    source: str
+    module: dict[str, Any]
+    sampler: dict[str, Any]
+    setting: dict[str, Any]
+    space: dict[str, SpaceConfig]
+    needs: list[str] = field(default_factory=list)
+    optimizer: dict[str, Any] | None = None
+    retrieval: str = "cosine"
+
+
+@dataclass
+class ModuleConfig:
+    """A named plug-in: a trunk, a head or a searcher."""
+
+    name: str
+    module: dict[str, Any]
+
+
+@dataclass
+class TrunkConfig(ModuleConfig):
+    """A trunk; `width` is its one customary knob."""
+
+    width: int
+
+
+@dataclass
+class TrainingConfig:
+    """How weights are moved."""
+
+    name: str
+    freeze_batchnorm: bool
+    shift: int
+    optimizers: dict[str, Any]
+
+
+@dataclass
+class ProtocolConfig:
+    """The constants of an evaluation protocol."""
+
+    name: str
+    trials: int
+    batch_size: int
+    embedding_dim: int
+    pooling: str
+    num_folds: int
+    fold_rule: str
+    iterations_per_epoch: int
+    num_runs: int
+    confidence: float
+    noise: str
+    select: str
+    defaults_first: bool
+
+
+@dataclass
+class ExecutorConfig:
+    """Where jobs run."""
+
+    name: str
+    workers: Any
+    retries: int
+
+
+@dataclass
+class Config:
+    """Everything a story is told."""
+
+    dataset: DatasetConfig
+    loss: LossConfig
+    trunk: TrunkConfig
+    head: ModuleConfig
+    training: TrainingConfig
+    protocol: ProtocolConfig
+    searcher: ModuleConfig
+    executor: ExecutorConfig
+    seed: int
+    trials: int
+    threads: int
+    device: str
+    variant: str
+    results_dir: str
+    keep: str
+    display: str

@@ -1,0 +1,261 @@
+"""Train one model on one fold: loop, early stopping, checkpoints, best-epoch weights.
+
+Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3, as its
+published code does it: an epoch is a fixed number of iterations; the validation classes are scored every
+`evaluate_every` epochs; training stops at the first evaluation with `epoch - incumbent > patience`, where only a
+strictly higher MAP@R makes an incumbent and the untrained model (epoch 0) is the first one.
+
+Departures: a fold's score is its best *trained* epoch (MLRC's aggregate ignores epoch 0 as well); the trunk-only
+evaluation ("epoch -1"), which MLRC logs and never uses, is left out; a fold that diverges after a finite trained
+evaluation keeps that score and is marked, and one without a score says why (MLRC told its searcher 0).
+"""
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark import records
+from benchmark.images.batches import embed, to_batch
+from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.protocol.seeds import stable_seed
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to evaluate, when to stop, and what is frozen. Epochs are `iterations_per_epoch` iterations."""
+
+    iterations_per_epoch: int
+    evaluate_every: int
+    patience: int
+    max_epochs: int
+    freeze_batchnorm: bool
+    shift: int
+    retrieval: str
+    seed: int
+
+
+@dataclass
+class Parts:
+    """What is trained, with what, on what.
+
+    Attributes:
+        images: (N, H, W) or (N, C, H, W) uint8, training images, on the training device.
+        labels: (N,) int64 in 0..C-1.
+        validation_images: like `images`, of classes that are not in `images`.
+        validation_labels: (M,) int64.
+    """
+
+    trunk: torch.nn.Module
+    head: torch.nn.Module
+    loss: torch.nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+    sampler: Any
+    images: torch.Tensor
+    labels: torch.Tensor
+    validation_images: torch.Tensor
+    validation_labels: torch.Tensor
+
+    def embedder(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, D)."""
+        return self.head(self.trunk(batch))
+
+    def weights(self) -> dict[str, Any]:
+        """A copy of the weights of the embedding model and of the loss's learnt state."""
+        parts = {"trunk": self.trunk, "head": self.head}
+        copies = {name: {k: v.detach().clone() for k, v in p.state_dict().items()} for name, p in parts.items()}
+        return copies | {"loss": {k: v.detach().clone() for k, v in self.loss.named_parameters()}}
+
+
+@dataclass
+class Progress:
+    """Everything about an unfinished fold that its checkpoint must hold, beside the parts' own states."""
+
+    epoch: int = -1  # last epoch finished and evaluated; -1: nothing yet
+    incumbent: int = 0
+    best_epoch: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished fold: `result` is bit-equal for equal inputs, `seconds` is not; `weights` are the best epoch's."""
+
+    result: dict[str, Any]
+    seconds: dict[str, float]
+    weights: dict[str, Any] | None
+
+
+class _DivergedError(Exception):
+    """The loss or an embedding is not finite."""
+
+
+def train_fold(
+    parts: Parts, schedule: Schedule, checkpoint: Path, on_epoch: Callable[[list[dict[str, Any]]], None]
+) -> Outcome:
+    """Train until the stopping rule or `max_epochs`, going on from `checkpoint` where there is one.
+
+    Args:
+        parts: fresh parts; a checkpoint overwrites their state.
+        schedule: when to evaluate and stop.
+        checkpoint: file that is rewritten after each evaluation; the caller deletes it.
+        on_epoch: called with the history so far, at the start and after each evaluation.
+
+    Raises:
+        OSError: the checkpoint cannot be written.
+        records.CorruptFileError: the checkpoint is damaged.
+    """
+    progress, best = _resume(parts, checkpoint)
+    on_epoch(progress.history)
+    stopped, reason = "max_epochs", None
+    while True:
+        try:
+            if progress.epoch >= 0:
+                _train(parts, schedule, progress)
+            best = _evaluate(parts, schedule, progress, best)
+        except _DivergedError as error:
+            stopped, reason = "diverged", str(error)
+            break
+        _save(parts, progress, best, checkpoint)
+        on_epoch(progress.history)
+        if progress.epoch - progress.incumbent > schedule.patience:
+            stopped = "patience"
+            break
+        if progress.epoch >= schedule.max_epochs:
+            break
+    return Outcome(
+        _result(progress, stopped, reason),
+        {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds},
+        best,
+    )
+
+
+def _train(parts: Parts, schedule: Schedule, progress: Progress) -> None:
+    """Train up to the next evaluation."""
+    started = time.perf_counter()
+    first = progress.epoch + 1
+    last = min(first + schedule.evaluate_every - 1, schedule.max_epochs)
+    losses = []
+    for epoch in range(first, last + 1):
+        _set_train_mode(parts, schedule.freeze_batchnorm)
+        iterations = range((epoch - 1) * schedule.iterations_per_epoch, epoch * schedule.iterations_per_epoch)
+        losses.append(_train_epoch(parts, schedule, iterations))
+        if not math.isfinite(losses[-1]):
+            raise _DivergedError(f"the training loss is {losses[-1]} in epoch {epoch}")
+    progress.train_seconds += time.perf_counter() - started
+    progress.epoch = last
+    progress.history.append({"epoch": last, "loss": math.fsum(losses) / len(losses)})
+
+
+def _set_train_mode(parts: Parts, freeze_batchnorm: bool) -> None:
+    """MLRC: statistics of the trunk's batch-norm layers stay frozen, their affine parameters are trained."""
+    for part in (parts.trunk, parts.head, parts.loss):
+        part.train()
+    if freeze_batchnorm:
+        for module in parts.trunk.modules():
+            if "BatchNorm" in type(module).__name__:
+                module.eval()
+
+
+def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
+    """The mean loss over the given iterations; batches and augmentation depend on the seed and the iteration only."""
+    device = parts.images.device
+    total = torch.zeros((), device=device)
+    after_step = getattr(parts.loss, "after_step", None)
+    for iteration in iterations:
+        chosen = torch.from_numpy(parts.sampler.batch(iteration)).to(device)
+        generator = torch.Generator().manual_seed(stable_seed(schedule.seed, "augment", iteration))
+        batch = to_batch(
+            parts.images[chosen], parts.trunk.mean, parts.trunk.std, shift=schedule.shift, generator=generator
+        )
+        loss = parts.loss(parts.embedder(batch), parts.labels[chosen])
+        for optimizer in parts.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in parts.optimizers.values():
+            optimizer.step()
+        total += loss.detach()
+        if after_step is not None:
+            try:
+                after_step()
+            except FloatingPointError as error:
+                raise _DivergedError(f"{error} at iteration {iteration + 1}") from error
+    return float(total) / len(iterations)
+
+
+def _evaluate(
+    parts: Parts, schedule: Schedule, progress: Progress, best: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Score the validation classes, complete the history's last row, and return the best trained weights so far."""
+    started = time.perf_counter()
+    if progress.epoch < 0:
+        progress.epoch = 0
+        progress.history.append({"epoch": 0, "loss": None})
+    embeddings = embed(parts.embedder, parts.validation_images, parts.trunk, parts.head)
+    if not bool(torch.isfinite(embeddings).all()):
+        progress.history.pop()
+        raise _DivergedError(f"the embeddings are not finite after epoch {progress.epoch}")
+    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval)
+    row = progress.history[-1]
+    row |= {key: metrics[key] for key in ("map_at_r", "r_precision", "precision_at_1")}
+    diagnostics = getattr(parts.loss, "diagnostics", None)
+    row["diagnostics"] = diagnostics() if diagnostics is not None else {}
+    score = {r["epoch"]: r["map_at_r"] for r in progress.history}
+    if row["map_at_r"] > score[progress.incumbent]:
+        progress.incumbent = progress.epoch
+    if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > score[progress.best_epoch]):
+        progress.best_epoch = progress.epoch
+        best = parts.weights()
+    progress.evaluate_seconds += time.perf_counter() - started
+    return best
+
+
+def _result(progress: Progress, stopped: str, reason: str | None) -> dict[str, Any]:
+    """The part of a fold's record that is compared bit for bit."""
+    rows = {row["epoch"]: row for row in progress.history}
+    best = rows[progress.best_epoch] if progress.best_epoch is not None else None
+    return {
+        "map_at_r": best["map_at_r"] if best else None,
+        "precision_at_1": best["precision_at_1"] if best else None,
+        "r_precision": best["r_precision"] if best else None,
+        "best_epoch": progress.best_epoch,
+        "last_epoch": progress.epoch,
+        "stopped": stopped,
+        "reason": reason,
+        "history": progress.history,
+    }
+
+
+def _save(parts: Parts, progress: Progress, best: dict[str, Any] | None, checkpoint: Path) -> None:
+    state = {
+        "progress": asdict(progress),
+        "best": best,
+        "trunk": parts.trunk.state_dict(),
+        "head": parts.head.state_dict(),
+        "loss": parts.loss.state_dict(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    records.write_checked(checkpoint, buffer.getvalue())
+
+
+def _resume(parts: Parts, checkpoint: Path) -> tuple[Progress, dict[str, Any] | None]:
+    """Load a checkpoint into the parts; fresh parts where there is none."""
+    try:
+        payload = records.read_checked(checkpoint)
+    except FileNotFoundError:
+        return Progress(), None
+    state = torch.load(io.BytesIO(payload), map_location=parts.images.device, weights_only=True)
+    for name in ("trunk", "head", "loss"):
+        getattr(parts, name).load_state_dict(state[name])
+    for name, optimizer in parts.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    return Progress(**state["progress"]), state["best"]

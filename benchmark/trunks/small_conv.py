@@ -1,0 +1,88 @@
+"""A small convolutional network for 32 x 32 images, trained from scratch on one CPU core.
+
+Source: this project; no paper. Every stage is convolution, batch normalisation, ReLU, and the last map is pooled by
+average plus maximum, the sum that HPL (section 4.2) uses on its backbones. The first stage has a 4 x 4 window with
+stride 2, so the costly full resolution is never convolved twice; channels are few early and many late.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+DIVISORS = (8, 4, 2, 2, 1)
+STRIDES = (2, 2, 2, 1, 2)
+
+
+class SmallConv(nn.Module):
+    """Maps images (B, in_channels, H, W) to features (B, channels of the last stage).
+
+    Weights are PyTorch's default initialisation, drawn from the global generator: fork and seed it around the call.
+
+    Args:
+        width: Channels of the last stage when `channels` is not given; the stages before it have 1/8, 1/4, 1/2 and
+            1/2 of it. A multiple of 8.
+        channels: Channels of every stage; replaces `width`.
+        strides: Stride of every stage, one for each entry of `channels`.
+        in_channels: Channels of the images: 1 for grey, 3 for RGB.
+        pool: Sum of average and maximum, or one of them.
+        mean: Mean of the pixels scaled to 0..1; the caller subtracts it.
+        std: Standard deviation of the pixels scaled to 0..1; the caller divides by it.
+
+    Raises:
+        ValueError: If `width` is no positive multiple of 8, `channels` and `strides` differ in length, are empty or
+            hold a number below 1, or `pool` is unknown.
+    """
+
+    def __init__(
+        self,
+        width: int = 128,
+        *,
+        channels: Sequence[int] | None = None,
+        strides: Sequence[int] = STRIDES,
+        in_channels: int = 1,
+        pool: Literal["avg+max", "avg", "max"] = "avg+max",
+        mean: Sequence[float] = (0.1,),
+        std: Sequence[float] = (0.27,),
+    ) -> None:
+        super().__init__()
+        channels = stage_channels(width) if channels is None else tuple(channels)
+        if not channels or len(channels) != len(strides) or min(*channels, *strides) < 1:
+            raise ValueError(
+                f"small_conv has channels={list(channels)} and strides={list(strides)}: give one stride of at least 1 "
+                "for every stage, and at least one stage of at least one channel."
+            )
+        if pool not in ("avg+max", "avg", "max"):
+            raise ValueError(f"small_conv has pool={pool!r}; choose avg+max, avg or max.")
+        self.pool, self.mean, self.std = pool, tuple(mean), tuple(std)
+        self.out_features = channels[-1]
+        inputs = (in_channels, *channels[:-1])
+        shapes = enumerate(zip(inputs, channels, strides, strict=True))
+        self.stages = nn.Sequential(*(_stage(i, o, s, 4 if n == 0 and s == 2 else 3) for n, (i, o, s) in shapes))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, out_features) of normalised images (B, in_channels, H, W)."""
+        maps = self.stages(images)  # (B, F, h, w)
+        if self.pool == "avg":
+            return maps.mean((2, 3))
+        if self.pool == "max":
+            return maps.amax((2, 3))
+        return maps.mean((2, 3)) + maps.amax((2, 3))
+
+
+def stage_channels(width: int) -> tuple[int, ...]:
+    """Channels of the five default stages for a last stage of `width` channels.
+
+    >>> stage_channels(128)
+    (16, 32, 64, 64, 128)
+    """
+    if width < 8 or width % 8:
+        raise ValueError(f"small_conv has width={width}; it must be a positive multiple of 8, for example 64 or 128.")
+    return tuple(width // divisor for divisor in DIVISORS)
+
+
+def _stage(inputs: int, outputs: int, stride: int, kernel: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

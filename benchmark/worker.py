@@ -1,0 +1,173 @@
+"""One unit of work, run anywhere: train one model on one fold.
+
+A unit comes as JSON (study configuration, trial or run, fold, setting), rebuilds what it needs, and leaves a record.
+It is idempotent: a finished unit returns its record, an unfinished one goes on from its checkpoint. It can read
+training classes only.
+
+Run as `python -m benchmark.worker`, it serves units to a driver on the same machine over standard input and output.
+"""
+
+import functools
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark import records
+from benchmark.curves import Curves
+from benchmark.protocol.seeds import stable_seed
+from benchmark.provenance import provenance
+from benchmark.study import Study
+from benchmark.train import Outcome, Parts, Schedule, train_fold
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Train one fold, or return its record if that is done already.
+
+    Args:
+        spec: `study` (raw configuration), `fingerprint` of the data, `kind` (`trial` or `run`), `index`, `fold`,
+            `setting` (hyper-parameters), `directory` of the unit, `keep_weights`.
+        report: called with small dictionaries for a display.
+
+    Returns:
+        `result`, `provenance` and `notes` (sentences about damaged files that were done again).
+
+    Raises:
+        ValueError: the data on this machine is not the driver's, or another process holds the unit for too long.
+    """
+    unit = Path(spec["directory"])
+    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):
+        record, note = records.read_or_set_aside(unit / "record.json")
+        if record is not None and _weights_are_there(spec, record, unit):
+            return {"result": record.result, "provenance": record.provenance, "notes": []}
+        outcome, notes = _train(spec, unit, report)
+        record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
+        if spec["keep_weights"] and outcome.weights is not None:
+            buffer = io.BytesIO()
+            torch.save(outcome.weights, buffer)
+            records.write_checked(unit / "best.pt", buffer.getvalue())
+        records.write_record(unit / "record.json", record)
+        (unit / "checkpoint.pt").unlink(missing_ok=True)
+        return {"result": record.result, "provenance": record.provenance, "notes": [n for n in (note, *notes) if n]}
+
+
+def _weights_are_there(spec: dict[str, Any], record: records.Record, unit: Path) -> bool:
+    """A unit whose weights are still needed is done only while they can be read."""
+    if not spec["keep_weights"] or record.result["map_at_r"] is None:
+        return True
+    try:
+        records.read_checked(unit / "best.pt")
+    except (FileNotFoundError, records.CorruptFileError):
+        return False
+    return True
+
+
+def _train(spec: dict[str, Any], unit: Path, report: Report) -> tuple[Outcome, list[str]]:
+    """Train from the checkpoint; from the start where that is damaged."""
+    torch.set_num_threads(Study.of(spec["study"]).config.threads)
+    curves = Curves(unit / "curves")
+
+    def on_epoch(history: list[dict[str, Any]]) -> None:
+        curves.write(history)
+        if history:
+            report({"kind": spec["kind"], "index": spec["index"], "fold": spec["fold"], "row": history[-1]})
+
+    parts, schedule = build(spec)
+    try:
+        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), []
+    except records.CorruptFileError as error:
+        kept = records.set_aside(unit / "checkpoint.pt")
+        note = f"{error} It is kept as {kept.name}; this fold starts again."
+        curves = Curves(unit / "curves")
+        parts, schedule = build(spec)
+        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [note]
+
+
+def build(spec: dict[str, Any]) -> tuple[Parts, Schedule]:
+    """The parts of a unit, fresh, and its schedule.
+
+    Folds' batches, augmentation, trunk and head are seeded by (seed, data set, trial or run, fold), so that losses
+    are compared on paired runs; the loss's own state adds the loss's name.
+    """
+    study = Study.of(spec["study"], spec["setting"])
+    config = study.config
+    images, labels, class_ids, super_labels, folds = _trainval(json.dumps(spec["study"]), spec["fingerprint"])
+    fold = folds[spec["fold"]]
+    key = (config.seed, config.dataset.name, spec["kind"], spec["index"], spec["fold"])
+    train, validation = np.isin(labels, fold.train_classes), np.isin(labels, fold.validation_classes)
+    ranked = np.searchsorted(np.sort(fold.train_classes), labels[train])  # 0..C-1 by sorted rank, as MLRC
+    class_to_super = super_labels[np.searchsorted(class_ids, np.sort(fold.train_classes))]
+    trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], stable_seed(*key, "trunk"))
+    head = study.make_head(trunk.out_features, stable_seed(*key, "head"))  # type: ignore[arg-type]
+    loss = study.make_loss(len(fold.train_classes), stable_seed(*key, "loss", config.loss.name), class_to_super)
+    device = study.make_device()
+    for part in (trunk, head, loss):
+        part.to(device)
+    parts = Parts(
+        trunk, head, loss,
+        study.make_optimizers(trunk=trunk, head=head, loss=loss),
+        study.make_sampler(ranked, stable_seed(*key, "batches")),
+        images[train].to(device), torch.from_numpy(ranked).to(device),
+        images[validation].to(device), torch.from_numpy(labels[validation]).to(device),
+    )  # fmt: skip
+    return parts, make_schedule(study, stable_seed(*key, "train"))
+
+
+def make_schedule(study: Study, seed: int) -> Schedule:
+    """The protocol's and the data set's constants for one training."""
+    c = study.config
+    return Schedule(
+        iterations_per_epoch=c.protocol.iterations_per_epoch,
+        evaluate_every=c.dataset.evaluate_every,
+        patience=c.dataset.patience,
+        max_epochs=c.dataset.max_epochs,
+        freeze_batchnorm=c.training.freeze_batchnorm,
+        shift=c.training.shift,
+        retrieval=c.loss.retrieval,
+        seed=seed,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _trainval(study_json: str, fingerprint: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray, list[Any]]:
+    """The training classes and their folds; kept between units, since a worker lives long."""
+    study = Study.of(json.loads(study_json))
+    dataset = study.make_dataset()
+    if dataset.fingerprint != fingerprint:
+        raise ValueError(
+            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study was "
+            f"started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
+        )
+    split = dataset.trainval()
+    folds = study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
+    return torch.from_numpy(split.images), split.labels, np.asarray(split.class_ids), split.super_labels, folds
+
+
+def _result(spec: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """What the fold found, with what a reader of HPL's records asks first."""
+    best = next((r for r in outcome.result["history"] if r["epoch"] == outcome.result["best_epoch"]), None)
+    diagnostics = outcome.result["history"][-1]["diagnostics"] if outcome.result["history"] else {}
+    return outcome.result | {
+        "fold": spec["fold"],
+        "setting": spec["setting"],
+        "best_epoch_in_warmup": best["diagnostics"].get("kmeans_done") == 0 if best else None,
+        "coarse_updates": diagnostics.get("coarse_updates"),
+    }
+
+
+def _provenance(spec: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    return provenance(seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                      fingerprint=spec["fingerprint"])  # fmt: skip
+
+
+if __name__ == "__main__":
+    from benchmark.executors.local import serve
+
+    serve(train_unit)

@@ -1,0 +1,178 @@
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import records
+from benchmark.datasets import glyph_cache
+from benchmark.datasets.glyph_cache import HalvesCache, user_cache_dir
+
+BOTH = ("trainval", "test")
+PAYLOADS = {"trainval": b"seen classes", "test": b"unseen classes"}
+
+
+class Maker:
+    """Gives the same two halves each time and counts how often it was asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return dict(PAYLOADS), {"classes": 7}
+
+
+@pytest.fixture
+def make():
+    return Maker()
+
+
+@pytest.fixture
+def cache(tmp_path, make):
+    cache = HalvesCache(tmp_path / "some" / "folder", {"size": 8})
+    assert cache.ensure(BOTH, make)
+    return cache
+
+
+def test_a_new_folder_holds_both_halves_and_the_facts(cache):
+    assert {half: cache.read(half) for half in BOTH} == PAYLOADS
+    assert cache.about() == {
+        "classes": 7,
+        "parameters": {"size": 8},
+        "sha256": {half: hashlib.sha256(payload).hexdigest() for half, payload in PAYLOADS.items()},
+    }
+
+
+def test_a_whole_folder_is_not_filled_again(cache, make):
+    assert not cache.ensure(BOTH, make)
+    assert make.calls == 1
+
+
+def test_nothing_can_be_read_before_it_is_filled(tmp_path):
+    empty = HalvesCache(tmp_path, {})
+    assert empty.about() is None
+    assert empty.read("trainval") is None
+
+
+@pytest.mark.parametrize("content", [b"seen classes ", b"seen Classes", b"seen", b""])
+def test_a_damaged_half_is_named_and_set_aside_and_filled_again(cache, make, content):
+    path = cache.path("trainval")
+    path.write_bytes(content)
+    assert cache.read("trainval") is None
+    with pytest.warns(UserWarning, match=r"trainval\.npz is damaged; it is kept as trainval\.npz\.damaged"):
+        assert cache.ensure(("trainval",), make)
+    assert cache.read("trainval") == PAYLOADS["trainval"]
+    assert [kept.read_bytes() for kept in path.parent.glob("*.damaged*")] == [content]
+
+
+def test_a_missing_half_is_filled_again_without_a_word(cache, make):
+    cache.path("test").unlink()
+    assert cache.ensure(BOTH, make)
+    assert cache.read("test") == PAYLOADS["test"]
+
+
+def test_a_half_that_nobody_asked_for_may_be_damaged_or_missing(cache, make):
+    cache.path("test").write_bytes(b"junk")
+    assert not cache.ensure(("trainval",), make)
+    cache.path("test").unlink()
+    assert not cache.ensure(("trainval",), make)
+    assert cache.read("trainval") == PAYLOADS["trainval"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
+def test_a_damaged_about_is_named_and_set_aside(cache, make, content):
+    (cache.folder / "about.json").write_bytes(content)
+    assert cache.about() is None
+    with pytest.warns(UserWarning, match=r"about\.json is damaged"):
+        assert cache.ensure((), make)
+    assert cache.about()["classes"] == 7
+
+
+def test_a_folder_filled_for_other_parameters_does_not_count(cache, make):
+    other = HalvesCache(cache.folder, {"size": 16})
+    assert other.read("trainval") is None
+    with pytest.warns(UserWarning, match="damaged"):
+        assert other.ensure(BOTH, make)
+    assert other.about()["parameters"] == {"size": 16}
+
+
+def test_what_was_interrupted_before_about_was_written_does_not_count(tmp_path, make, monkeypatch):
+    cache = HalvesCache(tmp_path, {})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "write_record", interrupt)
+        cache.ensure(BOTH, make)
+    assert cache.path("test").exists()
+    assert not cache.is_whole(BOTH)
+    assert cache.ensure(BOTH, make)
+    assert cache.is_whole(BOTH)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_failure_to_make_the_halves_leaves_the_folder_without_them(tmp_path):
+    cache = HalvesCache(tmp_path, {})
+    with pytest.raises(ZeroDivisionError):
+        cache.ensure(BOTH, lambda: 1 / 0)
+    assert not cache.path("trainval").exists()
+    assert cache.about() is None
+
+
+def test_a_folder_that_another_process_fills_meanwhile_is_not_filled_twice(tmp_path, make, monkeypatch):
+    cache = HalvesCache(tmp_path, {})
+    real_lock = records.only_one
+
+    def lock_after_another_process(*arguments, **settings):
+        monkeypatch.setattr(records, "only_one", real_lock)
+        HalvesCache(tmp_path, {}).ensure(BOTH, make)  # the other process was first, and is done
+        return real_lock(*arguments, **settings)
+
+    monkeypatch.setattr(records, "only_one", lock_after_another_process)
+    assert not cache.ensure(BOTH, make)
+    assert make.calls == 1
+
+
+def test_waits_for_the_process_that_fills_the_folder_and_then_gives_up(tmp_path, make, monkeypatch):
+    monkeypatch.setattr(glyph_cache, "LOCK_SECONDS", 0.1)
+    cache = HalvesCache(tmp_path, {})
+    with (
+        records.only_one(tmp_path / "lock", "The other"),
+        pytest.raises(ValueError, match=f"already being worked on by process {os.getpid()}"),
+    ):
+        cache.ensure(BOTH, make)
+    assert make.calls == 0
+
+
+def test_a_whole_folder_that_cannot_be_written_can_be_read(cache, make, monkeypatch):
+    monkeypatch.setattr(records, "only_one", interrupt)  # root ignores permissions, so any write would go through here
+    monkeypatch.setattr(records, "write_whole", interrupt)
+    assert not cache.ensure(BOTH, make)
+
+
+def test_the_user_s_cache_is_where_xdg_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_dir() == tmp_path / "metric-learning-benchmark"
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/folder"])
+@pytest.mark.parametrize(("platform", "place"), [("linux", ".cache"), ("darwin", "Library/Caches")])
+def test_without_an_absolute_xdg_folder_it_is_where_the_system_keeps_it(monkeypatch, tmp_path, value, platform, place):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert user_cache_dir() == tmp_path / place / "metric-learning-benchmark"
+
+
+def test_on_windows_it_is_the_local_application_data(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert user_cache_dir() == tmp_path / "local" / "metric-learning-benchmark"
+    monkeypatch.delenv("LOCALAPPDATA")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert user_cache_dir() == tmp_path / "AppData" / "Local" / "metric-learning-benchmark"

@@ -1,0 +1,58 @@
+"""The embedding layer against numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.heads.linear import Linear
+
+
+def numpy_linear(head: Linear, features: torch.Tensor) -> np.ndarray:
+    weight, bias = (head.state_dict()[f"linear.{name}"].numpy().astype(np.float64) for name in ("weight", "bias"))
+    return features.numpy().astype(np.float64) @ weight.T + bias
+
+
+def test_an_embedding_is_the_matrix_product_plus_the_bias() -> None:
+    torch.manual_seed(0)
+    head, features = Linear(7, 5), torch.randn(4, 7)
+    assert head.out_features == 5
+    np.testing.assert_allclose(head(features).detach().numpy(), numpy_linear(head, features), rtol=1e-5, atol=1e-6)
+
+
+def test_the_default_length_is_128_and_embeddings_are_not_normalised() -> None:
+    torch.manual_seed(0)
+    head = Linear(16)
+    embeddings = head(torch.randn(3, 16))
+    assert embeddings.shape == (3, 128) and head.out_features == 128
+    assert not torch.allclose(embeddings.norm(dim=1), torch.ones(3), atol=0.1)
+
+
+def test_layer_norm_shifts_and_scales_each_embedding_and_learns_nothing() -> None:
+    torch.manual_seed(0)
+    head, features = Linear(7, 5, layer_norm=True), torch.randn(4, 7)
+    plain = numpy_linear(head, features)
+    for row, expected in zip(head(features).detach().numpy(), plain, strict=True):
+        mean = sum(expected) / 5
+        variance = sum((value - mean) ** 2 for value in expected) / 5
+        np.testing.assert_allclose(row, [(value - mean) / (variance + 1e-5) ** 0.5 for value in expected], atol=1e-5)
+    assert {name for name, _ in head.named_parameters()} == {"linear.weight", "linear.bias"}
+
+
+def test_weights_stay_within_pytorchs_default_bound() -> None:
+    # Uniform in +-1 / sqrt(F): with F = 100 the bound is 0.1, and 5,000 draws come close to it.
+    torch.manual_seed(0)
+    weight = Linear(100, 50).linear.weight.detach()
+    assert 0.099 < float(weight.abs().max()) <= 0.1 and abs(float(weight.mean())) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((0, 5), "in_features=0"), ((5, 0), "embedding_dim=0"), ((5, -1), "embedding_dim=-1")]
+)
+def test_a_length_below_one_is_named(arguments: tuple[int, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Linear(*arguments)
+
+
+def test_layer_norm_of_a_single_dimension_is_refused() -> None:
+    with pytest.raises(ValueError, match="every embedding would be 0"):
+        Linear(5, 1, layer_norm=True)
