@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from benchmark import ledger, records
-from benchmark.checks import check_before_search, prepare
+from benchmark.checks import check_before_search, check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display, human_time
 from benchmark.provenance import provenance
@@ -28,6 +28,7 @@ def bo(study: Study, overrides: list[str]) -> None:
         study: what to search.
         overrides: unused; the configuration is in the study.
     """
+    check_values(study)  # before names become folders
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         # 1. prepare the data and check everything that can be checked before training
         fingerprint = prepare(study)
@@ -36,9 +37,8 @@ def bo(study: Study, overrides: list[str]) -> None:
 
         # 2. replay: the finished trials on disk are the truth
         trials, notes = ledger.finished_trials(study)
-        display = Display(
-            study.config.display, study.title, "trial", study.config.trials, len(trials), study.config.dataset.max_epochs
-        )
+        config = study.config
+        display = Display(config.display, study.title, "trial", config.trials, len(trials), config.dataset.max_epochs)
         for line in (*warnings, *notes):
             display.say(line)
         searcher = study.make_searcher()
@@ -63,7 +63,7 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: dict[int, reco
             if index in trials:
                 continue
             history = [ledger.as_told(trials[i]) for i in sorted(trials) if i < index]
-            setting, asked = ask(study, searcher, history, index)
+            setting, asked = ask(study, fingerprint, searcher, history, index, display)
             folds, seconds = train_folds(study, fingerprint, jobs, index, setting, display)
             result = ledger.trial_result(index, setting, [folds[f] for f in sorted(folds)])
             record = records.Record("trial", result, provenance(seconds=seconds, searcher=asked))
@@ -80,13 +80,18 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: dict[int, reco
         display.say(f"{human_time(wall)} on {jobs.num_workers} workers; {100 * share:.1f} % of it was not training")
 
 
-def ask(study: Study, searcher: Any, history: list[Trial], index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def ask(
+    study: Study, fingerprint: str, searcher: Any, history: list[Trial], index: int, display: Display
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The setting of a trial and how it was proposed; a proposal once made is kept, also over a restart."""
     path = ledger.trial_dir(study, index) / "ask.json"
-    asked, _ = records.read_or_set_aside(path)
+    asked, note = records.read_or_set_aside(path)
+    if note:
+        display.say(note)
     if asked is None:
         setting = searcher.ask(history)
-        how = {"name": study.config.searcher.name, "seed": study.config.seed, "told": len(history)}
+        how = {"name": study.config.searcher.name, "seed": study.config.seed, "told": len(history),
+               "identity": study.identity(fingerprint)}  # fmt: skip
         asked = records.Record("ask", {"index": index, "setting": setting}, how)
         records.write_record(path, asked)
     return asked.result["setting"], asked.provenance
@@ -120,6 +125,10 @@ def trial_line(result: dict[str, Any]) -> str:
         return f"no score ({result['reason']})   {setting}"
     idle = [f["fold"] for f in result["folds"] if f["coarse_updates"] == 0]
     warning = f"   WARNING: the hierarchy was never updated in folds {idle}" if idle else ""
+    diverged = [
+        f"{f['fold']} (score of epoch {f['best_epoch']}; {f['reason']})" for f in result["folds"] if f["reason"]
+    ]
+    warning += f"   diverged: fold {', '.join(diverged)}" if diverged else ""
     return f"MAP@R {100 * result['map_at_r']:.2f} +- {100 * result['standard_error']:.2f}   {setting}{warning}"
 
 
@@ -133,9 +142,9 @@ def choose(study: Study, searcher: Any, trials: list[records.Record], display: D
     if not scored:
         reasons = sorted({t.result["reason"] for t in trials})[:3]
         raise ValueError(
-            f"None of the {len(trials)} trials of {study.title} has a score ({'; '.join(reasons)}). The training "
-            "diverges everywhere: lower the learning rates (training.optimizers.trunk.lr=1e-4) or narrow the search space "
-            f"(loss.space.NAME.bounds=[LOW,HIGH]), and start again with variant=NAME."
+            f"None of the {len(trials)} trials of {study.title} has a score ({'; '.join(reasons)}).\nThe training "
+            "diverges everywhere: lower the learning rates (training.optimizers.trunk.lr=1e-4) or narrow the search "
+            "space (loss.space.NAME.bounds=[LOW,HIGH]), and start again beside it with variant=NAME."
         )
     best = searcher.best([ledger.as_told(t) for t in trials])
     result = next(t.result for t in trials if t.result["index"] == best)

@@ -1,9 +1,13 @@
 """What can be made ready and checked before any training, so that a mistake costs seconds and not hours."""
 
+import json
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmark.study import Study
 
@@ -11,13 +15,15 @@ CHOICES = {
     "protocol.noise": ("inferred", "fold_sem"),
     "protocol.select": ("raw", "model"),
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
+    "loss.retrieval": ("cosine", "l2"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "executor.name": ("inline", "local"),
 }
-POSITIVE = ("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
-            "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs")  # fmt: skip
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
+                          "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs"), 1) | {
+    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0}  # fmt: skip
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
 def prepare(study: Study) -> str:
@@ -41,30 +47,53 @@ def describe(study: Study, found: dict[str, Any]) -> str:
 
 
 def check_before_search(study: Study) -> None:
-    """Check names, choices, the search space, the folds, and the loss at the corners of its space.
+    """Check the search space, the folds, and that everything which a fold is trained with can be built.
 
     Raises:
         ValueError: something cannot work; the message says what, which values are allowed and what to do.
     """
-    check_values(study)
     check_space(study)
-    check_folds(study)
+    check_parts(study)
 
 
 def check_values(study: Study) -> None:
-    """Names that become paths, choices, and numbers that must be positive."""
+    """Names that become paths, choices, and numbers in range: to be called before the study's folder is touched.
+
+    Raises:
+        ValueError: naming the key, its value and what is allowed.
+    """
     c = study.config
-    for name in (c.dataset.name, c.loss.name, c.trunk.name, c.protocol.name, *([c.variant] if c.variant else [])):
-        if not NAME.fullmatch(name):
-            raise ValueError(f"Name {name!r} becomes part of a path: use letters, digits and underscores only.")
+    for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", *(["variant"] if c.variant else [])):
+        if not NAME.fullmatch(name := _get(study, key)):
+            raise ValueError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
         if (value := _get(study, key)) not in allowed:
             raise ValueError(f"{key}={value!r}: allowed are {', '.join(allowed)}.")
-    for key in POSITIVE:
-        if _get(study, key) < 1:
-            raise ValueError(f"{key}={_get(study, key)}: must be at least 1.")
-    if c.protocol.num_folds < 2:
-        raise ValueError(f"protocol.num_folds={c.protocol.num_folds}: cross-validation needs at least 2.")
+    for key, lowest in AT_LEAST.items():
+        if (value := _get(study, key)) < lowest:
+            raise ValueError(f"{key}={value}: must be at least {lowest}.")
+    if strange := list(_not_finite(study.raw)):
+        raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
+    if not 0 < c.protocol.confidence < 1:
+        raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
+    if c.device not in (here := devices()):
+        raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
+
+
+def _not_finite(node: Any, key: str = "") -> Iterator[str]:
+    """Every number below a node that JSON cannot hold, as `key=value`."""
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _not_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, float) and not math.isfinite(node):
+        yield f"{key}={node}"
+
+
+def devices() -> list[str]:
+    """Names of the devices that PyTorch sees here."""
+    count = torch.cuda.device_count()
+    gpus = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    return ["auto", "cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _get(study: Study, key: str) -> Any:
@@ -75,57 +104,81 @@ def _get(study: Study, key: str) -> Any:
 
 
 def check_space(study: Study) -> None:
-    """Bounds in order, positive where the scale is log, and the published setting inside them."""
-    space, setting = study.make_space(), study.config.loss.setting
-    file = f"conf/loss/{study.config.loss.name}.yaml"
-    if not space:
-        raise ValueError(f"{file} has no search space: nothing to search.")
-    for name, parameter in space.items():
-        low, high = parameter.bounds
-        if parameter.scale not in ("linear", "log") or parameter.type not in ("float", "int"):
+    """Bounds in order, positive where the scale is log, the published setting inside them, and none without effect."""
+    loss, text = study.config.loss, json.dumps(study.raw)
+    for name in loss.setting:
+        if f"loss.setting.{name}" not in text:
+            used = ", ".join(n for n in loss.setting if n != name)
+            raise ValueError(f"loss.setting.{name} is used nowhere: {loss.name} takes {used}. Leave it out.")
+    if not loss.space:
+        raise ValueError(f"conf/loss/{loss.name}.yaml has no search space: nothing to search. Give it one under space.")
+    for name, p in loss.space.items():
+        key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in p.bounds) + "]"
+        if p.scale not in ("linear", "log") or p.type not in ("float", "int"):
+            raise ValueError(f"{key}: scale={p.scale} may be linear or log, type={p.type} may be float or int.")
+        if len(p.bounds) != 2 or not all(map(math.isfinite, p.bounds)) or not p.bounds[0] < p.bounds[1]:
+            raise ValueError(f"{key}.bounds={bounds}: give two numbers, the lower one first.")
+        if p.scale == "log" and p.bounds[0] <= 0:
+            raise ValueError(f"{key}.bounds={bounds}: a log scale needs a lower bound above 0; or {key}.scale=linear.")
+        if p.type == "int" and any(b != int(b) for b in p.bounds):
+            raise ValueError(f"{key}.bounds={bounds}: type int needs whole numbers; or {key}.type=float.")
+        if name not in loss.setting:
             raise ValueError(
-                f"loss.space.{name}: scale is linear or log, type is float or int; got {parameter.scale}, {parameter.type}."
+                f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
+                f"recommended value as well: +loss.setting.{name}=VALUE."
             )
-        if not low < high or (parameter.scale == "log" and low <= 0):
-            raise ValueError(f"loss.space.{name}.bounds=[{low:g}, {high:g}]: need low < high, and low > 0 on a log scale.")
-        if name not in setting:
-            raise ValueError(f"{file} searches {name} but has no setting.{name} (its published or recommended value).")
-        if not low <= float(setting[name]) <= high:
-            raise ValueError(
-                f"loss.setting.{name}={setting[name]:g} lies outside its space [{low:g}, {high:g}]. Change the value, or "
-                f"widen the space: loss.space.{name}.bounds=[LOW,HIGH]."
-            )
+        check_setting(name, loss.setting[name], bounds, p.bounds)
 
 
-def check_folds(study: Study) -> None:
-    """Build folds, sampler and loss for the smallest fold, at the defaults and both ends of the space."""
+def check_setting(name: str, value: Any, bounds: str, limits: list[float]) -> None:
+    """A published setting is a number within its space."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"loss.setting.{name}={value}: give a number within {bounds}.")
+    if not limits[0] <= value <= limits[1]:
+        raise ValueError(
+            f"loss.setting.{name}={value:g} lies outside its space {bounds}. Change the value, or widen the space: "
+            f"loss.space.{name}.bounds=[LOW,HIGH]."
+        )
+
+
+def check_parts(study: Study) -> None:
+    """Build folds, and all that the smallest one is trained with: at the loss's setting and both ends of its space."""
     dataset = study.make_dataset()
     split = dataset.trainval()
-    folds = study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
-    smallest = min(folds, key=lambda fold: len(fold.train_classes))
-    fewest = min(len(fold.validation_classes) for fold in folds)
-    if fewest < 2:
-        raise ValueError(
-            f"{study.config.dataset.name} has a fold with {fewest} validation class(es); retrieval needs at least 2. "
-            f"It has {len(split.class_ids)} classes for {len(folds)} folds: lower protocol.num_folds."
-        )
-    classes = np.sort(smallest.train_classes)
+    classes = smallest_fold(study, np.asarray(split.class_ids), dataset.total_classes)
     labels = split.labels[np.isin(split.labels, classes)]
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
+    trunk = study.make_trunk(1 if split.images.ndim == 3 else split.images.shape[-1], seed=0)
+    head = study.make_head(trunk.out_features, seed=0)  # type: ignore[arg-type]
+    study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]
     space = study.make_space()
     corners = {
-        "its setting": {},
-        "the lower ends of its search space": {name: _typed(p, p.bounds[0]) for name, p in space.items()},
-        "the upper ends of its search space": {name: _typed(p, p.bounds[1]) for name, p in space.items()},
+        "at its setting": {},
+        "at the lower ends of its search space": {name: _typed(p, p.bounds[0]) for name, p in space.items()},
+        "at the upper ends of its search space": {name: _typed(p, p.bounds[1]) for name, p in space.items()},
     }
     for where, setting in corners.items():
+        at = Study.of(study.raw, setting)
         try:
-            Study.of(study.raw, setting).make_loss(len(classes), 0, class_to_super)
+            loss = at.make_loss(len(classes), 0, class_to_super)
         except ValueError as error:
-            raise ValueError(
-                f"{study.config.loss.name} cannot be built at {where} for {len(classes)} training classes: {error}"
-            ) from error
+            fold = f"in a fold of {len(classes)} training classes"
+            advice = "\nNarrow the space: loss.space.NAME.bounds=[LOW,HIGH]." if setting else ""
+            raise ValueError(f"{at.config.loss.name} cannot be built {where}, {fold}: {error}{advice}") from error
+        at.make_optimizers(trunk=trunk, head=head, loss=loss)
+
+
+def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np.ndarray:
+    """Training classes, ascending, of the fold with the fewest; every fold must have classes to retrieve among."""
+    folds = study.make_folds(class_ids, total_classes)
+    fewest = min(len(fold.validation_classes) for fold in folds)
+    if fewest < 2:
+        raise ValueError(
+            f"protocol.num_folds={len(folds)}: {study.config.dataset.name} has {len(class_ids)} classes, which leaves "
+            f"{fewest} for validation in a fold, and retrieval needs at least 2. Take fewer folds."
+        )
+    return np.sort(min((fold.train_classes for fold in folds), key=len))
 
 
 def _typed(parameter: Any, value: float) -> float | int:

@@ -1,7 +1,8 @@
 """Training curves of one fold, kept by record-keeper as SQLite (`logs.db`) and CSV.
 
-record-keeper only appends, so a resumed fold would write an epoch twice: the files are therefore rebuilt from the
-checkpoint's history when a fold starts or goes on, and appended to from there. Decisions and tables never read them.
+record-keeper only appends: a resumed fold would write an epoch twice, and a column that appears late would get a second
+header into the CSV. The files are therefore written whole, from the history that the checkpoint holds, at the end of a
+fold and now and then before. Decisions and tables never read them.
 """
 
 import shutil
@@ -11,31 +12,24 @@ from typing import Any
 VALIDATION = ("map_at_r", "r_precision", "precision_at_1")
 
 
-class Curves:
-    """Writer of one fold's curves.
+def write_curves(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Replace the curves in `folder` by those of `history`.
 
     Args:
-        folder: holds nothing but these files, and is emptied first.
+        folder: holds nothing but these files.
+        history: one row for each evaluated epoch, as in a fold's record.
     """
+    from record_keeper import RecordKeeper, RecordWriter
 
-    def __init__(self, folder: Path) -> None:
-        from record_keeper import RecordKeeper, RecordWriter
-
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self._keeper = RecordKeeper(record_writer=RecordWriter(str(folder)))
-        self._num_written = 0
-
-    def write(self, history: list[dict[str, Any]]) -> None:
-        """Append the rows of `history` that are not on disk yet."""
-        rows = history[self._num_written :]
-        for row in rows:
-            groups = {"validation": {key: row[key] for key in VALIDATION}}
-            if row["loss"] is not None:
-                groups["training"] = {"loss": row["loss"]}
-            if row["diagnostics"]:
-                groups["loss_state"] = {key: float(value) for key, value in row["diagnostics"].items()}
-            self._keeper.update_records(groups, row["epoch"])
-        if rows:
-            self._keeper.save_records()
-        self._num_written = len(history)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keeper = RecordKeeper(record_writer=RecordWriter(str(folder)))
+    state_names = sorted({name for row in history for name in row["diagnostics"]})
+    for row in history:
+        groups = {"validation": {key: row[key] for key in VALIDATION}}
+        if row["loss"] is not None:
+            groups["training"] = {"loss": row["loss"]}
+        if state_names:
+            groups["loss_state"] = {n: float(row["diagnostics"].get(n, float("nan"))) for n in state_names}
+        keeper.update_records(groups, row["epoch"])
+    keeper.save_records()

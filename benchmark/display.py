@@ -74,8 +74,8 @@ class Display:
         self._done += 1
         self._done_here += 1
         self._last_line = time.monotonic()
-        left = f", {self.time_left()} left" if self._done < self.total else ""
-        self.say(f"{self.piece} {index + 1} of {self.total}: {text}{left}")
+        left = [f"{self.time_left()} left"] * (self._done < self.total)
+        self.say("   ".join([f"{self.piece} {index + 1} of {self.total}: {text}", *self._best_text(), *left]))
 
     def time_left(self) -> str:
         """An estimate from the pieces of this sitting."""
@@ -83,6 +83,10 @@ class Display:
             return "unknown time"
         seconds = (time.monotonic() - self._started) / self._done_here * (self.total - self._done)
         return human_time(seconds)
+
+    def _best_text(self) -> list[str]:
+        """The highest score and whose it is; nothing where no piece has told a score, as final runs do not."""
+        return [f"best so far {100 * self._best[0]:.2f} ({self.piece} {self._best[1] + 1})"] if self._best else []
 
     def _cells(self, index: int, fold: int, row: dict[str, Any]) -> tuple[str, ...]:
         loss = "-" if row["loss"] is None else f"{row['loss']:.4g}"
@@ -97,14 +101,15 @@ class Display:
         from rich.table import Table
         from rich.text import Text
 
-        best = f"best so far {100 * self._best[0]:.2f} ({self.piece} {self._best[1] + 1})" if self._best else "no score yet"
-        head = Text(f"{self.title}   {self._done} of {self.total} {self.piece}s   {best}   {self.time_left()} left")
-        table = Table.grid(padding=(0, 2))
+        done = f"{self._done} of {self.total} {self.piece}s"
+        head = Text("   ".join([self.title, done, *self._best_text(), f"{self.time_left()} left"]))
+        bar, table = Table.grid(), Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(total=self.total, completed=self._done, width=60))  # alone it ends without a new line
         with self._lock:
             rows = sorted(self._rows.items())
         for (index, fold), row in rows:
             table.add_row(*self._cells(index, fold, row))
-        return Group(head, ProgressBar(total=self.total, completed=self._done, width=60), table)
+        return Group(head, bar, table)
 
 
 def human_time(seconds: float) -> str:

@@ -14,6 +14,7 @@ Departure: 10 fresh runs; the best search trial, which is selected for being goo
 import functools
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmark import ledger, records
-from benchmark.checks import prepare
+from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
 from benchmark.images.batches import embed
@@ -36,35 +37,45 @@ from benchmark.worker import Report, train_unit
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MODES = ("concatenated", "separated")
 NUM_NEIGHBOURS = 10
+BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir")  # overrides that name no study
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
     """Evaluate the named study, or every study whose search is finished when none is named."""
-    if any(override.startswith(("dataset=", "loss=", "protocol=", "trunk=")) for override in overrides):
+    if any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides):
         evaluate(study)
         return
     chosen = []
     for directory in ledger.all_studies(Path(study.config.results_dir)):
-        bookkeeping = {key: study.raw[key] for key in ("executor", "display", "keep", "results_dir")}
-        other = Study.of(ledger.read_study(directory)["config"] | bookkeeping)
+        try:
+            stored = ledger.read_study(directory)["config"]
+        except records.CorruptFileError as error:
+            print(
+                f"Left out: {error} Run make bo for it again: the file is written anew, and nothing is trained again."
+            )
+            continue
+        other = Study.of(stored | {key: study.raw[key] for key in BOOKKEEPING})
         if (directory / "bo" / "best.yaml").exists():
             chosen.append(other)
         else:
             print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
     if not chosen:
-        raise ValueError(f"No finished search below {study.config.results_dir}. Run make bo first.")
+        raise ValueError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
     for other in chosen:
         evaluate(other)
 
 
 def evaluate(study: Study) -> None:
     """Train and score the missing runs of a study's chosen setting, and say what they come to."""
+    check_values(study)  # before names become folders
+    ledger.read_choice(study)  # before a folder is made for a study that there is not
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         choice = ledger.read_choice(study)
         fingerprint = prepare(study)
         warnings = ledger.open_study(study, fingerprint)
         num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
-        done = {r: rec for r, rec in ledger.finished_runs(study, choice.trial).items() if r < num_runs}
+        found = ledger.finished_runs(study, choice.trial, warnings.append)
+        done = {r: rec for r, rec in found.items() if r < num_runs}
         display = Display(study.config.display, study.title, "run", num_runs, len(done), dataset.max_epochs)
         for line in warnings:
             display.say(line)
@@ -91,9 +102,7 @@ def fold_units(study: Study, fingerprint: str, choice: ledger.Choice, run: int) 
     ]  # fmt: skip
 
 
-def collect(
-    study: Study, jobs: Jobs, choice: ledger.Choice, done: dict[int, records.Record], display: Display
-) -> None:
+def collect(study: Study, jobs: Jobs, choice: ledger.Choice, done: dict[int, records.Record], display: Display) -> None:
     """Score each run once its folds are trained, and add its record to `done`."""
     trained: dict[int, dict[int, dict[str, Any]]] = {}
     for spec, answer in jobs.finished():
@@ -130,9 +139,16 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
         result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
     else:
         torch.set_num_threads(study.config.threads)
-        look = {"run": spec["index"], "trial": spec["trial"], "commit": commit(), "identity": study.identity(spec["fingerprint"])}
+        look = {
+            "run": spec["index"],
+            "trial": spec["trial"],
+            "commit": commit(),
+            "identity": study.identity(spec["fingerprint"]),
+        }
         images, labels = open_test(json.dumps(spec["study"]), study.directory, look)
-        embeddings = torch.stack([embed_fold(study, directory / f"fold_{f}", images) for f in range(len(spec["folds"]))])
+        embeddings = torch.stack(
+            [embed_fold(study, directory / f"fold_{f}", images) for f in range(len(spec["folds"]))]
+        )
         result |= {"status": "completed", "reason": None} | score(embeddings, labels, study.config.loss.retrieval)
         keep_for_figures(study, directory, embeddings, labels)
     result["folds"] = spec["folds"]
@@ -160,7 +176,9 @@ def _test_split(study_json: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
     """(N, D) L2-normalised embeddings of a fold's best-epoch model."""
-    state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True)
+    state = torch.load(
+        io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
+    )
     trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
     trunk.load_state_dict(state["trunk"])
@@ -177,8 +195,8 @@ def score(embeddings: torch.Tensor, labels: torch.Tensor, retrieval: str) -> dic
         labels: (N,).
         retrieval: the distance of the search.
     """
-    alone = [retrieval_metrics(e, labels, metric=retrieval) for e in embeddings]
-    joined = retrieval_metrics(torch.cat(list(embeddings), dim=1), labels, metric=retrieval)
+    alone = [retrieval_metrics(e, labels, metric=retrieval) for e in embeddings]  # type: ignore[arg-type]
+    joined = retrieval_metrics(torch.cat(list(embeddings), dim=1), labels, metric=retrieval)  # type: ignore[arg-type]
     return {
         "separated": {key: sum(m[key] for m in alone) / len(alone) for key in METRICS},
         "separated_folds": [{key: m[key] for key in METRICS} for m in alone],
@@ -199,7 +217,7 @@ def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, la
         state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location="cpu", weights_only=True)
         kept |= {f"fold_{fold}.{name}": value.numpy().astype(np.float16) for name, value in state["loss"].items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **kept)
+    np.savez(buffer, **kept)  # type: ignore[arg-type]
     records.write_whole(directory / "embeddings.npz", buffer.getvalue())
 
 
@@ -229,7 +247,8 @@ def run_line(result: dict[str, Any]) -> str:
     if result["concatenated"] is None:
         return f"no score ({result['reason']})"
     return "   ".join(
-        f"{mode} MAP@R {100 * result[mode]['map_at_r']:.2f} P@1 {100 * result[mode]['precision_at_1']:.2f}" for mode in MODES
+        f"{mode} MAP@R {100 * result[mode]['map_at_r']:.2f} P@1 {100 * result[mode]['precision_at_1']:.2f}"
+        for mode in MODES
     )
 
 
@@ -237,7 +256,9 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
     """Mean and interval of each number over the runs that have one."""
     scored = [r.result for r in runs if r.result["concatenated"] is not None]
     confidence = study.config.protocol.confidence
-    display.say(f"\n{study.title}, unseen classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %")
+    display.say(
+        f"\n{study.title}, unseen classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %"
+    )
     for mode in MODES:
         cells = []
         for key, name in METRICS.items():
@@ -247,7 +268,9 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
                 cells.append(f"{name} {interval.mean:.2f}{half}")
         display.say(f"  {mode:13s} " + "   ".join(cells))
     if len(scored) < len(runs):
-        display.say(f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval")
+        display.say(
+            f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
+        )
     display.say("Next: make tables")
 
 

@@ -1,5 +1,7 @@
 """What a study's folder holds: its identity, trials, choice and runs. The folder is the truth; nothing is cached.
 
+The layout::
+
     study.yaml                       configuration, identity, data fingerprint, versions it was started with
     lock                             held by the one driver
     bo/trial_007/ask.json            the setting that the searcher proposed
@@ -11,6 +13,7 @@
     test_ledger.jsonl                one line for every look at the unseen classes
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,49 +31,76 @@ def open_study(study: Study, fingerprint: str) -> list[str]:
     """Create the study's folder, or check that it holds the same study.
 
     Returns:
-        Warnings: package versions that changed since the study was started.
+        Warnings: package versions that changed since the study was started; a damaged file that was written anew.
 
     Raises:
         ValueError: the folder holds a study with another configuration; the difference is shown.
     """
     path = study.directory / "study.yaml"
-    science = study.science(fingerprint)
     if not path.exists():
-        body = {"identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
-                "science": science, "config": study.raw}  # fmt: skip
-        records.write_whole(path, yaml.safe_dump(body, sort_keys=False).encode())
+        write_study(study, fingerprint)
         return []
-    stored = read_study(study.directory)
+    try:
+        stored = read_study(study.directory)
+    except records.CorruptFileError as error:
+        check_proposals(study, fingerprint)
+        kept = records.set_aside(path)
+        write_study(study, fingerprint)
+        return [f"{error} It is kept as {kept.name} and written anew; finished trials and runs are kept."]
     if stored["identity"] != study.identity(fingerprint):
-        lines = "\n".join(difference(stored["science"], science))
+        lines = "\n".join(difference(stored["science"], study.science(fingerprint)))
         raise ValueError(
             f"{study.directory} holds {study.title} with another configuration:\n{lines}\n"
             f"Take the old values, keep both side by side with variant=NAME, or delete the folder to start again."
         )
     changed = [f"{k} {stored['versions'][k]} -> {v}" for k, v in versions().items()
                if stored["versions"].get(k, v) != v]  # fmt: skip
-    return [f"Versions changed since this study was started: {', '.join(changed)}. Records say which made them."] * bool(
-        changed
-    )
+    since = "Versions changed since this study was started"
+    return [f"{since}: {', '.join(changed)}. Records say which made them."] if changed else []
+
+
+def write_study(study: Study, fingerprint: str) -> None:
+    """Write `study.yaml`: what the study is, behind its own checksum, so that a damaged one is told from a good one."""
+    body = {
+        "identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
+        "science": study.science(fingerprint), "config": study.raw,
+    }  # fmt: skip
+    text = yaml.safe_dump({"sha256": records.digest(body)} | body, sort_keys=False)
+    records.write_whole(study.directory / "study.yaml", text.encode())
+
+
+def check_proposals(study: Study, fingerprint: str) -> None:
+    """Without `study.yaml`, the proposals still say whose they are: refuse to go on with another study's.
+
+    Raises:
+        ValueError: a trial was proposed by a study with another identity.
+    """
+    for path in sorted((study.directory / "bo").glob("trial_*/ask.json")):
+        record, _ = records.read_or_set_aside(path)
+        if record is not None and record.provenance["identity"] != study.identity(fingerprint):
+            raise ValueError(
+                f"{study.directory / 'study.yaml'} is damaged, and {path} was proposed under another configuration. "
+                "Take the old values, or start beside it with variant=NAME."
+            )
 
 
 def read_study(directory: Path) -> dict[str, Any]:
     """The content of `study.yaml`.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none.
+        records.CorruptFileError: it is damaged.
     """
     path = directory / "study.yaml"
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {key: body[key] for key in ("identity", "fingerprint", "versions", "science", "config")}
+        body = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if body.pop("sha256") == records.digest(body):
+            return body
     except FileNotFoundError:
-        raise ValueError(f"There is no study in {directory}.") from None
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}). Delete that one file and run make bo again: it is written "
-            "anew, and finished trials are kept."
-        ) from error
+        raise ValueError(f"There is no study in {directory}. Run make bo to start one.") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        pass  # said below
+    raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
 
 
 def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -167,30 +197,41 @@ def read_choice(study: Study) -> Choice:
     """The chosen trial.
 
     Raises:
-        ValueError: the search is unfinished; the message holds the command that finishes it.
+        ValueError: the search is unfinished, or the choice does not agree with the trial it was made from; the message
+            holds the command that puts it right.
     """
     path = study.directory / "bo" / "best.yaml"
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Choice(body["trial"], body["setting"], body["validation_map_at_r"], body["standard_error"],
-                      body["num_trials"], body["rule"])  # fmt: skip
-    except FileNotFoundError:
-        num_done = len(list((study.directory / "bo").glob("trial_*.json")))
-        raise ValueError(
-            f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {study.directory}/bo "
-            f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
-        ) from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is damaged. Run "{study.command("bo")}": it is chosen again in a second.') from error
+        choice = Choice(body["trial"], body["setting"], body["validation_map_at_r"], body["standard_error"],
+                        body["num_trials"], body["rule"])  # fmt: skip
+        result = records.read_record(path.with_name(body["record"])).result
+        if (result["index"], result["setting"], result["map_at_r"]) == (choice.trial, choice.setting, choice.map_at_r):
+            return choice
+    except FileNotFoundError as error:
+        if error.filename == str(path):
+            num_done = len(list(path.parent.glob("trial_*.json")))
+            raise ValueError(
+                f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {path.parent} "
+                f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
+            ) from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        pass  # said below
+    raise ValueError(
+        f'{path} is damaged, or the record it names is. Run "{study.command("bo")}": it chooses again, from the '
+        "finished trials."
+    )
 
 
-def finished_runs(study: Study, trial: int) -> dict[int, records.Record]:
-    """Runs of a trial's setting that are scored, by number; damaged ones are set aside."""
+def finished_runs(study: Study, trial: int, say: Callable[[str], None] = print) -> dict[int, records.Record]:
+    """Runs of a trial's setting that are scored, by number; damaged ones are set aside, which `say` is told."""
     found = {}
     for path in sorted((study.directory / "final_eval" / f"trial_{trial:03d}").glob("run_*.json")):
-        record, _ = records.read_or_set_aside(path)
+        record, note = records.read_or_set_aside(path)
         if record is not None:
             found[int(record.result["run"])] = record
+        if note:
+            say(note)
     return found
 
 

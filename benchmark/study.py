@@ -5,33 +5,34 @@ configuration and the data's fingerprint); trials asked for, executor, display a
 search can be extended and continued elsewhere.
 """
 
-import difflib
+import functools
+import json
 import os
 import re
+import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra.core.global_hydra
+import hydra.core.hydra_config
 import hydra.errors
-import hydra.utils
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark import records
+from benchmark import advice, records
+from benchmark.build import build
 from benchmark.protocol import folds as fold_rules
 from benchmark.schema import Config
 from benchmark.searchers import Parameter
 
-TARGETS = ("benchmark.", "pytorch_metric_learning.", "torch.", "torchvision.")
 NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant")
 PROSE = ("label", "description", "source")
-
 
 
 def conf_dir() -> Path:
@@ -63,6 +64,10 @@ class Study:
         Raises:
             omegaconf.errors.OmegaConfBaseException: unknown key, missing key or wrong type.
         """
+        return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(raw, setting)
+
+    @classmethod
+    def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> "Study":
         merged = OmegaConf.merge(OmegaConf.structured(Config), raw)
         for name, value in (setting or {}).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
@@ -84,10 +89,12 @@ class Study:
         """How messages name this study."""
         return f"{self.config.loss.name} on {self.config.dataset.name}"
 
-    def command(self, target: str, *extra: str) -> str:
-        """The shell command that runs a make target for this study."""
+    def command(self, target: str, loss: str | None = None) -> str:
+        """The shell command that runs a make target for this study, or for another loss in its place."""
         c = self.config
-        return " ".join(("make", target, f"DATASET={c.dataset.name}", f"LOSS={c.loss.name}", *extra))
+        words = ["make", target, f"DATASET={c.dataset.name}", f"LOSS={loss or c.loss.name}"]
+        words += [f"PROTOCOL={c.protocol.name}"] * (c.protocol.name != "hpl")  # the default of config.yaml
+        return " ".join(words + [f"ARGS=variant={c.variant}"] * bool(c.variant and loss is None))
 
     def science(self, fingerprint: str) -> dict[str, Any]:
         """What can change a result: the resolved configuration without bookkeeping and prose, and the data."""
@@ -108,26 +115,29 @@ class Study:
 
     def make_dataset(self) -> Any:
         """The data set; its `test()` is for `final_eval` only."""
-        return _build(self.config.dataset.module)
+        return build(self.config.dataset.module)
 
     def make_folds(self, trainval_classes: np.ndarray, total_classes: int) -> list[fold_rules.Fold]:
         """The protocol's folds, checked to be class-disjoint."""
         p = self.config.protocol
         folds = fold_rules.make_folds(
-            trainval_classes, rule=p.fold_rule, num_folds=p.num_folds, total_classes=total_classes
+            trainval_classes,
+            rule=p.fold_rule,  # type: ignore[arg-type]
+            num_folds=p.num_folds,
+            total_classes=total_classes,
         )
         fold_rules.check_class_disjoint(folds, trainval_classes)
         return folds
 
     def make_trunk(self, in_channels: int, seed: int) -> torch.nn.Module:
         """(B, in_channels, H, W) -> (B, F), weights drawn from `seed`."""
-        return _seeded(seed, lambda: _build(self.config.trunk.module, in_channels=in_channels))
+        return _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
 
     def make_head(self, in_features: int, seed: int) -> torch.nn.Module:
         """(B, F) -> (B, D), weights drawn from `seed`."""
         return _seeded(
             seed,
-            lambda: _build(
+            lambda: build(
                 self.config.head.module, in_features=in_features, embedding_dim=self.config.protocol.embedding_dim
             ),
         )
@@ -152,7 +162,7 @@ class Study:
                 f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; on offer: {', '.join(offered)}."
             )
         wanted = {key: offered[key] for key in self.config.loss.needs}
-        return _seeded(seed, lambda: _build(self.config.loss.module, **wanted))
+        return _seeded(seed, lambda: build(self.config.loss.module, **wanted))
 
     def make_optimizers(self, **parts: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
         """One optimiser for each of trunk, head and loss that has parameters."""
@@ -166,15 +176,13 @@ class Study:
                 node |= self.config.loss.optimizer or {}
             if "lr" not in node:
                 raise ValueError(f"conf/loss/{self.config.loss.name}.yaml has parameters but no optimizer.lr.")
-            optimizers[name] = _build(node, params=parameters)
+            optimizers[name] = build(node, params=parameters)
         return optimizers
 
     def make_sampler(self, labels: np.ndarray, seed: int) -> Any:
         """Which images make a batch."""
-        from benchmark.samplers.m_per_class import MPerClass
-
-        settings = dict(self.config.loss.sampler)
-        return MPerClass(labels, batch_size=self.config.protocol.batch_size, seed=seed, **settings)
+        node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | self.config.loss.sampler
+        return build(node, labels=labels, batch_size=self.config.protocol.batch_size, seed=seed)
 
     def make_space(self) -> dict[str, Parameter]:
         """The loss's search space."""
@@ -185,12 +193,18 @@ class Study:
 
     def make_searcher(self) -> Any:
         """What proposes settings."""
-        return _build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed)
+        return build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed)
 
     def make_device(self) -> torch.device:
         """The device of the study's jobs."""
         name = self.config.device
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(raw_and_setting: str) -> Study:
+    """A study from JSON, kept because it takes 0.2 s and all folds of a trial want the same one."""
+    return Study._composed(*json.loads(raw_and_setting))
 
 
 def _seeded(seed: int, make: Callable[[], Any]) -> Any:
@@ -200,98 +214,82 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _build(node: dict[str, Any], **arguments: Any) -> Any:
-    """Instantiate a `_target_` node; only code of this project and of its libraries can be named.
-
-    Raises:
-        ValueError: the target is none of those.
-    """
-    for target in _targets(node):
-        if not re.match("|".join(re.escape(t) for t in TARGETS), target):
-            raise ValueError(f"_target_ {target!r} is not allowed; it must start with one of {', '.join(TARGETS)}.")
-    return hydra.utils.instantiate(node | {"_partial_": True}, _convert_="all")(**arguments)
-
-
-def _targets(node: Any) -> list[str]:
-    """Every `_target_` below a node."""
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [t for value in node.values() for t in _targets(value)]
-    return [t for value in node for t in _targets(value)] if isinstance(node, list) else []
-
-
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def main(story: Callable[[Study, list[str]], None]) -> None:
-    """Run a story for the study that the command line describes; Hydra's own flags work.
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a story as Ctrl-C does."""
 
-    A mistake of the user's ends with a sentence and exit status 2, Ctrl-C with 130; only a defect of ours shows a
-    traceback.
+
+def main(story: Callable[[Study, list[str]], None]) -> None:
+    """Run a story for each study that the command line describes; Hydra's own flags work.
+
+    A mistake of the user's ends with a sentence and exit status 2, Ctrl-C with 130, SIGTERM with 143; only a defect of
+    ours shows a traceback. Of several studies (`--multirun`) one that cannot run does not keep the others from running.
 
     Args:
         story: takes the study and the overrides that the user gave.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
+    composed: list[tuple[Any, list[str]]] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def run(config: Any) -> None:
+    def compose(config: Any) -> None:
         given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-        story(Study.of(config), [str(override) for override in given])
+        composed.append((config, [str(override) for override in given]))
 
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        run()
-    except KeyboardInterrupt:
-        _leave("Stopped. Nothing finished is lost: the same command goes on from here.", 130)
+        well = [_attempt(compose)]
+        well += [_attempt(lambda: story(Study.of(config), given)) for config, given in composed]  # noqa: B023 - called here
+    except KeyboardInterrupt as stop:
+        print(f"\nStopped. {advice.GO_ON}", file=sys.stderr)
+        raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not all(well):
+        raise SystemExit(2)
+
+
+def _attempt(work: Callable[[], None]) -> bool:
+    """Do it, or say which mistake of the user's is in the way; other exceptions pass."""
+    try:
+        work()
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error), 2)
-    except (ValueError, OSError) as error:
-        if not _is_ours(error):
+        message: str | None = explain(error)
+    except (OSError, ValueError, RuntimeError) as error:
+        if (message := advice.sentence(error)) is None:
             raise
-        _leave(str(error.strerror if isinstance(error, OSError) and error.strerror else error), 2)
-
-
-def _leave(message: str, status: int) -> None:
+    else:
+        return True
     print(f"\n{message}", file=sys.stderr)
-    raise SystemExit(status)
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether our own code raised it, on purpose and with a message for people."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).resolve().is_relative_to(Path(__file__).resolve().parent)
+    return False
 
 
 def explain(error: Exception) -> str:
-    """What is wrong with the configuration, the nearest thing that exists, and how to see what is allowed."""
-    text = str(error.__cause__ or error).strip()
+    """What is wrong with the configuration, the nearest thing that exists, and what is allowed."""
     if isinstance(error, hydra.errors.MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return _unknown(f"{group} {name!r}", name, list(error.options), f"Allowed: {', '.join(error.options)}.")
+        return advice.unknown_choice(group, name, list(error.options))
+    if isinstance(error, hydra.errors.OverrideParseException):
+        return advice.unreadable(error.override)
+    key = getattr(error, "full_key", None)
     if found := re.search(r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in", str(error)):
-        key = found.group(1) or found.group(2)
-        return _unknown(f"key {key!r}", key, known_keys(), "See them all: python -m benchmark.bo --cfg job")
-    return f"The configuration does not fit. {text}\nSee what a command would use: python -m benchmark.bo --cfg job"
+        return advice.unknown_key(key or found[1] or found[2], known_keys(sys.argv[1:]))
+    if isinstance(error, ValidationError) and key:
+        return advice.wrong_type(key, str(error.msg))
+    return advice.does_not_fit(str(error.__cause__ or error))
 
 
-def _unknown(what: str, name: str, known: list[str], ending: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"There is no {what}." + (f" Did you mean {near[0]!r}?" if near else "") + f"\n{ending}"
-
-
-def known_keys() -> list[str]:
-    """Every key of the default configuration, dotted."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return _dotted(OmegaConf.to_container(compose("config"), resolve=False))
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    return [prefix + str(k) for k in node] + [n for k, v in node.items() for n in _dotted(v, f"{prefix}{k}.")]
+def known_keys(arguments: list[str]) -> list[str]:
+    """Every key of the configuration with the loss, data set, ... that the user chose, dotted."""
+    chosen = [a for a in arguments if (conf_dir() / f"{a.replace('=', '/')}.yaml").is_file()]
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return advice.dotted(Study.of(hydra.compose("config", chosen)).raw)

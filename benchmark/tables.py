@@ -1,8 +1,9 @@
 """make tables: records -> CSV, LaTeX and Markdown.
 
 One table for each data set x trunk x protocol, one row a loss. A cell is the mean over runs with its t-interval's half
-width, in percent. Nothing is computed that a record does not hold but means and intervals, and a cell whose runs are not
-all there stays empty, with the reason below the table: a mean of what happened to finish is not the number asked for.
+width, in percent. Nothing is computed that a record does not hold but means and intervals, and a cell whose runs are
+not all there stays empty, with the reason below the table: a mean of what happened to finish is not the number asked
+for.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import yaml
 
 from benchmark import ledger, records
 from benchmark.protocol.statistics import Interval, t_interval
-from benchmark.study import Study, main
+from benchmark.study import Study, conf_dir, main
 
 MODES = {"concatenated": "Concatenated", "separated": "Separated"}
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
@@ -58,11 +59,17 @@ class Table:
         return [f"{title} ({dims[mode]}-d)" for mode, title in MODES.items()]
 
     def notes(self) -> list[str]:
-        """The sentences below the table."""
+        """What a number is, then the reasons of the empty rows."""
         counts = sorted({row.num_runs for row in self.rows if row.cells})
-        runs = ", ".join(map(str, counts)) or "0"
-        first = f"Mean +- {100 * self.confidence:.0f} % t-interval over n = {runs} runs, in percent; unseen classes."
-        return [first, *(f"{row.label}: {row.reason}" for row in self.rows if row.reason)]
+        if not counts:
+            return ["No row is complete yet.", *self._reasons()]
+        spread = f"+- {100 * self.confidence:.0f} % t-interval " if counts != [1] else ""
+        runs = f"n = {', '.join(map(str, counts))} run" + "s" * (counts != [1])
+        first = f"Mean {spread}over {runs}, in percent, on unseen classes; the best mean of a column is bold."
+        return [first, *self._reasons()]
+
+    def _reasons(self) -> list[str]:
+        return [f"{row.label}: {row.reason}" for row in self.rows if row.reason]
 
 
 def tables(study: Study, overrides: list[str]) -> None:
@@ -109,22 +116,32 @@ def make_table(name: str, studies: list[Study], experiment: dict[str, Any]) -> T
     """
     found = {study.directory.name: study for study in studies}
     wanted = [*experiment.get("rows", []), *(key for key in found if key not in experiment.get("rows", []))]
-    dataset = studies[0].config.dataset
     rows = []
     for key in wanted:
         if key in found:
             rows.append(make_row(found[key]))
         else:
-            rows.append(Row(key, key, reason=f"not run; make bo final-eval DATASET={dataset.name} LOSS={key}"))
-    protocol = studies[0].config.protocol
+            command = studies[0].command("bo final-eval", loss=key)
+            rows.append(Row(key, label_of(key), reason=f"not run; {command}"))
+    dataset, protocol = studies[0].config.dataset, studies[0].config.protocol
     caption = experiment.get("caption", f"{dataset.label}, protocol {protocol.name}.")
     return Table(name, caption, rows, protocol.embedding_dim, protocol.num_folds, protocol.confidence)
+
+
+def label_of(loss: str) -> str:
+    """How a table names a loss that no study holds."""
+    path = conf_dir() / "loss" / f"{loss}.yaml"
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["label"]) if path.exists() else loss
 
 
 def make_row(study: Study) -> Row:
     """A study's row."""
     variant = f" ({study.config.variant})" if study.config.variant else ""
     row = Row(study.directory.name, study.config.loss.label + variant)
+    if not (study.directory / "bo" / "best.yaml").exists():
+        num_done = len(ledger.finished_trials(study)[0])
+        row.reason = f"its search is unfinished, with {num_done} trials done; {study.command('bo final-eval')}"
+        return row
     try:
         choice = ledger.read_choice(study)
     except ValueError as error:
@@ -146,10 +163,15 @@ def make_row(study: Study) -> Row:
 
 def missing(study: Study, runs: dict[int, records.Record], wanted: int) -> str:
     """Which runs are not there, and why."""
-    absent = [r for r in range(wanted) if r not in runs]
-    failed = [f"run {r} has no score ({rec.result['reason']})" for r, rec in runs.items() if not rec.result["concatenated"]]
-    parts = [f"runs {', '.join(map(str, absent))} are missing; {study.command('final-eval')}"] if absent else []
-    return "; ".join(parts + failed) + "."
+    absent = [f"run_{r:02d}" for r in range(wanted) if r not in runs]
+    reasons = [
+        f"run_{r:02d} has no score ({rec.result['reason']})"
+        for r, rec in runs.items()
+        if not rec.result["concatenated"]
+    ]
+    if absent:
+        reasons.append(f"of {wanted} runs, {', '.join(absent)} missing; {study.command('final-eval')}")
+    return "; ".join(reasons)
 
 
 # -- three ways to print the same table -------------------------------------------------------------------------------
@@ -187,51 +209,64 @@ def markdown(table: Table) -> str:
     lines = ["| Loss | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     best = table.best()
     for row in table.rows:
-        cells = [_cell(row, column, best, "**{}**", " ± ") for column in COLUMNS]
+        cells = [" ± ".join(filter(None, _cell(row, column, best, "**{}**"))) for column in COLUMNS]
         lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
     return f"{table.caption}\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(table.notes()) + "\n"
 
 
-def _cell(row: Row, column: tuple[str, str], best: dict[tuple[str, str], float], bold: str, sign: str) -> str:
+def _cell(row: Row, column: tuple[str, str], best: dict[tuple[str, str], float], bold: str) -> tuple[str, str]:
+    """Mean and half width as they are printed; empty where there is none."""
     interval = row.cells.get(column)
     if interval is None:
-        return ""
+        return "", ""
     mean = f"{interval.mean:.2f}"
     mean = bold.format(mean) if round(interval.mean, 2) == best[column] else mean
-    return mean if interval.half_width is None else f"{mean}{sign}{interval.half_width:.2f}"
+    return mean, "" if interval.half_width is None else f"{interval.half_width:.2f}"
 
 
 def latex(table: Table) -> str:
-    r"""A booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs."""
-    best = table.best()
+    r"""A booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs.
+
+    It is as wide as the page, over both columns where there are two, and fits the 345 pt of LaTeX's `article`.
+    """
+    best, (statistic, *reasons) = table.best(), table.notes()
+    width, pair = 2 * len(METRICS), r"@{\extracolsep{\fill}\hspace{3pt}}r@{\extracolsep{0pt}}l"
+    heads = [rf"\multicolumn{{{width}}}{{@{{}}c@{{}}}}{{{escape(head)}}}" for head in table.heads()]
+    metrics = [rf"\multicolumn{{2}}{{@{{}}c@{{}}}}{{{metric}}}" for _ in MODES for metric in METRICS.values()]
     lines = [
-        "% Compiles as it is; in a paper that loads booktabs, \\input it.",
-        "\\expandafter\\ifx\\csname @nodocument\\endcsname\\relax\\def\\endalone{}\\else",
-        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[margin=2cm]{geometry}",
-        "\\begin{document}\\def\\endalone{\\end{document}}\\fi",
-        "\\begin{table}\\centering\\small\\setlength{\\tabcolsep}{4pt}",
-        f"\\caption{{{escape(table.caption)}}}",
-        "\\begin{tabular}{l" + "r@{\\,$\\pm$\\,}l" * len(COLUMNS) + "}", "\\toprule",
-        " & " + " & ".join(f"\\multicolumn{{{2 * len(METRICS)}}}{{c}}{{{escape(head)}}}" for head in table.heads()) + r" \\",
-        "\\cmidrule(lr){2-7}\\cmidrule(lr){8-13}",
-        "Loss & " + " & ".join(f"\\multicolumn{{2}}{{c}}{{{m}}}" for _ in MODES for m in METRICS.values()) + r" \\",
-        "\\midrule",
+        r"% Compiles as it is; in a paper that loads booktabs, \input it.",
+        r"\expandafter\ifx\csname @nodocument\endcsname\relax\def\endalone{}\else",
+        r"\documentclass{article}\usepackage{booktabs}\usepackage[margin=2cm]{geometry}",
+        r"\begin{document}\def\endalone{\end{document}}\fi",
+        r"\begin{table*}[!t]\centering\ifdim\textwidth<400pt\scriptsize\else\small\fi",
+        rf"\caption{{{escape(f'{table.caption} {statistic}')}}}\label{{tab:{table.name}}}\smallskip",
+        r"\begin{tabular*}{\textwidth}{@{}l" + pair * len(COLUMNS) + "@{}}", r"\toprule",
+        " & " + " & ".join(heads) + r" \\",
+        rf"\cmidrule(lr){{2-{1 + width}}}\cmidrule(l){{{2 + width}-{1 + 2 * width}}}",
+        "Loss & " + " & ".join(metrics) + r" \\", r"\midrule",
     ]  # fmt: skip
-    empty = "\\multicolumn{2}{c}{}"
     for row in table.rows:
-        cells = [_cell(row, column, best, "\\textbf{{{}}}", " & ") or empty for column in COLUMNS]
-        lines.append(" & ".join([escape(row.label), *cells]) + r" \\")
-    notes = r"\\ ".join(escape(note) for note in table.notes())
-    lines += ["\\bottomrule", "\\end{tabular}", f"\\par\\smallskip\\footnotesize {notes}", "\\end{table}", "\\endalone"]
-    return "\n".join(lines) + "\n"
+        cells = [_cell(row, column, best, r"\textbf{{{}}}") for column in COLUMNS]
+        pairs = [mean + " & " + (rf"\scriptsize\,$\pm${half}" if half else "") for mean, half in cells]
+        lines.append(" & ".join([escape(row.label), *pairs]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular*}"]
+    if reasons:
+        lines += [
+            r"\par\smallskip\parbox{\textwidth}{\footnotesize\raggedright",
+            "\\par\n".join(map(escape, reasons)) + "}",
+        ]
+    return "\n".join([*lines, r"\end{table*}", r"\endalone"]) + "\n"
+
+
+SPECIAL = str.maketrans({
+    "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
+    **{sign: "\\" + sign for sign in "_%&#${}"},
+})  # fmt: skip
 
 
 def escape(text: str) -> str:
     """Text as LaTeX prints it."""
-    for plain, tex in (("\\", "\\textbackslash "), ("_", "\\_"), ("%", "\\%"), ("&", "\\&"), ("#", "\\#"), ("$", "\\$"),
-                       ("{", "\\{"), ("}", "\\}"), ("+-", "$\\pm$"), ("^", "\\^{}"), ("~", "\\~{}")):  # fmt: skip
-        text = text.replace(plain, tex)
-    return text
+    return text.translate(SPECIAL).replace("+-", r"$\pm$")
 
 
 if __name__ == "__main__":

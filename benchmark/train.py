@@ -114,8 +114,8 @@ def train_fold(
     """
     progress, best = _resume(parts, checkpoint)
     on_epoch(progress.history)
-    stopped, reason = "max_epochs", None
-    while True:
+    reason = None
+    while (stopped := _stopped(progress, schedule)) is None:  # first of all: a resumed fold may be over already
         try:
             if progress.epoch >= 0:
                 _train(parts, schedule, progress)
@@ -125,16 +125,18 @@ def train_fold(
             break
         _save(parts, progress, best, checkpoint)
         on_epoch(progress.history)
-        if progress.epoch - progress.incumbent > schedule.patience:
-            stopped = "patience"
-            break
-        if progress.epoch >= schedule.max_epochs:
-            break
     return Outcome(
         _result(progress, stopped, reason),
         {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds},
         best,
     )
+
+
+def _stopped(progress: Progress, schedule: Schedule) -> str | None:
+    """Why training ends after the last evaluation; None while it goes on."""
+    if progress.epoch - progress.incumbent > schedule.patience:
+        return "patience"
+    return "max_epochs" if progress.epoch >= schedule.max_epochs else None
 
 
 def _train(parts: Parts, schedule: Schedule, progress: Progress) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from benchmark import records
-from benchmark.curves import Curves
+from benchmark.curves import write_curves
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import provenance
 from benchmark.study import Study
 from benchmark.train import Outcome, Parts, Schedule, train_fold
 
+CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -48,6 +49,7 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
         if record is not None and _weights_are_there(spec, record, unit):
             return {"result": record.result, "provenance": record.provenance, "notes": []}
         outcome, notes = _train(spec, unit, report)
+        write_curves(unit / "curves", outcome.result["history"])
         record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
         if spec["keep_weights"] and outcome.weights is not None:
             buffer = io.BytesIO()
@@ -72,10 +74,13 @@ def _weights_are_there(spec: dict[str, Any], record: records.Record, unit: Path)
 def _train(spec: dict[str, Any], unit: Path, report: Report) -> tuple[Outcome, list[str]]:
     """Train from the checkpoint; from the start where that is damaged."""
     torch.set_num_threads(Study.of(spec["study"]).config.threads)
-    curves = Curves(unit / "curves")
+    written = time.monotonic()
 
     def on_epoch(history: list[dict[str, Any]]) -> None:
-        curves.write(history)
+        nonlocal written
+        if history and time.monotonic() - written >= CURVES_SECONDS:
+            write_curves(unit / "curves", history)
+            written = time.monotonic()
         if history:
             report({"kind": spec["kind"], "index": spec["index"], "fold": spec["fold"], "row": history[-1]})
 
@@ -85,7 +90,6 @@ def _train(spec: dict[str, Any], unit: Path, report: Report) -> tuple[Outcome, l
     except records.CorruptFileError as error:
         kept = records.set_aside(unit / "checkpoint.pt")
         note = f"{error} It is kept as {kept.name}; this fold starts again."
-        curves = Curves(unit / "curves")
         parts, schedule = build(spec)
         return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [note]
 

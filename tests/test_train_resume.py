@@ -10,10 +10,14 @@ import torch
 
 from benchmark import records
 from benchmark.train import Outcome, Parts, train_fold
-from tests.test_train import a_fold, a_schedule, nothing
+from tests.small_fold import a_fold, a_schedule, nothing
 
-SCHEDULE = a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=3, max_epochs=7)  # 4 trained evaluations
-EVALUATIONS = 5
+# Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one that is no better.
+SCHEDULES = {
+    "max_epochs": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=20, max_epochs=7),
+    "patience": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=1, max_epochs=99),
+}
+SCHEDULE = SCHEDULES["max_epochs"]
 
 
 class KilledError(Exception):
@@ -38,11 +42,10 @@ def everything(fold: Parts) -> list[torch.Tensor]:
     return [torch.as_tensor(value) for state in states for value in state.values()]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[torch.Tensor]]:
+def train_undisturbed(folder: Path, stopped: str) -> tuple[Outcome, list[torch.Tensor]]:
     fold = a_fold()
-    outcome = train_fold(fold, SCHEDULE, tmp_path_factory.mktemp("undisturbed") / "checkpoint.pt", nothing)
-    assert len(outcome.result["history"]) == EVALUATIONS and outcome.result["best_epoch"] is not None
+    outcome = train_fold(fold, SCHEDULES[stopped], folder / "undisturbed.pt", nothing)
+    assert outcome.result["stopped"] == stopped
     return outcome, everything(fold)
 
 
@@ -56,18 +59,21 @@ def check_equal(outcome: Outcome, fold: Parts, undisturbed: tuple[Outcome, list[
     assert all(torch.equal(a, b) for a, b in zip(everything(fold), tensors, strict=True))
 
 
-@pytest.mark.parametrize("after", range(EVALUATIONS + 1))
-def test_a_fold_killed_after_an_evaluation_ends_bit_equal(tmp_path: Path, undisturbed: Any, after: int) -> None:
-    with pytest.raises(KilledError):
-        train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(after))
-    fold = a_fold(seed=99 if after else 0)  # other weights: all of them must come from the checkpoint
-    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
-    check_equal(outcome, fold, undisturbed)
-    assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
+@pytest.mark.parametrize("stopped", SCHEDULES)
+def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
+    undisturbed = train_undisturbed(tmp_path, stopped)
+    for after in range(len(undisturbed[0].result["history"]) + 1):  # the last of them is over, but for its record
+        path = tmp_path / f"{after}.pt"
+        with pytest.raises(KilledError):
+            train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
+        fold = a_fold(seed=99 if after else 0)  # other weights: all of them must come from the checkpoint
+        outcome = train_fold(fold, SCHEDULES[stopped], path, nothing)
+        check_equal(outcome, fold, undisturbed)
+        assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
 
 
-@pytest.mark.parametrize("iteration", [0, 1, 5, 6, 13, 20])
-def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, undisturbed: Any, iteration: int) -> None:
+@pytest.mark.parametrize("iteration", [0, 1, 6, 13, 20])
+def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
     fold = a_fold()
     draw = fold.sampler.batch
 
@@ -80,15 +86,17 @@ def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, undisturbe
     with pytest.raises(KilledError):
         train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
     fold = a_fold()
-    check_equal(train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing), fold, undisturbed)
+    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
 
 
-def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path, undisturbed: Any) -> None:
-    for _ in range(EVALUATIONS):
+def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> None:
+    for _ in range(5):
         with pytest.raises(KilledError):
             train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(1))
     fold = a_fold()
-    check_equal(train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing), fold, undisturbed)
+    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

@@ -1,1 +1,4 @@
-"""Places where jobs run. Each has `submit(spec) -> Future` and `close()`, and knows nothing of ours."""
+"""Places where units run: `submit(spec) -> Future` and `close()`. Specs and results are JSON; nothing of ours is below.
+
+An executor neither retries nor interprets: whether a unit is tried again is the driver's decision.
+"""

@@ -1,16 +1,20 @@
 """Long-lived worker processes on this machine, spoken to in JSON lines over their standard input and output.
 
+    worker -> driver   {"ready": true}, once its imports are done
     driver -> worker   {"id": 3, "spec": {...}}
-    worker -> driver   {"ready": true}   {"id": 3, "progress": {...}}   {"id": 3, "result": {...}}
-                       {"id": 3, "error": {"type": "OSError", "message": "...", "traceback": "..."}}
+    worker -> driver   {"id": 3, "progress": {...}}, any number of times, then one of
+                       {"id": 3, "result": {...}}
+                       {"id": 3, "error": {"type": "KeyError", "message": "...", "traceback": "...", ...}}
 
-Imports are paid once per worker. A worker that dies fails its own unit only and is replaced. Workers end with their
-driver, however it ends: their standard input closes, and on Linux the kernel is asked to kill them as well. They run in
-sessions of their own, so that Ctrl-C reaches the driver alone.
+Imports (seconds each) are paid once a worker, not once a unit. A worker that dies fails its own unit only and is replaced.
+Workers run in sessions of their own, so that Ctrl-C reaches the driver alone, and end with their driver, however it ends:
+their standard input closes, and on Linux the kernel is asked to kill them as well.
 """
 
 import contextlib
 import ctypes
+import errno
+import itertools
 import json
 import os
 import queue
@@ -19,22 +23,28 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 Unit = dict[str, Any]
 Report = Callable[[Unit], None]
-TAIL_CHARACTERS = 2000
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-PR_SET_PDEATHSIG = 1
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_TAIL_CHARACTERS = 2000
+_STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
+_PR_SET_PDEATHSIG = 1
 
 
-class WorkerDied(RuntimeError):  # noqa: N818 - says what happened
-    """A worker process ended in the middle of a unit, or could not start."""
+class WorkerDied(RuntimeError):  # noqa: N818 - reads as what happened
+    """A worker process ended in the middle of a unit: killed, out of memory, crashed. Trying again may help."""
 
     worker_died = True
+
+
+class WorkerCannotStart(ChildProcessError):  # noqa: N818
+    """A worker process ends before it can take a unit. Trying again will not help."""
 
 
 class UnitFailed(RuntimeError):  # noqa: N818
@@ -42,14 +52,17 @@ class UnitFailed(RuntimeError):  # noqa: N818
 
 
 class Local:
-    """A fixed number of worker processes, each doing one unit at a time, in the order of submission.
+    """A fixed number of worker processes, each doing one unit at a time; units start in the order of submission.
 
     Args:
-        command: argument list that starts a worker, which calls `serve`.
+        command: argument list (never a shell's) that starts a worker, which calls `serve`.
         workers: number of processes.
-        log_dir: gets `worker_<i>.log` with what a worker prints.
-        on_progress: called, from the workers' threads, with what units report.
-        environments: variables of each worker, over this process's own; one mapping per worker.
+        log_dir: gets `worker_<i>.log` with everything that worker i prints.
+        on_progress: called, from the workers' threads, with what units report; must not raise.
+        environments: variables of each worker, over this process's own and one thread per worker; one mapping each.
+
+    Raises:
+        ValueError: for no workers, or another number of environments.
     """
 
     def __init__(
@@ -60,147 +73,251 @@ class Local:
         on_progress: Report | None = None,
         environments: list[dict[str, str]] | None = None,
     ) -> None:
+        environments = [{}] * workers if environments is None else environments
+        if workers < 1 or len(environments) != workers:
+            raise ValueError(f"There are {workers} workers and {len(environments)} environments; give 1 or more, one each.")
         log_dir.mkdir(parents=True, exist_ok=True)
-        self._command, self._on_progress = command, on_progress or (lambda message: None)
-        self._queue: queue.SimpleQueue[tuple[Unit, Future[Unit]] | None] = queue.SimpleQueue()
-        self._processes: dict[int, subprocess.Popen[str]] = {}
-        self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(
-                target=self._drive, daemon=True, args=(i, log_dir / f"worker_{i}.log", (environments or [{}] * workers)[i])
-            )
-            for i in range(workers)
+        self._queue: queue.SimpleQueue[tuple[str, Future[Unit]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._workers = [
+            _Worker(command, log_dir / f"worker_{i}.log", on_progress or (lambda message: None), environment)
+            for i, environment in enumerate(environments)
         ]
+        self._threads = [threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in self._workers]
         for thread in self._threads:
             thread.start()
 
     def submit(self, spec: Unit) -> Future[Unit]:
         """Queue a unit for the first free worker.
 
-        The future raises `WorkerDied` if the worker ended. An `OSError` or `ValueError` that speaks to people is raised as
-        itself, anything else a unit raises as `UnitFailed`.
+        The future gives the unit's result, or raises `WorkerDied`, `WorkerCannotStart`, an `OSError` or `ValueError` that the
+        unit's own package raised as a sentence for people (or a full disk), and for anything else `UnitFailed`.
+
+        Raises:
+            TypeError: the spec is not JSON.
+            RuntimeError: the executor is closed.
         """
-        future: Future[Unit] = Future()
-        self._queue.put((spec, future))
+        text, future = json.dumps(spec), Future[Unit]()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("This executor is closed and takes no more units.")
+            self._queue.put((text, future))
         return future
 
     def close(self) -> None:
-        """End all workers at once; unfinished units go on from their checkpoints another time."""
-        self._closed.set()
-        for _ in self._threads:
-            self._queue.put(None)
-        for process in list(self._processes.values()):
-            _kill(process)
+        """Kill all workers at once and wait for them; futures that are not done raise `CancelledError`."""
+        with self._lock:
+            self._closed = True
+            with contextlib.suppress(queue.Empty):
+                while (work := self._queue.get_nowait()) is not None:
+                    work[1].cancel()
+            for _ in self._threads:
+                self._queue.put(None)
+        for worker in self._workers:
+            worker.close()
         for thread in self._threads:
             thread.join()
 
-    def _drive(self, number: int, log_path: Path, environment: dict[str, str]) -> None:
-        """One worker's thread: keep a process alive and feed it."""
-        process: subprocess.Popen[str] | None = None
-        with open(log_path, "a", encoding="utf-8") as log:
-            process = self._start(number, log, environment)
-            while (work := self._queue.get()) is not None and not self._closed.is_set():
-                spec, future = work
-                if process.poll() is not None:
-                    process = self._start(number, log, environment)
-                try:
-                    future.set_result(self._converse(process, spec, log_path))
-                except BaseException as error:  # noqa: BLE001 - it belongs to the future
-                    future.set_exception(error)
-            _kill(process)
+    def _drive(self, worker: "_Worker") -> None:
+        """One worker's thread: start its process, then feed it until the executor closes."""
+        with contextlib.suppress(CancelledError, OSError):  # told to the first unit, which starts it again
+            worker.start()
+        while (work := self._queue.get()) is not None:
+            text, future = work
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(worker.do(text))
+            except BaseException as error:  # whatever it is, it belongs to the unit's future
+                future.set_exception(error)
+        worker.discard()
 
-    def _start(self, number: int, log: TextIO, environment: dict[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-            env=os.environ | ONE_THREAD | environment, preexec_fn=None,
-        )  # fmt: skip
-        self._processes[number] = process
-        return process
 
-    def _converse(self, process: subprocess.Popen[str], spec: Unit, log_path: Path) -> Unit:
-        """Hand one unit to a worker and read until it is done."""
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"spec": spec}) + "\n")
-            process.stdin.flush()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "progress" in message:
+class _Worker:
+    """One process at a time, and the conversation with it. Used by one thread, but for `close`."""
+
+    def __init__(self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str]) -> None:
+        self._command, self._log_path, self._on_progress = command, log_path, on_progress
+        self._environment = os.environ | _ONE_THREAD | environment
+        self._process: subprocess.Popen[str] | None = None
+        self._ready = self._closed = False
+        self._log_start = 0  # where the present process's part of the log begins
+        self._lock = threading.Lock()
+        self._ids = itertools.count()
+
+    def start(self) -> None:
+        """Start a fresh process in place of the last; it is not ready yet."""
+        self.discard()
+        with self._lock, open(self._log_path, "ab") as log:
+            if self._closed:
+                raise CancelledError
+            self._ready, self._log_start = False, log.tell()
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self._environment,
+                start_new_session=True, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+
+    def do(self, text: str) -> Unit:
+        """Hand one unit to the process and listen until it is done."""
+        self._make_ready()
+        assert self._process is not None and self._process.stdin is not None
+        number = next(self._ids)
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has just died, as the missing answer will show
+                self._process.stdin.write(f'{{"id": {number}, "spec": {text}}}\n')
+                self._process.stdin.flush()
+            answer = self._answer(number)
+        except BaseException:
+            self.kill()  # else the next unit would hear the end of this one
+            raise
+        if answer is None:
+            raise WorkerDied(f"A worker ended in the middle of a unit, {self._obituary()}")
+        if "error" in answer:
+            raise _as_exception(answer["error"])
+        return dict(answer["result"])
+
+    def kill(self) -> None:
+        """End the process with all that it started; files are whole or absent at any moment, so it needs no warning."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def close(self) -> None:
+        """Kill the process and start no other; may be called while another thread listens to it."""
+        with self._lock:
+            self._closed = True
+        self.kill()
+
+    def discard(self) -> None:
+        """Kill the process and close its pipes."""
+        self.kill()
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+            self._process = None
+
+    def _make_ready(self) -> None:
+        for _ in range(_STARTS):
+            try:
+                if self._process is None or self._process.poll() is not None:
+                    self.start()
+            except OSError as error:
+                raise WorkerCannotStart(f"No worker could be started with {self._command}: {error}") from error
+            if self._ready or any("ready" in message for message in self._messages()):
+                self._ready = True
+                return
+            obituary = self._obituary()
+        raise WorkerCannotStart(f"{_STARTS} workers in a row ended before they could take a unit, the last {obituary}")
+
+    def _answer(self, number: int) -> dict[str, Any] | None:
+        """The last message about a unit, after passing on its progress; None if the process ends before it."""
+        for message in self._messages():
+            if message.get("id") == number:
+                if "progress" not in message:
+                    return message
                 self._on_progress(message["progress"])
-            elif "result" in message:
-                return dict(message["result"])
-            elif "error" in message:
-                raise _as_exception(message["error"])
-        code = process.wait()
-        raise WorkerDied(f"A worker ended with exit code {code} in the middle of a job. {log_path} ends:\n{_tail(log_path)}")
+        return None
 
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        """What the process says until it closes its output; what is no message of ours goes to the log."""
+        assert self._process is not None and self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                message = json.loads(line)
+            except json.JSONDecodeError:
+                message = None
+            if isinstance(message, dict):
+                yield message
+            elif line.strip():
+                with open(self._log_path, "a", encoding="utf-8") as log:
+                    log.write(line)
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _tail(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")[-TAIL_CHARACTERS:].strip() or "(empty)"
+    def _obituary(self) -> str:
+        """How the process ended and what it printed last."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)  # its output closes a moment before it ends
+        self.kill()
+        if self._closed:
+            raise CancelledError
+        code = self._process.returncode
+        how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
+        with open(self._log_path, "rb") as log:
+            log.seek(self._log_start)
+            said = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
+        return f"{how}. {self._log_path} ends:\n{said or '(it printed nothing)'}"
 
 
 def _as_exception(error: dict[str, Any]) -> Exception:
-    if error["said"] and error["type"] == "OSError":
-        return OSError(error["errno"] or 0, error["message"])
-    if error["said"] and error["type"] == "ValueError":
-        return ValueError(error["message"])
+    if error["for_people"]:
+        return OSError(error["errno"], error["message"]) if error["type"] == "OSError" else ValueError(error["message"])
     return UnitFailed(f"{error['type']}: {error['message']}\n{error['traceback']}")
 
 
 def serve(run: Callable[[Unit, Report], Unit]) -> None:
-    """The worker's side: take units from standard input until it closes.
+    """The worker's side: do units from standard input until it closes, which ends this process wherever it is.
 
-    Standard output is kept for the conversation; whatever else prints goes to standard error.
+    Standard input and output are taken for the conversation. Whatever else reads gets nothing, and whatever else prints
+    goes to standard error, also from C and from child processes.
 
     Args:
-        run: does one unit.
+        run: does one unit; gets the spec and a function to report progress with.
     """
-    speech = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    ears, mouth = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
+    sys.stdout.flush()  # what was printed before goes to the log too
     sys.stdout = sys.stderr
     _die_with_parent()
-    units: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(units,), daemon=True).start()
-    lock = threading.Lock()
+    lock, units = threading.Lock(), queue.SimpleQueue[str]()
 
-    def say(message: Unit) -> None:
+    def say(message: dict[str, Any]) -> None:
+        line = json.dumps(message)
         with lock:
-            speech.write(json.dumps(message) + "\n")
-            speech.flush()
+            mouth.write(line + "\n")
+            mouth.flush()
 
+    def listen() -> None:
+        for line in ears:
+            units.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    say({"ready": True})
     while True:
-        spec = json.loads(units.get())["spec"]
+        message = json.loads(units.get())
+        number = message["id"]
         try:
-            say({"result": run(spec, lambda progress: say({"progress": progress}))})
-        except Exception as error:  # noqa: BLE001 - the driver decides what it means
-            say({"error": _described(error)})
+            say({"id": number, "result": run(message["spec"], lambda progress: say({"id": number, "progress": progress}))})
+        except Exception as error:  # the driver decides what it means
+            say({"id": number, "error": _described(error)})
 
 
-def _described(error: Exception) -> Unit:
-    """An exception as JSON; `said` marks a sentence for people, raised on purpose by the package this file is in."""
-    innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-    said = innermost.is_relative_to(Path(__file__).resolve().parent.parent)
+def _described(error: Exception) -> dict[str, Any]:
+    """An exception as JSON.
+
+    `for_people` marks a sentence: a `ValueError` or `OSError` raised by the package that this file is in, which raises them
+    for nothing else, or a full disk. Any other exception is a defect, and needs its traceback.
+    """
+    kind = next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), None)
+    frames = traceback.extract_tb(error.__traceback__)
+    by_package = Path(frames[-1].filename).resolve().is_relative_to(Path(__file__).resolve().parent.parent)
+    number = getattr(error, "errno", None)
     return {
-        "type": next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), type(error).__name__),
-        "said": said, "errno": getattr(error, "errno", None), "traceback": traceback.format_exc(),
+        "type": kind or type(error).__name__,
         "message": str(getattr(error, "strerror", None) or error),
-    }  # fmt: skip
-
-
-def _listen(units: "queue.SimpleQueue[str]") -> None:
-    """Pass lines on; when the driver is gone, end this process wherever it is: every file is whole or absent."""
-    for line in sys.stdin:
-        units.put(line)
-    os._exit(0)
+        "traceback": "".join(traceback.format_exception(error)),
+        "errno": number,
+        "for_people": kind is not None and (by_package or number in (errno.ENOSPC, errno.EDQUOT)),
+    }
 
 
 def _die_with_parent() -> None:
     """Ask Linux for a SIGKILL when the driver's thread ends; elsewhere the closed standard input has to do."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -56,12 +56,10 @@ def _shifted(images: Tensor, shift: int, generator: torch.Generator | None) -> T
         raise ValueError(
             f"shift={shift} pixels; allowed are 0 to {min(height, width) - 1} for {height} x {width} images."
         )
-    moves = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator).to(images.device)
-    rows = torch.arange(height, device=images.device) + moves[0] + shift  # (B, H), into the padded images
-    columns = torch.arange(width, device=images.device) + moves[1] + shift  # (B, W)
-    padded = nn.functional.pad(images, (shift, shift, shift, shift)).permute(0, 2, 3, 1)  # (B, H+, W+, Ch)
-    entry = torch.arange(batch, device=images.device)[:, None, None]
-    return padded[entry, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    moves = torch.randint(-shift, shift + 1, (2, batch), generator=generator).to(images.device) + shift
+    padded = nn.functional.pad(images, (shift, shift, shift, shift))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, Ch, places down, places sideways, H, W), a view
+    return windows[torch.arange(batch, device=images.device), :, moves[0], moves[1]]
 
 
 def embed(

@@ -152,7 +152,7 @@ def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) 
 
 
 def _finite(vectors: Tensor, name: str) -> Tensor:
-    vectors = vectors.detach().float()
+    vectors = vectors.float()
     bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both pass NaN on
     if len(bad):
         raise ValueError(

@@ -1,36 +1,109 @@
-"""What proposes settings. A searcher's `ask(history)` is a pure function of its space, its seed and the history."""
+"""What proposes settings: `ask(history)` is a pure function of (space, seed, history), `best(history)` an index.
 
+A searcher keeps no state. The records of the finished trials are the truth; whatever a searcher knows it derives from
+them, so that a search goes on after a restart as if it had never stopped, and anyone can recompute a proposal.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+Value = float | int
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched hyper-parameter.
+    """One searched hyper-parameter: a range of numbers.
 
     Attributes:
-        bounds: lowest and highest value, both allowed.
-        scale: on which the searcher sees it.
-        type: of the proposed value.
+        bounds: lowest and highest value, both allowed; whole numbers if the type is "int".
+        scale: "log" gives every factor an equal share (both bounds positive), "linear" every step.
+        type: of the proposed values.
+
+    Raises:
+        ValueError: for bounds that are no such range, or an unknown scale or type.
     """
 
     bounds: tuple[float, float]
-    scale: Literal["linear", "log"]
-    type: Literal["float", "int"]
+    scale: Literal["linear", "log"] = "linear"
+    type: Literal["float", "int"] = "float"
+
+    def __post_init__(self) -> None:
+        low, high = self.bounds
+        if self.scale not in ("linear", "log") or self.type not in ("float", "int"):
+            raise ValueError(f'scale={self.scale!r}, type={self.type!r}; allowed are "linear" or "log", "float" or "int".')
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"bounds are {self.bounds}; allowed are two finite numbers, the lower one first.")
+        if self.scale == "log" and low <= 0:
+            raise ValueError(f"bounds are {self.bounds}; on a log scale both must be positive.")
+        if self.type == "int" and (low != int(low) or high != int(high)):
+            raise ValueError(f"bounds are {self.bounds}; those of an int must be whole numbers.")
+
+    def cast(self, value: float) -> Value:
+        """The value as a plain Python number of the parameter's type, moved onto a bound if rounding left it outside."""
+        low, high = self.bounds
+        clipped = min(max(float(value), float(low)), float(high))
+        return round(clipped) if self.type == "int" else clipped
+
+    def contains(self, value: float) -> bool:
+        """Whether a value may stand in a trial's record."""
+        low, high = self.bounds
+        return low <= value <= high and (self.type == "float" or value == int(value))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial as a searcher is told of it.
+    """A finished trial, as a searcher is told of it.
 
     Attributes:
         index: from 0, in the order of asking.
         parameters: the setting.
-        mean: score to be maximised; None if the trial failed.
-        sem: standard error between folds; None if the trial failed.
+        mean: the score, to be maximised; None if the trial failed. A failure is never a number.
+        sem: standard error of the mean between folds; None if unknown.
+
+    Raises:
+        ValueError: for a mean or sem that is not finite.
     """
 
     index: int
-    parameters: dict[str, Any]
+    parameters: dict[str, Value]
     mean: float | None
-    sem: float | None
+    sem: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("mean", self.mean), ("sem", self.sem)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"Trial {self.index} has {name}={value}; a trial without a finite score has mean None.")
+
+
+def best_by_mean(history: Sequence[Trial]) -> int:
+    """Index of the trial with the highest mean; of equal ones the first.
+
+    Raises:
+        ValueError: no trial has a score.
+    """
+    scored = [trial for trial in history if trial.mean is not None]
+    if not scored:
+        raise ValueError(f"None of the {len(history)} trials has a score, so none can be chosen; see their reasons.")
+    return max(scored, key=lambda trial: (trial.mean, -trial.index)).index
+
+
+def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None:
+    """Refuse a history that is not trials 0, 1, 2, ... of this space.
+
+    Raises:
+        ValueError: naming the trial, and the value that does not belong.
+    """
+    for position, trial in enumerate(history):
+        if trial.index != position:
+            raise ValueError(f"Trial {trial.index} stands at place {position}; a history is trials 0, 1, 2, ... in order.")
+        if set(trial.parameters) != set(space):
+            names, expected = sorted(trial.parameters), sorted(space)
+            raise ValueError(f"Trial {position} set {names}, and the search space is {expected}; start another study.")
+        for name, value in trial.parameters.items():
+            if not space[name].contains(value):
+                raise ValueError(
+                    f"Trial {position} set {name}={value}, which {space[name]} does not allow; the search space was "
+                    "changed after the trial. Restore the old bounds, or start another study."
+                )

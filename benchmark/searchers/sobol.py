@@ -1,48 +1,70 @@
-"""The control: a scrambled Sobol sequence that learns nothing from the history.
+"""The control: a scrambled Sobol design that learns nothing from the trials.
 
 Source: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", USSR Computational
-Mathematics and Mathematical Physics 7(4), 1967; scrambling as in torch.quasirandom.SobolEngine.
+Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in Owen, "Randomly permuted (t, m, s)-nets and (t, s)-sequences",
+1995, by `torch.quasirandom.SobolEngine`.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
-from benchmark.searchers import Parameter, Trial
+from benchmark.searchers import Parameter, Trial, Value, best_by_mean, check_history
 
 
 class Sobol:
-    """Point number `len(history)` of a fixed design.
+    """Proposes point number `len(history)` of a design that the seed fixes.
 
     Args:
-        space: parameters by name.
+        space: searched parameters by name.
         seed: of the scrambling.
+
+    Raises:
+        ValueError: for an empty space.
     """
 
     def __init__(self, space: dict[str, Parameter], seed: int) -> None:
+        if not space:
+            raise ValueError("The search space is empty; name at least one parameter in the loss's `space`.")
         self._space, self._seed = space, seed
 
-    def ask(self, history: list[Trial]) -> dict[str, Any]:
-        """The next setting."""
+    def ask(self, history: Sequence[Trial]) -> dict[str, Value]:
+        """The next setting; scores in the history change nothing.
+
+        Args:
+            history: finished trials, in the order of their index.
+
+        Raises:
+            ValueError: for a history of another space.
+        """
+        check_history(history, self._space)
         engine = torch.quasirandom.SobolEngine(len(self._space), scramble=True, seed=self._seed)
         point = engine.draw(len(history) + 1, dtype=torch.float64)[-1].tolist()
         return {name: place(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
 
-    def best(self, history: list[Trial]) -> int:
-        """Index of the highest mean; of equal ones the first."""
-        scored = [t for t in history if t.mean is not None]
-        return max(scored, key=lambda t: (t.mean, -t.index)).index
+    def best(self, history: Sequence[Trial]) -> int:
+        """Index of the trial with the highest mean; of equal ones the first.
+
+        Raises:
+            ValueError: no trial has a score.
+        """
+        return best_by_mean(history)
 
 
-def place(parameter: Parameter, u: float) -> float | int:
-    """The value at position u in [0, 1) of a parameter's range, on its own scale; each integer gets an equal share."""
+def place(parameter: Parameter, u: float) -> Value:
+    """The value at u in [0, 1] of a parameter's range, on its scale.
+
+    Each integer owns the range half a step around it, so that the outer ones get a share like the others.
+
+    >>> place(Parameter((0.01, 1.0), "log"), 0.5)
+    0.1
+    >>> [place(Parameter((1, 3), type="int"), u) for u in (0.0, 0.32, 0.34, 0.99)]
+    [1, 1, 2, 3]
+    """
     low, high = parameter.bounds
     if parameter.type == "int":
         low, high = low - 0.5, high + 0.5
     if parameter.scale == "log":
-        value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
-    else:
-        value = low + u * (high - low)
-    low, high = parameter.bounds
-    return round(min(max(value, low), high)) if parameter.type == "int" else min(max(value, low), high)
+        return parameter.cast(math.exp((1 - u) * math.log(low) + u * math.log(high)))
+    return parameter.cast((1 - u) * low + u * high)

@@ -38,6 +38,16 @@ def test_the_trainval_half_does_not_care_what_became_of_the_test_half(small, tmp
     assert not path.exists() if content is None else path.read_bytes() == content
 
 
+def test_the_trainval_half_is_mended_without_reading_the_test_half(tiny, monkeypatch):
+    before = tiny.trainval()
+    (tiny.folder / "trainval.npz").write_bytes(b"not a half")
+    read, asked = glyphs.HalvesCache.read, []
+    monkeypatch.setattr(glyphs.HalvesCache, "read", lambda cache, half: asked.append(half) or read(cache, half))
+    with pytest.warns(UserWarning, match=r"trainval\.npz is damaged"):
+        assert (tiny.trainval().images == before.images).all()
+    assert set(asked) == {"trainval"}
+
+
 def copy_of(data, tmp_path):
     """The same data in another cache folder."""
     copied = Glyphs(size=data.size, every=data.every, seed=data.seed, cache_dir=str(tmp_path / "copy"))
@@ -88,7 +98,16 @@ def test_the_fingerprint_tells_settings_and_pixels_apart(full, small, tiny):
     several = [full, small, tiny, other_seed, without_warp, same_pixels]
     assert len({data.fingerprint for data in several}) == 6
     assert (without_warp.trainval().images == same_pixels.trainval().images).all()
+    assert (other_seed.trainval().images != tiny.trainval().images).any()
     assert all(len(data.fingerprint) == 64 for data in several)
+
+
+def test_the_fingerprint_changes_when_other_pictures_are_drawn_with_the_same_settings(tiny, tmp_path, monkeypatch):
+    known = tiny.fingerprint
+    without_one_image = glyphs.read_outlines(None, None)
+    del without_one_image[ord("Ա"), "DejaVuSans"]
+    monkeypatch.setattr(glyphs, "read_outlines", lambda font_dir, wanted: without_one_image)
+    assert Glyphs(size=8, seed=1, cache_dir=str(tmp_path / "again")).fingerprint != known
 
 
 def test_a_second_drawing_gives_the_same_files(tiny, tmp_path):
@@ -105,7 +124,7 @@ def test_two_processes_at_once_draw_it_once(tmp_path):
         f"facts = Glyphs(every=8, cache_dir={str(tmp_path)!r}).prepare(); print(facts['drawn'], facts['fingerprint'])"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=100)[0].split() for process in processes]
+    said = [process.communicate(timeout=300)[0].split() for process in processes]
     assert sorted(drawn for drawn, _ in said) == ["False", "True"]
     assert said[0][1] == said[1][1]
     left = {path.name for path in Glyphs(every=8, cache_dir=str(tmp_path)).folder.iterdir()}

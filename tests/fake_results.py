@@ -1,0 +1,43 @@
+"""A results folder written by hand: studies, their choice and their scored runs, without any training."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmark import ledger, records
+from benchmark.study import Study
+
+TRIAL = 3
+
+
+def numbers(map_at_r: float) -> dict[str, float]:
+    """The three metrics of one mode; P@1 lies 0.3 above MAP@R and RP 0.1."""
+    return {"map_at_r": map_at_r, "precision_at_1": map_at_r + 0.3, "r_precision": map_at_r + 0.1}
+
+
+def start(study: Study, trials: Iterable[int] = ()) -> None:
+    """A study whose search has finished these trials and has no choice yet."""
+    ledger.open_study(study, "0123456789abcdef")
+    for index in trials:
+        folds = [{"fold": fold, "map_at_r": 0.4, "reason": None} for fold in range(4)]
+        record = records.Record("trial", ledger.trial_result(index, {"x": 1.0}, folds))
+        records.write_record(ledger.trial_path(study, index), record)
+
+
+def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float | str]) -> None:
+    """A finished search and its scored runs.
+
+    Args:
+        study: what was searched.
+        runs: for each run its concatenated MAP@R (separated lies 0.05 below), or the reason why it has no score, or
+            None where it is missing.
+    """
+    start(study, [TRIAL])
+    ledger.write_choice(study, ledger.Choice(TRIAL, {"x": 1.0}, 0.4, 0.0, 1, "raw"))
+    for run, value in dict(runs if isinstance(runs, Mapping) else enumerate(runs)).items():
+        if value is None:
+            continue
+        scores = {"status": "failed", "reason": value, "separated": None, "concatenated": None}
+        if not isinstance(value, str):
+            scores = {"status": "completed", "reason": None, "separated": numbers(value - 0.05), "concatenated": numbers(value)}
+        provenance = {"seconds": {"train": 40.0, "evaluate": 10.0, "score": 5.0}}
+        record = records.Record("run", {"run": run, "trial": TRIAL, "setting": {"x": 1.0}} | scores, provenance)
+        records.write_record(ledger.run_path(study, TRIAL, run), record)

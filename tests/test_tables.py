@@ -1,0 +1,219 @@
+"""Tables from a results folder that was written by hand: the numbers, what is bold, and what stays empty and why."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmark import tables
+from benchmark.study import Study
+from tests import fake_results
+
+Compose = Callable[..., Study]
+FOUR = ("dataset=glyphs_small", "protocol.num_runs=4")
+RUNS = [0.40, 0.42, 0.44, 0.46]
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def the_table(results_dir: Path, name: str = "glyphs_small-small_conv-hpl", columns: str = ".*") -> pd.DataFrame:
+    table = pd.read_csv(results_dir / "tables" / f"{name}.csv", index_col="loss", keep_default_na=False, na_values=[""])
+    return table.filter(regex=columns)
+
+
+def write_tables(study: Study) -> Path:
+    tables.tables(study, [])
+    return Path(study.config.results_dir)
+
+
+def made(studies: list[Study], **experiment: Any) -> tables.Table:
+    return tables.make_table("any", studies, experiment)
+
+
+def test_a_cell_is_the_mean_and_the_t_interval_worked_out_by_hand(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    fake_results.finish(study, RUNS)
+    row = the_table(write_tables(study)).loc["hpl_pa"]
+    # In percent 40, 42, 44, 46: mean 172 / 4 = 43. Deviations -3, -1, 1, 3, squares 9 + 1 + 1 + 9 = 20,
+    # s = sqrt(20 / 3) = 2.581989, s / sqrt(4) = 1.290994; Student's t with 3 degrees of freedom, 97.5 %: 3.182446;
+    # 3.182446 * 1.290994 = 4.108520. P@1 lies 30 points above MAP@R, RP 10; separated 5 below concatenated.
+    means = {"map_at_r": 43.0, "precision_at_1": 73.0, "r_precision": 53.0}
+    for metric, mean in means.items():
+        for mode, lower in (("concatenated", 0.0), ("separated", 5.0)):
+            assert row[f"{mode}_{metric}"] == pytest.approx(mean - lower, abs=1e-9)
+            assert row[f"{mode}_{metric}_half_width"] == pytest.approx(4.108520, abs=2e-6)
+    assert row["num_runs"] == 4 and row["label"] == "HPL-PA" and pd.isna(row["reason"])
+
+
+def test_the_interval_has_the_protocols_confidence(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR, "protocol.confidence=0.9")
+    fake_results.finish(study, RUNS)
+    table = made([study])
+    # 95 % quantile of Student's t with 3 degrees of freedom: 2.353363; * 1.290994 = 3.038179.
+    assert table.rows[0].cells["separated", "map_at_r"].half_width == pytest.approx(3.038179, abs=2e-6)
+    assert table.notes()[0].startswith("Mean +- 90 % t-interval over n = 4 runs, in percent")
+
+
+def test_the_heads_name_the_two_modes_and_their_dimensions(compose_study: Compose) -> None:
+    study = compose_study(*FOUR)
+    fake_results.start(study)
+    assert made([study]).heads() == ["Concatenated (512-d)", "Separated (128-d)"]
+    other = compose_study(*FOUR, "protocol.embedding_dim=64", "protocol.num_folds=3")
+    assert made([other]).heads() == ["Concatenated (192-d)", "Separated (64-d)"]
+
+
+def markdown_rows(text: str) -> dict[str, list[str]]:
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_the_best_mean_of_each_column_is_bold(compose_study: Compose) -> None:
+    high, low = (compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca"))
+    fake_results.finish(low, RUNS)
+    fake_results.finish(high, [value + 0.001 for value in RUNS])
+    rows = markdown_rows(tables.markdown(made([low, high])))
+    assert rows["HPL-PA"] == [
+        "**43.10** ± 4.11", "**73.10** ± 4.11", "**53.10** ± 4.11",
+        "**38.10** ± 4.11", "**68.10** ± 4.11", "**48.10** ± 4.11",
+    ]  # fmt: skip
+    assert rows["ProxyNCA"] == [
+        "43.00 ± 4.11", "73.00 ± 4.11", "53.00 ± 4.11", "38.00 ± 4.11", "68.00 ± 4.11", "48.00 ± 4.11",
+    ]  # fmt: skip
+
+
+def test_equal_means_as_printed_are_both_bold(compose_study: Compose) -> None:
+    studies = [compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca", "contrastive")]
+    for study, more in zip(studies, (0.0, 0.00001, -0.01), strict=True):
+        fake_results.finish(study, [value + more for value in RUNS])
+    rows = markdown_rows(tables.markdown(made(studies)))
+    assert rows["HPL-PA"][0] == rows["ProxyNCA"][0] == "**43.00** ± 4.11" and rows["Contrastive"][0] == "42.00 ± 4.11"
+
+
+def test_one_run_has_a_mean_and_no_interval(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", "protocol.num_runs=1")
+    fake_results.finish(study, [0.4])
+    table = made([study])
+    assert markdown_rows(tables.markdown(table))["HPL-PA"][0] == "**40.00**"
+    assert table.notes()[0].startswith("Mean over n = 1 run, in percent")
+
+
+def check_empty(table: tables.Table, label: str) -> None:
+    assert markdown_rows(tables.markdown(table))[label] == [""] * 6
+    line = next(line for line in tables.latex(table).splitlines() if line.startswith(f"{label} &"))
+    assert re.sub(r"[&\s]", "", line) == re.sub(r"\s", "", label) + r"\\"
+    row = pd.read_csv(io.StringIO(tables.as_csv(table)), index_col="label").loc[label]
+    assert row.filter(regex="^(concatenated|separated)").isna().all()
+
+
+def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose_study: Compose) -> None:
+    study, other = (compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca"))
+    fake_results.finish(study, [0.9, None, 0.9, None])  # the best, had it been there
+    fake_results.finish(other, RUNS)
+    table = made([study, other])
+    check_empty(table, "HPL-PA")
+    reason = "of 4 runs, run_01, run_03 missing; make final-eval DATASET=glyphs_small LOSS=hpl_pa"
+    assert table.notes()[1:] == [f"HPL-PA: {reason}"] and table.rows[0].reason == reason and table.rows[0].num_runs == 2
+    assert markdown_rows(tables.markdown(table))["ProxyNCA"][0] == "**43.00** ± 4.11"
+    assert "n = 4 runs" in table.notes()[0]
+
+
+def test_a_failed_run_stays_missing_and_says_why(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    fake_results.finish(study, [0.9, "fold 2: the training loss is nan in epoch 1", 0.9, None])
+    table = made([study])
+    check_empty(table, "HPL-PA")
+    assert table.rows[0].reason == (
+        "run_01 has no score (fold 2: the training loss is nan in epoch 1); "
+        "of 4 runs, run_03 missing; make final-eval DATASET=glyphs_small LOSS=hpl_pa"
+    )
+    fake_results.finish(study, {3: 0.9})
+    assert made([study]).rows[0].reason == "run_01 has no score (fold 2: the training loss is nan in epoch 1)"
+    assert made([study]).notes()[0] == "No row is complete yet."
+
+
+def test_a_damaged_run_is_missing(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    fake_results.finish(study, RUNS)
+    path = study.directory / "final_eval" / "trial_003" / "run_02.json"
+    path.write_text(path.read_text().replace("0.44", "0.94"))
+    assert made([study]).rows[0].reason.startswith("of 4 runs, run_02 missing; make final-eval")
+
+
+def test_runs_of_another_trial_than_the_chosen_one_do_not_count(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    fake_results.finish(study, RUNS)
+    (study.directory / "final_eval" / "trial_003").rename(study.directory / "final_eval" / "trial_004")
+    assert made([study]).rows[0].reason.startswith("of 4 runs, run_00, run_01, run_02, run_03 missing")
+
+
+def test_an_unfinished_search_is_named_with_its_command(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR, "protocol=mlrc_2020", "variant=wide")
+    fake_results.start(study, trials=range(5))
+    table = made([study])
+    check_empty(table, "HPL-PA (wide)")
+    assert table.rows[0].reason == (
+        "its search is unfinished, with 5 trials done; "
+        "make bo final-eval DATASET=glyphs_small LOSS=hpl_pa PROTOCOL=mlrc_2020 ARGS=variant=wide"
+    )
+
+
+def test_the_rows_of_an_experiment_come_in_its_order_and_a_loss_that_was_not_run_is_named(
+    compose_study: Compose,
+) -> None:
+    experiment = yaml.safe_load((Path(__file__).parent.parent / "experiments" / "glyphs.yaml").read_text())
+    missing = "hpl_nca_eq3"
+    for loss in reversed([loss for loss in experiment["rows"] if loss != missing]):
+        fake_results.finish(compose_study(f"loss={loss}"), RUNS * 2 + [0.4, 0.46])
+    fake_results.finish(compose_study("loss=hpl_pa", "variant=wide"), RUNS * 2 + [0.4, 0.46])
+    results_dir = write_tables(compose_study())
+    table = the_table(results_dir, "glyphs-small_conv-hpl")
+    assert table.index.tolist() == [*experiment["rows"], "hpl_pa-wide"]
+    assert table.loc[missing, "label"] == "HPL-NCA (Eq. 3)"
+    assert table.loc[missing, "reason"] == f"not run; make bo final-eval DATASET=glyphs LOSS={missing}"
+    assert table["concatenated_map_at_r"].isna().tolist() == [loss == missing for loss in table.index]
+    text = (results_dir / "tables" / "glyphs-small_conv-hpl.md").read_text()
+    assert text.startswith(experiment["caption"]) and "n = 10 runs" in text
+
+
+def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    runs = [0.1234567890123456, 0.2, 1 / 3, 0.7071067811865476]
+    fake_results.finish(study, runs)
+    table = made([study])
+    row = next(csv.DictReader(io.StringIO(tables.as_csv(table))))
+    for (mode, metric), interval in table.rows[0].cells.items():
+        assert float(row[f"{mode}_{metric}"]) == interval.mean
+        assert float(row[f"{mode}_{metric}_half_width"]) == interval.half_width
+    assert float(row["concatenated_map_at_r"]) == pytest.approx(25 * sum(runs), rel=1e-15)
+
+
+def test_there_is_a_table_for_each_data_set_and_protocol(compose_study: Compose, capsys: Any) -> None:
+    for choice in ("dataset=glyphs", "dataset=glyphs_small", "protocol=mlrc_2020"):
+        fake_results.finish(compose_study("loss=hpl_pa", choice, "protocol.num_runs=4"), RUNS)
+    results_dir = write_tables(compose_study())
+    names = ["glyphs-small_conv-hpl", "glyphs-small_conv-mlrc_2020", "glyphs_small-small_conv-hpl"]
+    assert sorted(p.name for p in (results_dir / "tables").iterdir()) == [
+        f"{name}.{ending}" for name in names for ending in ("csv", "md", "tex")
+    ]
+    said = capsys.readouterr().out
+    assert all(f"wrote {results_dir}/tables/{name}.tex" in said for name in names)
+    assert "Glyphs (small), protocol hpl." in said and "| HPL-PA | **43.00** ± 4.11 |" in said
+
+
+def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
+    fake_results.finish(compose_study("loss=hpl_pa", *FOUR), RUNS)
+    folder = write_tables(compose_study()) / "tables"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_tables(compose_study())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> None:
+    with pytest.raises(ValueError, match=r"There are no studies in .*results/studies\. Run make bo"):
+        tables.tables(compose_study(), [])
