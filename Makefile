@@ -48,10 +48,10 @@ bench: $(STAMP) ## measure speed, as ratios
 	$(RUN) benchmark.bench $(overrides)
 
 test: $(STAMP) ## run the fast tests
-	$(RUN) pytest -q -m "not slow and not gpu"
+	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"
 
 test-all: $(STAMP) ## run all tests
-	$(RUN) pytest -q -m "not gpu"
+	$(RUN) pytest -q -n logical --dist loadfile -m "not gpu"
 
 lint: $(STAMP) ## ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

@@ -9,7 +9,9 @@ from typing import Any
 
 GO_ON = "Nothing finished is lost: the same command goes on from here."
 SEE_ALL = "See the configuration a command would use: add --cfg job to it, as in python -m benchmark.bo --cfg job"
-VALUE = re.compile(r"[Vv]alue '(.*)'(?: of type '\w+' could not be converted to| for field of type) '?(\w+)")
+VALUE = re.compile(
+    r"[Vv]alue '(.*)'(?: of type '\w+' could not be converted to| is not a valid| for field of type) '?(\w+)"
+)
 KINDS = {"Integer": "a whole number", "int": "a whole number", "Float": "a number", "float": "a number",
          "Boolean": "true or false", "bool": "true or false"}  # fmt: skip
 
@@ -25,8 +27,11 @@ def sentence(error: Exception) -> str | None:
         return f"{error}\nIf memory ran out, take fewer workers (executor.workers=1). {GO_ON}"
     if isinstance(error, OSError | ValueError) and _is_ours(error):
         return str(getattr(error, "strerror", None) or error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full: {error}. Free some space. {GO_ON}"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return f"A folder cannot be used: {error}. Make it writable, or name another one with results_dir=FOLDER."
     return None
 
 

@@ -116,7 +116,7 @@ def check_space(study: Study) -> None:
         key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in p.bounds) + "]"
         if p.scale not in ("linear", "log") or p.type not in ("float", "int"):
             raise ValueError(f"{key}: scale={p.scale} may be linear or log, type={p.type} may be float or int.")
-        if len(p.bounds) != 2 or not all(map(math.isfinite, p.bounds)) or not p.bounds[0] < p.bounds[1]:
+        if len(p.bounds) != 2 or not p.bounds[0] < p.bounds[1]:
             raise ValueError(f"{key}.bounds={bounds}: give two numbers, the lower one first.")
         if p.scale == "log" and p.bounds[0] <= 0:
             raise ValueError(f"{key}.bounds={bounds}: a log scale needs a lower bound above 0; or {key}.scale=linear.")

@@ -208,7 +208,7 @@ def read_choice(study: Study) -> Choice:
         result = records.read_record(path.with_name(body["record"])).result
         if (result["index"], result["setting"], result["map_at_r"]) == (choice.trial, choice.setting, choice.map_at_r):
             return choice
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if error.filename == str(path):
             num_done = len(list(path.parent.glob("trial_*.json")))
             raise ValueError(

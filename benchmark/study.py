@@ -203,7 +203,7 @@ class Study:
 
 @functools.lru_cache(maxsize=4)
 def _stored(raw_and_setting: str) -> Study:
-    """A study from JSON, kept because it takes 0.2 s and all folds of a trial want the same one."""
+    """A study from JSON, kept because all folds of a trial want the same one and composing it takes 0.06 s."""
     return Study._composed(*json.loads(raw_and_setting))
 
 

@@ -174,9 +174,8 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
     for iteration in iterations:
         chosen = torch.from_numpy(parts.sampler.batch(iteration)).to(device)
         generator = torch.Generator().manual_seed(stable_seed(schedule.seed, "augment", iteration))
-        batch = to_batch(
-            parts.images[chosen], parts.trunk.mean, parts.trunk.std, shift=schedule.shift, generator=generator
-        )
+        mean, std = parts.trunk.mean, parts.trunk.std
+        batch = to_batch(parts.images[chosen], mean, std, shift=schedule.shift, generator=generator)  # type: ignore[arg-type]
         loss = parts.loss(parts.embedder(batch), parts.labels[chosen])
         for optimizer in parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -204,7 +203,7 @@ def _evaluate(
     if not bool(torch.isfinite(embeddings).all()):
         progress.history.pop()
         raise _DivergedError(f"the embeddings are not finite after epoch {progress.epoch}")
-    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval)
+    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval)  # type: ignore[arg-type]
     row = progress.history[-1]
     row |= {key: metrics[key] for key in ("map_at_r", "r_precision", "precision_at_1")}
     diagnostics = getattr(parts.loss, "diagnostics", None)

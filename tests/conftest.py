@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,20 +10,43 @@ import pytest
 from benchmark.study import Study, conf_dir
 
 
-@pytest.fixture
-def compose_study(tmp_path: Path) -> Callable[..., Study]:
-    """Compose a study with its results in a temporary folder: `compose_study("loss=hpl_pa", "trials=3")`."""
+@pytest.fixture(scope="session")
+def compose_study_in() -> Callable[..., Study]:
+    """Compose a study with its results in a given folder: `compose_study_in(folder, "loss=hpl_pa")`."""
 
-    def compose(*overrides: str) -> Study:
+    def make(results_dir: Path, *overrides: str) -> Study:
         from hydra import compose, initialize_config_dir
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(compose("config", [f"results_dir={tmp_path}/results", *overrides]))
+            return Study.of(compose("config", [f"results_dir={results_dir}", *overrides]))
 
-    return compose
+    return make
+
+
+@pytest.fixture
+def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
+    """Compose a study with its results in a temporary folder: `compose_study("loss=hpl_pa", "trials=3")`."""
+    return lambda *overrides: compose_study_in(tmp_path / "results", *overrides)
 
 
 @pytest.fixture
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for the disk, where a test writes many records and is not about losing them."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one finished tiny search, for tests to copy."""
+    from benchmark.bo import bo
+    from tests.command_line import tiny
+
+    folder = tmp_path_factory.mktemp("searched")
+    assert tiny(bo, folder).status == 0
+    return folder
+
+
+@pytest.fixture
+def results(searched: Path, tmp_path: Path) -> Path:
+    """A copy of it of one's own."""
+    return Path(shutil.copytree(searched, tmp_path / "results"))

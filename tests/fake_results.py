@@ -37,7 +37,12 @@ def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float
             continue
         scores = {"status": "failed", "reason": value, "separated": None, "concatenated": None}
         if not isinstance(value, str):
-            scores = {"status": "completed", "reason": None, "separated": numbers(value - 0.05), "concatenated": numbers(value)}
+            scores = {
+                "status": "completed",
+                "reason": None,
+                "separated": numbers(value - 0.05),
+                "concatenated": numbers(value),
+            }
         provenance = {"seconds": {"train": 40.0, "evaluate": 10.0, "score": 5.0}}
         record = records.Record("run", {"run": run, "trial": TRIAL, "setting": {"x": 1.0}} | scores, provenance)
         records.write_record(ledger.run_path(study, TRIAL, run), record)

@@ -12,7 +12,7 @@ ROWS = (
     ("study",),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build"),
+    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch"),
 )
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

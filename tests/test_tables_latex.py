@@ -57,12 +57,14 @@ def row_of(text: str, label: str) -> list[str]:
     return line.replace(label, "", 1).split()
 
 
-def nine_rows(compose_study: Compose) -> tables.Table:
+@pytest.fixture(scope="module")
+def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
     """The table of the glyphs experiment with a failed, an unfinished and an absent row."""
+    results_dir = tmp_path_factory.mktemp("nine_rows")
     experiment = tables.read_experiment("glyphs-small_conv-hpl")
     studies = []
     for loss in experiment["rows"][:-1]:
-        study = compose_study(f"loss={loss}", "protocol.num_runs=4")
+        study = compose_study_in(results_dir, f"loss={loss}", "protocol.num_runs=4")
         studies.append(study)
         if loss == "hpl_nca_eq3":
             fake_results.start(study, trials=range(5))
@@ -75,11 +77,10 @@ def nine_rows(compose_study: Compose) -> tables.Table:
 
 @pytest.mark.parametrize("where", PAPERS)
 def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
-    compose_study: Compose, tmp_path: Path, where: str
+    nine_rows: tables.Table, tmp_path: Path, where: str
 ) -> None:
-    table = nine_rows(compose_study)
-    assert len(table.rows) == 9
-    log, text = compiled(tmp_path, tables.latex(table), PAPERS[where])
+    assert len(nine_rows.rows) == 9
+    log, text = compiled(tmp_path, tables.latex(nine_rows), PAPERS[where])
     check_log(log)
     if text is None:
         return
@@ -101,8 +102,8 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
     assert where == "alone" or "See Table 1." in plain
 
 
-def test_the_best_mean_is_set_in_bold(compose_study: Compose) -> None:
-    table = tables.latex(nine_rows(compose_study))
+def test_the_best_mean_is_set_in_bold(nine_rows: tables.Table) -> None:
+    table = tables.latex(nine_rows)
     line = next(line for line in table.splitlines() if line.startswith("HPL-PA &"))
     assert re.findall(r"\\textbf\{([\d.]+)\}", line) == ["44.00", "74.00", "54.00", "39.00", "69.00", "49.00"]
     assert table.count(r"\textbf") == 6

@@ -67,7 +67,12 @@ def test_training_stops_and_scores_as_the_reality_check_does(
     asked = script(*scores)
     outcome = train_fold(a_fold(), a_schedule(**RULES[rule]), tmp_path / "checkpoint.pt", nothing)
     result, step = outcome.result, RULES[rule]["evaluate_every"]
-    assert (result["stopped"], result["reason"], result["last_epoch"], result["best_epoch"]) == ("patience", None, last, best)
+    assert (result["stopped"], result["reason"], result["last_epoch"], result["best_epoch"]) == (
+        "patience",
+        None,
+        last,
+        best,
+    )
     score = scores[best // step]
     assert (result["map_at_r"], result["r_precision"], result["precision_at_1"]) == (score, score / 2, score / 4)
     assert [row["epoch"] for row in result["history"]] == list(range(0, last + 1, step)) and len(asked) == len(scores)
@@ -77,7 +82,11 @@ def test_training_stops_and_scores_as_the_reality_check_does(
 def test_training_ends_at_the_greatest_epoch_and_evaluates_there(script: Any, tmp_path: Path) -> None:
     script(0.1, 0.2, 0.3, 0.4)
     outcome = train_fold(a_fold(), a_schedule(evaluate_every=2, max_epochs=5), tmp_path / "checkpoint.pt", nothing)
-    assert (outcome.result["stopped"], outcome.result["last_epoch"], outcome.result["best_epoch"]) == ("max_epochs", 5, 5)
+    assert (outcome.result["stopped"], outcome.result["last_epoch"], outcome.result["best_epoch"]) == (
+        "max_epochs",
+        5,
+        5,
+    )
     assert [row["epoch"] for row in outcome.result["history"]] == [0, 2, 4, 5]
 
 
@@ -100,10 +109,14 @@ def test_the_weights_are_those_of_the_best_trained_epoch(script: Any, tmp_path: 
     kept = [(part, key, value) for part, state in outcome.weights.items() for key, value in state.items()]
     assert all(torch.equal(value, seen[2][part][key]) for part, key, value in kept)
     assert not torch.equal(outcome.weights["head"]["linear.weight"], seen[3]["head"]["linear.weight"])
-    assert "num_batches_tracked" in str(outcome.weights["trunk"].keys()) and list(outcome.weights["loss"]) == ["proxies"]
+    assert "num_batches_tracked" in str(outcome.weights["trunk"].keys()) and list(outcome.weights["loss"]) == [
+        "proxies"
+    ]
 
 
-def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_losss_diagnostics(script: Any, tmp_path: Path) -> None:
+def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_losss_diagnostics(
+    script: Any, tmp_path: Path
+) -> None:
     script(0.1, 0.2, 0.3)
     fold = a_fold(loss=ProxyLoss(values=map(float, itertools.count())))
     schedule = a_schedule(iterations_per_epoch=3, evaluate_every=2, max_epochs=4)
@@ -143,7 +156,9 @@ def test_a_fold_that_diverges_before_a_trained_evaluation_has_no_score_and_says_
     records.digest(result)  # refuses a number that is not finite
 
 
-def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_marked(script: Any, tmp_path: Path) -> None:
+def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_marked(
+    script: Any, tmp_path: Path
+) -> None:
     script(0.5, 0.3, 0.2)
     fold = a_fold(loss=ProxyLoss(values=nan_from(5)))
     outcome = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing)
@@ -198,9 +213,13 @@ def test_a_loss_may_say_itself_that_it_diverged(script: Any, tmp_path: Path) -> 
 def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_affine_part(tmp_path: Path, freeze: bool) -> None:
     fold = a_fold()
     fold.head.norm = nn.BatchNorm1d(6)  # only the trunk's is frozen
-    before = {name: value.clone() for name, value in (*fold.trunk.state_dict().items(), *fold.head.state_dict().items())}
+    before = {
+        name: value.clone() for name, value in (*fold.trunk.state_dict().items(), *fold.head.state_dict().items())
+    }
     train_fold(fold, a_schedule(max_epochs=3, freeze_batchnorm=freeze), tmp_path / "checkpoint.pt", nothing)
     after = {**fold.trunk.state_dict(), **fold.head.state_dict()}
     kept = {name for name in after if torch.equal(after[name], before[name])}
-    statistics = {f"stages.{n}.1.{kind}" for n in (0, 1) for kind in ("running_mean", "running_var", "num_batches_tracked")}
+    statistics = {
+        f"stages.{n}.1.{kind}" for n in (0, 1) for kind in ("running_mean", "running_var", "num_batches_tracked")
+    }
     assert kept - {"norm.weight", "norm.bias"} == (statistics if freeze else set())

@@ -6,35 +6,32 @@
                        {"id": 3, "result": {...}}
                        {"id": 3, "error": {"type": "KeyError", "message": "...", "traceback": "...", ...}}
 
-Imports (seconds each) are paid once a worker, not once a unit. A worker that dies fails its own unit only and is replaced.
-Workers run in sessions of their own, so that Ctrl-C reaches the driver alone, and end with their driver, however it ends:
-their standard input closes, and on Linux the kernel is asked to kill them as well.
+Imports (seconds each) are paid once a worker, not once a unit. A worker that dies fails its own unit only and is
+replaced. Workers run in sessions of their own, so that Ctrl-C reaches the driver alone, and end with their driver,
+however it ends: their standard input closes, and on Linux the kernel is asked to kill them as well. `serving.py` is the
+worker's half.
 """
 
 import contextlib
-import ctypes
-import errno
 import itertools
 import json
 import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
-Unit = dict[str, Any]
-Report = Callable[[Unit], None]
+from benchmark.executors.serving import Report, Unit, serve
+
+__all__ = ["Local", "UnitFailed", "WorkerCannotStart", "WorkerDied", "serve"]
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _TAIL_CHARACTERS = 2000
 _STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerDied(RuntimeError):  # noqa: N818 - reads as what happened
@@ -75,7 +72,7 @@ class Local:
     ) -> None:
         environments = [{}] * workers if environments is None else environments
         if workers < 1 or len(environments) != workers:
-            raise ValueError(f"There are {workers} workers and {len(environments)} environments; give 1 or more, one each.")
+            raise ValueError(f"{workers} workers with {len(environments)} environments; give 1 or more, one each.")
         log_dir.mkdir(parents=True, exist_ok=True)
         self._queue: queue.SimpleQueue[tuple[str, Future[Unit]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -91,8 +88,9 @@ class Local:
     def submit(self, spec: Unit) -> Future[Unit]:
         """Queue a unit for the first free worker.
 
-        The future gives the unit's result, or raises `WorkerDied`, `WorkerCannotStart`, an `OSError` or `ValueError` that the
-        unit's own package raised as a sentence for people (or a full disk), and for anything else `UnitFailed`.
+        The future gives the unit's result, or raises `WorkerDied`, `WorkerCannotStart`, an `OSError` or `ValueError`
+        that the unit's own package raised as a sentence for people (or a full disk), and for anything else
+        `UnitFailed`.
 
         Raises:
             TypeError: the spec is not JSON.
@@ -256,68 +254,3 @@ def _as_exception(error: dict[str, Any]) -> Exception:
     if error["for_people"]:
         return OSError(error["errno"], error["message"]) if error["type"] == "OSError" else ValueError(error["message"])
     return UnitFailed(f"{error['type']}: {error['message']}\n{error['traceback']}")
-
-
-def serve(run: Callable[[Unit, Report], Unit]) -> None:
-    """The worker's side: do units from standard input until it closes, which ends this process wherever it is.
-
-    Standard input and output are taken for the conversation. Whatever else reads gets nothing, and whatever else prints
-    goes to standard error, also from C and from child processes.
-
-    Args:
-        run: does one unit; gets the spec and a function to report progress with.
-    """
-    ears, mouth = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    sys.stdout.flush()  # what was printed before goes to the log too
-    sys.stdout = sys.stderr
-    _die_with_parent()
-    lock, units = threading.Lock(), queue.SimpleQueue[str]()
-
-    def say(message: dict[str, Any]) -> None:
-        line = json.dumps(message)
-        with lock:
-            mouth.write(line + "\n")
-            mouth.flush()
-
-    def listen() -> None:
-        for line in ears:
-            units.put(line)
-        os._exit(0)
-
-    threading.Thread(target=listen, daemon=True).start()
-    say({"ready": True})
-    while True:
-        message = json.loads(units.get())
-        number = message["id"]
-        try:
-            say({"id": number, "result": run(message["spec"], lambda progress: say({"id": number, "progress": progress}))})
-        except Exception as error:  # the driver decides what it means
-            say({"id": number, "error": _described(error)})
-
-
-def _described(error: Exception) -> dict[str, Any]:
-    """An exception as JSON.
-
-    `for_people` marks a sentence: a `ValueError` or `OSError` raised by the package that this file is in, which raises them
-    for nothing else, or a full disk. Any other exception is a defect, and needs its traceback.
-    """
-    kind = next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), None)
-    frames = traceback.extract_tb(error.__traceback__)
-    by_package = Path(frames[-1].filename).resolve().is_relative_to(Path(__file__).resolve().parent.parent)
-    number = getattr(error, "errno", None)
-    return {
-        "type": kind or type(error).__name__,
-        "message": str(getattr(error, "strerror", None) or error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "errno": number,
-        "for_people": kind is not None and (by_package or number in (errno.ENOSPC, errno.EDQUOT)),
-    }
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for a SIGKILL when the driver's thread ends; elsewhere the closed standard input has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

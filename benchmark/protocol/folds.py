@@ -8,9 +8,10 @@ That arithmetic has two habits which the paper does not mention. Fold 0 validate
 first, and so on. And where a quarter is not a whole number of classes the remainder is never validated: every fold
 trains on it (two classes of Cars196, one of Stanford Online Products).
 
-Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file in integers. Both agree
-for every N at 4 folds, where the fractions are exact in binary; at other numbers of folds integers avoid an off-by-one.
-Where the authors' rule would put a class on both sides of a fold (odd N) this file refuses instead of leaking.
+Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file in integers. Both
+agree for every N at 4 folds, where the fractions are exact in binary; at other numbers of folds integers avoid an
+off-by-one. Where the authors' rule would put a class on both sides of a fold (odd N) this file refuses instead of
+leaking.
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ def mlrc_split(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         ValueError: with fewer than two classes.
     """
     if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; half of it for training and half for testing needs at least 2.")
+        raise ValueError(f"num_classes is {num_classes}; a half for training and a half for testing need at least 2.")
     positions = np.arange(num_classes)
     return positions[: num_classes // 2], positions[num_classes // 2 :]
 
@@ -68,12 +69,12 @@ def mlrc_folds(num_classes: int, num_folds: int = 4) -> list[Fold]:
     trainval, test = mlrc_split(num_classes)
     _check_num_folds(len(trainval), num_folds)
     num_validation = num_classes // (2 * num_folds)
-    # Reads like n - v, and is, unless N is odd: then it is one more than there is room for, and the window wraps onto itself.
+    # Reads like n - v, and is, unless N is odd: then it is one more than there is room for, and the window wraps.
     num_train = num_classes - len(trainval) - num_validation
     if num_train + num_validation > len(trainval):
         raise ValueError(
-            f"The rule of the Reality Check leaks with {num_classes} classes: each fold would train on one of the classes "
-            f"that it validates on, since {len(trainval)} trainval and {len(test)} test classes are not equal halves. "
+            f"The rule of the Reality Check leaks with {num_classes} classes: each fold would train on a class that it "
+            f"validates on, since {len(trainval)} trainval and {len(test)} test classes are not equal halves. "
             'It needs an even number of classes; use rule="kfold" on the trainval classes instead.'
         )
     folds = []
@@ -122,8 +123,9 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
     halves = total_classes % 2 == 0 and np.array_equal(classes, np.arange(total_classes // 2))
     if rule == "mlrc" and not halves and total_classes % 2 == 0:
         raise ValueError(
-            f'rule="mlrc" cuts at half of the {total_classes} classes and so expects classes 0 .. {total_classes // 2 - 1} '
-            f'for training and validation, not {_some(classes)}; use rule="kfold" for predefined training classes.'
+            f'rule="mlrc" cuts at half of the {total_classes} classes and so expects classes 0 .. '
+            f'{total_classes // 2 - 1} for training and validation, not {_some(classes)}; use rule="kfold" for predefined '
+            "training classes."
         )
     use_mlrc = rule == "mlrc" or (rule == "auto" and halves)
     folds = mlrc_folds(total_classes, num_folds) if use_mlrc else kfold_folds(classes, num_folds)
@@ -180,7 +182,7 @@ def _check_num_folds(num_classes: int, num_folds: int) -> None:
 
 def _refuse(classes: np.ndarray, complaint: str) -> None:
     if len(classes):
-        raise ValueError(f"{complaint}: {_some(classes)}. Fix the split before training; no number from it can be used.")
+        raise ValueError(f"{complaint}: {_some(classes)}. Fix the split; no number from it could be used.")
 
 
 def _some(classes: np.ndarray) -> str:

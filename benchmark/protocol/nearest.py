@@ -23,12 +23,12 @@ class Search:
     """Scores of queries against references, a block of rows at a time: the larger the nearer.
 
     "cosine" scores by the product of the unit vectors; a zero vector scores 0 with everything. "l2" orders like the
-    Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved to the
-    mean of the references first, which changes no distance and keeps the digits that a far origin would cost.
+    Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved
+    to the mean of the references first, which changes no distance and keeps the digits that a far origin would cost.
 
     Args:
         queries: (Q, D) finite vectors of any floating type.
-        references: (G, D) finite vectors; None stands for the queries themselves, each of which then scores itself -inf.
+        references: (G, D) finite vectors; None stands for the queries themselves, each of which scores itself -inf.
         metric: "cosine" or "l2".
         block: most rows that one call of `scores` may ask for.
 
@@ -50,7 +50,7 @@ class Search:
             self._references = (references - mean).float().add_(0.0)
             self._offsets = self._references.square().sum(dim=1).mul_(-0.5)
             if not torch.isfinite(self._offsets).all():
-                raise ValueError("Some squared lengths overflow float32; scale the embeddings down or use metric=\"cosine\".")
+                raise ValueError('Squared lengths overflow float32; scale the embeddings down or use metric="cosine".')
         else:
             raise ValueError(f'metric is {metric!r}; allowed are "cosine" and "l2".')
         self._copies, self._originals = _copies(self._references)
@@ -76,14 +76,15 @@ class Search:
 def nearest(scores: Tensor, depth: Tensor) -> Tensor:
     """Reference indices (B, K) whose first depth[b] entries in row b are its nearest, in order; K >= max(depth).
 
-    One score more than needed is fetched, which shows a tie across the cut: then the fetched indices need not be the lowest
-    of those that tie, and the whole row is looked at. That is rare, unless a model has collapsed.
+    One score more than needed is fetched, which shows a tie across the cut: then the fetched indices need not be the
+    lowest of those that tie, and the whole row is looked at. That is rare, unless a model has collapsed.
 
     Args:
         scores: (B, G), larger is nearer.
         depth: (B,) of 1 .. G, how many neighbours of each row are needed.
     """
-    keys = _keys(scores, _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))).sort(dim=1, descending=True).values
+    fetched = _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))
+    keys = _keys(scores, fetched).sort(dim=1, descending=True).values
     columns, levels = _LOW - (keys & _LOW), keys >> 32
     cut = levels.gather(1, depth[:, None] - 1)  # (B, 1)
     crosses = (levels[:, -1:] == cut)[:, 0].nonzero()[:, 0]
@@ -156,8 +157,8 @@ def _finite(vectors: Tensor, name: str) -> Tensor:
     bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both pass NaN on
     if len(bad):
         raise ValueError(
-            f"{len(bad)} of {len(vectors)} vectors in {name} are not finite in float32, the first at index {int(bad[0])}; "
-            "a model that diverged has no score."
+            f"{len(bad)} of {len(vectors)} vectors in {name} are not finite in float32, the first at index "
+            f"{int(bad[0])}; a model that diverged has no score."
         )
     return vectors
 

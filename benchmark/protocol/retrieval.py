@@ -10,8 +10,8 @@ metrics. For a query with R relevant references (same class), and all references
 
 averaged over queries. Easily got wrong, and settled here:
 
-- A query is never its own reference, and is left out by its index. The authors' code of 2020 dropped whatever came first,
-  which differs where an image has an exact duplicate.
+- A query is never its own reference, and is left out by its index. The authors' code of 2020 dropped whatever came
+  first, which differs where an image has an exact duplicate.
 - Of equal scores the lower reference index ranks first (`nearest.py`).
 - A query without a relevant reference ("lone") has no R-Precision; it is left out of the averages and counted.
 
@@ -39,7 +39,7 @@ def retrieval_metrics(
     recall_at: Sequence[int] = (),
     block: int = 256,
 ) -> dict[str, float]:
-    """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r`, and `recall_at_<k>` for each k asked.
+    """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r` and each `recall_at_<k>`.
 
     Beside them stand `num_queries` (all queries) and `num_lone_queries` (those of them that the averages leave out).
 
@@ -58,15 +58,17 @@ def retrieval_metrics(
         block: queries scored at a time.
 
     Raises:
-        ValueError: for shapes, types or options that do not fit, for vectors that are not finite, and where no query has
-            a relevant reference.
+        ValueError: for shapes, types or options that do not fit, for vectors that are not finite, and where no query
+            has a relevant reference.
     """
     if block < 1 or any(k < 1 for k in recall_at):
         raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of these must be 1 or more.")
     query_labels = _checked_labels(queries, query_labels, "queries")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: give both, or neither to search the queries.")
-    labels = query_labels if gallery is None else _checked_labels(gallery, gallery_labels, "gallery").to(queries.device)
+    labels = query_labels
+    if gallery is not None and gallery_labels is not None:
+        labels = _checked_labels(gallery, gallery_labels, "gallery").to(queries.device)
     if gallery is not None and gallery.shape[1] != queries.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery has {gallery.shape[1]}.")
     num_relevant = _occurrences(query_labels, labels) - int(gallery is None)

@@ -32,7 +32,7 @@ class Parameter:
     def __post_init__(self) -> None:
         low, high = self.bounds
         if self.scale not in ("linear", "log") or self.type not in ("float", "int"):
-            raise ValueError(f'scale={self.scale!r}, type={self.type!r}; allowed are "linear" or "log", "float" or "int".')
+            raise ValueError(f'scale={self.scale!r} ("linear", "log") or type={self.type!r} ("float", "int"): unknown.')
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds are {self.bounds}; allowed are two finite numbers, the lower one first.")
         if self.scale == "log" and low <= 0:
@@ -41,7 +41,7 @@ class Parameter:
             raise ValueError(f"bounds are {self.bounds}; those of an int must be whole numbers.")
 
     def cast(self, value: float) -> Value:
-        """The value as a plain Python number of the parameter's type, moved onto a bound if rounding left it outside."""
+        """The value as a plain number of the parameter's type, moved onto a bound if rounding left it outside."""
         low, high = self.bounds
         clipped = min(max(float(value), float(low)), float(high))
         return round(clipped) if self.type == "int" else clipped
@@ -74,7 +74,7 @@ class Trial:
     def __post_init__(self) -> None:
         for name, value in (("mean", self.mean), ("sem", self.sem)):
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"Trial {self.index} has {name}={value}; a trial without a finite score has mean None.")
+                raise ValueError(f"Trial {self.index} has {name}={value}; without a finite score its mean is None.")
 
 
 def best_by_mean(history: Sequence[Trial]) -> int:
@@ -97,10 +97,10 @@ def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None
     """
     for position, trial in enumerate(history):
         if trial.index != position:
-            raise ValueError(f"Trial {trial.index} stands at place {position}; a history is trials 0, 1, 2, ... in order.")
+            raise ValueError(f"Trial {trial.index} stands at place {position}; a history is trials 0, 1, 2, ...")
         if set(trial.parameters) != set(space):
             names, expected = sorted(trial.parameters), sorted(space)
-            raise ValueError(f"Trial {position} set {names}, and the search space is {expected}; start another study.")
+            raise ValueError(f"Trial {position} set {names}, the search space is {expected}; start another study.")
         for name, value in trial.parameters.items():
             if not space[name].contains(value):
                 raise ValueError(

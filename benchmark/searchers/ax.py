@@ -1,9 +1,9 @@
 """Bayesian optimisation by Ax: a Sobol design, then a Gaussian process with noisy expected improvement.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
-hyper-parameter search. Their code used Ax of May 2020, whose rule was max(5, number of parameters) Sobol points, no centre
-point, then the model to the end; `num_sobol="mlrc"` is that rule. Today's Ax would start from the centre, or take
-twice as many Sobol points as parameters.
+hyper-parameter search. Their code used Ax of May 2020, whose rule was max(5, number of parameters) Sobol points, no
+centre point, then the model to the end; `num_sobol="mlrc"` is that rule. Today's Ax would start from the centre, or
+take twice as many Sobol points as parameters.
 
 A fresh `ax.api.client.Client` is built from the history for every proposal, so the history is all that a restart needs.
 Ax's own snapshot is no such thing: it drops the seed and rounds the scores, after which the next proposal differs.
@@ -65,7 +65,7 @@ class Ax:
         if num_sobol != "mlrc" and not (isinstance(num_sobol, int) and num_sobol >= 1):
             raise ValueError(f'num_sobol is {num_sobol!r}; allowed are "mlrc" and whole numbers from 1.')
         if noise not in ("inferred", "fold_sem") or select not in ("raw", "model"):
-            raise ValueError(f'noise={noise!r} ("inferred", "fold_sem") or select={select!r} ("raw", "model") is unknown.')
+            raise ValueError(f'noise={noise!r} ("inferred", "fold_sem"), select={select!r} ("raw", "model"): unknown.')
         self._space, self._seed, self._noise, self._select = space, seed, noise, select
         self._num_sobol = max(5, len(space)) if num_sobol == "mlrc" else num_sobol
         self._first = _first(space, defaults or {}) if defaults_first else None
@@ -118,7 +118,7 @@ class Ax:
         with _quiet_single_thread():
             from ax.exceptions.core import AxError
             from botorch.exceptions.errors import BotorchError, ModelFittingError
-            from linear_operator.utils.errors import NotPSDError
+            from linear_operator.utils.errors import NotPSDError  # type: ignore[import-untyped]
 
             try:
                 client = self._told(history)
@@ -189,7 +189,7 @@ class Ax:
         return client
 
     def _cast(self, trial: Trial) -> dict[str, Value]:
-        """A trial's setting in the types of the space; after a trip through JSON a float may be an int, which Ax refuses."""
+        """A trial's setting in the types of the space; read from JSON a float may be an int, which Ax refuses."""
         return {name: parameter.cast(trial.parameters[name]) for name, parameter in self._space.items()}
 
 
@@ -197,8 +197,8 @@ def _first(space: dict[str, Parameter], defaults: dict[str, Value]) -> dict[str,
     wrong = [name for name, p in space.items() if name not in defaults or not p.contains(defaults[name])]
     if wrong:
         raise ValueError(
-            f"defaults_first needs a default within the bounds for every searched parameter; {wrong} have none. Defaults "
-            f"are {defaults}."
+            f"defaults_first needs a default within the bounds for every searched parameter; {wrong} have none. "
+            f"Defaults are {defaults}."
         )
     return {name: parameter.cast(defaults[name]) for name, parameter in space.items()}
 
@@ -207,8 +207,8 @@ def _first(space: dict[str, Parameter], defaults: dict[str, Value]) -> dict[str,
 def _quiet_single_thread() -> Iterator[None]:
     """Ax on one thread, so that no sum depends on the number of cores, and without its talk.
 
-    Its warnings are about its own internals (scripted functions, jitter on a covariance); what it is told is checked by us.
-    Logging needs Ax's own switch, since the level of the logger "ax" changes nothing.
+    Its warnings are about its own internals (scripted functions, jitter on a covariance); what it is told is checked by
+    us. Logging needs Ax's own switch, since the level of the logger "ax" changes nothing.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

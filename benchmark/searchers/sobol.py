@@ -1,8 +1,8 @@
 """The control: a scrambled Sobol design that learns nothing from the trials.
 
-Source: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", USSR Computational
-Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in Owen, "Randomly permuted (t, m, s)-nets and (t, s)-sequences",
-1995, by `torch.quasirandom.SobolEngine`.
+Source: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", USSR
+Computational Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in Owen, "Randomly permuted (t, m, s)-nets
+and (t, s)-sequences", 1995, by `torch.quasirandom.SobolEngine`.
 """
 
 import math

@@ -11,8 +11,8 @@ def span(*ranges: tuple[int, int]) -> list[int]:
     return sorted(p for first, last in ranges for p in range(first, last + 1))
 
 
-# Inclusive positions (train, validation) of folds 0..3. Cars: n = 98, v = int(196 / 8) = 24, starts int(p * 98 / 4) = 0, 24,
-# 49, 73. SOP: n = 11,317, v = int(22634 / 8) = 2829, starts 0, 2829, 5658, 8487.
+# Inclusive positions (train, validation) of folds 0..3. Cars: n = 98, v = int(196 / 8) = 24, starts int(p * 98 / 4) are
+# 0, 24, 49, 73. SOP: n = 11,317, v = int(22634 / 8) = 2829, starts 0, 2829, 5658, 8487.
 TABLES = {
     200: [
         ([(0, 74)], [(75, 99)]),
@@ -87,7 +87,7 @@ def test_mlrc_refuses_class_counts_where_it_would_leak():
 
 
 def test_mlrc_refuses_fewer_classes_than_folds():
-    with pytest.raises(ValueError, match="num_folds is 4; allowed are 2 .. 3"):
+    with pytest.raises(ValueError, match=r"num_folds is 4; allowed are 2 \.\. 3"):
         mlrc_folds(6)
 
 
@@ -110,7 +110,7 @@ def test_kfold_is_the_contiguous_kfold_of_scikit_learn(num_classes):
 
 
 def test_kfold_refuses_fewer_classes_than_folds_and_repeated_classes():
-    with pytest.raises(ValueError, match="num_folds is 4; allowed are 2 .. 3"):
+    with pytest.raises(ValueError, match=r"num_folds is 4; allowed are 2 \.\. 3"):
         kfold_folds(np.arange(3))
     with pytest.raises(ValueError, match="twice: 5"):
         kfold_folds(np.array([1, 5, 5, 7]))

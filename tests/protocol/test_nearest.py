@@ -12,11 +12,11 @@ def sorted_columns(row, depth):
     return sorted(range(len(row)), key=lambda column: (-row[column], column))[:depth]
 
 
-@pytest.mark.parametrize("numpy_is_faster", [True, False])
+@pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize(("num_columns", "deepest"), [(1, 1), (5, 5), (40, 3), (101, 7), (1000, 4), (1000, 100)])
 @pytest.mark.parametrize("num_levels", [1, 3, 50, 10**6])
-def test_the_first_of_each_row_are_those_of_a_stable_sort(monkeypatch, numpy_is_faster, num_columns, deepest, num_levels):
-    monkeypatch.setattr(nearest_module, "_numpy_is_faster", lambda tensor: numpy_is_faster)
+def test_the_first_of_each_row_are_those_of_a_stable_sort(monkeypatch, on_cpu, num_columns, deepest, num_levels):
+    monkeypatch.setattr(nearest_module, "_numpy_is_faster", lambda tensor: on_cpu)
     rng = np.random.default_rng(num_columns + num_levels)
     scores = torch.from_numpy(rng.integers(-num_levels, num_levels, (50, num_columns)) / 7).float()
     scores[:, ::9] = -torch.inf

@@ -13,7 +13,7 @@ RUNS = [0.2634, 0.2581, 0.2702, 0.2655, 0.2619, 0.2688, 0.2597, 0.2640, 0.2611, 
 
 @pytest.mark.parametrize(("n", "quantile"), [(2, 12.706), (4, 3.182), (10, 2.262), (11, 2.228)])
 def test_the_half_width_is_the_tabulated_quantile_times_the_standard_error(n, quantile):
-    values = (RUNS * 2)[: n - 1] + [0.25]
+    values = [*(RUNS * 2)[: n - 1], 0.25]
     interval = t_interval(values)
     assert interval.n == n
     assert interval.mean == pytest.approx(statistics.fmean(values), abs=1e-15)

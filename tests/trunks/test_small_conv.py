@@ -53,7 +53,9 @@ def test_features_are_those_of_convolutions_in_plain_loops_pooled_as_asked(pool:
         for channel, value in zip(maps, row, strict=True):
             places = [float(number) for number in channel.reshape(-1)]
             average, highest = sum(places) / len(places), max(places)
-            assert value == pytest.approx({"avg": average, "max": highest, "avg+max": average + highest}[pool], abs=1e-5)
+            assert value == pytest.approx(
+                {"avg": average, "max": highest, "avg+max": average + highest}[pool], abs=1e-5
+            )
 
 
 @pytest.mark.parametrize(("width", "in_channels", "num_images"), [(8, 1, 1), (64, 1, 5), (128, 3, 2)])

@@ -1,0 +1,103 @@
+"""Stories run as the command line runs them, but in this process and with trainings that take a blink."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from torch import Tensor, nn
+
+from benchmark import records, worker
+from benchmark.study import main
+
+TINY = (
+    "dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1",
+    "protocol.batch_size=16", "protocol.num_folds=2", "protocol.num_runs=2", "searcher=sobol", "trials=2",
+    "executor=inline", "display=plain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(story: Callable[..., None], *overrides: str) -> Ended:
+    """Give a story this command line. An exception that would show a traceback passes through."""
+    GlobalHydra.instance().clear()
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["benchmark", *overrides])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        try:
+            main(story)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def tiny(story: Callable[..., None], results_dir: Path, *overrides: str) -> Ended:
+    """The same for the tiny study; later overrides win."""
+    keys = {override.split("=")[0] for override in overrides}
+    base = [override for override in TINY if override.split("=")[0] not in keys]
+    return run(story, *base, f"results_dir={results_dir}", *overrides)
+
+
+def assert_refused(ended: Ended, *phrases: str) -> None:
+    """A mistake of the user's: status 2 and a sentence with these phrases, nothing else."""
+    assert ended.status == 2, ended
+    for phrase in phrases:
+        assert phrase in ended.err, ended.err
+    for noise in ("Traceback", "Error executing job", "hydra.cc"):
+        assert noise not in ended.err, ended.err
+
+
+def study_dir(results_dir: Path, name: str = "proxy_nca") -> Path:
+    return results_dir / "studies" / "glyphs_small-small_conv-hpl" / name
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Every record's result by its path below a folder."""
+    return {str(p.relative_to(folder)): records.read_record(p).result for p in sorted(folder.rglob("*.json"))}
+
+
+@contextlib.contextmanager
+def trainings(change: Callable[[int, Any], None] = lambda number, parts: None) -> Iterator[list[str]]:
+    """Units trained within the block, as `trial_000/fold_1`, in order.
+
+    Args:
+        change: called with the number of the training and its parts before it starts.
+    """
+    names: list[str] = []
+    train_fold = worker.train_fold
+
+    def counted(parts: Any, schedule: Any, checkpoint: Path, on_epoch: Any) -> Any:
+        change(len(names), parts)
+        names.append("/".join(checkpoint.parent.parts[-2:]))
+        return train_fold(parts, schedule, checkpoint, on_epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "train_fold", counted)
+        yield names
+
+
+class Diverging(nn.Module):
+    """A loss that is not a number after so many iterations."""
+
+    def __init__(self, loss: nn.Module, after: int) -> None:
+        super().__init__()
+        self.loss, self.left = loss, after
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.left -= 1
+        loss: Tensor = self.loss(embeddings, labels)
+        return loss if self.left >= 0 else loss * float("nan")
