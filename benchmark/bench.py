@@ -99,7 +99,7 @@ class Pictures(torch.utils.data.Dataset):
 
 def trainings(study: Study) -> Iterator[Row]:
     """Training images per second of a fold: our loop, and pytorch-metric-learning's trainer on the same parts."""
-    fingerprint = prepare(study)
+    fingerprint = prepare(study, "trainval")
     for name in LOSSES:
         loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
         one = Study.of(study.raw | {"loss": loss, "device": "cpu", "threads": 1})

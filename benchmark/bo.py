@@ -31,7 +31,7 @@ def bo(study: Study, overrides: list[str]) -> None:
     check_values(study)  # before names become folders
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         # 1. prepare the data and check everything that can be checked before training
-        fingerprint = prepare(study)
+        fingerprint = prepare(study, "trainval")
         check_before_search(study)
         warnings = ledger.open_study(study, fingerprint)
 

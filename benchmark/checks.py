@@ -26,10 +26,15 @@ AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
-def prepare(study: Study) -> str:
-    """Build the data set's cache where it is missing, saying so, and return the data's fingerprint."""
+def prepare(study: Study, *halves: str) -> str:
+    """Build the data set's cache where it is missing, saying so, and return the data's fingerprint.
+
+    Args:
+        study: names the data set.
+        halves: what is going to be read, `trainval` or also `test`; the search never opens the latter.
+    """
     dataset = study.make_dataset()
-    found = dataset.prepare()
+    found = dataset.prepare(halves=halves)
     if found["drawn"]:
         print(describe(study, found), flush=True)
     return str(dataset.fingerprint)

@@ -5,7 +5,9 @@ header into the CSV. The files are therefore written whole, from the history tha
 fold and now and then before. Decisions and tables never read them.
 """
 
+import errno
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,18 @@ def write_curves(folder: Path, history: list[dict[str, Any]]) -> None:
     Args:
         folder: holds nothing but these files.
         history: one row for each evaluated epoch, as in a fold's record.
+
+    Raises:
+        OSError: they cannot be written; the message says what to do.
     """
+    try:
+        _write(folder, history)
+    except (OSError, sqlite3.Error) as error:
+        message = f"Cannot write {folder}: {error}. Free some space or check the disk, and run the same command again"
+        raise OSError(errno.EIO, f"{message}: nothing finished is lost.") from error
+
+
+def _write(folder: Path, history: list[dict[str, Any]]) -> None:
     from record_keeper import RecordKeeper, RecordWriter
 
     shutil.rmtree(folder, ignore_errors=True)

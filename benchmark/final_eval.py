@@ -71,7 +71,7 @@ def evaluate(study: Study) -> None:
     ledger.read_choice(study)  # before a folder is made for a study that there is not
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         choice = ledger.read_choice(study)
-        fingerprint = prepare(study)
+        fingerprint = prepare(study, "trainval", "test")
         warnings = ledger.open_study(study, fingerprint)
         num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
         found = ledger.finished_runs(study, choice.trial, warnings.append)

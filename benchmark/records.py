@@ -176,7 +176,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, after the block
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed below, after the block
     except OSError as error:
         raise _explained(error, path) from error
     with file:
@@ -188,10 +188,11 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     file.seek(0)
-                    holder = file.read().strip() or "unknown"
-                    raise ValueError(f"{what} is already being worked on by process {holder} ({path}).") from None
+                    holder = file.read().decode(errors="replace").strip() or "unknown"
+                    busy = f"{what} is already being worked on by process {holder} ({path})."
+                    raise ValueError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
                 time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk: who holds the lock is a courtesy, that it is held is not
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield

@@ -146,8 +146,8 @@ def _trainval(study_json: str, fingerprint: str) -> tuple[torch.Tensor, np.ndarr
     dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
         raise ValueError(
-            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study was "
-            f"started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
+            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
+            f"was started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
         )
     split = dataset.trainval()
     folds = study.make_folds(np.asarray(split.class_ids), dataset.total_classes)

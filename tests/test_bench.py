@@ -1,6 +1,4 @@
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +92,7 @@ def test_the_peer_s_pictures_are_shifted_by_every_step_and_no_further() -> None:
     assert all(len(found) == 1 for found in seen) and {found[0] for found in seen} == set(range(9))
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")  # by its progress bar
 @pytest.mark.parametrize(("size", "m"), [(6, 1), (4, 2)])  # 4 classes are too few for 6 different ones, or enough
 def test_both_sides_train_every_part(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, size: int, m: int
@@ -139,7 +138,7 @@ def test_both_sides_score_made_up_vectors_alike(monkeypatch: pytest.MonkeyPatch)
 def test_a_peer_that_finds_another_value_is_an_error_and_not_a_ratio(value: float) -> None:
     ours = {"precision_at_1": 0.5, "r_precision": 0.25, "map_at_r": 0.125}
     peer = {"precision_at_1": 0.5, "r_precision": value, "mean_average_precision_at_r": 0.125}
-    with pytest.raises(ValueError, match="r_precision is 0.25, but"):
+    with pytest.raises(ValueError, match=r"r_precision is 0\.25, but"):
         bench.check_equal(ours, peer)
 
 
@@ -162,5 +161,3 @@ def test_it_prints_one_table_of_everything(
 def test_a_fresh_process_says_what_scoring_found_and_what_it_took() -> None:
     found = bench.in_child("inputs")
     assert found["metrics"] == {} and 0 <= found["cpu"] <= found["wall"] + 0.1 and 100 < found["megabytes"] < 2000
-    assert json.dumps(found)
-    assert Path(bench.ROOT / "benchmark").is_dir()

@@ -66,5 +66,7 @@ def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
 
 def test_workers_of_the_search_serve_training_only() -> None:
     worker = ast.parse((PACKAGE / "worker.py").read_text(encoding="utf-8"))
-    served = [n.args[0].id for n in ast.walk(worker) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "serve"]
+    served = [
+        n.args[0].id for n in ast.walk(worker) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "serve"
+    ]
     assert served == ["train_unit"]

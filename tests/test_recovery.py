@@ -39,7 +39,8 @@ KILLER = """
         unit = checkpoint.parent
         with open(log, "a") as file:
             file.write(json.dumps({
-                "unit": str(unit), "was_finished": (unit / "record.json").exists(), "had_checkpoint": checkpoint.exists(),
+                "unit": str(unit), "was_finished": (unit / "record.json").exists(),
+                "had_checkpoint": checkpoint.exists(),
                 "start": train._resume(parts, checkpoint)[0].epoch,
             }) + "\\n")
         return trained(parts, schedule, checkpoint, on_epoch)

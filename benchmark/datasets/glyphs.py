@@ -130,11 +130,14 @@ class Glyphs:
         """The half with unseen classes and unseen super classes."""
         return self._split("test")
 
-    def prepare(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    def prepare(
+        self, progress: Callable[[int, int], None] | None = None, *, halves: tuple[str, ...] = HALVES
+    ) -> dict[str, Any]:
         """What the data set holds, after drawing what is missing or damaged in the cache.
 
         Args:
             progress: called with (pictures drawn, pictures in all) while drawing; never where nothing is to be drawn.
+            halves: those that are going to be read; the files of others are not opened.
 
         Returns:
             `images`, `classes`, `super_classes` in all and for `trainval` and `test`, `digest`, `fingerprint`,
@@ -145,7 +148,7 @@ class Glyphs:
             ValueError: a font file is not the known one, or the pictures differ from the known ones.
         """
         start = time.monotonic()
-        drawn = self._cache().ensure(HALVES, lambda: self._make(progress))
+        drawn = self._cache().ensure(halves, lambda: self._make(progress))
         facts = {"licence": LICENCE, "folder": str(self.folder), "drawn": drawn}
         return self._about() | facts | {"seconds": time.monotonic() - start}
 

@@ -49,6 +49,7 @@ def serve(run: Callable[[Unit, Report], Unit]) -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
+    mouth.write("\n")  # something may have been printed without a line end
     say({"ready": True})
     while True:
         message = json.loads(units.get())

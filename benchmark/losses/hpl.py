@@ -149,8 +149,8 @@ class HPL(nn.Module):
         """Count an optimiser step; regroup the proxies when it is due."""
         self._count(0)
         steps, _, started = self._counters
-        k = steps - self.warmup_iterations
-        if started and k >= 1 and k % self.update_every == self.update_every - 1:
+        k = steps - self.warmup_iterations  # at least 1 once started
+        if started and k % self.update_every == self.update_every - 1:
             self._update()
 
     def diagnostics(self) -> dict[str, float]:

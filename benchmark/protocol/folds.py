@@ -124,8 +124,8 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
     if rule == "mlrc" and not halves and total_classes % 2 == 0:
         raise ValueError(
             f'rule="mlrc" cuts at half of the {total_classes} classes and so expects classes 0 .. '
-            f'{total_classes // 2 - 1} for training and validation, not {_some(classes)}; use rule="kfold" for predefined '
-            "training classes."
+            f'{total_classes // 2 - 1} for training and validation, not {_some(classes)}; use rule="kfold" for '
+            "predefined training classes."
         )
     use_mlrc = rule == "mlrc" or (rule == "auto" and halves)
     folds = mlrc_folds(total_classes, num_folds) if use_mlrc else kfold_folds(classes, num_folds)

@@ -84,11 +84,15 @@ class Ax:
         if self._first is not None and not history:
             return dict(self._first)
         num_scored = sum(trial.mean is not None for trial in history)
+        designed = len(history) < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
-            if len(history) < self._num_sobol or num_scored < self._num_scored_before_model:
-                point = self._design_point(len(history) - (self._first is not None))
-            else:
-                point = self._next(self._told(history))
+            from ax.exceptions.core import OptimizationComplete
+
+            try:
+                number = len(history) - (self._first is not None)
+                point = self._design_point(number) if designed else _next(self._told(history))
+            except OptimizationComplete as error:
+                raise ValueError("Ax found no setting that has not been tried yet; ask for fewer trials.") from error
         return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
 
     def best(self, history: Sequence[Trial]) -> int:
@@ -122,7 +126,7 @@ class Ax:
 
             try:
                 client = self._told(history)
-                self._next(client)  # fits the model
+                _next(client)  # fits the model
                 predicted = [p[_SCORE][0] for p in client.predict([self._cast(trial) for trial in scored])]
             except (AxError, BotorchError, ModelFittingError, NotPSDError) as error:
                 return by_mean, f"{type(error).__name__}: {error}"
@@ -157,15 +161,6 @@ class Ax:
             raise ValueError(f'Trial {trial.index} has no standard error; use noise="inferred" or more than one fold.')
         return trial.mean, trial.sem
 
-    def _next(self, client: Any) -> dict[str, Any]:
-        from ax.exceptions.core import OptimizationComplete
-
-        try:
-            (point,) = client.get_next_trials(max_trials=1).values()
-        except OptimizationComplete as error:
-            raise ValueError("Ax found no setting that has not been tried; ask for fewer trials.") from error
-        return point
-
     def _client(self, num_sobol: int, seed: int) -> Any:
         from ax.api.client import Client
         from ax.api.configs import RangeParameterConfig
@@ -191,6 +186,11 @@ class Ax:
     def _cast(self, trial: Trial) -> dict[str, Value]:
         """A trial's setting in the types of the space; read from JSON a float may be an int, which Ax refuses."""
         return {name: parameter.cast(trial.parameters[name]) for name, parameter in self._space.items()}
+
+
+def _next(client: Any) -> dict[str, Any]:
+    (point,) = client.get_next_trials(max_trials=1).values()
+    return dict(point)
 
 
 def _first(space: dict[str, Parameter], defaults: dict[str, Value]) -> dict[str, Value]:

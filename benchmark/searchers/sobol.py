@@ -57,8 +57,8 @@ def place(parameter: Parameter, u: float) -> Value:
 
     Each integer owns the range half a step around it, so that the outer ones get a share like the others.
 
-    >>> place(Parameter((0.01, 1.0), "log"), 0.5)
-    0.1
+    >>> place(Parameter((0.0, 8.0)), 0.25), place(Parameter((1.0, 100.0), "log"), 0.0)
+    (2.0, 1.0)
     >>> [place(Parameter((1, 3), type="int"), u) for u in (0.0, 0.32, 0.34, 0.99)]
     [1, 1, 2, 3]
     """

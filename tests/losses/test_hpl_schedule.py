@@ -94,7 +94,7 @@ def test_the_loss_right_after_an_update_uses_the_new_groups():
 
 @pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": np.arange(12) % 5 + 3},
                                      {"coarse_update": "tied"}], ids=str)  # fmt: skip
-@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 7, 11])
 def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tmp_path, monkeypatch):
     whole = make(**options)
     expected = train(whole, 12)

@@ -1,0 +1,63 @@
+"""Parameters, trials and histories: what a searcher may be told."""
+
+import pytest
+
+from benchmark.searchers import Parameter, Trial, best_by_mean, check_history
+
+SPACE = {"lr": Parameter((1e-4, 1e-1), "log"), "n": Parameter((2, 9), type="int")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((0.0, 1.0), "log"), "on a log scale both must be positive"),
+        (((1.0, 1.0), "linear"), "two finite numbers, the lower one first"),
+        (((0.0, float("inf")), "linear"), "two finite numbers"),
+        (((float("nan"), 1.0), "linear"), "two finite numbers"),
+        (((1.5, 3.0), "linear", "int"), "whole numbers"),
+        (((1.0, 3.0), "cubic"), "scale='cubic'"),
+        (((1.0, 3.0), "linear", "bool"), "type='bool'"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Parameter(*arguments)
+
+
+def test_values_become_plain_numbers_on_or_between_the_bounds():
+    lr, n = SPACE.values()
+    assert [lr.cast(v) for v in (0.1 + 1e-17, 0.10000001, 1e-4 - 1e-12, 0.01)] == [0.1, 0.1, 1e-4, 0.01]
+    assert [n.cast(v) for v in (1.7, 2.4, 8.6, 9.0, 9.4)] == [2, 2, 9, 9, 9]
+    assert type(n.cast(3.0)) is int and type(lr.cast(0)) is float
+
+
+def test_the_best_is_the_first_of_the_highest_means():
+    history = [Trial(0, {}, None), Trial(1, {}, 0.25), Trial(2, {}, 0.5), Trial(3, {}, 0.5)]
+    assert best_by_mean(history) == 2
+    with pytest.raises(ValueError, match="None of the 1 trials has a score"):
+        best_by_mean(history[:1])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_failure_is_never_a_number(bad):
+    with pytest.raises(ValueError, match="without a finite score its mean is None"):
+        Trial(3, {}, bad)
+    with pytest.raises(ValueError, match="Trial 3 has sem"):
+        Trial(3, {}, 0.5, bad)
+
+
+@pytest.mark.parametrize(
+    ("index", "parameters", "message"),
+    [
+        (2, {"lr": 1e-2, "n": 3}, "Trial 2 stands at place 1"),
+        (1, {"lr": 1e-2}, r"Trial 1 set \['lr'\], the search space is \['lr', 'n'\]"),
+        (1, {"lr": 0.2, "n": 3}, "Trial 1 set lr=0.2, which .* does not allow"),
+        (1, {"lr": 1e-2, "n": 3.5}, "Trial 1 set n=3.5"),
+        (1, {"lr": float("nan"), "n": 3}, "Trial 1 set lr=nan"),
+    ],
+)
+def test_a_history_of_another_space_is_refused(index, parameters, message):
+    good = Trial(0, {"lr": 1e-4, "n": 9}, 0.5)
+    check_history([good], SPACE)
+    with pytest.raises(ValueError, match=message):
+        check_history([good, Trial(index, parameters, 0.5)], SPACE)
