@@ -115,7 +115,7 @@ def test_a_study_that_a_mistake_kept_from_starting_starts_once_it_is_mended(tmp_
 
 
 def test_the_data_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bo_story, "prepare", lambda study: "abc123")  # what the driver's machine holds
+    monkeypatch.setattr(bo_story, "prepare", lambda study, *halves: "abc123")  # what the driver's machine holds
     ended = tiny(bo, tmp_path)
     assert_refused(ended, "glyphs_small", "started with abc123", "make data DATASET=glyphs_small")
 

@@ -50,7 +50,7 @@ def test_what_cannot_change_a_result_may_change(results: Path) -> None:
 
 
 def test_other_data_than_the_study_was_started_with_are_refused(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.bo.prepare", lambda study: "abc123")
+    monkeypatch.setattr("benchmark.bo.prepare", lambda study, *halves: "abc123")
     ended = tiny(bo, results)
     assert_refused(ended, "another configuration", "now")
     assert re.search(r"^  data: [0-9a-f]+ there, abc123 now$", ended.err, re.M)
