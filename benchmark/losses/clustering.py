@@ -11,6 +11,7 @@ What Algorithm 1 leaves open, and the choice here:
 Distances are taken in float64, coordinate by coordinate, so that neither ties nor near ties depend on a matrix product.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,7 +105,8 @@ def update_hierarchy(
     """
     updated = []
     below = proxies
-    for centres, owners in zip(levels, given_owners or [None] * len(levels), strict=True):
+    all_owners: Sequence[Tensor | None] = given_owners or [None] * len(levels)
+    for centres, owners in zip(levels, all_owners, strict=True):
         updated.append(lloyd_step(cluster_points(below, space), centres, owners))
         below = updated[-1].centres
     return updated

@@ -141,7 +141,7 @@ def test_make_folds_speaks_in_class_ids():
 @pytest.mark.parametrize(
     ("trainval", "rule", "total", "message"),
     [
-        (np.arange(4), "random", 8, 'rule is \'random\'; allowed are "mlrc"'),
+        (np.arange(4), "random", 8, "rule is 'random'; allowed are \"mlrc\""),
         (np.arange(11_318), "mlrc", 22_634, "expects classes 0 .. 11316"),
         (np.arange(3997 // 2), "mlrc", 3997, "leaks with 3997 classes"),
         (np.array([2, 1, 0, 3]), "kfold", 8, "must ascend within 0 .. 7"),
