@@ -83,16 +83,12 @@ class Ax:
         check_history(history, self._space)
         if self._first is not None and not history:
             return dict(self._first)
+        self._check_exhausted(history)
         num_scored = sum(trial.mean is not None for trial in history)
         designed = len(history) < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
-            from ax.exceptions.core import OptimizationComplete
-
-            try:
-                number = len(history) - (self._first is not None)
-                point = self._design_point(number) if designed else _next(self._told(history))
-            except OptimizationComplete as error:
-                raise ValueError("Ax found no setting that has not been tried yet; ask for fewer trials.") from error
+            number = len(history) - (self._first is not None)
+            point = self._design_point(number) if designed else _next(self._told(history))
         return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
 
     def best(self, history: Sequence[Trial]) -> int:
@@ -137,6 +133,13 @@ class Ax:
     @property
     def _num_scored_before_model(self) -> int:
         return max(2, self._num_sobol // 2)
+
+    def _check_exhausted(self, history: Sequence[Trial]) -> None:
+        """Ax proposes no setting twice, and would look for a new one for minutes where there is none."""
+        if all(parameter.type == "int" for parameter in self._space.values()):
+            num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
+            if len({tuple(self._cast(trial).values()) for trial in history}) >= num_settings:
+                raise ValueError(f"All {num_settings} settings of the search space have been tried; ask for fewer trials.")
 
     def _design_point(self, number: int) -> dict[str, Any]:
         """Point `number` of the Sobol design, which is one pure call from the seed."""

@@ -201,9 +201,9 @@ def test_the_published_setting_may_come_first_and_counts_as_a_point_of_the_desig
 @pytest.mark.slow
 def test_when_every_setting_has_been_tried_it_says_so():
     space = {"n": Parameter((1, 3), type="int")}
-    with pytest.raises(ValueError, match="no setting that has not been tried"):
+    with pytest.raises(ValueError, match="All 3 settings of the search space have been tried"):
         search(Ax(space, 0), 4, score=lambda setting: 0.1 * setting["n"])
-    with pytest.raises(ValueError, match="no setting that has not been tried"):
+    with pytest.raises(ValueError, match="All 3 settings of the search space have been tried"):
         search(Ax(space, 0, num_sobol=2), 4, score=lambda setting: 0.1 * setting["n"])
 
 
