@@ -139,7 +139,9 @@ class Ax:
         if all(parameter.type == "int" for parameter in self._space.values()):
             num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
             if len({tuple(self._cast(trial).values()) for trial in history}) >= num_settings:
-                raise ValueError(f"All {num_settings} settings of the search space have been tried; ask for fewer trials.")
+                raise ValueError(
+                    f"All {num_settings} settings of the search space have been tried; ask for fewer trials."
+                )
 
     def _design_point(self, number: int) -> dict[str, Any]:
         """Point `number` of the Sobol design, which is one pure call from the seed."""
