@@ -29,6 +29,10 @@ def bo(study: Study, overrides: list[str]) -> None:
         overrides: unused; the configuration is in the study.
     """
     check_values(study)  # before names become folders
+    if study.config.preset:
+        raise ValueError(
+            f"preset={study.config.preset} is a setting and needs no search: {study.command('final-eval')}"
+        )
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         # 1. prepare the data and check everything that can be checked before training
         fingerprint = prepare(study, "trainval")

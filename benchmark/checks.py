@@ -15,7 +15,8 @@ CHOICES = {
     "protocol.noise": ("inferred", "fold_sem"),
     "protocol.select": ("raw", "model"),
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
-    "loss.retrieval": ("cosine", "l2"),
+    "loss.retrieval": ("cosine", "l2", "hyperbolic"),
+    "protocol.loss_optimizer": ("searched", "authors"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "executor.name": ("inline", "local"),
@@ -68,8 +69,8 @@ def check_values(study: Study) -> None:
         ValueError: naming the key, its value and what is allowed.
     """
     c = study.config
-    for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", *(["variant"] if c.variant else [])):
-        if not NAME.fullmatch(name := _get(study, key)):
+    for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", "variant", "preset"):
+        if not NAME.fullmatch(name := _get(study, key)) and (name or key not in ("variant", "preset")):
             raise ValueError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
         if (value := _get(study, key)) not in allowed:
@@ -118,21 +119,22 @@ def check_space(study: Study) -> None:
     if not loss.space:
         raise ValueError(f"conf/loss/{loss.name}.yaml has no search space: nothing to search. Give it one under space.")
     for name, p in loss.space.items():
-        key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in p.bounds) + "]"
+        limits = study.bounds(name)
+        key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in limits) + "]"
         if p.scale not in ("linear", "log") or p.type not in ("float", "int"):
             raise ValueError(f"{key}: scale={p.scale} may be linear or log, type={p.type} may be float or int.")
-        if len(p.bounds) != 2 or not p.bounds[0] < p.bounds[1]:
+        if len(limits) != 2 or not limits[0] < limits[1]:
             raise ValueError(f"{key}.bounds={bounds}: give two numbers, the lower one first.")
-        if p.scale == "log" and p.bounds[0] <= 0:
+        if p.scale == "log" and limits[0] <= 0:
             raise ValueError(f"{key}.bounds={bounds}: a log scale needs a lower bound above 0; or {key}.scale=linear.")
-        if p.type == "int" and any(b != int(b) for b in p.bounds):
+        if p.type == "int" and any(b != int(b) for b in limits):
             raise ValueError(f"{key}.bounds={bounds}: type int needs whole numbers; or {key}.type=float.")
         if name not in loss.setting:
             raise ValueError(
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
                 f"recommended value as well: +loss.setting.{name}=VALUE."
             )
-        check_setting(name, loss.setting[name], bounds, p.bounds)
+        check_setting(name, loss.setting[name], bounds, limits)
 
 
 def check_setting(name: str, value: Any, bounds: str, limits: list[float]) -> None:
@@ -166,7 +168,7 @@ def check_parts(study: Study) -> None:
     for where, setting in corners.items():
         at = Study.of(study.raw, setting)
         try:
-            loss = at.make_loss(len(classes), 0, class_to_super)
+            loss = at.make_loss(len(classes), 0, class_to_super, len(labels))
         except ValueError as error:
             fold = f"in a fold of {len(classes)} training classes"
             advice = "\nNarrow the space: loss.space.NAME.bounds=[LOW,HIGH]." if setting else ""

@@ -1,4 +1,4 @@
-"""make final-eval: retrain the chosen setting in 10 runs x 4 folds and score the unseen classes.
+"""make final-eval: retrain the chosen setting (or a preset) in 10 runs x 4 folds and score the unseen classes.
 
 A run's four models are each trained as in the search, early stopping on their own validation classes included; nothing
 is ever trained on all of them. *Separated*: each model's embedding is scored alone and the four scores are averaged.
@@ -28,7 +28,7 @@ from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
 from benchmark.images.batches import embed
-from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import commit, provenance
 from benchmark.study import Study, main
@@ -55,7 +55,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
             )
             continue
         other = Study.of(stored | {key: study.raw[key] for key in BOOKKEEPING})
-        if (directory / "bo" / "best.yaml").exists():
+        if other.config.preset or (directory / "bo" / "best.yaml").exists():
             chosen.append(other)
         else:
             print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
@@ -68,9 +68,9 @@ def final_eval(study: Study, overrides: list[str]) -> None:
 def evaluate(study: Study) -> None:
     """Train and score the missing runs of a study's chosen setting, and say what they come to."""
     check_values(study)  # before names become folders
-    ledger.read_choice(study)  # before a folder is made for a study that there is not
+    ledger.read_chosen(study)  # before a folder is made for a study that there is not
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
-        choice = ledger.read_choice(study)
+        choice = ledger.read_chosen(study)
         fingerprint = prepare(study, "trainval", "test")
         warnings = ledger.open_study(study, fingerprint)
         num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
@@ -90,7 +90,7 @@ def evaluate(study: Study) -> None:
         summary(study, [done[run] for run in sorted(done)], display)
 
 
-def fold_units(study: Study, fingerprint: str, choice: ledger.Choice, run: int) -> list[dict[str, Any]]:
+def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) -> list[dict[str, Any]]:
     """The trainings of one run."""
     directory = ledger.run_dir(study, choice.trial, run)
     return [
@@ -102,7 +102,7 @@ def fold_units(study: Study, fingerprint: str, choice: ledger.Choice, run: int) 
     ]  # fmt: skip
 
 
-def collect(study: Study, jobs: Jobs, choice: ledger.Choice, done: dict[int, records.Record], display: Display) -> None:
+def collect(study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display) -> None:
     """Score each run once its folds are trained, and add its record to `done`."""
     trained: dict[int, dict[int, dict[str, Any]]] = {}
     for spec, answer in jobs.finished():
@@ -149,7 +149,9 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
         embeddings = torch.stack(
             [embed_fold(study, directory / f"fold_{f}", images) for f in range(len(spec["folds"]))]
         )
-        result |= {"status": "completed", "reason": None} | score(embeddings, labels, study.config.loss.retrieval)
+        loss = study.config.loss
+        scores = score(embeddings, labels, tuple(METRICS), metric=loss.retrieval, **loss.retrieval_options)
+        result |= {"status": "completed", "reason": None} | scores
         keep_for_figures(study, directory, embeddings, labels)
     result["folds"] = spec["folds"]
     totals = {key: sum(s[key] for s in spec["seconds"]) for key in ("train", "evaluate")}
@@ -175,7 +177,7 @@ def _test_split(study_json: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
-    """(N, D) L2-normalised embeddings of a fold's best-epoch model."""
+    """(N, D) embeddings of a fold's best-epoch model, L2-normalised where they are compared by cosine."""
     state = torch.load(
         io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
     )
@@ -184,24 +186,7 @@ def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
     embeddings = embed(lambda batch: head(trunk(batch)), images, trunk, head)
-    return torch.nn.functional.normalize(embeddings, dim=1)
-
-
-def score(embeddings: torch.Tensor, labels: torch.Tensor, retrieval: str) -> dict[str, Any]:
-    """Both modes' metrics from the folds' normalised embeddings.
-
-    Args:
-        embeddings: (folds, N, D).
-        labels: (N,).
-        retrieval: the distance of the search.
-    """
-    alone = [retrieval_metrics(e, labels, metric=retrieval) for e in embeddings]  # type: ignore[arg-type]
-    joined = retrieval_metrics(torch.cat(list(embeddings), dim=1), labels, metric=retrieval)  # type: ignore[arg-type]
-    return {
-        "separated": {key: sum(m[key] for m in alone) / len(alone) for key in METRICS},
-        "separated_folds": [{key: m[key] for key in METRICS} for m in alone],
-        "concatenated": {key: joined[key] for key in METRICS},
-    }
+    return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
 def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, labels: torch.Tensor) -> None:

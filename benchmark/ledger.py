@@ -9,14 +9,15 @@ The layout::
     bo/trial_007.json                the finished trial
     bo/best.yaml                     the chosen trial; there once the search is finished
     bo/sessions.jsonl                wall and compute seconds of each sitting
-    final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the unseen classes
+    final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the unseen classes; with a preset,
+                                     which needs no search, final_eval/published/run_03.json
     test_ledger.jsonl                one line for every look at the unseen classes
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -123,6 +124,13 @@ class Choice:
     rule: str
 
 
+class Chosen(NamedTuple):
+    """What `final_eval` retrains: a setting, and the trial that it comes from unless it is a preset."""
+
+    trial: int | None
+    setting: dict[str, Any]
+
+
 def trial_path(study: Study, index: int) -> Path:
     """The record of a finished trial."""
     return study.directory / "bo" / f"trial_{index:03d}.json"
@@ -133,12 +141,17 @@ def trial_dir(study: Study, index: int) -> Path:
     return study.directory / "bo" / f"trial_{index:03d}"
 
 
-def run_path(study: Study, trial: int, run: int) -> Path:
-    """The record of a scored run of a trial's setting."""
-    return study.directory / "final_eval" / f"trial_{trial:03d}" / f"run_{run:02d}.json"
+def runs_dir(study: Study, trial: int | None) -> Path:
+    """The folder of the runs of a trial's setting, or of the preset's."""
+    return study.directory / "final_eval" / (study.config.preset if trial is None else f"trial_{trial:03d}")
 
 
-def run_dir(study: Study, trial: int, run: int) -> Path:
+def run_path(study: Study, trial: int | None, run: int) -> Path:
+    """The record of a scored run."""
+    return runs_dir(study, trial) / f"run_{run:02d}.json"
+
+
+def run_dir(study: Study, trial: int | None, run: int) -> Path:
     """The folder of a run's units."""
     return run_path(study, trial, run).with_suffix("")
 
@@ -223,10 +236,22 @@ def read_choice(study: Study) -> Choice:
     )
 
 
-def finished_runs(study: Study, trial: int, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Runs of a trial's setting that are scored, by number; damaged ones are set aside, which `say` is told."""
+def read_chosen(study: Study) -> Chosen:
+    """The setting to retrain: the study's preset, or the search's choice.
+
+    Raises:
+        ValueError: there is no preset, and `read_choice` refuses.
+    """
+    if study.config.preset:
+        return Chosen(None, study.config.loss.setting)
+    choice = read_choice(study)
+    return Chosen(choice.trial, choice.setting)
+
+
+def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = print) -> dict[int, records.Record]:
+    """Runs of a trial's (or the preset's) setting that are scored, by number; `say` is told of damaged ones."""
     found = {}
-    for path in sorted((study.directory / "final_eval" / f"trial_{trial:03d}").glob("run_*.json")):
+    for path in sorted(runs_dir(study, trial).glob("run_*.json")):
         record, note = records.read_or_set_aside(path)
         if record is not None:
             found[int(record.result["run"])] = record

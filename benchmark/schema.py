@@ -10,11 +10,12 @@ from typing import Any
 
 @dataclass
 class SpaceConfig:
-    """One searched hyper-parameter."""
+    """One searched hyper-parameter; `datasets` has the bounds of data sets for which others were published."""
 
     bounds: list[float]
     scale: str
     type: str
+    datasets: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -31,11 +32,22 @@ class DatasetConfig:
     max_epochs: int
     iterations_per_epoch: int
     hpl: dict[str, Any]
+    xbm: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class LossConfig:
-    """A loss: its constructor, its published setting and the space in which it is tuned."""
+    """A loss: its constructor, its published setting, the space in which it is tuned, and what it asks of other parts.
+
+    Attributes:
+        needs: what the constructor is given beside `module`.
+        sampler: over the arguments of the m-per-class sampler; with `_target_`, another sampler.
+        optimizer: of the loss's own parameters, over the training's; `groups` differ by the start of a name.
+        head: over the arguments of the head; with `_target_`, another head.
+        retrieval: the distance by which its embeddings are searched, with `retrieval_options`.
+        authors: how its authors optimise it, for protocols with `loss_optimizer: authors`.
+        presets: settings published for a data set, by name and data set.
+    """
 
     name: str
     label: str
@@ -47,7 +59,11 @@ class LossConfig:
     space: dict[str, SpaceConfig]
     needs: list[str] = field(default_factory=list)
     optimizer: dict[str, Any] | None = None
+    head: dict[str, Any] = field(default_factory=dict)
     retrieval: str = "cosine"
+    retrieval_options: dict[str, Any] = field(default_factory=dict)
+    authors: dict[str, Any] = field(default_factory=dict)
+    presets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,6 +108,7 @@ class ProtocolConfig:
     noise: str
     select: str
     defaults_first: bool
+    loss_optimizer: str = "searched"
 
 
 @dataclass
@@ -123,3 +140,4 @@ class Config:
     results_dir: str
     keep: str
     display: str
+    preset: str = ""

@@ -25,14 +25,14 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark import advice, records
+from benchmark import advice, recipes, records
 from benchmark.build import build
 from benchmark.protocol import folds as fold_rules
 from benchmark.schema import Config
 from benchmark.searchers import Parameter
 
-NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant")
-PROSE = ("label", "description", "source")
+NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset")
+PROSE = ("label", "description", "source", "presets")
 
 
 def conf_dir() -> Path:
@@ -63,13 +63,15 @@ class Study:
 
         Raises:
             omegaconf.errors.OmegaConfBaseException: unknown key, missing key or wrong type.
+            ValueError: there is no such preset.
         """
         return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(raw, setting)
 
     @classmethod
     def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> "Study":
         merged = OmegaConf.merge(OmegaConf.structured(Config), raw)
-        for name, value in (setting or {}).items():
+        preset = recipes.preset_setting(OmegaConf.to_object(merged)) if merged.preset else {}  # type: ignore[arg-type]
+        for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
@@ -82,7 +84,7 @@ class Study:
         """Where this study's records live."""
         c = self.config
         group = "-".join((c.dataset.name, c.trunk.name, c.protocol.name))
-        return Path(c.results_dir) / "studies" / group / (c.loss.name + (f"-{c.variant}" if c.variant else ""))
+        return Path(c.results_dir) / "studies" / group / "-".join(filter(None, (c.loss.name, c.preset, c.variant)))
 
     @property
     def title(self) -> str:
@@ -94,6 +96,7 @@ class Study:
         c = self.config
         words = ["make", target, f"DATASET={c.dataset.name}", f"LOSS={loss or c.loss.name}"]
         words += [f"PROTOCOL={c.protocol.name}"] * (c.protocol.name != "hpl")  # the default of config.yaml
+        words += [f"PRESET={c.preset}"] * bool(c.preset)
         return " ".join(words + [f"ARGS=variant={c.variant}"] * bool(c.variant and loss is None))
 
     def science(self, fingerprint: str) -> dict[str, Any]:
@@ -105,6 +108,11 @@ class Study:
         for group, value in kept.items():
             if isinstance(value, dict):
                 kept[group] = {k: v for k, v in value.items() if k not in PROSE}
+        if self.config.protocol.loss_optimizer == "searched":
+            del kept["loss"]["authors"]
+        for name, parameter in kept["loss"]["space"].items():
+            del parameter["datasets"]
+            parameter["bounds"] = self.bounds(name)
         return kept | {"data": fingerprint}
 
     def identity(self, fingerprint: str) -> str:
@@ -134,27 +142,28 @@ class Study:
         return _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
 
     def make_head(self, in_features: int, seed: int) -> torch.nn.Module:
-        """(B, F) -> (B, D), weights drawn from `seed`."""
-        return _seeded(
-            seed,
-            lambda: build(
-                self.config.head.module, in_features=in_features, embedding_dim=self.config.protocol.embedding_dim
-            ),
-        )
+        """(B, F) -> (B, D), weights drawn from `seed`; a loss may ask for other options or for a head of its own."""
+        asked, dim = self.config.loss.head, self.config.protocol.embedding_dim
+        node = asked if "_target_" in asked else self.config.head.module | asked
+        return _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
 
-    def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray) -> torch.nn.Module:
+    def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray, num_images: int) -> torch.nn.Module:
         """The loss with its own state, for a fold of `num_classes` training classes.
 
         Args:
             num_classes: C, training classes of the fold.
             seed: of the loss's own state.
-            class_to_super: (C,) super class of each training class, for losses that ask for it.
+            class_to_super: (C,) super class of each training class, for losses that ask for it; as `true_groups` it is
+                for their diagnostics only.
+            num_images: training images of the fold.
         """
         offered = {
             "num_classes": num_classes,
             "embedding_dim": self.config.protocol.embedding_dim,
             "seed": seed % 2**31,
             "class_to_super": class_to_super,
+            "true_groups": class_to_super,
+            "num_images": num_images,
         }
         unknown = sorted(set(self.config.loss.needs) - set(offered))
         if unknown:
@@ -166,18 +175,7 @@ class Study:
 
     def make_optimizers(self, **parts: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
         """One optimiser for each of trunk, head and loss that has parameters."""
-        optimizers = {}
-        for name, part in parts.items():
-            parameters = [p for p in part.parameters() if p.requires_grad]
-            if not parameters:
-                continue
-            node = dict(self.config.training.optimizers[name])
-            if name == "loss":
-                node |= self.config.loss.optimizer or {}
-            if "lr" not in node:
-                raise ValueError(f"conf/loss/{self.config.loss.name}.yaml has parameters but no optimizer.lr.")
-            optimizers[name] = build(node, params=parameters)
-        return optimizers
+        return recipes.make_optimizers(self.config, parts)
 
     def make_sampler(self, labels: np.ndarray, seed: int) -> Any:
         """Which images make a batch."""
@@ -187,9 +185,15 @@ class Study:
     def make_space(self) -> dict[str, Parameter]:
         """The loss's search space."""
         return {
-            name: Parameter((float(p.bounds[0]), float(p.bounds[1])), p.scale, p.type)  # type: ignore[arg-type]
+            name: Parameter((float(low), float(high)), p.scale, p.type)  # type: ignore[arg-type]
             for name, p in self.config.loss.space.items()
+            for low, high in [self.bounds(name)]
         }
+
+    def bounds(self, name: str) -> list[float]:
+        """Bounds of a searched hyper-parameter for this data set."""
+        parameter = self.config.loss.space[name]
+        return parameter.datasets.get(self.config.dataset.name, parameter.bounds)
 
     def make_searcher(self) -> Any:
         """What proposes settings."""

@@ -136,18 +136,18 @@ def label_of(loss: str) -> str:
 
 def make_row(study: Study) -> Row:
     """A study's row."""
-    variant = f" ({study.config.variant})" if study.config.variant else ""
-    row = Row(study.directory.name, study.config.loss.label + variant)
-    if not (study.directory / "bo" / "best.yaml").exists():
+    suffix = ", ".join(filter(None, (study.config.preset, study.config.variant)))
+    row = Row(study.directory.name, study.config.loss.label + f" ({suffix})" * bool(suffix))
+    if not study.config.preset and not (study.directory / "bo" / "best.yaml").exists():
         num_done = len(ledger.finished_trials(study)[0])
         row.reason = f"its search is unfinished, with {num_done} trials done; {study.command('bo final-eval')}"
         return row
     try:
-        choice = ledger.read_choice(study)
+        chosen = ledger.read_chosen(study)
     except ValueError as error:
         row.reason = str(error)
         return row
-    runs = ledger.finished_runs(study, choice.trial)
+    runs = ledger.finished_runs(study, chosen.trial)
     wanted = study.config.protocol.num_runs
     scored = {r: rec for r, rec in runs.items() if r < wanted and rec.result["concatenated"] is not None}
     row.num_runs = len(scored)

@@ -38,6 +38,8 @@ class Schedule:
     shift: int
     retrieval: str
     seed: int
+    retrieval_options: dict[str, Any] = field(default_factory=dict)
+    warmup_epochs: int = 0  # at the start, in which the trunk's weights stay as they are
 
 
 @dataclass
@@ -171,6 +173,8 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
     device = parts.images.device
     total = torch.zeros((), device=device)
     after_step = getattr(parts.loss, "after_step", None)
+    warming_up = iterations.stop <= schedule.warmup_epochs * schedule.iterations_per_epoch
+    moving = [o for name, o in parts.optimizers.items() if not (warming_up and name == "trunk")]
     for iteration in iterations:
         chosen = torch.from_numpy(parts.sampler.batch(iteration)).to(device)
         generator = torch.Generator().manual_seed(stable_seed(schedule.seed, "augment", iteration))
@@ -180,7 +184,7 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
         for optimizer in parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for optimizer in parts.optimizers.values():
+        for optimizer in moving:
             optimizer.step()
         total += loss.detach()
         if after_step is not None:
@@ -203,7 +207,8 @@ def _evaluate(
     if not bool(torch.isfinite(embeddings).all()):
         progress.history.pop()
         raise _DivergedError(f"the embeddings are not finite after epoch {progress.epoch}")
-    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval)  # type: ignore[arg-type]
+    options = schedule.retrieval_options
+    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval, **options)  # type: ignore[arg-type]
     row = progress.history[-1]
     row |= {key: metrics[key] for key in ("map_at_r", "r_precision", "precision_at_1")}
     diagnostics = getattr(parts.loss, "diagnostics", None)

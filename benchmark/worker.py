@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import records
+from benchmark import recipes, records
 from benchmark.curves import write_curves
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import provenance
@@ -110,7 +110,8 @@ def build(spec: dict[str, Any]) -> tuple[Parts, Schedule]:
     class_to_super = super_labels[np.searchsorted(class_ids, np.sort(fold.train_classes))]
     trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], stable_seed(*key, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*key, "head"))  # type: ignore[arg-type]
-    loss = study.make_loss(len(fold.train_classes), stable_seed(*key, "loss", config.loss.name), class_to_super)
+    loss_seed = stable_seed(*key, "loss", config.loss.name)
+    loss = study.make_loss(len(fold.train_classes), loss_seed, class_to_super, num_images=len(ranked))
     device = study.make_device()
     for part in (trunk, head, loss):
         part.to(device)
@@ -135,6 +136,8 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         freeze_batchnorm=c.training.freeze_batchnorm,
         shift=c.training.shift,
         retrieval=c.loss.retrieval,
+        retrieval_options=c.loss.retrieval_options,
+        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", 0),
         seed=seed,
     )
 

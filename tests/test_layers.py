@@ -10,6 +10,7 @@ ROWS = (
     ("data", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
     ("worker", "ledger", "dispatch", "checks"),
     ("study",),
+    ("recipes",),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
     ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch"),

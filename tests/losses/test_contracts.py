@@ -1,97 +1,59 @@
 """What every loss of conf/loss must keep; a new file there is tested without a change here."""
 
-import functools
-from pathlib import Path
+import copy
 
-import hydra
-import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-FOLDER = Path(__file__).parents[2] / "conf" / "loss"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-CLASSES, DIM = 8, 6
-DATASET = {"hpl": {"warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
-                   "update_every": 2, "update_every_bounds": [1, 4]}}  # fmt: skip
-OFFERED = {
-    "num_classes": CLASSES,
-    "embedding_dim": DIM,
-    "seed": 5,
-    "class_to_super": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
+from benchmark.build import build as build_node
+from tests.losses.every_loss import (
+    CLASSES,
+    FOLDER,
+    NAMES,
+    OFFERED,
+    build,
+    config,
+    embedder,
+    every_loss,
+    toy_batch,
+    train,
+)  # fmt: skip
+
+REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
+OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets"}
+RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
+DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
+PAPERS = {
+    "contrastive", "triplet", "triplet_semihard", "ntxent", "margin", "margin_class", "fastap", "snr", "ms", "ms_miner",
+    "xbm", "proxy_nca", "proxy_nca_eq3", "proxy_nca_pp", "proxy_anchor", "normalized_softmax", "cosface", "arcface",
+    "soft_triple", "proxygml", "hist", "hier", "hpl_nca", "hpl_nca_eq3", "hpl_pa", "hpl_nca_gt", "hpl_pa_gt",
+}  # fmt: skip
+BATCHES = {
+    "one class": [3] * 12,
+    "two classes": [0, 5] * 6,
+    "singletons": [0, 1, 2, 3, 4, 5, 6, 7],
+    "one sample": [2],
+    "two samples of one class": [4, 4],
 }
-every_loss = pytest.mark.parametrize("name", NAMES)
 
 
-@functools.cache
-def load(path):
-    return OmegaConf.load(path)
+def step(module, node, features, labels):
+    """A loss and its gradients with respect to the features and the loss's parameters; None where there is none."""
+    leaves = [features.clone().requires_grad_(), *module.parameters()]
+    loss = module(embedder(node)(leaves[0]), labels)
+    if not loss.requires_grad:
+        return loss, [None] * len(leaves)
+    return loss, torch.autograd.grad(loss, leaves, allow_unused=True)
 
 
-def config(name, folder=FOLDER, **setting):
-    """The file with the rest of the configuration that it refers to, resolved, in plain containers."""
-    loss = load(folder / f"{name}.yaml")
-    whole = OmegaConf.create({"dataset": DATASET, "protocol": {"embedding_dim": DIM}, "loss": loss})
-    for key, value in setting.items():
-        whole.loss.setting[key] = value
-    return OmegaConf.to_container(whole, resolve=True)["loss"]
-
-
-def build(name, folder=FOLDER, **setting):
-    node = config(name, folder, **setting)
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        module = hydra.utils.instantiate(
-            node["module"], **{key: OFFERED[key] for key in node["needs"]}, _convert_="all"
-        )
+def trained(name, steps):
+    module, node = build(name)
+    train(module, node, steps)
     return module, node
 
 
-def toy_batch(seed=0):
-    """12 samples of 4 classes, of lengths from 1e-3 to 1e3, two of them equal."""
-    generator = torch.Generator().manual_seed(seed)
-    embeddings = torch.randn(12, DIM, generator=generator) * torch.logspace(-3, 3, 12)[:, None]
-    embeddings[4] = embeddings[0]
-    return embeddings, torch.tensor([0, 1, 2, 3] * 3)
-
-
-def train(module, node, steps):
-    """RMSprop on the loss's own parameters; the loss of every step."""
-    parameters = list(module.parameters())
-    optimizer = torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
-    losses = []
-    for step in range(steps):
-        embeddings, labels = toy_batch(step)
-        loss = module(embeddings.requires_grad_(), labels)
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
-        if optimizer:
-            optimizer.step()
-        getattr(module, "after_step", lambda: None)()
-        assert loss.isfinite(), f"step {step}"
-        assert embeddings.grad.isfinite().all(), f"step {step}"
-        assert all(p.isfinite().all() for p in parameters), f"step {step}"
-        losses.append(loss.item())
-    return losses
-
-
-def sobol_settings(space, num):
-    """Scrambled Sobol points of the space, then its two extreme corners."""
-    points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=0).draw(num)
-    points = torch.cat([points, torch.zeros(1, len(space)), torch.ones(1, len(space))]).double()
-    for point in points.tolist():
-        setting = {}
-        for (key, parameter), u in zip(space.items(), point, strict=True):
-            low, high = parameter["bounds"]
-            value = low * (high / low) ** u if parameter["scale"] == "log" else low + (high - low) * u
-            setting[key] = round(value) if parameter["type"] == "int" else value
-        yield setting
-
-
-def test_the_list_of_losses_has_at_least_the_nine_of_the_papers():
-    assert set(NAMES) >= {"contrastive", "proxy_nca", "proxy_nca_eq3", "proxy_anchor"}
-    assert set(NAMES) >= {"hpl_nca", "hpl_nca_eq3", "hpl_pa", "hpl_nca_gt", "hpl_pa_gt"}
+def test_every_loss_of_the_papers_is_there():
+    assert set(NAMES) >= PAPERS
 
 
 @every_loss
@@ -114,10 +76,17 @@ def test_no_two_losses_share_a_label():
 @every_loss
 def test_has_only_the_known_keys(name):
     node = config(name)
-    required = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
-    assert required <= node.keys() <= required | {"retrieval"}
+    assert REQUIRED <= node.keys() <= REQUIRED | OPTIONAL
     assert set(node["needs"]) <= OFFERED.keys()
-    assert node["sampler"]["m"] >= 1
+    assert node["retrieval"] in ("l2", "hyperbolic") if "retrieval" in node else "retrieval_options" not in node
+
+
+@every_loss
+def test_its_sampler_draws_batches(name):
+    node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | config(name)["sampler"]
+    labels = torch.arange(200).remainder(20).numpy()
+    sampler = build_node(node, labels=labels, batch_size=12, seed=0)
+    assert len(set(sampler.batch(3).tolist())) == 12
 
 
 @every_loss
@@ -126,12 +95,28 @@ def test_published_setting_lies_inside_its_space(name):
     assert node["space"]
     assert node["space"].keys() <= node["setting"].keys()
     for key, parameter in node["space"].items():
+        assert {"bounds", "scale", "type"} <= parameter.keys() <= {"bounds", "scale", "type", "datasets"}
         low, high = parameter["bounds"]
-        assert parameter.keys() == {"bounds", "scale", "type"}
         assert low <= node["setting"][key] <= high, key
-        assert low < high
-        assert parameter["scale"] == "linear" or (parameter["scale"] == "log" and low > 0)
-        assert parameter["type"] == "float" or all(isinstance(v, int) for v in (low, high, node["setting"][key]))
+        for low, high in (parameter["bounds"], *parameter.get("datasets", {}).values()):
+            assert low < high
+            assert parameter["scale"] == "linear" or (parameter["scale"] == "log" and low > 0)
+            assert parameter["type"] == "float" or all(isinstance(v, int) for v in (low, high, node["setting"][key]))
+        assert parameter.get("datasets", {}).keys() <= DATASETS
+
+
+@every_loss
+def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
+    node = config(name)
+    for preset in node.get("presets", {}).values():
+        assert set(preset) <= DATASETS
+        for dataset, setting in preset.items():
+            assert setting and setting.keys() <= node["setting"].keys()
+            for key, value in setting.items():
+                if key in node["space"]:
+                    parameter = node["space"][key]
+                    low, high = parameter.get("datasets", {}).get(dataset, parameter["bounds"])
+                    assert low <= value <= high, (dataset, key)
 
 
 @every_loss
@@ -139,72 +124,110 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
     before = config(name)
     for key in before["setting"]:
         after = config(name, **{key: before["setting"][key] + 1})
-        assert (before["module"], before["optimizer"]) != (after["module"], after["optimizer"]), key
+        assert any(before[part] != after[part] for part in ("module", "optimizer")), key
 
 
 @every_loss
 def test_parameters_come_with_a_learning_rate_and_no_parameters_without(name):
     module, node = build(name)
-    assert bool(list(module.parameters())) == bool(node["optimizer"] and node["optimizer"]["lr"])
+    names = [parameter for parameter, _ in module.named_parameters()]
+    assert bool(names) == bool(node["optimizer"] and node["optimizer"]["lr"])
+    for prefix in (node["optimizer"] or {}).get("groups", {}):
+        assert 0 < sum(parameter.startswith(prefix) for parameter in names) < len(names), prefix
+
+
+@every_loss
+def test_an_authors_recipe_fits_the_parameters(name):
+    module, node = build(name)
+    names = [parameter for parameter, _ in module.named_parameters()]
+    recipe = node.get("authors", {})
+    assert "lr_multiplier" in recipe or not names, "under the customary protocol its parameters need a rate"
+    for part in (recipe, *recipe.get("datasets", {}).values()):
+        assert part.keys() <= RECIPE | {"warmup_epochs", "datasets"}
+        for prefix, group in part.get("groups", {}).items():
+            assert group.keys() <= RECIPE
+            assert any(parameter.startswith(prefix) for parameter in names)
+    assert recipe.get("datasets", {}).keys() <= DATASETS
 
 
 @every_loss
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
-    module, _ = build(name)
-    embeddings, labels = toy_batch()
-    loss = module(embeddings.requires_grad_(), labels)
-    loss.backward()
+    module, node = build(name)
+    train(module, node, 3)  # by then a hierarchy and a memory are at work
+    loss, gradients = step(module, node, *toy_batch())
     assert loss.shape == ()
     assert loss.isfinite()
-    assert embeddings.grad.isfinite().all()
-    assert embeddings.grad.abs().max() > 0
-    for parameter in module.parameters():
-        assert parameter.grad.isfinite().all()
-        assert parameter.grad.abs().max() > 0
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
 
 
 @every_loss
 @pytest.mark.parametrize("steps", [0, 4])
 def test_order_of_the_batch_does_not_matter(name, steps):
-    module, node = build(name)
-    train(module, node, steps)
-    embeddings, labels = toy_batch()
+    module, node = trained(name, steps)
+    features, labels = toy_batch()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
-    assert module(embeddings[order], labels[order]).item() == pytest.approx(module(embeddings, labels).item(), rel=1e-5)
+    twin = copy.deepcopy(module)  # a memory remembers what it has seen
+    loss, gradients = step(module, node, features, labels)
+    again, others = step(twin, node, features[order], labels[order])
+    assert again.item() == pytest.approx(loss.item(), rel=1e-5)
+    lengths = features.norm(dim=1, keepdim=True)  # a gradient is as small as its feature is long
+    torch.testing.assert_close(others[0] * lengths[order], (gradients[0] * lengths)[order], rtol=1e-3, atol=1e-5)
 
 
 @every_loss
 def test_a_few_optimizer_steps_lower_it(name):
-    module, _ = build(name)
-    embeddings, labels = toy_batch()
-    embeddings = torch.nn.functional.normalize(embeddings, dim=1).requires_grad_()
-    optimizer = torch.optim.Adam([embeddings, *module.parameters()], lr=0.05)
-    losses = []
+    module, node = build(name)
+    before, head = copy.deepcopy(module), embedder(node)
+    features, labels = toy_batch()
+    features = torch.nn.functional.normalize(features, dim=1).requires_grad_()
+    first = copy.deepcopy(before)(head(features), labels).item()
+    optimizer = torch.optim.Adam([features, *module.parameters()], lr=0.05)
     for _ in range(30):
-        loss = module(embeddings, labels)
         optimizer.zero_grad()
-        loss.backward()
+        module(head(features), labels).backward()
         optimizer.step()
         getattr(module, "after_step", lambda: None)()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.1 * abs(losses[0])
+    with torch.no_grad():  # with the parameters learnt, but a memory and a hierarchy as they were at the start
+        for old, new in zip(before.parameters(), module.parameters(), strict=True):
+            old.copy_(new)
+    assert before(head(features), labels).item() < first - 0.1 * abs(first)
 
 
 @every_loss
-def test_stays_finite_in_float32_all_over_its_space(name):
-    for setting in sobol_settings(config(name)["space"], 100):
-        module, node = build(name, **setting)
-        try:
-            train(module, node, 4)
-        except AssertionError as error:
-            raise AssertionError(f"not finite at {setting}") from error
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("duplicates", [False, True], ids=["different", "all equal"])
+def test_an_odd_batch_has_a_finite_loss_and_finite_gradients(name, labels, duplicates):
+    module, node = trained(name, 3)
+    features = toy_batch(3)[0][: len(labels)]
+    if duplicates:
+        features = features[:1].expand(len(labels), -1)
+    for _ in range(2):
+        loss, gradients = step(module, node, features, torch.tensor(labels))
+        assert loss.isfinite()
+        assert all(g is None or g.isfinite().all() for g in gradients)
+        getattr(module, "after_step", lambda: None)()
+
+
+@every_loss
+def test_autocast_changes_no_bit(name):
+    module, node = trained(name, 3)
+    twin, head = copy.deepcopy(module), embedder(node)
+    features, labels = toy_batch()
+    results = []
+    for one, cast in ((module, False), (twin, True)):
+        embeddings = head(features).detach().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = one(embeddings, labels)
+        results.append((loss, *torch.autograd.grad(loss, [embeddings, *one.parameters()])))
+    assert all(torch.equal(plain, cast) for plain, cast in zip(*results, strict=True))
 
 
 @every_loss
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(name, steps):
-    module, node = build(name)
-    train(module, node, steps)
+    module, node = trained(name, steps)
     twin, _ = build(name)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -214,9 +237,16 @@ def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(name, steps):
 
 
 @every_loss
-def test_diagnostics_are_plain_numbers(name):
+def test_draws_nothing_from_the_global_generators(name):
     module, node = build(name)
+    before = torch.get_rng_state()
     train(module, node, 4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@every_loss
+def test_diagnostics_are_plain_numbers(name):
+    module, _ = trained(name, 4)
     diagnostics = getattr(module, "diagnostics", dict)()
     assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
 

@@ -1,0 +1,92 @@
+"""Every loss of conf/loss, built as a study builds it, with the rest of the configuration that its file refers to."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from benchmark.build import build as build_node
+
+CONF = Path(__file__).parents[2] / "conf"
+FOLDER = CONF / "loss"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+CLASSES, DIM = 8, 6
+DATASET = {"name": "toys", "xbm": {"start_iteration": 2},
+           "hpl": {"warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
+                   "update_every": 2, "update_every_bounds": [1, 4]}}  # fmt: skip
+OFFERED = {
+    "num_classes": CLASSES,
+    "embedding_dim": DIM,
+    "seed": 5,
+    "class_to_super": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
+    "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
+    "num_images": 40,
+}
+every_loss = pytest.mark.parametrize("name", NAMES)
+
+
+@functools.cache
+def load(path):
+    return OmegaConf.load(path)
+
+
+def config(name, folder=FOLDER, **setting):
+    """The file, resolved, in plain containers."""
+    loss = load(folder / f"{name}.yaml")
+    protocol = {"embedding_dim": DIM, "batch_size": 12}
+    whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
+    for key, value in setting.items():
+        whole.loss.setting[key] = value
+    return OmegaConf.to_container(whole, resolve=True)["loss"]
+
+
+def build(name, folder=FOLDER, **setting):
+    """The loss's module, with whatever it draws from torch's global generator repeatable, and its file."""
+    node = config(name, folder, **setting)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return build_node(node["module"], **{key: OFFERED[key] for key in node["needs"]}), node
+
+
+def embedder(node):
+    """What lies between features (B, 6) and the loss: the head that it asks for, else nothing."""
+    asked = node.get("head", {})
+    if not asked:
+        return torch.nn.Identity()
+    linear = {"_target_": "benchmark.heads.linear.Linear"}
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        return build_node(linear | asked, in_features=DIM, embedding_dim=DIM)
+
+
+def toy_batch(seed=0):
+    """12 samples of 4 classes, of lengths from 1e-3 to 1e3, two of them equal."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(12, DIM, generator=generator) * torch.logspace(-3, 3, 12)[:, None]
+    features[4] = features[0]
+    return features, torch.tensor([0, 1, 2, 3] * 3)
+
+
+def train(module, node, steps):
+    """RMSprop on the loss's own parameters; the loss of every step, which must be finite like all gradients."""
+    parameters, head = list(module.parameters()), embedder(node)
+    optimizer = torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
+    losses = []
+    for step in range(steps):
+        features, labels = toy_batch(step)
+        loss = module(head(features.requires_grad_()), labels)
+        for parameter in parameters:
+            parameter.grad = None
+        if loss.requires_grad:
+            loss.backward()
+        if optimizer:
+            optimizer.step()
+        getattr(module, "after_step", lambda: None)()
+        assert loss.isfinite(), f"step {step}"
+        assert features.grad is None or features.grad.isfinite().all(), f"step {step}"
+        assert all(p.isfinite().all() for p in parameters), f"step {step}"
+        losses.append(loss.item())
+    return losses

@@ -1,0 +1,47 @@
+"""Golden files: where they are, and one of them in one floating type."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+OWN_DIR = Path(__file__).parents[1] / "golden"
+GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR") or OWN_DIR)
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+class Golden:
+    """One file in one floating type; `compare` holds a result against one of its arrays."""
+
+    def __init__(self, path, dtype):
+        with np.load(path) as file:
+            self.arrays = {key: file[key] for key in file.files}
+        self.meta = json.loads(str(self.arrays.pop("meta")))
+        self.hyper, self.dtype, self.compared = self.meta["hyper"], dtype, set()
+
+    def __getitem__(self, key):
+        value = torch.from_numpy(np.array(self.arrays[key]))
+        return value.to(self.dtype) if value.is_floating_point() else value
+
+    def leaf(self, key):
+        return self[key].requires_grad_()
+
+    def option(self, key, default, **meanings):
+        """What a hyper-parameter means here; an unknown one is a failure, never a guess."""
+        value = self.hyper.get(key, default)
+        for start, meaning in meanings.items():
+            if str(value).lower().startswith(start):
+                return meaning
+        pytest.fail(f"This test does not know {key}={value!r}; it knows {', '.join(meanings)}. Meta: {self.meta}")
+
+    def compare(self, key, actual, index=...):
+        expected = self.arrays[key][index]
+        actual = np.asarray(actual.detach() if isinstance(actual, torch.Tensor) else actual)
+        tolerance = TOLERANCE[self.dtype]
+        scale = np.nanmax(np.abs(expected), initial=1e-2)
+        note = f"{key}[{index}] in {self.dtype}; meta: {self.meta}"
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale, err_msg=note)
+        self.compared.add(key)

@@ -1,0 +1,28 @@
+"""No loss may leave float32 anywhere in its search space; a new file in conf/loss is tested without a change here."""
+
+import torch
+
+from tests.losses.every_loss import build, config, every_loss, train
+
+
+def sobol_settings(space, num):
+    """Scrambled Sobol points of the space, then its two extreme corners."""
+    points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=0).draw(num)
+    points = torch.cat([points, torch.zeros(1, len(space)), torch.ones(1, len(space))]).double()
+    for point in points.tolist():
+        setting = {}
+        for (key, parameter), u in zip(space.items(), point, strict=True):
+            low, high = parameter["bounds"]
+            value = low * (high / low) ** u if parameter["scale"] == "log" else low + (high - low) * u
+            setting[key] = round(value) if parameter["type"] == "int" else value
+        yield setting
+
+
+@every_loss
+def test_stays_finite_in_float32_all_over_its_space(name):
+    for setting in sobol_settings(config(name)["space"], 198):
+        module, node = build(name, **setting)
+        try:
+            train(module, node, 4)
+        except AssertionError as error:
+            raise AssertionError(f"not finite at {setting}") from error
