@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from benchmark import ledger, records, train
 from benchmark.checks import prepare
+from benchmark.loss_costs import loss_steps
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.provenance import hardware, versions
 from benchmark.stopwatch import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
@@ -55,7 +56,7 @@ def bench(study: Study, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     with threadpool_limits(1):
-        for part in (start_up(), trainings(study), metrics(), large_metrics(), searches(study)):
+        for part in (start_up(), trainings(study), metrics(), large_metrics(), loss_steps(study), searches(study)):
             for row in part:
                 print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)
                 rows.append(row)

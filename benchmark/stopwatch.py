@@ -5,6 +5,7 @@ round and their median decides. CPU seconds come first, since other processes ha
 beside.
 """
 
+import itertools
 import resource
 import statistics
 import time
@@ -62,6 +63,17 @@ def peak_megabytes() -> float:
     if status.exists():
         return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+
+
+def peak_allocated(work: Callable[[], Any]) -> int:
+    """The most bytes that torch had allocated on the CPU at once during `work`, above what it had before."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate((change for _, change in sorted(changes)), initial=0))
 
 
 @dataclass(frozen=True)

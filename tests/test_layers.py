@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
-    ("worker", "ledger", "dispatch", "checks"),
+    ("worker", "ledger", "dispatch", "checks", "loss_costs"),
     ("study",),
     ("recipes",),
     ("train", "schema"),

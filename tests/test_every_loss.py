@@ -1,0 +1,26 @@
+"""Every loss of conf/loss goes through search, final evaluation and tables; a new file there is tested without a change."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark import records
+from benchmark.bo import bo
+from benchmark.final_eval import final_eval
+from benchmark.tables import tables
+from tests.command_line import study_dir, tiny
+from tests.losses.every_loss import NAMES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: Path) -> None:
+    overrides = (f"loss={name}", "trials=1", "protocol.num_runs=1", "dataset.max_epochs=3",
+                 "dataset.hpl.warmup_iterations=2", "dataset.xbm.start_iteration=2")  # fmt: skip
+    assert tiny(bo, tmp_path, *overrides).status == 0
+    assert tiny(final_eval, tmp_path, *overrides).status == 0
+    (path,) = study_dir(tmp_path, name).glob("final_eval/*/run_00.json")
+    result = records.read_record(path).result
+    for mode in ("separated", "concatenated"):
+        assert 0 < result[mode]["map_at_r"] < 1
+    assert "Mean over n = 1 run" in tiny(tables, tmp_path).out
