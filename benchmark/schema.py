@@ -15,7 +15,7 @@ class SpaceConfig:
     bounds: list[float]
     scale: str
     type: str
-    datasets: dict[str, list[float]] = field(default_factory=dict)
+    datasets: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -4,8 +4,9 @@ Source: Musgrave, Belongie, Lim. A Metric Learning Reality Check. ECCV 2020, arX
 powerful-benchmarker (`config_models`): an MLP with the single layer size 128, that is Linear(F, 128) with PyTorch's
 default initialisation, no non-linearity and no normalisation (losses and the retrieval metrics normalise).
 
-Departure, off by default: `layer_norm` normalises the embedding without learned gain or bias, as HIST (Lim et al.,
-CVPR 2022) does after its embedding layer.
+Departures, off by default, both layer norms without learned gain or bias: `normalize_features` before the linear map,
+as Proxy-NCA++ (Teh, DeVries, Taylor, ECCV 2020, arXiv:2004.01113) does with the trunk's features; `layer_norm` after
+it, as HIST (Lim et al., CVPR 2022) does with the embedding.
 """
 
 from torch import Tensor, nn
@@ -18,12 +19,20 @@ class Linear(nn.Module):
         in_features: F, the trunk's `out_features`.
         embedding_dim: D, the length of an embedding.
         layer_norm: Whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
+        normalize_features: The same for the features of every image.
 
     Raises:
-        ValueError: If a length is below 1, or `layer_norm` is asked of a single dimension, which would become 0.
+        ValueError: If a length is below 1, or a single dimension is to be normalised, which would become 0.
     """
 
-    def __init__(self, in_features: int, embedding_dim: int = 128, *, layer_norm: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        embedding_dim: int = 128,
+        *,
+        layer_norm: bool = False,
+        normalize_features: bool = False,
+    ) -> None:
         super().__init__()
         if in_features < 1 or embedding_dim < 1:
             raise ValueError(
@@ -31,10 +40,13 @@ class Linear(nn.Module):
             )
         if layer_norm and embedding_dim == 1:
             raise ValueError("The linear head has layer_norm=true, embedding_dim=1: every embedding would be 0.")
+        if normalize_features and in_features == 1:
+            raise ValueError("The linear head has normalize_features=true, in_features=1: every feature would be 0.")
+        self.feature_norm = nn.LayerNorm(in_features, elementwise_affine=False) if normalize_features else nn.Identity()
         self.linear = nn.Linear(in_features, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim, elementwise_affine=False) if layer_norm else nn.Identity()
         self.out_features = embedding_dim
 
     def forward(self, features: Tensor) -> Tensor:
         """Embeddings (B, D) of features (B, F)."""
-        return self.norm(self.linear(features))
+        return self.norm(self.linear(self.feature_norm(features)))

@@ -1,7 +1,7 @@
 """Proxy-Anchor as a pure function, so that it can be the base of a hierarchy.
 
 Source: Kim, Kim, Cho and Kwak, "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020, arXiv 2003.13911, Eq. 4.
-`conf/loss/proxy_anchor.yaml` itself uses pytorch-metric-learning's class; a test holds both to the same numbers.
+A test holds it and pytorch-metric-learning's class to the same numbers.
 
 Departures from the authors' code:
 - log-sum-exp: their plain `exp` overflows float32 once alpha (1 + margin) passes 88.7, inside the searched space;

@@ -11,7 +11,9 @@ Departures:
 - log-sum-exp, where the library multiplies probabilities and drops a sample whose probability underflows. In float32
   that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, and the searched scales reach that.
 
-Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors.
+Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors. The
+scale sigma of Proxy-NCA++ (Teh, DeVries and Taylor, ECCV 2020, arXiv 2004.01113), whose loss this is with "all", has
+k = sigma^2, its temperature T has k = 1/T.
 """
 
 import math
@@ -51,7 +53,7 @@ def proxy_nca(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: flo
 
 
 class ProxyNCA(nn.Module):
-    """ProxyNCA with one learnable proxy per class, drawn from N(0, 1) as in the Reality Check.
+    """ProxyNCA with one learnable proxy per class, drawn from a normal distribution.
 
     Args:
         num_classes: C, at least 1 (2 with "others").
@@ -59,20 +61,31 @@ class ProxyNCA(nn.Module):
         softmax_scale: k on the squared distance, above 0; the cosine scale is 2k.
         seed: of the proxies' start; the global generator is not used.
         denominator: "all" (Reality Check) or "others" (Eq. 3).
+        proxy_std: standard deviation of the proxies' start, above 0; 1 in the Reality Check. The loss sees directions
+            only, but the shorter a proxy, the further a step of a given learning rate turns it.
 
     Raises:
-        ValueError: the scale or the denominator is not allowed, or "others" has no other proxy.
+        ValueError: a scale or the denominator is not allowed, or "others" has no other proxy.
     """
 
     def __init__(
-        self, num_classes: int, embedding_dim: int, *, softmax_scale: float, seed: int, denominator: str = "all"
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        softmax_scale: float,
+        seed: int,
+        denominator: str = "all",
+        proxy_std: float = 1.0,
     ) -> None:
         super().__init__()
         _check(num_classes, softmax_scale, denominator)
+        if not (proxy_std > 0 and math.isfinite(proxy_std)):
+            raise ValueError(f"proxy_std={proxy_std} of ProxyNCA must be a finite number above 0; 1 is usual.")
         self.scale = 2 * softmax_scale
         self.denominator = denominator
         generator = torch.Generator().manual_seed(seed)
-        self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim, generator=generator))
+        self.proxies = nn.Parameter(proxy_std * torch.randn(num_classes, embedding_dim, generator=generator))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of embeddings (B, D) with labels (B,), a scalar."""

@@ -4,18 +4,21 @@ The order: larger score first, of equal scores the lower reference index first (
 always get equal scores; a matrix product alone rounds the same two vectors differently at different places, so the
 score of a copy is taken from the first of its kind.
 
-Scores are IEEE float32 products, also where training has allowed TF32, which shifts a metric by up to 2e-4.
+Scores are IEEE float32 products, also where training has allowed TF32, which shifts a metric by up to 2e-4. Hyperbolic
+distances come from float64 products, since they are differences of these.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Metric = Literal["cosine", "l2"]
+from benchmark.protocol.hyperbolic import add_distances, check_ball
+
+Metric = Literal["cosine", "l2", "hyperbolic"]
 _LOW = 0xFFFFFFFF  # the half of a 64-bit key that holds a column
 
 
@@ -25,20 +28,36 @@ class Search:
     "cosine" scores by the product of the unit vectors; a zero vector scores 0 with everything. "l2" orders like the
     Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved
     to the mean of the references first, which changes no distance and keeps the digits that a far origin would cost.
+    "hyperbolic" scores by minus the distance in a Poincare ball, or minus the sum of such distances: several models'
+    points cannot be joined to points of one ball, so D is cut into equal `parts`, each of them a point of its own.
 
     Args:
         queries: (Q, D) finite vectors of any floating type.
         references: (G, D) finite vectors; None stands for the queries themselves, each of which scores itself -inf.
-        metric: "cosine" or "l2".
+        metric: "cosine", "l2" or "hyperbolic".
         block: most rows that one call of `scores` may ask for.
+        curvature: c of the ball of radius 1 / sqrt(c), for "hyperbolic" only.
+        parts: into how many points a vector is cut, for "hyperbolic" only; a divisor of D.
 
     Raises:
-        ValueError: for an unknown metric, vectors that are not finite, or too large for a squared length in float32.
+        ValueError: for an unknown metric, options that do not fit it, and vectors that are not finite, too large for a
+            squared length in float32 or outside of the ball.
     """
 
-    def __init__(self, queries: Tensor, references: Tensor | None, metric: Metric, block: int) -> None:
+    def __init__(
+        self,
+        queries: Tensor,
+        references: Tensor | None,
+        metric: Metric,
+        block: int,
+        *,
+        curvature: float | None = None,
+        parts: int = 1,
+    ) -> None:
         self.excludes_itself = references is None
         self._offsets: Tensor | None = None  # (G,) added to the products
+        self._curvature, self._parts = curvature, parts
+        _check_options(metric, curvature, parts, queries.shape[1])
         queries = _finite(queries, "queries")
         references = queries if references is None else _finite(references.to(queries.device), "gallery")
         if metric == "cosine":
@@ -52,14 +71,20 @@ class Search:
             if not torch.isfinite(self._offsets).all():
                 raise ValueError('Squared lengths overflow float32; scale the embeddings down or use metric="cosine".')
         else:
-            raise ValueError(f'metric is {metric!r}; allowed are "cosine" and "l2".')
+            self._queries = _in_ball(queries, curvature, parts, "queries")
+            self._references = (
+                self._queries if self.excludes_itself else _in_ball(references, curvature, parts, "gallery")
+            )
         self._copies, self._originals = _copies(self._references)
         self._buffer = queries.new_empty(min(block, len(queries)), len(references), dtype=torch.float32)
 
     def scores(self, rows: Tensor) -> Tensor:
         """Scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
         queries, out = self._queries[rows], self._buffer[: len(rows)]
-        if _numpy_is_faster(out):
+        if self._curvature is not None:
+            add_distances(out.zero_(), queries, self._references, curvature=self._curvature, parts=self._parts)
+            out.neg_()
+        elif _numpy_is_faster(out):
             np.matmul(queries.numpy(), self._references.numpy().T, out=out.numpy())
         else:
             with _ieee_float32():
@@ -71,6 +96,26 @@ class Search:
         if self.excludes_itself:
             out[torch.arange(len(rows), device=out.device), rows] = -torch.inf
         return out
+
+
+def nearest_others(vectors: Tensor, count: int, *, metric: Metric, block: int = 256, **options: Any) -> Tensor:
+    """Indices (N, count) of the other rows nearest to each row of vectors (N, D), in order.
+
+    Args:
+        vectors: (N, D) finite vectors.
+        count: 1 .. N - 1.
+        metric: "cosine", "l2" or "hyperbolic".
+        block: rows searched at a time.
+        options: further arguments of `Search`.
+
+    Raises:
+        ValueError: for a count out of its range, and what `Search` refuses.
+    """
+    if not 1 <= count < len(vectors):
+        raise ValueError(f"count is {count}; each of {len(vectors)} rows has between 1 and {len(vectors) - 1} others.")
+    search = Search(vectors, None, metric, block, **options)
+    rows = torch.arange(len(vectors), device=vectors.device)
+    return torch.cat([nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(block)])
 
 
 def nearest(scores: Tensor, depth: Tensor) -> Tensor:
@@ -150,6 +195,31 @@ def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) 
     tied = tied.topk(columns.shape[1], dim=1, largest=False, sorted=True).values
     place = torch.arange(columns.shape[1], device=scores.device) - num_above  # (b, K), 0 where the tied columns begin
     return torch.where(place < 0, columns, tied.gather(1, place.clamp(min=0)))
+
+
+def _check_options(metric: str, curvature: float | None, parts: int, num_dimensions: int) -> None:
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(map(repr, get_args(Metric)))}.")
+    if metric != "hyperbolic":
+        if curvature is not None or parts != 1:
+            raise ValueError(f"curvature={curvature} and parts={parts} belong to 'hyperbolic', but metric={metric!r}.")
+        return
+    if curvature is None:
+        raise ValueError("metric='hyperbolic' needs curvature, that of the ball in which the vectors are points.")
+    check_ball(curvature)
+    if parts < 1 or num_dimensions % parts:
+        raise ValueError(f"parts is {parts}; vectors of {num_dimensions} dimensions must divide into equal parts.")
+
+
+def _in_ball(points: Tensor, curvature: float | None, parts: int, name: str) -> Tensor:
+    lengths = torch.linalg.vector_norm(points.unflatten(1, (parts, -1)), dim=2, dtype=torch.float64)
+    outside = (lengths.square() * (curvature or 0.0) >= 1).any(dim=1).nonzero()[:, 0]
+    if len(outside):
+        raise ValueError(
+            f"{len(outside)} of {len(points)} vectors in {name} lie outside of the ball of curvature {curvature}, the "
+            f"first at index {int(outside[0])}; embeddings must come from the hyperbolic head, and not be normalised."
+        )
+    return points + 0.0
 
 
 def _finite(vectors: Tensor, name: str) -> Tensor:

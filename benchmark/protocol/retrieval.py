@@ -38,6 +38,8 @@ def retrieval_metrics(
     metric: Metric = "cosine",
     recall_at: Sequence[int] = (),
     block: int = 256,
+    curvature: float | None = None,
+    parts: int = 1,
 ) -> dict[str, float]:
     """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r` and each `recall_at_<k>`.
 
@@ -52,14 +54,16 @@ def retrieval_metrics(
         query_labels: (Q,) integer class ids.
         gallery: (G, D) references; None searches the queries themselves, each without itself.
         gallery_labels: (G,) integer class ids of the gallery.
-        metric: "cosine" (vectors are L2-normalised first; the same order as the Euclidean distance of unit vectors) or
-            "l2" (Euclidean distance of the vectors as they are).
+        metric: "cosine" (vectors are L2-normalised first; the same order as the Euclidean distance of unit vectors),
+            "l2" (Euclidean distance of the vectors as they are) or "hyperbolic" (distance in a Poincare ball).
         recall_at: the K of Recall@K, each 1 or more.
         block: queries scored at a time.
+        curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
+        parts: for "hyperbolic", into how many points of the ball D is cut; their distances are summed.
 
     Raises:
-        ValueError: for shapes, types or options that do not fit, for vectors that are not finite, and where no query
-            has a relevant reference.
+        ValueError: for shapes, types or options that do not fit, for vectors that are not finite or outside of the
+            ball, and where no query has a relevant reference.
     """
     if block < 1 or any(k < 1 for k in recall_at):
         raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of these must be 1 or more.")
@@ -79,8 +83,8 @@ def retrieval_metrics(
             f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
             "queries and references carry labels of the same classes, with more than one image to a class."
         )
-    search = Search(queries, gallery, metric, block)
-    parts = []
+    search = Search(queries, gallery, metric, block, curvature=curvature, parts=parts)
+    blocks = []
     for rows in order.split(block):
         scores, depth, own = search.scores(rows), num_relevant[rows], query_labels[rows, None]
         hits = labels[nearest(scores, depth)] == own  # (B, K)
@@ -88,8 +92,8 @@ def retrieval_metrics(
         if recall_at:
             late = part[2].isinf().nonzero()[:, 0]
             part[2, late] = _first_rank(scores, late, labels, own)
-        parts.append(part)
-    r_precision, map_at_r, first_rank = torch.cat(parts, dim=1)  # (3, Q without lone queries)
+        blocks.append(part)
+    r_precision, map_at_r, first_rank = torch.cat(blocks, dim=1)  # (3, Q without lone queries)
     wanted = {"precision_at_1": 1} | {f"recall_at_{k}": k for k in recall_at}
     metrics = {name: (first_rank <= k).double().mean().item() for name, k in wanted.items()}
     metrics |= {"r_precision": r_precision.mean().item(), "map_at_r": map_at_r.mean().item()}

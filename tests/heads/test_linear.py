@@ -27,15 +27,36 @@ def test_the_default_length_is_128_and_embeddings_are_not_normalised() -> None:
     assert not torch.allclose(embeddings.norm(dim=1), torch.ones(3), atol=0.1)
 
 
+def standardised(row: np.ndarray) -> list[float]:
+    """(v - mean) / sqrt(variance + 1e-5) in loops, the variance over all of the row."""
+    mean = sum(row) / len(row)
+    variance = sum((value - mean) ** 2 for value in row) / len(row)
+    return [(value - mean) / (variance + 1e-5) ** 0.5 for value in row]
+
+
 def test_layer_norm_shifts_and_scales_each_embedding_and_learns_nothing() -> None:
     torch.manual_seed(0)
     head, features = Linear(7, 5, layer_norm=True), torch.randn(4, 7)
-    plain = numpy_linear(head, features)
-    for row, expected in zip(head(features).detach().numpy(), plain, strict=True):
-        mean = sum(expected) / 5
-        variance = sum((value - mean) ** 2 for value in expected) / 5
-        np.testing.assert_allclose(row, [(value - mean) / (variance + 1e-5) ** 0.5 for value in expected], atol=1e-5)
+    expected = [standardised(row) for row in numpy_linear(head, features)]
+    np.testing.assert_allclose(head(features).detach().numpy(), expected, atol=1e-5)
     assert {name for name, _ in head.named_parameters()} == {"linear.weight", "linear.bias"}
+
+
+def test_normalize_features_shifts_and_scales_before_the_linear_map_and_learns_nothing() -> None:
+    torch.manual_seed(0)
+    head, features = Linear(7, 5, normalize_features=True), 3 * torch.randn(4, 7) + 2
+    prepared = torch.tensor([standardised(row) for row in features.double().numpy()])
+    np.testing.assert_allclose(head(features).detach().numpy(), numpy_linear(head, prepared), atol=1e-5)
+    assert set(head.state_dict()) == {"linear.weight", "linear.bias"}
+
+
+def test_both_norms_together_leave_neither_length_nor_offset_of_the_features_a_say() -> None:
+    torch.manual_seed(0)
+    head, features = Linear(7, 5, layer_norm=True, normalize_features=True), torch.randn(4, 7)
+    prepared = torch.tensor([standardised(row) for row in features.double().numpy()])
+    expected = [standardised(row) for row in numpy_linear(head, prepared)]
+    np.testing.assert_allclose(head(features).detach().numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(head(10 * features + 3).detach().numpy(), expected, atol=1e-4)
 
 
 def test_weights_stay_within_pytorchs_default_bound() -> None:
@@ -56,3 +77,8 @@ def test_a_length_below_one_is_named(arguments: tuple[int, int], named: str) -> 
 def test_layer_norm_of_a_single_dimension_is_refused() -> None:
     with pytest.raises(ValueError, match="every embedding would be 0"):
         Linear(5, 1, layer_norm=True)
+
+
+def test_normalised_features_of_a_single_dimension_are_refused() -> None:
+    with pytest.raises(ValueError, match="every feature would be 0"):
+        Linear(1, 5, normalize_features=True)

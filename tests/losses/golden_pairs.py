@@ -1,14 +1,102 @@
-"""How golden files of losses over pairs and triplets of a batch are replayed."""
+"""How golden files of losses over pairs and triplets of a batch are replayed, each with the module of its YAML file."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from benchmark.build import build
+from benchmark.losses import multi_similarity
+from tests.losses.every_loss import config
 
 
-def check_contrastive(golden, monkeypatch):
-    from pytorch_metric_learning.losses import ContrastiveLoss
+def make(golden, name, overrides=None, **setting):
+    """The module of conf/loss/NAME.yaml with the golden file's settings, in its floating type."""
+    node = config(name, **setting)
+    needs = {key: golden.hyper[key] for key in node["needs"]}
+    return build(node["module"] | (overrides or {}), **needs).to(golden.dtype)
 
+
+def replay(golden, module):
+    """Value and gradient; gradients of parameters are left where they are."""
     embeddings = golden.leaf("embeddings")
-    loss = ContrastiveLoss(golden.hyper["pos_margin"], golden.hyper["neg_margin"])(embeddings, golden["labels"])
+    loss = module(embeddings, golden["labels"])
     loss.backward()
     golden.compare("value", loss)
     golden.compare("grad_embeddings", embeddings.grad)
 
 
-CHECKS = {"contrastive": check_contrastive}
+def check_named(golden, monkeypatch, *, name, settings):
+    replay(golden, make(golden, name, **{key: golden.hyper[key] for key in settings}))
+
+
+def check_semihard(golden, monkeypatch):
+    module = make(golden, "triplet_semihard", margin=golden.hyper["margin"])
+    mined = module.miner(golden["embeddings"], golden["labels"])
+    for key, indices in zip(("miner_a", "miner_p", "miner_n"), mined, strict=True):
+        golden.compare(key, indices)
+    replay(golden, module)
+
+
+def check_margin(golden, monkeypatch, *, name):
+    node = config(name, margin=golden.hyper["margin"], beta=golden.hyper["beta"])["module"]
+    options = {key: golden.hyper[key] for key in ("learn_beta", "nu")}
+    module = make(golden, name, {"loss": node["loss"] | options})
+    beta = golden["beta"].reshape(module.loss.beta.shape)
+    if golden.hyper["learn_beta"]:
+        module.loss.beta.data.copy_(beta)
+    else:
+        module.loss.beta = beta
+    replay(golden, module)
+    if "grad_beta" in golden.arrays:
+        gradient = module.loss.beta.grad
+        golden.compare("grad_beta", torch.zeros_like(beta) if gradient is None else gradient)
+
+
+def check_ntxent(golden, monkeypatch):
+    # The library adds float64's tiny to a probability; the number is given, so that float32 saturates there too.
+    tiny = float(np.finfo(np.float64).tiny)
+    saturate = golden.option("saturate", "tiny", **{"tiny": tiny, "1e-20": 1e-20, "none": "none"})
+    replay(golden, make(golden, "ntxent", {"saturate": saturate}, temperature=golden.hyper["temperature"]))
+
+
+def check_snr(golden, monkeypatch):
+    setting = {key: golden.hyper[key] for key in ("pos_margin", "neg_margin", "regularizer_weight")}
+    reg_on = golden.option("reg_on", "raw", raw="raw", unit="unit")  # raw: what the library of the files does
+    replay(golden, make(golden, "snr", {"reg_on": reg_on}, **setting))
+
+
+def check_ms_miner(golden, monkeypatch):
+    mined = []
+    mine = multi_similarity.mine
+    monkeypatch.setattr(multi_similarity, "mine", lambda *arguments: mined.append(mine(*arguments)) or mined[-1])
+    check_named(golden, monkeypatch, name="ms_miner", settings=("alpha", "beta", "base", "epsilon"))
+    monkeypatch.undo()
+    for mask, (anchors, others) in zip(mined[0], (("miner_a1", "miner_p"), ("miner_a2", "miner_n")), strict=True):
+        expected = set(zip(golden[anchors].tolist(), golden[others].tolist(), strict=True))
+        assert {tuple(pair) for pair in mask.nonzero().tolist()} == expected, golden.meta
+
+
+def check_ms_authors(golden, monkeypatch):
+    """Their network normalises, their loss does not, and the gradient in the file is that of their loss."""
+    assert golden.hyper["input_is_unit_norm"] and golden.hyper["hard_mining"], golden.meta
+    monkeypatch.setattr(multi_similarity, "cosine_similarity", lambda a, b: a @ b.T)
+    names = {"alpha": "scale_pos", "beta": "scale_neg", "base": "thresh", "epsilon": "epsilon"}
+    setting = {ours: golden.hyper[theirs] for ours, theirs in names.items()}
+    replay(golden, make(golden, "ms_miner", {"drop_duplicates": True}, **setting))
+    monkeypatch.undo()
+
+
+CHECKS = {
+    "contrastive": partial(check_named, name="contrastive", settings=("pos_margin", "neg_margin")),
+    "triplet": partial(check_named, name="triplet", settings=("margin",)),
+    "triplet_semihard": check_semihard,
+    "ntxent": check_ntxent,
+    "margin": partial(check_margin, name="margin"),
+    "margin_class": partial(check_margin, name="margin_class"),
+    "fastap": partial(check_named, name="fastap", settings=("num_bins",)),
+    "snr": check_snr,
+    "ms": partial(check_named, name="ms", settings=("alpha", "beta", "base")),
+    "ms_miner": check_ms_miner,
+    "ms_miner_authors": check_ms_authors,
+}

@@ -5,10 +5,18 @@ import csv
 import numpy as np
 import pytest
 
-from tests.losses import golden_graphs, golden_hier, golden_hpl, golden_pairs, golden_proxies, golden_xbm
+from tests.losses import (
+    golden_graphs,
+    golden_hier,
+    golden_hpl,
+    golden_pairs,
+    golden_proxies,
+    golden_proxygml,
+    golden_xbm,
+)
 from tests.losses.golden_file import GOLDEN_DIR, OWN_DIR, TOLERANCE, Golden
 
-FAMILIES = (golden_pairs, golden_proxies, golden_xbm, golden_graphs, golden_hier, golden_hpl)
+FAMILIES = (golden_pairs, golden_proxies, golden_proxygml, golden_xbm, golden_graphs, golden_hier, golden_hpl)
 CHECKS = {kind: check for family in FAMILIES for kind, check in family.CHECKS.items()}
 FILES = sorted(GOLDEN_DIR.glob("*/*.npz"))
 

@@ -66,35 +66,6 @@ def test_three_levels_with_their_own_settings_agree_with_loops(batch, base, nca_
     assert [module.diagnostics()[f"loss_level_{level}"] for level in range(3)] == pytest.approx(losses, rel=1e-12)
 
 
-@pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize(
-    "reduced",
-    [
-        {"num_levels": 1},
-        {"weights": [1.0, 0.0]},
-        {"warmup_iterations": 100},
-    ],
-    ids=["one level", "w1=0", "warm-up"],
-)
-def test_reduces_to_its_base_bit_for_bit(batch, base, reduced):
-    embeddings, labels, _ = batch
-    embeddings = embeddings.float().requires_grad_()
-    module = make(base, **reduced)
-    function, settings = BASES[base]
-    proxies = module.proxies.detach().clone().requires_grad_()
-    optimizers = [torch.optim.AdamW([p], lr=0.1, weight_decay=0.1) for p in (module.proxies, proxies)]
-    for _ in range(4):
-        losses = module(embeddings, labels), function(embeddings, labels, proxies, **settings)
-        for loss, optimizer in zip(losses, optimizers, strict=True):
-            optimizer.zero_grad()
-            embeddings.grad = None
-            loss.backward()
-            optimizer.step()
-        module.after_step()
-        assert torch.equal(*losses)
-    assert torch.equal(module.proxies, proxies)
-
-
 @pytest.mark.parametrize("denominator", ["all", "others"])
 def test_one_level_equals_the_harness_s_own_proxy_nca_at_twice_its_softmax_scale(batch, denominator):
     embeddings, labels, _ = batch
@@ -210,6 +181,10 @@ def test_a_copy_lives_on_its_own(batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"clustering": "ward"}, "clustering='ward' of HPL must be one of kmeans, agglomerative, gmm"),
+        ({"empty": "drop"}, "empty='drop' of HPL must be one of keep, reseed_farthest"),
+        ({"centres_per_class": 0}, "centres_per_class=0 of HPL must be a whole number of at least 1"),
+        ({"true_groups": [0, 1]}, r"true_groups of HPL has shape \(2,\).* each of the 7 classes"),
         ({"num_coarse": 7}, "num_coarse=7 on level 1 of HPL .* below 7"),
         ({"num_coarse": 0}, "num_coarse=0 on level 1"),
         ({"num_coarse": 2.5}, "num_coarse=2.5 on level 1"),
@@ -229,8 +204,8 @@ def test_a_copy_lives_on_its_own(batch):
         ({"levels": [{"scale": 9.0}, {"scale": -3.0}]}, "Level 1 of HPL.*scale of ProxyNCA is -3.0"),
         ({"levels": [{"scale": 9.0}, {"scael": 3.0}]}, "Level 1 of HPL.*scael"),
         ({"base": "pa", "levels": [{"alpha": 9.0, "margin": -1.0}] * 2}, "Level 0 of HPL.*margin=-1.0"),
-        ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, kaiming_fan_out"),
-        ({"coarse_update": "gradient"}, "coarse_update='gradient' of HPL must be one of centroid, tied"),
+        ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, kaiming_fan_out, kaiming_un"),
+        ({"coarse_update": "none"}, "coarse_update='none' of HPL must be one of centroid, tied, gradient"),
         ({"cluster_space": "unit"}, "cluster_space='unit' of HPL must be one of normalized, raw"),
         ({"class_to_super": [0, 1, 0]}, r"shape \(3,\).* each of the 7 classes"),
         ({"class_to_super": [0.5] * 7}, "float64; it must hold one integer"),

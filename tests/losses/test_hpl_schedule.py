@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import benchmark.losses.hpl
+import benchmark.losses.clustering
 from benchmark.losses.hpl import HPL
 from benchmark.losses.proxy_nca import proxy_nca
 
@@ -62,12 +62,12 @@ def test_updates_come_after_the_steps_with_k_mod_t_equal_to_t_minus_1(warmup, ev
 def test_k_means_runs_once_and_only_after_the_warm_up(monkeypatch):
     calls = []
 
-    def fake(points, num_clusters, *, restarts, seed):
+    def fake(points, num_clusters, *, restarts, seed, unit):
         calls.append((tuple(points.shape), num_clusters, restarts, seed))
-        return real(points, num_clusters, restarts=restarts, seed=seed)
+        return real(points, num_clusters, restarts=restarts, seed=seed, unit=unit)
 
-    real = benchmark.losses.hpl.kmeans
-    monkeypatch.setattr(benchmark.losses.hpl, "kmeans", fake)
+    real = benchmark.losses.clustering.kmeans
+    monkeypatch.setattr(benchmark.losses.clustering, "kmeans", fake)
     module = make(num_levels=3, seed=7)
     train(module, 2)
     assert calls == []
@@ -102,7 +102,7 @@ def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tm
     train(part, stop)
     torch.save(part.state_dict(), tmp_path / "checkpoint.pt")
     if stop > 2:  # the groups exist, so they must not be found again
-        monkeypatch.setattr(benchmark.losses.hpl, "kmeans", None)
+        monkeypatch.setattr(benchmark.losses.clustering, "kmeans", None)
     resumed = make(**options)
     with torch.no_grad():
         resumed.proxies.zero_()

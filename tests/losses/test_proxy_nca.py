@@ -128,3 +128,10 @@ def test_proxies_start_from_a_standard_normal_drawn_from_the_seed_alone():
     assert torch.equal(before, torch.get_rng_state())
     assert abs(first.mean().item()) < 0.03  # standard error 0.009
     assert first.std().item() == pytest.approx(1, abs=0.03)
+
+
+def test_the_spread_of_the_proxies_start_is_an_option_that_keeps_their_directions():
+    usual, short = (ProxyNCA(30, 4, softmax_scale=1, seed=1, proxy_std=std).proxies for std in (1.0, 0.125))
+    assert torch.equal(short, usual / 8)
+    with pytest.raises(ValueError, match="proxy_std=0 of ProxyNCA"):
+        ProxyNCA(30, 4, softmax_scale=1, seed=1, proxy_std=0)

@@ -1,0 +1,113 @@
+"""ProxyGML as a pure function: a softmax over the classes of the few proxies that are nearest to a sample.
+
+Source: Zhu, Yang, Deng and Liu, "Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies", NeurIPS
+2020, arXiv 2010.13636, Section 3, and the authors' code, whose r and lambda are r and reg_weight here. There is no
+temperature: a class's vote is a sum of at most N cosines, so that one proxy per class never gets near certainty.
+
+Departures from the authors' code:
+- embeddings are normalised here. The authors' network does it before the loss;
+- a sample keeps at least one proxy of another class. Where ceil(r C N) <= N, theirs keeps none and the gradient is 0
+  (and below N it drops own proxies); `replicate_k=True` does the same;
+- a class takes part in the softmax if one of its proxies is kept, where theirs asks whether its vote is not exactly 0;
+- equally similar proxies are kept in the order of their index, where theirs leaves it to the device's `topk`;
+- their two epsilons stay, because one of them moves values, but as members of log-sum-exps;
+- the regulariser multiplies proxies with the classes' sums of proxies, (C N, C), where theirs multiplies all proxies
+  with each other, (C N, C N), and goes over the rows in chunks.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.losses.cosine import cosine_similarity
+
+CHUNK = 2**22  # entries of the regulariser's matrix that exist at a time
+DENOMINATOR_EPSILON, PROBABILITY_EPSILON = 1e-8, 1e-20
+
+
+def proxygml(
+    embeddings: Tensor, labels: Tensor, proxies: Tensor, *, r: float, reg_weight: float = 0.0, replicate_k: bool = False
+) -> Tensor:
+    """Mean of -log(1e-20 + p_i), plus reg_weight times the cross entropy of the proxies among themselves.
+
+    Of the C N proxies a sample keeps k: the N of its own class, then the most similar ones. With Z_c the sum of its
+    cosines with the kept proxies of class c, p = exp(Z_own) / (1e-8 + sum exp(Z_c) over the classes with a kept proxy).
+    The regulariser is the mean over proxies of CE(cosines summed per class, own class), the proxy itself included.
+
+    Easily got wrong: votes are sums, not means; classes without a kept proxy have no vote, not the vote 0.
+
+    Args:
+        embeddings: (B, D), of any length.
+        labels: (B,) int64 in 0..C-1.
+        proxies: (C, N, D), of any length; (C, D) is N = 1.
+        r: share of the proxies to keep, in (0, 1]; k = max(ceil(r C N), N + 1), at most C N.
+        reg_weight: lambda, at least 0; 0 computes no regulariser.
+        replicate_k: whether k is the authors' ceil(r C N), whatever N.
+
+    Raises:
+        ValueError: a setting is not allowed.
+    """
+    if not 0 < r <= 1:
+        raise ValueError(f"r={r} of proxygml is the share of proxies that a sample keeps; set it within (0, 1].")
+    if not (reg_weight >= 0 and math.isfinite(reg_weight)):
+        raise ValueError(f"reg_weight={reg_weight} of proxygml must be finite and at least 0; set a larger one.")
+    by_class = proxies.reshape(len(proxies), -1, proxies.shape[-1])
+    C, N, _ = by_class.shape
+    k = math.ceil(r * C * N)
+    if not replicate_k:
+        k = min(max(k, N + 1), C * N)
+    similarity = cosine_similarity(embeddings, by_class.flatten(0, 1))  # (B, C N)
+    own = labels[:, None] == torch.arange(C, device=labels.device)  # (B, C)
+    kept = _nearest(similarity.detach(), own.repeat_interleave(N, dim=1), k).view(-1, C, N)
+    votes = (similarity.view(-1, C, N) * kept).sum(dim=2).masked_fill(~kept.any(dim=2), -torch.inf)  # (B, C)
+    epsilons = votes.new_tensor([DENOMINATOR_EPSILON, PROBABILITY_EPSILON]).log()
+    total = torch.cat([votes, epsilons[:1].expand(len(votes), 1)], dim=1).logsumexp(dim=1)
+    log_probability = votes.gather(1, labels[:, None]).squeeze(1) - total
+    loss = -torch.logaddexp(log_probability, epsilons[1]).mean()
+    if reg_weight > 0:
+        unit = functional.normalize(by_class.to(similarity.dtype), dim=-1)
+        with torch.autocast(unit.device.type, enabled=False):
+            loss = loss + reg_weight * _ProxyCrossEntropy.apply(unit)
+    return loss
+
+
+def _nearest(similarity: Tensor, own: Tensor, k: int) -> Tensor:
+    """Which k proxies each sample keeps, (B, P): own ones first, then by similarity, then by index."""
+    rank = similarity + 4 * own  # cosines span 2
+    last = rank.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    tied, room = rank == last, k - (rank > last).sum(dim=1, keepdim=True)
+    too_late = tied & (tied.cumsum(dim=1) > room)
+    return ~(too_late | (rank < last))  # keeps what compares with nothing: NaN must not be hidden
+
+
+class _ProxyCrossEntropy(torch.autograd.Function):
+    """Mean over all proxies, unit vectors (C, N, D), of the cross entropy of their cosines summed per class.
+
+    Forward makes the gradient as well, so that no (C N, C) matrix waits for backward. With S the summed cosines and
+    G = softmax(S) - one_hot(own), it is G times the classes' sums plus, for all of a class, G^T times the proxies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor) -> Tensor:
+        C, N, _ = unit.shape
+        proxies, sums = unit.flatten(0, 1), unit.sum(dim=1)  # (C N, D), (C, D)
+        own = torch.arange(C, device=unit.device).repeat_interleave(N)[:, None]
+        total, gradient, gradient_of_sums = unit.new_zeros(()), torch.empty_like(proxies), torch.zeros_like(sums)
+        rows = max(1, CHUNK // C)
+        for some in (slice(start, start + rows) for start in range(0, C * N, rows)):
+            log_softmax = (proxies[some] @ sums.T).log_softmax(dim=1)
+            of_own = log_softmax.gather(1, own[some])
+            total -= of_own.sum()
+            slope = log_softmax.exp_().scatter_(1, own[some], of_own.expm1())
+            gradient[some] = slope @ sums
+            gradient_of_sums.addmm_(slope.T, proxies[some])
+        ctx.save_for_backward((gradient.view_as(unit) + gradient_of_sums[:, None]) / (C * N))
+        return total / (C * N)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return ctx.saved_tensors[0] * gradient

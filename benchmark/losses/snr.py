@@ -1,0 +1,82 @@
+"""Contrastive loss on the signal-to-noise ratio of a pair.
+
+Source: Yuan, Deng, Tang, Tang and Chen, "Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning",
+CVPR 2019, arXiv 1904.02616, Section 3: the distance is the variance of the noise, the difference of two embeddings,
+over that of the signal, the anchor. Averages and margins as in the Reality Check, arXiv 2003.08505.
+
+Departures:
+- embeddings are of unit length, as in the Reality Check; the paper's are raw;
+- the regulariser sees unit embeddings too, as at the time of the Reality Check, which tuned its weight for them.
+  pytorch-metric-learning 2 gives it the raw ones, and `reg_on: raw` does so here;
+- Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory where
+  the library holds all differences (B, B, D), and as exact near 0;
+- an embedding whose coordinates are all equal has no variance, which makes every distance from it infinite. Here the
+  centred embedding's squared length is at least the floating type's epsilon, and the loss stays finite.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmark.losses.distances import at_least_float32, euclidean
+
+REGULARISED = ("unit", "raw")
+
+
+class SNRContrastive(nn.Module):
+    """Mean pull of positive pairs + mean push of negative pairs + weight * mean_i |sum_d e_id|.
+
+    With R_ij = Var(e_i - e_j) / Var(e_i) of unit embeddings: the pull is [R_ij - pos_margin]+, the push
+    [neg_margin - R_ij]+, and each mean is over the pairs where it is above 0; 0 where there is none. Easily got wrong:
+    R is not symmetric, the anchor is in the denominator.
+
+    Args:
+        pos_margin: ratio below which a positive pair is left alone.
+        neg_margin: ratio above which a negative pair is left alone.
+        regularizer_weight: at least 0.
+        reg_on: "unit" or "raw", the embeddings e of the last term.
+
+    Raises:
+        ValueError: the weight or `reg_on` is not allowed.
+    """
+
+    def __init__(
+        self, *, pos_margin: float, neg_margin: float, regularizer_weight: float, reg_on: str = "unit"
+    ) -> None:
+        super().__init__()
+        if not regularizer_weight >= 0:
+            raise ValueError(
+                f"regularizer_weight={regularizer_weight} of the SNR loss must be at least 0. Set 0 or more."
+            )
+        if reg_on not in REGULARISED:
+            raise ValueError(f"reg_on={reg_on!r} of the SNR loss; allowed: {', '.join(REGULARISED)}.")
+        self.pos_margin = pos_margin
+        self.neg_margin = neg_margin
+        self.regularizer_weight = regularizer_weight
+        self.reg_on = reg_on
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            raw = at_least_float32(embeddings)
+            unit = functional.normalize(raw, dim=1)
+            ratio = noise_to_signal(unit)  # (B, B)
+            negative = labels[:, None] != labels
+            positive = (~negative).fill_diagonal_(False)
+            pull = _mean_above_zero(ratio - self.pos_margin, positive)
+            push = _mean_above_zero(self.neg_margin - ratio, negative)
+            mean = (unit if self.reg_on == "unit" else raw).sum(dim=1).abs().mean()
+            return pull + push + self.regularizer_weight * mean
+
+
+def noise_to_signal(vectors: Tensor) -> Tensor:
+    """Var(e_i - e_j) / Var(e_i) of vectors (B, D), as (B, B) with the anchor i down."""
+    centred = vectors - vectors.mean(dim=1, keepdim=True)
+    signal = centred.square().sum(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).eps)
+    return euclidean(centred, centred).square() / signal
+
+
+def _mean_above_zero(values: Tensor, keep: Tensor) -> Tensor:
+    """Mean of those kept values (B, B) that are above 0; 0 if none is."""
+    active = keep & (values > 0)
+    return values.where(active, 0).sum() / active.sum().clamp(min=1)

@@ -1,0 +1,208 @@
+"""Cross-batch memory (XBM): a pair loss that also compares a batch with the embeddings of batches before it.
+
+Source: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning", CVPR 2020, arXiv 1912.06798, Section
+3, in two readings that share nothing but the idea:
+
+- "authors", their code: `contrastive` within the batch plus `weight` times `contrastive` with the memory, whose writing
+  begins after `start_iteration` steps. The batch itself is written first, so the memory term repeats it;
+- "pml", pytorch-metric-learning's CrossBatchMemory: from the first step on, any pair loss of that library with the
+  memory alone, the batch included, a sample's pair with itself left out.
+
+Departures:
+- the memory is a ring, the oldest rows give way. The authors' write that would pass the end lands on the last rows, the
+  newest ones, and the next write begins anew; and where the last row is of class 0 they take a full memory for one
+  that ends at the place of the next write. `replicate_quirks=True` does both;
+- raw embeddings are stored and normalised in use. The authors' network normalises before the loss;
+- margins are distances between unit vectors, as in the Reality Check: m is the cosine 1 - m^2/2, the authors' negative
+  threshold of 0.5 is the margin 1;
+- all of the queue is in the state_dict. The library keeps its place of the next write outside;
+- a batch longer than the memory leaves its last rows there, and "pml" leaves a lone sample's pair with itself out,
+  where the library refuses the one and keeps the other.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.losses.cosine import cosine_similarity
+
+FLAVOURS = ("authors", "pml")
+
+
+def contrastive(
+    embeddings: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    other_labels: Tensor,
+    *,
+    pos_margin: float = 0.0,
+    neg_margin: float = 1.0,
+    pos_epsilon: float = 1e-5,
+) -> Tensor:
+    """The authors' contrastive loss: sum over pairs of 1 - cos (same class) or cos (not the same), over B.
+
+    Pairs of a class count while they are further apart than `pos_margin` and cos < 1 - pos_epsilon, which removes a
+    sample's pair with itself, and exact duplicates; the others while they are closer than `neg_margin`.
+
+    Easily got wrong: margins choose pairs and are not subtracted; nothing is averaged over pairs, so the loss grows
+    with the number of the others.
+
+    Args:
+        embeddings: (B, D), of any length.
+        labels: (B,).
+        others: (R, D), of any length, R may be 0.
+        other_labels: (R,).
+        pos_margin: distance of unit vectors.
+        neg_margin: distance of unit vectors.
+        pos_epsilon: on the cosine.
+    """
+    cosine = cosine_similarity(embeddings, others)  # (B, R)
+    same = labels[:, None] == other_labels
+    most, least = min(1 - pos_epsilon, 1 - pos_margin**2 / 2), 1 - neg_margin**2 / 2
+    done = torch.where(same, cosine >= most, cosine <= least)  # False for NaN, which must not be hidden
+    return torch.where(same, 1 - cosine, cosine).masked_fill(done, 0).sum() / len(labels)
+
+
+class XBM(nn.Module):
+    """A pair loss with a memory of embeddings, written by every forward pass in training mode and by no other.
+
+    Args:
+        embedding_dim: D.
+        num_images: training images of the fold.
+        memory_fraction: rows of the memory as a share of the images, in (0, 1].
+        flavour: "authors" or "pml".
+        pos_margin: of `contrastive`, in 0..2 ("authors" only, as all below up to `loss`).
+        neg_margin: of `contrastive`, in 0..2.
+        weight: of the memory term, at least 0.
+        start_iteration: steps without memory, at least 0.
+        pos_epsilon: of `contrastive`.
+        replicate_quirks: whether the queue is written and read as in the authors' code.
+        loss: a pair loss of pytorch-metric-learning ("pml" only).
+        miner: one of its miners, or None for all pairs ("pml" only).
+
+    Raises:
+        ValueError: an argument is out of its range, or "pml" has no loss.
+    """
+
+    memory: Tensor
+    memory_labels: Tensor
+    counters: Tensor
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_images: int,
+        *,
+        memory_fraction: float,
+        flavour: str = "authors",
+        pos_margin: float = 0.0,
+        neg_margin: float = 1.0,
+        weight: float = 1.0,
+        start_iteration: int = 0,
+        pos_epsilon: float = 1e-5,
+        replicate_quirks: bool = False,
+        loss: nn.Module | None = None,
+        miner: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        _check(flavour, loss, memory_fraction, pos_margin, neg_margin, weight, start_iteration)
+        self.flavour, self.loss, self.miner = flavour, loss, miner
+        self.margins = {"pos_margin": pos_margin, "neg_margin": neg_margin, "pos_epsilon": pos_epsilon}
+        self.weight = weight
+        self.start_iteration = start_iteration if flavour == "authors" else 0
+        self.replicate_quirks = replicate_quirks and flavour == "authors"
+        rows = max(1, round(memory_fraction * num_images))
+        self.register_buffer("memory", torch.zeros(rows, embedding_dim))
+        self.register_buffer("memory_labels", torch.zeros(rows, dtype=torch.long))
+        self.register_buffer("counters", torch.zeros(3, dtype=torch.long))
+        self._counters = [0, 0, 0]  # steps, place of the next write, rows filled; reading `counters` waits for a device
+        self.register_load_state_dict_post_hook(_read_counters)
+        self._terms: dict[str, Tensor] = {}
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of embeddings (B, D) with labels (B,), a scalar; in training mode the batch is written first."""
+        slots = self._write(embeddings, labels) if self.training else torch.full_like(labels, -1)
+        embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        rows = self._rows()
+        memory, memory_labels = self.memory[:rows].to(embeddings.dtype), self.memory_labels[:rows]
+        if self.flavour == "pml":
+            with torch.autocast(embeddings.device.type, enabled=False):
+                return self._pair_loss(embeddings, labels, memory, memory_labels, slots)
+        batch_term = contrastive(embeddings, labels, embeddings, labels, **self.margins)
+        memory_term = contrastive(embeddings, labels, memory, memory_labels, **self.margins)
+        self._terms = {"loss_batch": batch_term.detach(), "loss_memory": memory_term.detach()}
+        return batch_term + self.weight * memory_term
+
+    def diagnostics(self) -> dict[str, float]:
+        """Rows of the memory in use and, for "authors", the two terms of the last batch."""
+        return {"memory_rows": float(self._rows())} | {name: float(term) for name, term in self._terms.items()}
+
+    @torch.no_grad()
+    def _write(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Count the step and write the batch; the slot (B,) of each of its rows, -1 for one that was not written."""
+        steps, place, filled = self._counters
+        slots, size, batch = torch.full_like(labels, -1), len(self.memory), min(len(labels), len(self.memory))
+        if steps >= self.start_iteration:
+            back = self.replicate_quirks and place + batch > size  # to the last rows instead of around the end
+            start = size - batch if back else place
+            slots[-batch:] = torch.arange(start, start + batch, device=labels.device) % size
+            self.memory[slots[-batch:]] = embeddings[-batch:].to(self.memory.dtype)
+            self.memory_labels[slots[-batch:]] = labels[-batch:]
+            place = (0 if back else start + batch) if self.replicate_quirks else (start + batch) % size
+            filled = min(filled + batch, size)
+        self._counters = [steps + 1, place, filled]
+        self.counters.copy_(torch.tensor(self._counters), non_blocking=True)
+        return slots
+
+    def _rows(self) -> int:
+        """How many rows of the memory, from the first, are compared with."""
+        _, place, filled = self._counters
+        if self.replicate_quirks:
+            return len(self.memory) if int(self.memory_labels[-1]) != 0 else place
+        return filled
+
+    def _pair_loss(
+        self, embeddings: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, slots: Tensor
+    ) -> Tensor:
+        """The library's loss with the memory, without the pairs of a sample and its own slot."""
+        assert self.loss is not None
+        if self.miner is None:
+            same = labels[:, None] == memory_labels
+            indices: tuple[Tensor, ...] = (*torch.where(same), *torch.where(~same))
+        else:
+            indices = self.miner(embeddings, labels, memory, memory_labels)
+        num_with_positives = 2 if len(indices) == 4 else 3  # anchors, positives | anchors, negatives; or triplets
+        is_other = slots[indices[0]] != indices[1]
+        indices = (*(part[is_other] for part in indices[:num_with_positives]), *indices[num_with_positives:])
+        return self.loss(embeddings, labels, indices, memory, memory_labels)
+
+
+def _read_counters(module: XBM, _: Any) -> None:
+    """After a checkpoint was loaded, take the counters from it."""
+    module._counters = module.counters.tolist()
+
+
+def _check(
+    flavour: str,
+    loss: nn.Module | None,
+    memory_fraction: float,
+    pos_margin: float,
+    neg_margin: float,
+    weight: float,
+    start_iteration: int,
+) -> None:
+    if flavour not in FLAVOURS:
+        raise ValueError(f"flavour={flavour!r} of XBM must be one of {', '.join(FLAVOURS)}.")
+    if flavour == "pml" and loss is None:
+        raise ValueError("XBM with flavour='pml' has loss=None; give it a loss of pytorch_metric_learning.losses.")
+    if not 0 < memory_fraction <= 1:
+        raise ValueError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
+    for name, value in {"pos_margin": pos_margin, "neg_margin": neg_margin}.items():
+        if not 0 <= value <= 2:
+            raise ValueError(f"{name}={value} of XBM is a distance between unit vectors; set it within 0..2.")
+    if not (weight >= 0 and math.isfinite(weight)):
+        raise ValueError(f"weight={weight} of XBM must be a finite number of at least 0; set a larger one.")
+    if start_iteration < 0 or start_iteration != int(start_iteration):
+        raise ValueError(f"start_iteration={start_iteration} of XBM must be a whole number of at least 0.")

@@ -1,0 +1,128 @@
+"""The Poincare ball of curvature -c: how vectors become its points, and how far apart these are.
+
+Source: Ganea, Becigneul and Hofmann, "Hyperbolic Neural Networks", NeurIPS 2018, arXiv 1805.09112 (Moebius addition,
+distance, exponential map at 0); Ermolov et al., "Hyperbolic Vision Transformers", CVPR 2022, arXiv 2203.10833 (clipped
+vectors); Nickel and Kiela, "Poincare Embeddings", NIPS 2017, arXiv 1705.08039, Eq. 4 (gradient of the ball). Constants
+are those of the code of Kim, Jeong and Kwak, "HIER", CVPR 2023, arXiv 2212.14258, also the 1e-5 in Moebius addition.
+
+Moebius addition in closed form. With g(v) = 1 - c |v|^2 the textbook denominator 1 - 2c<x, y> + c^2 |x|^2 |y|^2 is
+
+    Z = c |x - y|^2 + g(x) g(y),   and its numerator has the squared length  |x - y|^2 Z,
+
+so that |(-x) (+) y| = |x - y| sqrt(Z) / (Z + 1e-5). Lengths and a matrix of distances suffice, an (N, M, D) tensor is
+never made, and nothing cancels where x is near y, provided that |x - y| is right there.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+MARGIN = 1e-5  # below it lengths, and above 1 - it the argument of artanh, are cut
+RIM = 1 - 1e-3  # points lie within this share of the ball's radius
+
+
+def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
+    """Refuse what is no ball.
+
+    Raises:
+        ValueError: a number is not finite or not above 0.
+    """
+    for name, value in {"curvature": curvature, "clip_radius": clip_radius}.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name}={value} of the Poincare ball must be finite and above 0; HIER has 0.1 and 2.3.")
+
+
+def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
+    """Points (N, D) of the ball: clip u to length r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
+
+    Easily got wrong: backward, the gradient of a point z is first multiplied by (1 - c |z|^2)^2 / 4, the inverse of the
+    ball's metric. That is no derivative of anything, but a part of the method.
+
+    Args:
+        vectors: (N, D), of any length and floating type; computed in float32 at least, also under autocast.
+        curvature: c, above 0; the ball has the radius 1 / sqrt(c).
+        clip_radius: r, above 0, longest vector that the map is given.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        vectors = _at_least_float32(vectors)
+        lengths = vector_norm(vectors, dim=1, keepdim=True)
+        vectors = vectors * (clip_radius / (lengths + MARGIN)).clamp(max=1)
+        angles = math.sqrt(curvature) * vector_norm(vectors, dim=1, keepdim=True).clamp(min=MARGIN)
+        points = vectors * (angles.tanh() / angles)
+        return _RiemannianGradient.apply(pull_to_rim(points, curvature=curvature), curvature)
+
+
+def pull_to_rim(points: Tensor, *, curvature: float) -> Tensor:
+    """The points (N, D), in float32 at least, but those outside of the rim pulled straight back to it."""
+    points = _at_least_float32(points)
+    lengths = vector_norm(points, dim=1, keepdim=True)
+    return points * (RIM / math.sqrt(curvature) / lengths.clamp(min=MARGIN)).clamp(max=1)
+
+
+def hyperbolic_distance(x: Tensor, y: Tensor, *, curvature: float) -> Tensor:
+    """Distances (N, M) of points (N, D) and (M, D): (2 / sqrt(c)) artanh(sqrt(c) |(-x) (+) y|).
+
+    Equal points have distance 0 and no gradient. In float32 at least, also under autocast.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, y = _at_least_float32(x), _at_least_float32(y)
+        x_squares, y_squares = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
+        squared = x_squares + y_squares - 2 * x @ y.T  # for its gradient: the value may have lost all its digits
+        exact = torch.cdist(x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist").square()
+        squared = squared + (exact - squared).detach()
+        return distance_from_squares(squared, x_squares, y_squares, curvature=curvature)
+
+
+def add_distances(out: Tensor, x: Tensor, y: Tensor, *, curvature: float, parts: int) -> None:
+    """Add to out (N, M) the distances of points, each row of x (N, F D) and y (M, F D) being F of them side by side.
+
+    A few thousand columns at a time, so that beside `out` a long y needs little memory. Products are in float64.
+
+    Args:
+        out: (N, M) of any floating type.
+        x: (N, F D), within the ball.
+        y: (M, F D), within the ball.
+        curvature: c, above 0.
+        parts: F.
+    """
+    columns = out.split(4096, dim=1)
+    for x_part, y_part in zip(x.double().chunk(parts, dim=1), y.chunk(parts, dim=1), strict=True):
+        x_squares = x_part.square().sum(dim=1, keepdim=True)
+        for place, points in zip(columns, y_part.split(4096), strict=True):
+            points = points.double()
+            y_squares = points.square().sum(dim=1)
+            squared = torch.addmm(x_squares + y_squares, x_part, points.T, alpha=-2)
+            squares = [values.to(out.dtype) for values in (squared, x_squares, y_squares)]
+            place += distance_from_squares(*squares, curvature=curvature)
+
+
+def distance_from_squares(squared: Tensor, x_squares: Tensor, y_squares: Tensor, *, curvature: float) -> Tensor:
+    """Hyperbolic distances from |x - y|^2, |x|^2 and |y|^2, which broadcast."""
+    scaled, apart = curvature * squared, squared > 0
+    z = scaled + (1 - curvature * x_squares) * (1 - curvature * y_squares)
+    sine = torch.where(apart, scaled * z, 1).sqrt()  # the root of 0 has no finite derivative
+    argument = torch.where(apart, sine / (z + MARGIN), 0).clamp(max=1 - MARGIN)
+    return argument.atanh() * (2 / math.sqrt(curvature))
+
+
+class _RiemannianGradient(torch.autograd.Function):
+    """The identity, but for the factor ((1 - c |z|^2) / 2)^2 on the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, curvature: float) -> Tensor:
+        ctx.save_for_backward(points)
+        ctx.curvature = curvature
+        return points.view_as(points)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (points,) = ctx.saved_tensors
+        gap = 1 - ctx.curvature * points.square().sum(dim=1, keepdim=True)
+        return gradients[0] * (gap / 2).square(), None
+
+
+def _at_least_float32(vectors: Tensor) -> Tensor:
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))

@@ -1,0 +1,72 @@
+"""How golden files of the cross-batch memory are replayed."""
+
+import math
+
+import numpy as np
+import pytest
+
+
+def check_xbm(golden, monkeypatch):
+    """Their gradient is by unit rows, ours goes through the normalisation, which takes away the part along the row."""
+    from benchmark.losses.xbm import XBM
+
+    hyper, rows, gradient = golden.hyper, golden.arrays["embeddings"], golden.arrays["grad_embeddings"]
+    assert np.square(rows).sum(axis=-1) == pytest.approx(1)
+    golden.arrays["grad_embeddings"] = gradient - (gradient * rows).sum(axis=-1, keepdims=True) * rows
+    module = XBM(
+        hyper["D"],
+        hyper["memory_size"],
+        memory_fraction=1,
+        neg_margin=math.sqrt(2 - 2 * hyper["margin"]),
+        weight=hyper["weight"],
+        start_iteration=hyper["start_iteration"],
+        pos_epsilon=hyper["pos_eps"],
+        replicate_quirks=True,
+    )
+    for step in replay(golden, module, "ptr_after"):
+        report = module.diagnostics()
+        golden.compare("batch_loss", report["loss_batch"], step)
+        golden.compare("memory_loss", report["loss_memory"], step)
+
+
+def check_xbm_pml(golden, monkeypatch):
+    from benchmark.losses.xbm import XBM
+
+    hyper = golden.hyper
+    loss, miner = library_loss(golden)
+    module = XBM(hyper["D"], hyper["memory_size"], memory_fraction=1, flavour="pml", loss=loss, miner=miner)
+    for _ in replay(golden, module, "queue_idx_after"):
+        pass
+
+
+def replay(golden, module, place):
+    """Forward and backward on every step of the stream; the loss, its gradient and the queue held against the file."""
+    module = module.to(golden.dtype)
+    for step in range(golden.hyper["steps"]):
+        embeddings = golden["embeddings"][step].requires_grad_()
+        loss = module(embeddings, golden["labels"][step])
+        loss.backward()
+        golden.compare("value", loss, step)
+        golden.compare("grad_embeddings", embeddings.grad, step)
+        golden.compare("memory_feats_after", module.memory, step)
+        golden.compare("memory_labels_after", module.memory_labels, step)
+        golden.compare(place, module.counters[1], step)
+        golden.compare("rows_used", module.diagnostics()["memory_rows"], step)
+        yield step
+
+
+def library_loss(golden):
+    from pytorch_metric_learning import losses, miners
+
+    from benchmark.losses.distances import Cosine, Euclidean
+
+    hyper = golden.hyper
+    kind = golden.option("loss", None, lp="lp", cos="cos", ms="ms")
+    if kind == "ms":
+        loss = losses.MultiSimilarityLoss(hyper["alpha"], hyper["beta"], hyper["base"])
+        return loss, None if hyper["epsilon"] is None else miners.MultiSimilarityMiner(hyper["epsilon"])
+    distance = Euclidean() if kind == "lp" else Cosine()
+    return losses.ContrastiveLoss(hyper["pos_margin"], hyper["neg_margin"], distance=distance), None
+
+
+CHECKS = {"xbm": check_xbm, "xbm_pml": check_xbm_pml}

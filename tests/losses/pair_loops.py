@@ -1,0 +1,36 @@
+"""What the oracles of pair losses share: plain Python over floats, nothing of the package."""
+
+import math
+
+
+def unit(vector):
+    length = math.sqrt(sum(x * x for x in vector))
+    return [x / length for x in vector]
+
+
+def distances(embeddings):
+    """Euclidean distances of unit vectors, as a list of rows."""
+    units = [unit(row) for row in embeddings.tolist()]
+    return [[math.dist(a, b) for b in units] for a in units]
+
+
+def cosines(embeddings):
+    units = [unit(row) for row in embeddings.tolist()]
+    return [[sum(x * y for x, y in zip(a, b, strict=True)) for b in units] for a in units]
+
+
+def pairs(labels):
+    """Ordered pairs of one class without self pairs, and of two classes."""
+    y = labels.tolist()
+    both = [(i, j) for i in range(len(y)) for j in range(len(y)) if i != j]
+    return [(i, j) for i, j in both if y[i] == y[j]], [(i, j) for i, j in both if y[i] != y[j]]
+
+
+def triplets(labels):
+    positive, negative = pairs(labels)
+    return [(a, p, n) for a, p in positive for b, n in negative if a == b]
+
+
+def mean_above_zero(values):
+    active = [v for v in values if v > 0]
+    return sum(active) / len(active) if active else 0.0

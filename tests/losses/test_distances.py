@@ -1,0 +1,92 @@
+"""Distances and cosines against plain Python, and where float32, half precision and duplicates go wrong elsewhere."""
+
+import math
+
+import pytest
+import torch
+
+from benchmark.losses.distances import Cosine, Euclidean
+from tests.losses.pair_loops import cosines, distances
+
+BOTH = pytest.mark.parametrize("kind", [Euclidean, Cosine])
+
+
+def near_duplicates(num=40, dim=16):
+    """Float32 rows in pairs at a distance of about 2e-5, of lengths from 0.1 to 10; the first two are equal."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(num // 2, dim, generator=generator).repeat_interleave(2, dim=0)
+    rows[3::2] += 1e-4 / 4 * torch.randn(num // 2 - 1, dim, generator=generator)
+    return rows * torch.logspace(-1, 1, num // 2).repeat_interleave(2)[:, None]
+
+
+def test_euclidean_agrees_with_python_near_zero_beyond_25_rows_in_float32():
+    rows = near_duplicates()
+    expected = torch.tensor(distances(rows.double()))
+    assert 1e-5 < expected[2, 3] < 1e-4
+    torch.testing.assert_close(Euclidean()(rows), expected.float(), rtol=0, atol=3e-7)  # some roundings of 6e-8
+
+
+def test_cosine_agrees_with_python(batch):
+    torch.testing.assert_close(Cosine()(batch[0]), torch.tensor(cosines(batch[0]), dtype=torch.float64))
+
+
+def test_power_two_squares_the_distance(batch):
+    expected = torch.tensor(distances(batch[0]), dtype=torch.float64) ** 2
+    torch.testing.assert_close(Euclidean(power=2)(batch[0]), expected)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_equal_rows_have_distance_zero_and_gradient_zero(power):
+    rows = near_duplicates().requires_grad_()
+    distance = Euclidean(power=power)(rows)
+    assert distance.diagonal().abs().max() == 0
+    assert distance[0, 1] == 0
+    (gradient,) = torch.autograd.grad(distance.diagonal().sum() + distance[0, 1], rows)
+    assert gradient.abs().max() == 0
+
+
+def test_gradient_between_near_duplicates_points_along_their_difference():
+    # Unit rows a and b: d|a - b|/db = (b - a)/|b - a|, of length 1, and almost tangent, so normalising keeps it.
+    a = torch.nn.functional.normalize(near_duplicates()[2:4].double(), dim=1)
+    rows = torch.cat([a.float(), near_duplicates()]).requires_grad_()
+    (gradient,) = torch.autograd.grad(Euclidean()(rows)[0, 1], rows)
+    direction = torch.nn.functional.normalize(rows.detach()[1].double() - rows.detach()[0].double(), dim=0)
+    torch.testing.assert_close(gradient[1].double(), direction, rtol=0, atol=5e-3)
+
+
+@BOTH
+def test_gradients_agree_with_finite_differences(batch, kind):
+    assert torch.autograd.gradcheck(lambda e: kind()(e)[~torch.eye(9, dtype=torch.bool)], batch[0].requires_grad_())
+
+
+@BOTH
+def test_queries_and_references_may_differ(batch, kind):
+    queries, references = batch[0][:3], batch[0][2:]
+    torch.testing.assert_close(kind()(queries, references), kind()(batch[0])[:3, 2:])
+
+
+@BOTH
+def test_autocast_changes_no_bit(batch, kind):
+    rows = batch[0].float()
+    plain = kind()(rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, double = kind()(rows), kind()(batch[0])
+    assert torch.equal(plain, cast)
+    assert double.dtype == torch.float64
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rows_are_normalised_and_compared_in_float32(batch, kind, dtype):
+    rows = batch[0].to(dtype).requires_grad_()
+    result = kind()(rows)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, kind()(rows.detach().float()))
+    result[0, 3].backward()
+    assert rows.grad.dtype == dtype
+
+
+def test_right_angle_and_opposite_by_hand():
+    rows = torch.tensor([[3.0, 0.0], [0.0, 0.1], [-7.0, 0.0]])
+    assert Euclidean()(rows)[0].tolist() == pytest.approx([0, math.sqrt(2), 2])
+    assert Cosine()(rows)[0].tolist() == pytest.approx([1, 0, -1])

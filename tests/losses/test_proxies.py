@@ -1,0 +1,191 @@
+"""The module that owns proxies: how they start, what it refuses, and that it adds nothing to its base."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from benchmark.losses.arcface import arcface
+from benchmark.losses.cosface import cosface
+from benchmark.losses.normalized_softmax import normalized_softmax
+from benchmark.losses.proxies import ProxyLoss, initial_proxies
+from benchmark.losses.soft_triple import soft_triple
+
+COSFACE = partial(cosface, scale=8.0, margin=0.2)
+SOFT_TRIPLE = partial(soft_triple, la=5.0, gamma=0.2, margin=0.1, reg_weight=0.3)
+ENDS = {  # the ends of the searched spaces, and the wider ones of single data sets
+    "normalized_softmax": [partial(normalized_softmax, temperature=t) for t in (0.01, 100.0)],
+    "cosface": [partial(cosface, scale=s, margin=m) for s in (0.01, 200.0) for m in (0.0, 1.0)],
+    "arcface": [partial(arcface, scale=s, margin=m) for s in (0.01, 300.0) for m in (0.0, 90.0)],
+    "soft_triple": [
+        partial(soft_triple, la=la, gamma=gamma, margin=1.0, reg_weight=weight)
+        for la in (0.01, 200.0) for gamma in (1e-4, 100.0) for weight in (0.0, 2.0)
+    ],
+}  # fmt: skip
+every_end = pytest.mark.parametrize(
+    "base", [pytest.param(base, id=f"{name}-{i}") for name, bases in ENDS.items() for i, base in enumerate(bases)]
+)
+
+
+def proxies_for(base, proxies):
+    """Proxies (C, D) as the base takes them: three centres per class for SoftTriple, two of which coincide."""
+    return torch.stack([proxies, proxies.flip(1), proxies], dim=1) if base.func is soft_triple else proxies
+
+
+def make(num_classes=7, embedding_dim=5, base=COSFACE, proxy_init="normal", seed=0, **options):
+    return ProxyLoss(num_classes, embedding_dim, base=base, proxy_init=proxy_init, seed=seed, **options)
+
+
+def test_is_its_base_on_its_own_proxies_in_value_and_gradient(batch):
+    embeddings, labels, proxies = batch
+    module = make().double()
+    module.load_state_dict({"proxies": proxies})
+    loss = module(embeddings, labels)
+    loss.backward()
+    by_hand = proxies.requires_grad_()
+    expected = cosface(embeddings, labels, by_hand, scale=8.0, margin=0.2)
+    assert torch.equal(loss, expected)
+    assert torch.equal(module.proxies.grad, torch.autograd.grad(expected, by_hand)[0])
+
+
+def test_everything_that_training_changes_is_in_the_checkpoint(batch):
+    module = make(base=SOFT_TRIPLE, centres_per_class=3)
+    assert {name: tuple(value.shape) for name, value in module.state_dict().items()} == {"proxies": (7, 3, 5)}
+    twin = make(base=SOFT_TRIPLE, centres_per_class=3, seed=1)
+    twin.load_state_dict(module.state_dict())
+    embeddings, labels = batch[0].float(), batch[1]
+    assert torch.equal(twin(embeddings, labels), module(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("proxy_init", "centres", "mean_square"),
+    # A uniform draw within b has mean square b^2 / 3, here with b^2 = 1 / (C K).
+    [("normal", 1, 1.0), ("normal", 4, 1.0), ("kaiming_fan_out", 1, 2 / 300), ("kaiming_uniform", 4, 1 / 3600)],
+)
+def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean_square):
+    proxies = initial_proxies(300, 40, proxy_init, 3, centres)
+    assert proxies.shape == ((300, 40) if centres == 1 else (300, centres, 40))
+    assert abs(proxies.mean().item()) < 0.03 * math.sqrt(mean_square)  # standard error at most 0.009 of a deviation
+    assert proxies.square().mean().item() == pytest.approx(mean_square, rel=0.06)  # standard error at most 0.013
+    if proxy_init == "kaiming_uniform":
+        assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
+
+
+def test_the_uniform_start_spreads_as_the_library_starts_soft_triple():
+    from pytorch_metric_learning.losses import SoftTripleLoss
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = SoftTripleLoss(num_classes=50, embedding_size=32, centers_per_class=4).fc
+    ours = initial_proxies(50, 32, "kaiming_uniform", 0, 4)
+    assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=2e-3)
+    assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
+def test_the_start_is_drawn_from_the_seed_alone(proxy_init):
+    before = torch.get_rng_state()
+    first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("base", [partial(COSFACE, scale=0.0), partial(COSFACE, margn=0.1)])
+def test_what_the_base_refuses_is_refused_before_any_training(base):
+    with pytest.raises(
+        ValueError, match=r"base of ProxyLoss does not work with proxies of shape \(7, 5\): .*(scale|margn)"
+    ):
+        make(base=base)
+
+
+@pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors of dimension other than 2")
+def test_one_proxy_per_class_is_all_that_most_bases_take():
+    with pytest.raises(ValueError, match=r"shape \(7, 3, 5\)"):
+        make(centres_per_class=3)
+    with pytest.raises(ValueError, match=r"shape \(7, 5, 5\)"):
+        make(centres_per_class=5)
+
+
+@pytest.mark.parametrize("option", [{"num_classes": 0}, {"embedding_dim": 0}, {"centres_per_class": 0}])
+def test_a_count_below_one_is_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=0 of ProxyLoss must be a whole number of at least 1"):
+        make(**option)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(
+        ValueError, match="proxy_init='xavier' of ProxyLoss must be one of normal, kaiming_fan_out, kaim"
+    ):
+        make(proxy_init="xavier")
+
+
+def test_the_trial_call_leaves_no_gradient_behind():
+    assert make().proxies.grad is None
+
+
+@every_end
+def test_finite_in_float32_with_samples_of_any_length_on_and_opposite_to_their_proxy(base):
+    generator = torch.Generator().manual_seed(0)
+    proxies = torch.randn(40, 16, generator=generator) * torch.logspace(-4, 4, 40)[:, None]
+    embeddings = torch.randn(32, 16, generator=generator) * torch.logspace(-4, 4, 32)[:, None]
+    embeddings[:3] = torch.stack([proxies[0], -proxies[1], embeddings[5]])
+    labels = torch.cat([torch.tensor([0, 1, 30]), torch.arange(29) % 30])  # 9 classes absent, many singletons
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = embeddings.to(dtype).requires_grad_(), proxies_for(base, proxies.to(dtype)).requires_grad_()
+        loss = base(inputs[0], labels, inputs[1])
+        assert loss.isfinite()
+        assert loss.dtype == dtype
+        gradients.append(torch.autograd.grad(loss, inputs))
+        assert all(gradient.isfinite().all() for gradient in gradients[-1])
+    for single, double in zip(*gradients, strict=True):  # by row, since short rows have the large gradients
+        norm = double.flatten(1).norm(dim=1)
+        gap = (single.double() - double).flatten(1).norm(dim=1)
+        normal = torch.ones(len(norm), dtype=torch.bool)
+        normal[:2] = False  # at the ends of the arc cosine the two types hold the angle at different places
+        assert (gap[normal] <= 0.02 * norm[normal] + 1e-4 * norm.median()).all()
+
+
+@every_end
+def test_autocast_changes_no_bit_and_half_precision_gives_float32(batch, base):
+    embeddings, labels, proxies = batch[0].float(), batch[1], proxies_for(base, batch[2].float())
+    plain = base(embeddings, labels, proxies)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(base(embeddings, labels, proxies), plain)
+        assert base(batch[0], labels, proxies.double()).dtype == torch.float64
+    half = embeddings.bfloat16()
+    assert torch.equal(base(half, labels, proxies), base(half.float(), labels, proxies))
+
+
+@every_end
+def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
+    gradients = []
+    for enabled in (False, True):
+        embeddings, proxies = batch[0].float().requires_grad_(), proxies_for(base, batch[2].float()).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = base(embeddings, batch[1], proxies)
+        gradients.append(torch.autograd.grad(loss, [embeddings, proxies]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+@every_end
+def test_lengths_do_not_matter_and_a_sample_twice_counts_as_itself(batch, base):
+    embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
+    loss = base(embeddings, labels, proxies).item()
+    assert base(embeddings * 1e6, labels, proxies * 1e-6).item() == pytest.approx(loss, rel=1e-11)
+    assert base(embeddings.repeat(2, 1), labels.repeat(2), proxies).item() == pytest.approx(loss, rel=1e-11)
+
+
+@every_end
+def test_the_loss_of_a_batch_is_the_mean_of_its_samples_losses(batch, base):
+    embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
+    alone = [base(e[None], y[None], proxies).item() for e, y in zip(embeddings, labels, strict=True)]
+    assert base(embeddings, labels, proxies).item() == pytest.approx(sum(alone) / len(alone), rel=1e-11)
+
+
+@every_end
+def test_a_label_without_a_proxy_is_an_error(batch, base):
+    with pytest.raises((IndexError, RuntimeError)):
+        base(batch[0], batch[1] + 1, proxies_for(base, batch[2]))

@@ -1,0 +1,46 @@
+"""A fold trained with any loss of conf/loss and killed after an evaluation ends bit-equal to one left alone."""
+
+import pytest
+import torch
+
+from benchmark.build import build as build_node
+from benchmark.train import train_fold
+from tests.losses.every_loss import DIM, build, every_loss
+from tests.small_fold import a_fold, a_schedule, nothing
+
+
+class KilledError(Exception):
+    """What stops a training from outside."""
+
+
+def kill(history):
+    if len(history) == 3:  # two of four epochs are trained
+        raise KilledError
+
+
+def fold_with(name):
+    """The small fold with this loss, its optimiser and the head that it asks for, and the schedule."""
+    fold, (module, node) = a_fold(), build(name)
+    torch.manual_seed(2)
+    head = {"_target_": "benchmark.heads.linear.Linear"} | node.get("head", {})
+    fold.head, fold.loss = build_node(head, in_features=8, embedding_dim=DIM), module
+    fold.optimizers = {
+        part: torch.optim.RMSprop(getattr(fold, part).parameters(), lr=1e-3, momentum=0.9)
+        for part in ("trunk", "head", "loss")
+        if list(getattr(fold, part).parameters())
+    }
+    options = {"retrieval": node.get("retrieval", "cosine"), "retrieval_options": node.get("retrieval_options", {})}
+    return fold, a_schedule(iterations_per_epoch=2, max_epochs=4, patience=20, **options)
+
+
+@every_loss
+def test_a_killed_fold_ends_as_if_nobody_had_touched_it(name, tmp_path):
+    fold, schedule = fold_with(name)
+    alone = train_fold(fold, schedule, tmp_path / "alone.pt", nothing)
+    with pytest.raises(KilledError):
+        train_fold(fold_with(name)[0], schedule, tmp_path / "killed.pt", kill)
+    outcome = train_fold(fold_with(name)[0], schedule, tmp_path / "killed.pt", nothing)
+    assert alone.result["stopped"] == "max_epochs"
+    assert outcome.result == alone.result
+    for part, state in alone.weights.items():
+        assert all(torch.equal(outcome.weights[part][key], value) for key, value in state.items())

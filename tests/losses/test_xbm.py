@@ -1,0 +1,255 @@
+"""The cross-batch memory against loops over a plain queue, against the library's, and step by step by hand."""
+
+import math
+from collections import deque
+
+import pytest
+import torch
+from pytorch_metric_learning import distances, losses, miners
+
+from benchmark.losses.xbm import XBM, contrastive
+from tests.losses.conftest import cosine
+
+B, D = 4, 3
+
+
+def stream(steps, seed=0, batch=B):
+    """Batches of embeddings of any length, in float64, with labels of 3 classes, 0 included."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        embeddings = torch.randn(batch, D, generator=generator, dtype=torch.float64)
+        lengths = torch.rand(batch, 1, generator=generator, dtype=torch.float64) * 9 + 0.1
+        yield embeddings * lengths, torch.randint(3, (batch,), generator=generator)
+
+
+def term_by_loops(batch, others, pos_margin, neg_margin):
+    """The authors' sum over pairs, over B; both arguments are lists of (vector, class)."""
+    total = 0.0
+    for vector, label in batch:
+        for other, other_label in others:
+            s = cosine(vector, other)
+            distance = math.sqrt(max(0.0, 2 - 2 * s))
+            if label == other_label and s < 1 - 1e-5 and distance > pos_margin:
+                total += 1 - s
+            if label != other_label and distance < neg_margin:
+                total += s
+    return total / len(batch)
+
+
+def make(rows, **settings):
+    return XBM(D, rows, memory_fraction=1, **settings).double()
+
+
+def pml(rows, loss=None, miner=None, **settings):
+    return make(rows, flavour="pml", loss=loss or losses.ContrastiveLoss(), miner=miner, **settings)
+
+
+@pytest.mark.parametrize("margins", [(0.0, 1.0), (0.4, 1.7), (1.2, 0.3), (2.0, 0.0), (0.0, 2.0)])
+@pytest.mark.parametrize(("rows", "start"), [(12, 0), (13, 2), (5, 0), (3, 1), (1, 0), (100, 8)])
+def test_agrees_with_loops_over_a_plain_queue(rows, start, margins):
+    module = make(rows, start_iteration=start, weight=0.7, pos_margin=margins[0], neg_margin=margins[1])
+    queue = deque(maxlen=rows)
+    for step, (embeddings, labels) in enumerate(stream(9), start=1):
+        batch = list(zip(embeddings.tolist(), labels.tolist(), strict=True))
+        if step > start:
+            queue.extend(batch)
+        expected = term_by_loops(batch, batch, *margins) + 0.7 * term_by_loops(batch, queue, *margins)
+        assert module(embeddings, labels).item() == pytest.approx(expected, rel=1e-11, abs=1e-13)
+        assert module.diagnostics()["memory_rows"] == len(queue)
+
+
+def test_two_steps_worked_out_by_hand():
+    module = make(10)
+    # Both of class 0, cosine 0.6: each sample has one pair of 1 - 0.6 in the batch, and the same one in the memory.
+    first = torch.tensor([[2.0, 0.0, 0.0], [0.3, 0.4, 0.0]], dtype=torch.float64)
+    assert module(first, torch.tensor([0, 0])).item() == pytest.approx(0.4 + 0.4)
+    # (.8, .6) of class 1, (0, 1) of class 0. Batch: cosine .6, above .5, per sample. Memory: the same; (.8, .6) has .8
+    # and .96 with the first batch, both above .5; (0, 1) has 1 - 0 and 1 - .8: 0.6 + (0.8 + 0.96 + 1 + 0.2) / 2 = 2.08.
+    second = torch.tensor([[0.8, 0.6, 0.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
+    assert module(second, torch.tensor([1, 0])).item() == pytest.approx(0.6 + 2.08)
+
+
+def test_the_gradient_reaches_both_sides_within_the_batch_and_none_of_the_memory():
+    module = make(9, pos_margin=0.3, neg_margin=1.3)
+    *before, (embeddings, labels) = stream(4)
+    for batch in before:
+        module(*batch)
+    leaf = embeddings.clone().requires_grad_()
+    module(leaf, labels).backward()
+    memory = list(zip(module.memory.tolist(), module.memory_labels.tolist(), strict=True))  # fixed: the batch as it was
+
+    def loss(rows):
+        batch = list(zip(rows.tolist(), labels.tolist(), strict=True))
+        return term_by_loops(batch, batch, 0.3, 1.3) + term_by_loops(batch, memory, 0.3, 1.3)
+
+    for row in range(B):
+        for column in range(D):
+            shift = torch.zeros_like(embeddings)
+            shift[row, column] = 1e-6
+            slope = (loss(embeddings + shift) - loss(embeddings - shift)) / 2e-6
+            assert leaf.grad[row, column].item() == pytest.approx(slope, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("replicate_quirks", "labels", "rows"),
+    [
+        (False, [[1, 2, 0, 0, 0], [1, 2, 3, 4, 0], [6, 2, 3, 4, 5], [6, 7, 8, 4, 5], [6, 7, 8, 9, 0]], [2, 4, 5, 5, 5]),
+        # The third write would pass the end: it lands on the last two rows, and the fourth begins anew. The last row is
+        # full, but of class 0 from the fifth write on, where the memory seems to end at the place of the next write.
+        (True, [[1, 2, 0, 0, 0], [1, 2, 3, 4, 0], [1, 2, 3, 5, 6], [7, 8, 3, 5, 6], [7, 8, 9, 0, 6]], [2, 4, 5, 5, 5]),
+    ],
+)
+def test_the_queue_where_the_batch_does_not_divide_the_memory(replicate_quirks, labels, rows):
+    module = make(5, replicate_quirks=replicate_quirks)
+    batches = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 0]]
+    for batch, expected, used in zip(batches, labels, rows, strict=True):
+        module(torch.randn(2, D, dtype=torch.float64), torch.tensor(batch))
+        assert module.memory_labels.tolist() == expected
+        assert module.diagnostics()["memory_rows"] == used
+
+
+@pytest.mark.parametrize(("replicate_quirks", "rows"), [(False, [2, 4, 4, 4]), (True, [2, 4, 0, 2])])
+def test_a_last_row_of_class_0_hides_what_is_behind_the_next_write_only_where_quirks_are_replicated(
+    replicate_quirks, rows
+):
+    module, used = make(4, replicate_quirks=replicate_quirks), []
+    for labels in ([1, 1], [1, 1], [1, 0], [2, 2]):  # quirks: the third lands on the last rows, the fourth on the first
+        module(torch.randn(2, D, dtype=torch.float64), torch.tensor(labels))
+        used.append(module.diagnostics()["memory_rows"])
+        if used[-1] == 0:
+            assert module.diagnostics()["loss_memory"] == 0
+    assert used == rows
+
+
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+@pytest.mark.parametrize("rows", [3, 17])
+def test_a_training_that_goes_on_from_a_checkpoint_is_equal_to_the_last_bit(flavour, rows):
+    def new():
+        return make(rows, flavour=flavour, loss=losses.ContrastiveLoss(), start_iteration=2)
+
+    batches = list(stream(10))
+    for stop in range(8):
+        module, twin = new(), new()
+        for batch in batches[:stop]:
+            module(*batch)
+        twin.load_state_dict(module.state_dict())
+        for batch in batches[stop:]:
+            assert torch.equal(twin(*batch), module(*batch))
+        assert all(torch.equal(a, b) for a, b in zip(module.buffers(), twin.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
+    module = make(10, flavour=flavour, loss=losses.ContrastiveLoss())
+    *batches, last = stream(3)
+    empty = module.eval()(*last)  # nothing to compare with but, for the authors, the batch itself
+    within = contrastive(*last, *last) if flavour == "authors" else torch.zeros(())
+    assert empty.item() == pytest.approx(within.item())
+    for batch in batches:
+        module.train()(*batch)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    losses_of_twice = [module.eval()(*last).item() for _ in range(2)]
+    assert losses_of_twice[0] == losses_of_twice[1] != empty.item()
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+LIBRARY = {
+    "contrastive": lambda: (losses.ContrastiveLoss(0.1, 1.2), None),
+    "cosine": lambda: (losses.ContrastiveLoss(1, 0.5, distance=distances.CosineSimilarity()), None),
+    "triplet": lambda: (losses.TripletMarginLoss(0.2, triplets_per_anchor="all"), None),
+    "ms": lambda: (losses.MultiSimilarityLoss(), None),
+    "ms and miner": lambda: (losses.MultiSimilarityLoss(), miners.MultiSimilarityMiner(0.1)),
+    "triplet and miner": lambda: (losses.TripletMarginLoss(0.2), miners.TripletMarginMiner(0.2, "semihard")),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("rows", [4, 12, 14])
+def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
+    loss, miner = LIBRARY[name]()
+    theirs = losses.CrossBatchMemory(loss, D, rows, miner)
+    ours = pml(rows, loss, miner, start_iteration=5, replicate_quirks=True)  # which are the authors' alone
+    for embeddings, labels in stream(8):
+        gradients = []
+        for module in (ours, theirs):
+            leaf = embeddings.clone().requires_grad_()
+            value = module(leaf, labels)
+            value.backward()
+            gradients.append((value.detach(), leaf.grad))
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
+        assert torch.equal(ours.memory, theirs.embedding_memory)
+
+
+def test_a_samples_pair_with_itself_is_left_out_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
+    one = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    assert pml(5, losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
+    # Memory of 2 rows, the last two: all are of one class and alike but the first, whose similarity is 0 to them. With
+    # alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
+    rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    value = pml(2, losses.MultiSimilarityLoss(alpha=1, beta=1, base=0))(rows, torch.tensor([1, 1, 1])).item()
+    assert value == pytest.approx((math.log(3) + 2 * math.log(1 + math.exp(-1))) / 3)
+
+
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+def test_duplicates_one_class_singletons_and_a_lone_sample_have_finite_gradients_in_float32(flavour):
+    row = torch.tensor([[0.3, -0.2, 0.7]])
+    for embeddings, labels, expected in (
+        (row.repeat(40, 1), [0] * 40, 0.0),  # duplicates of one class are as close as can be
+        (row.repeat(40, 1), range(40), None),
+        (torch.eye(3), [0, 1, 2], None),
+        (row, [5], 0.0),
+        (row.repeat(40, 1) * torch.logspace(-3, 3, 40)[:, None], [0] * 40, None),
+    ):
+        module = XBM(D, 70, memory_fraction=1, flavour=flavour, loss=losses.MultiSimilarityLoss())
+        for _ in range(3):
+            leaf = embeddings.clone().requires_grad_()
+            loss = module(leaf, torch.tensor(list(labels)))
+            loss.backward()
+            assert loss.isfinite() and leaf.grad.isfinite().all()
+            if expected is not None and flavour == "authors":
+                assert loss.item() == expected and leaf.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+def test_autocast_changes_no_bit_and_half_precision_embeddings_are_used_in_float32(flavour):
+    def total(convert, autocast):
+        module = XBM(D, 10, memory_fraction=1, flavour=flavour, loss=losses.MultiSimilarityLoss())
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return torch.stack([module(convert(embeddings), labels) for embeddings, labels in stream(5)])
+
+    assert torch.equal(total(torch.Tensor.float, True), total(torch.Tensor.float, False))
+    half = total(torch.Tensor.bfloat16, False)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, total(lambda e: e.bfloat16().float(), False))
+    assert total(torch.Tensor.double, False).dtype == torch.float64
+
+
+def test_an_embedding_that_is_not_a_number_is_not_hidden():
+    (embeddings, labels), *_ = stream(1)
+    embeddings[1, 1] = math.nan
+    assert make(10)(embeddings, labels).isnan()
+
+
+def test_the_memory_is_a_share_of_the_images_and_at_least_a_row():
+    sizes = [len(XBM(D, images, memory_fraction=share).memory) for images, share in ((59_551, 0.92), (7, 0.05), (9, 1))]
+    assert sizes == [54_787, 1, 9]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"flavour": "library"}, "'library' of XBM must be one of authors, pml"),
+        ({"flavour": "pml"}, "loss=None"),
+        ({"memory_fraction": 0.0}, "memory_fraction=0.0"),
+        ({"memory_fraction": 1.5}, "memory_fraction=1.5"),
+        ({"pos_margin": -0.2}, "pos_margin=-0.2"),
+        ({"neg_margin": 2.1}, "neg_margin=2.1"),
+        ({"weight": -1.0}, "weight=-1.0"),
+        ({"weight": math.inf}, "weight=inf"),
+        ({"start_iteration": -1}, "start_iteration=-1"),
+        ({"start_iteration": 1.5}, "start_iteration=1.5"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
+    with pytest.raises(ValueError, match=named):
+        XBM(D, 10, **{"memory_fraction": 1} | settings)
