@@ -134,7 +134,10 @@ def check_space(study: Study) -> None:
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
                 f"recommended value as well: +loss.setting.{name}=VALUE."
             )
-        check_setting(name, loss.setting[name], bounds, limits)
+        if (
+            p.bounds == limits or study.config.protocol.defaults_first
+        ):  # one data set's bounds may leave the default out
+            check_setting(name, loss.setting[name], bounds, limits)
 
 
 def check_setting(name: str, value: Any, bounds: str, limits: list[float]) -> None:

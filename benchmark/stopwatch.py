@@ -71,7 +71,7 @@ def peak_allocated(work: Callable[[], Any]) -> int:
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    results = profiler.profiler.kineto_results
     changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     return max(itertools.accumulate((change for _, change in sorted(changes)), initial=0))
 

@@ -1,4 +1,4 @@
-"""Every loss of conf/loss goes through search, final evaluation and tables; a new file there is tested without a change."""
+"""Every loss of conf/loss goes through search, final evaluation and tables; a new file is tested without a change."""
 
 from pathlib import Path
 

@@ -54,7 +54,11 @@ def ours(name, **changes):
 
 FAMILIES = {
     "pairs": (lambda: ours("contrastive"), lambda: losses.ContrastiveLoss(0.0, 1.0), None),
-    "proxies": (lambda: ours("cosface"), lambda: with_proxies(losses.CosFaceLoss(CLASSES, DIM, margin=0.35, scale=64)), None),
+    "proxies": (
+        lambda: ours("cosface"),
+        lambda: with_proxies(losses.CosFaceLoss(CLASSES, DIM, margin=0.35, scale=64)),
+        None,
+    ),
     "miner": (
         lambda: ours("ms_miner"),
         lambda: losses.MultiSimilarityLoss(2, 50, 0.5),

@@ -18,4 +18,4 @@ def cosine_similarity(embeddings: Tensor, proxies: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(embeddings.dtype, torch.float32)
     with torch.autocast(embeddings.device.type, enabled=False):
-        return functional.normalize(embeddings.to(dtype), dim=1) @ functional.normalize(proxies.to(dtype), dim=1).T
+        return functional.normalize(embeddings.to(dtype), dim=1) @ functional.normalize(proxies.to(dtype), dim=1).mT

@@ -149,7 +149,7 @@ class HPL(nn.Module):
         return vectors
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar; the first call after the warm-up makes the groups."""
+        """The loss of embeddings (B, D) with labels (B,), a scalar; the first after the warm-up makes the groups."""
         steps, _, started = self._counters
         if not started and steps >= self.warmup_iterations:
             self._start()

@@ -70,10 +70,9 @@ def hyperbolic_distance(x: Tensor, y: Tensor, *, curvature: float) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x, y = _at_least_float32(x), _at_least_float32(y)
         x_squares, y_squares = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
-        squared = x_squares + y_squares - 2 * x @ y.T  # for its gradient: the value may have lost all its digits
+        expanded = x_squares + y_squares - 2 * x @ y.T  # its gradient is right, its value may have lost all digits
         exact = torch.cdist(x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist").square()
-        squared = squared + (exact - squared).detach()
-        return distance_from_squares(squared, x_squares, y_squares, curvature=curvature)
+        return distance_from_squares(exact + (expanded - expanded.detach()), x_squares, y_squares, curvature=curvature)
 
 
 def add_distances(out: Tensor, x: Tensor, y: Tensor, *, curvature: float, parts: int) -> None:

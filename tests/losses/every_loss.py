@@ -25,6 +25,7 @@ OFFERED = {
     "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
     "num_images": 40,
 }
+TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # of settings that cost time only
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 
@@ -38,7 +39,8 @@ def config(name, folder=FOLDER, **setting):
     loss = load(folder / f"{name}.yaml")
     protocol = {"embedding_dim": DIM, "batch_size": 12}
     whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
-    for key, value in setting.items():
+    sizes = {key: size for key, size in TOY_SIZES.items() if key in loss.setting}
+    for key, value in (sizes | setting).items():
         whole.loss.setting[key] = value
     return OmegaConf.to_container(whole, resolve=True)["loss"]
 

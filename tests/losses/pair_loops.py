@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 
 def unit(vector):
     length = math.sqrt(sum(x * x for x in vector))
@@ -29,6 +31,15 @@ def pairs(labels):
 def triplets(labels):
     positive, negative = pairs(labels)
     return [(a, p, n) for a, p in positive for b, n in negative if a == b]
+
+
+def with_duplicates():
+    """Float32 rows (32, 8) of 8 classes: in each, two are equal and two 1e-3 apart; two classes share a row."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(32, 8, generator=generator)
+    rows[1::4], rows[10] = rows[::4], rows[4]
+    rows[3::4] = rows[2::4] + 1e-3 * torch.randn(8, 8, generator=generator)
+    return rows, torch.arange(32) // 4
 
 
 def mean_above_zero(values):

@@ -67,13 +67,3 @@ def test_half_precision_embeddings_get_bins_of_full_precision(batch):
     value.backward()
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(by_loops(half.detach().double(), batch[1], 27), rel=1e-5)
-
-
-def test_duplicates_beyond_25_rows_have_the_float64_gradient_in_float32():
-    rows = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
-    rows[1::4], rows[10] = rows[::4], rows[4]  # of one class, and of two
-    results = []
-    for dtype in (torch.float32, torch.float64):
-        embeddings = rows.to(dtype).requires_grad_()
-        results.append(torch.autograd.grad(loss(embeddings, torch.arange(32) // 4, 16), embeddings)[0].double())
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)

@@ -155,15 +155,15 @@ def test_one_class_a_lone_sample_and_exact_duplicates_are_defined(case):
     assert only.item() == pytest.approx(0, abs=1e-6)  # one class in all
 
 
-def test_autocast_changes_no_bit_and_half_precision_embeddings_give_a_float32_loss(case):
+def test_autocast_changes_no_bit_and_half_precision_inputs_are_used_in_float32(case):
     embeddings, labels, proxies = case[0].float(), case[1], case[2].float()
     settings = {"r": 0.4, "reg_weight": 0.3}
     plain = proxygml(embeddings, labels, proxies, **settings)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(proxygml(embeddings, labels, proxies, **settings), plain)
         assert proxygml(*case, **settings).dtype == torch.float64
-    half = embeddings.bfloat16()
-    assert torch.equal(proxygml(half, labels, proxies, **settings), proxygml(half.float(), labels, proxies, **settings))
+    half = embeddings.bfloat16(), labels, proxies.bfloat16()
+    assert torch.equal(proxygml(*half, **settings), proxygml(half[0].float(), labels, half[2].float(), **settings))
 
 
 def test_an_embedding_that_is_not_a_number_is_not_hidden(case):

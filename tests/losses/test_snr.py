@@ -69,16 +69,6 @@ def test_near_duplicates_beyond_25_rows_are_exact_in_float32():
     torch.testing.assert_close(ratio, expected, rtol=1e-4, atol=1e-9)
 
 
-def test_duplicates_have_the_float64_gradient_in_float32():
-    rows = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
-    rows[1::4], rows[10] = rows[::4], rows[4]  # of one class, and of two
-    results = []
-    for dtype in (torch.float32, torch.float64):
-        embeddings = rows.to(dtype).requires_grad_()
-        results.append(torch.autograd.grad(make()(embeddings, torch.arange(32) // 4), embeddings)[0].double())
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("constant", [0.0, 1e-3, 1.0, -1e3])
 def test_an_embedding_without_variance_keeps_loss_and_gradient_finite(constant):
     embeddings = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))

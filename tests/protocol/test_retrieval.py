@@ -221,14 +221,15 @@ def test_euclidean_distance_keeps_its_digits_far_from_the_origin():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e300])
-@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("metric", ["cosine", "l2", "hyperbolic"])
 def test_vectors_that_are_not_finite_are_refused(bad, metric):
+    options = {"metric": metric} | ({"curvature": 0.1} if metric == "hyperbolic" else {})
     x, y = torch.zeros(4, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1])
     x[2, 1] = bad
     with pytest.raises(ValueError, match="1 of 4 vectors in queries are not finite in float32, the first at index 2"):
-        retrieval_metrics(x, y, metric=metric)
+        retrieval_metrics(x, y, **options)
     with pytest.raises(ValueError, match="vectors in gallery"):
-        retrieval_metrics(torch.zeros(4, 3), y, x, y, metric=metric)
+        retrieval_metrics(torch.zeros(4, 3), y, x, y, **options)
 
 
 X, Y = torch.zeros(4, 3), torch.tensor([0, 0, 1, 1])
@@ -246,6 +247,12 @@ X, Y = torch.zeros(4, 3), torch.tensor([0, 0, 1, 1])
         ((X, Y, X[:, :2], Y), {}, "queries have 3 dimensions and the gallery has 2"),
         ((X, Y), {"metric": "dot"}, "metric is 'dot'"),
         ((X, Y), {"block": 0}, "block is 0"),
+        ((X, Y), {"metric": "hyperbolic"}, "needs curvature"),
+        ((X, Y), {"metric": "hyperbolic", "curvature": 0.0}, "curvature=0.0"),
+        ((X, Y), {"metric": "hyperbolic", "curvature": 0.1, "parts": 2}, "parts is 2; vectors of 3 dimensions"),
+        ((X, Y), {"metric": "hyperbolic", "curvature": 0.1, "parts": 0}, "parts is 0"),
+        ((X, Y), {"metric": "l2", "parts": 3}, "curvature=None and parts=3 belong to 'hyperbolic'"),
+        ((X, Y), {"curvature": 0.1}, "curvature=0.1 and parts=1 belong to 'hyperbolic'"),
         ((X, Y), {"recall_at": (1, 0)}, r"recall_at \(1, 0\)"),
         ((X + torch.arange(4)[:, None] * 1e20, Y), {"metric": "l2"}, "overflow float32"),
     ],

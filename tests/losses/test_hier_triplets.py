@@ -1,0 +1,130 @@
+"""HIER's triplets against loops over floats: who is related, what is drawn, what a triplet loses."""
+
+import math
+
+import pytest
+import torch
+
+from benchmark.losses import hier
+from benchmark.losses.hier import draw_triplets, mean_triplet_loss, reciprocal_neighbours
+
+GUMBEL = hier.gumbel
+SETTINGS = {"margin": 0.1, "temperature": 0.1}
+
+
+def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
+    """Loss of one triplet from distances to the proxies, as lists."""
+    i, j, k = (rows[index] for index in triplet)
+    choices = []
+    for number, members in enumerate(((i, j), (i, j, k))):
+        shift = noise[number] if noise is not None else [0.0] * len(i)
+        logits = [-max(m[p] for m in members) / temperature + shift[p] for p in range(len(i))]
+        choices.append(logits.index(max(logits)))
+    two, three = choices
+    if two == three:
+        return 0.0
+    differences = (i[two] - i[three], j[two] - j[three], k[three] - k[two])
+    return sum(max(0.0, difference + margin) for difference in differences)
+
+
+def float_related(similarities, topk):
+    """Mutual membership among the most similar, of a table without ties."""
+    num = len(similarities)
+    best = [sorted(range(num), key=lambda b: -row[b])[:topk] for row in similarities]
+    return [[a != b and a in best[b] and b in best[a] for b in range(num)] for a in range(num)]
+
+
+def table(rows, columns, seed=0):
+    return 3 * torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("with_noise", [True, False])
+@pytest.mark.parametrize("num_proxies", [2, 9])
+def test_triplets_lose_what_the_loop_says(num_proxies, with_noise):
+    distances = table(10, num_proxies)
+    triplets = torch.randint(10, (3, 60), generator=torch.Generator().manual_seed(1))
+    noise = table(2 * 60, num_proxies, seed=2).view(2, 60, -1) if with_noise else torch.zeros(2, 1, 1)
+    found = hier.triplet_losses(distances, triplets, noise, **SETTINGS)
+    shifts = noise.expand(2, 60, num_proxies).transpose(0, 1).tolist()
+    expected = [float_triplet(distances.tolist(), t, s) for t, s in zip(triplets.T.tolist(), shifts, strict=True)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert 0 < sum(value == 0 for value in expected) < 60
+
+
+def test_a_triplet_and_its_gradient_worked_out_by_hand():
+    # Two proxies. max(d_i, d_j) = (1, 1.1): a(ij) is the first. max with d_k = (3, 1.1): a(ijk) is the second.
+    # [1 - 1.1 + .1]+ = 0 for i, [.5 - 1 + .1]+ = 0 for j, [1 - 3 + .1]+ = 0 for k with margin .1; with margin 1:
+    # .9 + .5 + 0 = 1.4. Choice by softmax: of ij p = 1 / (1 + exp(-.1)) for the first, of ijk q = 1 / (1 + exp(1.9)),
+    # with temperature 1. The slope is V = d_i + d_j = (1.5, 2.1), so by the first logit of ij p(1 - p)(1.5 - 2.1), by
+    # the second the opposite; of ijk the other sign with q. The first logit of ij is -d_i, the second -d_i;
+    # the first of ijk is -d_k, the second -d_i.
+    distances = torch.tensor([[1.0, 1.1], [0.5, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    one = torch.tensor([[0], [1], [2]])
+    assert hier.triplet_losses(distances, one, torch.zeros(2, 1, 1), **SETTINGS).item() == pytest.approx(0, abs=1e-12)
+    loss = hier.triplet_losses(distances, one, torch.zeros(2, 1, 1), margin=1.0, temperature=1.0)
+    assert loss.item() == pytest.approx(1.4)
+    p, q = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(1.9))
+    by_two, by_three = -0.6 * p * (1 - p), 0.6 * q * (1 - q)
+    expected = [[1 - by_two, -1 + by_two + by_three], [1.0, -1.0], [-by_three, 0.0]]
+    loss.sum().backward()
+    torch.testing.assert_close(distances.grad, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_chunks_add_up_to_the_mean_and_its_gradient(monkeypatch, rows):
+    distances = table(12, 8).requires_grad_()
+    triplets = torch.randint(12, (3, 50), generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(hier, "CHUNK", rows * 8)
+    drawn = []
+    monkeypatch.setattr(hier, "gumbel", lambda *a: drawn.append(GUMBEL(*a)) or drawn[-1])
+    found = mean_triplet_loss(distances, triplets, torch.Generator().manual_seed(3), **SETTINGS)
+    assert len(drawn) == math.ceil(50 / rows)
+    whole = hier.triplet_losses(distances, triplets, torch.cat(drawn, dim=1), **SETTINGS).mean()
+    assert found.item() == pytest.approx(whole.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(3 * loss, distances)[0] for loss in (found, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_noise_is_gumbels():
+    # Mean 0.5772 (Euler), variance pi^2 / 6; P(noise < 0) = exp(-1).
+    noise = hier.gumbel((2, 200, 500), torch.float32, torch.Generator().manual_seed(0))
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
+    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, rel=0.02)
+    assert float((noise < 0).float().mean()) == pytest.approx(math.exp(-1), abs=0.005)
+    assert noise.isfinite().all()
+    assert abs(float(torch.corrcoef(noise.flatten(1))[0, 1])) < 0.02
+
+
+@pytest.mark.parametrize("topk", [1, 2, 5, 9])
+def test_neighbours_are_those_that_the_loop_finds_mutual(topk):
+    similarities = table(11, 11)
+    similarities.fill_diagonal_(9.0)
+    assert reciprocal_neighbours(similarities, topk).tolist() == float_related(similarities.tolist(), topk)
+
+
+@pytest.mark.parametrize(("num", "cut"), [(1, 1), (2, 1), (3, 1), (8, 6)])
+def test_more_neighbours_than_points_are_cut_to_the_points_less_two(num, cut):
+    similarities = table(num, num)
+    similarities.fill_diagonal_(9.0)
+    assert torch.equal(reciprocal_neighbours(similarities, 30), reciprocal_neighbours(similarities, cut))
+
+
+def test_triplets_are_drawn_evenly_from_related_and_unrelated_points():
+    related = torch.zeros(6, 6, dtype=torch.bool)
+    for a, b in ((0, 1), (0, 2), (1, 2), (3, 4)):  # 3 and 4 have one related point only, 5 has none
+        related[a, b] = related[b, a] = True
+    anchors, positives, negatives = draw_triplets(related, 3000, torch.Generator().manual_seed(0), False)
+    assert anchors.tolist() == [0] * 3000 + [1] * 3000 + [2] * 3000
+    assert related[anchors, positives].all()
+    assert not related[anchors, negatives].any() and (anchors != negatives).all()
+    counts = torch.bincount(positives[:3000], minlength=6).tolist()
+    assert counts[1] == pytest.approx(1500, abs=120) and counts[1] + counts[2] == 3000
+    counts = torch.bincount(negatives[:3000], minlength=6).tolist()
+    assert counts[3:] == pytest.approx([1000] * 3, abs=120)
+    anchors, _, negatives = draw_triplets(related, 3000, torch.Generator().manual_seed(0), True)
+    assert float((anchors == negatives).float().mean()) == pytest.approx(1 / 4, abs=0.03)
+
+
+def test_there_are_no_triplets_without_related_or_without_unrelated_points():
+    for related in (torch.zeros(4, 4, dtype=torch.bool), ~torch.eye(4, dtype=torch.bool)):
+        assert draw_triplets(related, 5, torch.Generator(), False).shape == (3, 0)
