@@ -28,7 +28,8 @@ from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
 from benchmark.images.batches import embed
-from benchmark.protocol.modes import score
+from benchmark.protocol.modes import score, side_by_side
+from benchmark.protocol.nearest import nearest_others
 from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import commit, provenance
 from benchmark.study import Study, main
@@ -191,11 +192,10 @@ def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
 
 def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
     """Keep test embeddings (half precision), proxies and nearest neighbours; weights only where asked."""
-    joined = torch.cat(list(embeddings), dim=1)
     kept = {
         "embeddings": embeddings.cpu().numpy().astype(np.float16),
         "labels": labels.cpu().numpy(),
-        "neighbours": nearest_neighbours(joined.cpu().numpy(), study.config.threads),
+        "neighbours": nearest_neighbours(study, embeddings).astype(np.int32),
     }
     for fold in range(len(embeddings)):
         unit = directory / f"fold_{fold}"
@@ -206,18 +206,28 @@ def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, la
     records.write_whole(directory / "embeddings.npz", buffer.getvalue())
 
 
-def nearest_neighbours(embeddings: np.ndarray, threads: int) -> np.ndarray:
-    """(N, K) nearest other rows of each row of (N, D) by inner product, by faiss's exact index."""
+def nearest_neighbours(study: Study, embeddings: torch.Tensor) -> np.ndarray:
+    """(N, K) nearest other images of each image by the folds' embeddings (folds, N, D) together."""
+    loss = study.config.loss
+    joined, parts = side_by_side(embeddings, loss.retrieval)
+    count = min(NUM_NEIGHBOURS, len(joined) - 1)
+    if loss.retrieval == "cosine":
+        return nearest_by_faiss(joined.cpu().numpy(), count, study.config.threads)
+    options = loss.retrieval_options | parts
+    return nearest_others(joined, count, metric=loss.retrieval, **options).cpu().numpy()  # type: ignore[arg-type]
+
+
+def nearest_by_faiss(embeddings: np.ndarray, count: int, threads: int) -> np.ndarray:
+    """(N, count) nearest other rows of each row of (N, D) by inner product, by faiss's exact index."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
     index = faiss.IndexFlatIP(embeddings.shape[1])
     index.add(embeddings)
-    count = min(NUM_NEIGHBOURS, len(embeddings) - 1)
     _, found = index.search(embeddings, count + 1)
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True  # among exact copies the row itself may be missing: drop the farthest instead
-    return found[~own].reshape(len(found), count).astype(np.int32)
+    return found[~own].reshape(len(found), count)
 
 
 def drop_weights(study: Study, directory: Path) -> None:

@@ -16,6 +16,11 @@ from torch import Tensor
 from benchmark.protocol.retrieval import retrieval_metrics
 
 
+def side_by_side(embeddings: Tensor, metric: str) -> tuple[Tensor, dict[str, int]]:
+    """The folds' embeddings (folds, N, D) as (N, folds x D), and how a search by `metric` must take them."""
+    return torch.cat(list(embeddings), dim=1), {"parts": len(embeddings)} if metric == "hyperbolic" else {}
+
+
 def score(embeddings: Tensor, labels: Tensor, names: Sequence[str], *, metric: str, **options: Any) -> dict[str, Any]:
     """Metrics of both modes, and of each fold's model alone.
 
@@ -26,8 +31,7 @@ def score(embeddings: Tensor, labels: Tensor, names: Sequence[str], *, metric: s
         metric: the distance of the search.
         options: further arguments of `retrieval_metrics`.
     """
-    parts = {"parts": len(embeddings)} if metric == "hyperbolic" else {}
-    joined = torch.cat(list(embeddings), dim=1)
+    joined, parts = side_by_side(embeddings, metric)
     whole = retrieval_metrics(joined, labels, metric=metric, **options, **parts)  # type: ignore[arg-type]
     alone = [retrieval_metrics(e, labels, metric=metric, **options) for e in embeddings]  # type: ignore[arg-type]
     return {
