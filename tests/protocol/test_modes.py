@@ -19,7 +19,7 @@ def folds(seed=0, num=3, dim=2):
 def r_precision_by_loops(distance):
     total = 0.0
     for i, own in enumerate(LABELS):
-        others = sorted((j for j in range(len(LABELS)) if j != i), key=lambda j: distance(i, j))  # noqa: B023
+        others = sorted((j for j in range(len(LABELS)) if j != i), key=lambda j: distance(i, j))
         num = LABELS.count(own) - 1
         total += sum(LABELS[j] == own for j in others[:num]) / num
     return total / len(LABELS)
@@ -52,7 +52,7 @@ def test_hyperbolic_folds_are_concatenated_by_summing_their_distances(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_unit_vectors_are_concatenated_by_joining_them(seed):
     vectors = torch.nn.functional.normalize(folds(seed), dim=2)
-    joined = [sum((vectors[f, i].tolist() for f in range(3)), []) for i in range(len(LABELS))]
+    joined = [[number for fold in vectors for number in fold[i].tolist()] for i in range(len(LABELS))]
     found = score(vectors, torch.tensor(LABELS), ["r_precision", "map_at_r"], metric="cosine")
     together = r_precision_by_loops(lambda i, j: cosine_distance(joined[i], joined[j]))
     assert found["concatenated"]["r_precision"] == pytest.approx(together)
