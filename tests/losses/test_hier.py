@@ -68,8 +68,9 @@ def gradients(module, points, labels):
     return [loss.detach(), *torch.autograd.grad(loss, [points, *module.parameters()])]
 
 
-def test_the_same_step_draws_the_same_and_the_next_step_something_else():
-    module, twin = HIER(4, 5, **SMALL), HIER(4, 5, **SMALL)
+@pytest.mark.parametrize("noise", ["none", "gumbel"])
+def test_the_same_step_draws_the_same_and_the_next_step_something_else(noise):
+    module, twin = HIER(4, 5, **SMALL, noise=noise), HIER(4, 5, **SMALL, noise=noise)
     points, labels = batch()
     before = torch.get_rng_state()
     first = gradients(module, points, labels)
@@ -80,7 +81,7 @@ def test_the_same_step_draws_the_same_and_the_next_step_something_else():
     twin.load_state_dict(module.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(second, gradients(twin, points, labels), strict=True))
     assert torch.equal(before, torch.get_rng_state())
-    other = HIER(4, 5, **(SMALL | {"seed": 1}))
+    other = HIER(4, 5, **(SMALL | {"seed": 1, "noise": noise}))
     other.load_state_dict(module.state_dict())
     assert gradients(other, points, labels)[0] != second[0]
 

@@ -51,22 +51,27 @@ def test_triplets_lose_what_the_loop_says(num_proxies, with_noise):
     assert 0 < sum(value == 0 for value in expected) < 60
 
 
-def test_a_triplet_and_its_gradient_worked_out_by_hand():
+@pytest.mark.parametrize(
+    ("margin", "loss", "k_counts"), [(0.1, 0.0, 0), (1.0, 0.9 + 0.5, 0), (3.0, 2.9 + 2.5 + 1.0, 1)]
+)
+def test_a_triplet_and_its_gradient_worked_out_by_hand(margin, loss, k_counts):
     # Two proxies. max(d_i, d_j) = (1, 1.1): a(ij) is the first. max with d_k = (3, 1.1): a(ijk) is the second.
-    # [1 - 1.1 + .1]+ = 0 for i, [.5 - 1 + .1]+ = 0 for j, [1 - 3 + .1]+ = 0 for k with margin .1; with margin 1:
-    # .9 + .5 + 0 = 1.4. Choice by softmax: of ij p = 1 / (1 + exp(-.1)) for the first, of ijk q = 1 / (1 + exp(1.9)),
-    # with temperature 1. The slope is V = d_i + d_j = (1.5, 2.1), so by the first logit of ij p(1 - p)(1.5 - 2.1), by
-    # the second the opposite; of ijk the other sign with q. The first logit of ij is -d_i, the second -d_i;
-    # the first of ijk is -d_k, the second -d_i.
+    # Hinges: 1 - 1.1 + margin for i, 0.5 - 1 + margin for j, 1 - 3 + margin for k.
+    # By softmax, with temperature 1, the first has p = 1 / (1 + exp(-.1)) of ij and q = 1 / (1 + exp(1.9)) of ijk.
+    # The slope V = d_i + d_j - [k counts] d_k falls by `fall` from the first to the second, so the loss has by the first
+    # logit of ij the derivative p(1 - p) fall, by the first of ijk -q(1 - q) fall, by the second ones the opposite.
+    # Both logits of ij and the second of ijk are -d_i, the first of ijk is -d_k.
     distances = torch.tensor([[1.0, 1.1], [0.5, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
-    one = torch.tensor([[0], [1], [2]])
-    assert hier.triplet_losses(distances, one, torch.zeros(2, 1, 1), **SETTINGS).item() == pytest.approx(0, abs=1e-12)
-    loss = hier.triplet_losses(distances, one, torch.zeros(2, 1, 1), margin=1.0, temperature=1.0)
-    assert loss.item() == pytest.approx(1.4)
-    p, q = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(1.9))
-    by_two, by_three = -0.6 * p * (1 - p), 0.6 * q * (1 - q)
-    expected = [[1 - by_two, -1 + by_two + by_three], [1.0, -1.0], [-by_three, 0.0]]
-    loss.sum().backward()
+    found = hier.triplet_losses(
+        distances, torch.tensor([[0], [1], [2]]), torch.zeros(2, 1, 1), margin=margin, temperature=1.0
+    )
+    assert found.item() == pytest.approx(loss, abs=1e-12)
+    if margin == 0.1:  # all hinges at 0 or below
+        return
+    p, q, fall = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(1.9)), (1.5 - 2.1) - k_counts * (3.0 - 1.0)
+    by_two, by_three = p * (1 - p) * fall, -q * (1 - q) * fall
+    expected = [[1 - by_two, -1 + by_two + by_three], [1.0, -1.0], [-k_counts - by_three, k_counts]]
+    found.sum().backward()
     torch.testing.assert_close(distances.grad, torch.tensor(expected, dtype=torch.float64))
 
 
