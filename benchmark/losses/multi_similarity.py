@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.losses.cosine import cosine_similarity
+from benchmark.losses.log_sum_exp import log_one_plus_sum_exp
 
 
 class MultiSimilarity(nn.Module):
@@ -66,8 +67,8 @@ class MultiSimilarity(nn.Module):
             positive &= cosine < 1 - 1e-5
         if self.miner_epsilon is not None:
             positive, negative = mine(cosine, positive, negative, self.miner_epsilon)
-        pull = _log_one_plus_sum_exp(self.alpha * (self.base - cosine), positive) / self.alpha  # (B,)
-        push = _log_one_plus_sum_exp(self.beta * (cosine - self.base), negative) / self.beta  # (B,)
+        pull = log_one_plus_sum_exp(self.alpha * (self.base - cosine), positive, dim=1) / self.alpha  # (B,)
+        push = log_one_plus_sum_exp(self.beta * (cosine - self.base), negative, dim=1) / self.beta  # (B,)
         return (pull + push).mean()
 
 
@@ -86,9 +87,3 @@ def mine(cosine: Tensor, positive: Tensor, negative: Tensor, epsilon: float) -> 
     hardest_positive = cosine.masked_fill(~positive, torch.inf).amin(dim=1, keepdim=True)  # (B, 1)
     hardest_negative = cosine.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)  # (B, 1)
     return positive & (cosine - epsilon < hardest_negative), negative & (cosine + epsilon > hardest_positive)
-
-
-def _log_one_plus_sum_exp(values: Tensor, keep: Tensor) -> Tensor:
-    """log(1 + sum exp) along each row of values (B, B), over the kept entries; 0 where none is kept."""
-    kept = values.masked_fill(~keep, -torch.inf)
-    return torch.cat([kept, values.new_zeros(len(values), 1)], dim=1).logsumexp(dim=1)

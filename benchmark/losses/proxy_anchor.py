@@ -10,11 +10,11 @@ Departures from the authors' code:
 
 import math
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from benchmark.losses.cosine import cosine_similarity
+from benchmark.losses.log_sum_exp import log_one_plus_sum_exp
 
 
 def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: float, margin: float) -> Tensor:
@@ -42,12 +42,6 @@ def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: 
         raise ValueError(f"margin={margin} of proxy_anchor must be a finite number of at least 0; set a larger margin.")
     cosine = cosine_similarity(embeddings, proxies)  # (B, P)
     is_own = functional.one_hot(labels, len(proxies)).bool()  # (B, P)
-    pull = _log_one_plus_sum_exp(-alpha * (cosine - margin), is_own)  # (P,)
-    push = _log_one_plus_sum_exp(alpha * (cosine + margin), ~is_own)  # (P,)
+    pull = log_one_plus_sum_exp(-alpha * (cosine - margin), is_own, dim=0)  # (P,)
+    push = log_one_plus_sum_exp(alpha * (cosine + margin), ~is_own, dim=0)  # (P,)
     return pull.sum() / is_own.any(dim=0).sum() + push.mean()
-
-
-def _log_one_plus_sum_exp(values: Tensor, keep: Tensor) -> Tensor:
-    """log(1 + sum exp) down each column of values (B, P), over the kept entries; 0 where none is kept."""
-    kept = values.masked_fill(~keep, -torch.inf)
-    return torch.cat([values.new_zeros(1, values.shape[1]), kept]).logsumexp(dim=0)
