@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from benchmark.trunks.pooling import check_pool, global_pool
+
 DIVISORS = (8, 4, 2, 2, 1)
 STRIDES = (2, 2, 2, 1, 2)
 
@@ -53,8 +55,7 @@ class SmallConv(nn.Module):
                 f"small_conv has channels={list(channels)} and strides={list(strides)}: give one stride of at least 1 "
                 "for every stage, and at least one stage of at least one channel."
             )
-        if pool not in ("avg+max", "avg", "max"):
-            raise ValueError(f"small_conv has pool={pool!r}; choose avg+max, avg or max.")
+        check_pool("small_conv", pool)
         self.pool, self.mean, self.std = pool, tuple(mean), tuple(std)
         self.out_features = channels[-1]
         inputs = (in_channels, *channels[:-1])
@@ -64,12 +65,7 @@ class SmallConv(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, out_features) of normalised images (B, in_channels, H, W)."""
-        maps = self.stages(images)  # (B, F, h, w)
-        if self.pool == "avg":
-            return maps.mean((2, 3))
-        if self.pool == "max":
-            return maps.amax((2, 3))
-        return maps.mean((2, 3)) + maps.amax((2, 3))
+        return global_pool(self.stages(images), self.pool)
 
 
 def stage_channels(width: int) -> tuple[int, ...]:

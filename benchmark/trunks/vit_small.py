@@ -1,0 +1,109 @@
+"""ViT-S/16: one network with the four sets of weights that HIER compares and that follow from them.
+
+Source: Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021, arXiv:2010.11929; the small size is that of
+Touvron et al. Training data-efficient image transformers (DeiT). ICML 2021, arXiv:2012.12877, table 1. Weights:
+
+* `imagenet21k`, `imagenet21k_1k`: Steiner et al. How to train your ViT? TMLR 2022, arXiv:2106.10270 (augreg), without
+  and with fine-tuning on ImageNet-1k; images with mean and standard deviation 0.5. HIER's "ViT-S" is the first;
+* `deit`: DeiT-S without distillation, ImageNet-1k; ImageNet mean and standard deviation;
+* `dino`: Caron et al. Emerging Properties in Self-Supervised Vision Transformers. ICCV 2021, arXiv:2104.14294.
+
+timm builds the network. The feature is the class token after the last layer norm.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmark import weights as files
+from benchmark.trunks.published import HALF, IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk, timm_network
+
+AUGREG = "https://storage.googleapis.com/vit_models/augreg/S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"
+PUBLISHED = {
+    "imagenet21k": files.Published(f"{AUGREG}.npz"),
+    "imagenet21k_1k": files.Published(f"{AUGREG}--imagenet2012-steps_20k-lr_0.03-res_224.npz"),
+    "deit": files.Published(
+        "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth", sha256="cd65a155"
+    ),
+    "dino": files.Published(
+        "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
+    ),
+}
+NORMALISATION = {
+    "imagenet21k": (HALF, HALF),
+    "imagenet21k_1k": (HALF, HALF),
+    "deit": (IMAGENET_MEAN, IMAGENET_STD),
+    "dino": (IMAGENET_MEAN, IMAGENET_STD),
+}
+SIZE = 224
+
+
+class ViTSmall(PublishedTrunk):
+    """Maps normalised RGB or grey images (B, in_channels, 224, 224) to class tokens (B, 384).
+
+    Args:
+        in_channels: 3 for RGB, 1 for grey.
+        weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `dino`, the path of a file in the layout of one of them
+            (.npz: that of the first two), or None for random weights.
+        any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides that are no
+            multiple of 16 are still refused.
+        mean: of the pixels in 0..1, three numbers; needed with a file of one's own, else that of the weights.
+        std: likewise.
+
+    Raises:
+        ValueError: a setting is not allowed, the weights cannot be had or do not fit, or timm is not installed.
+        OSError: the folder of downloaded weights cannot be written.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        weights: str | None = None,
+        any_size: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        known = NORMALISATION.get(weights, (HALF, HALF) if weights is None else None)  # type: ignore[arg-type]
+        if known is None and (mean is None or std is None):
+            raise ValueError(
+                f"vit_small has weights={weights}, mean={mean}, std={std}. For a file of your own, say which mean and "
+                f"std of the pixels it was trained with. Weights with known ones: {', '.join(PUBLISHED)}."
+            )
+        known_mean, known_std = known or (HALF, HALF)
+        super().__init__(out_features=384, mean=mean or known_mean, std=std or known_std, in_channels=in_channels)
+        self.any_size = any_size
+        self.network = timm_network("vit_small_patch16_224", num_classes=0, dynamic_img_size=any_size)
+        if weights is not None:
+            path = files.find(weights, PUBLISHED)
+            if path.suffix == ".npz":
+                self._fill_from_npz(path)
+            else:
+                files.fill(self.network, files.read(path), path, without=("head.",))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class tokens (B, 384) of normalised images (B, in_channels, 224, 224).
+
+        Raises:
+            ValueError: the images have another size.
+        """
+        height, width = images.shape[2:]
+        if (height % 16 or width % 16) if self.any_size else (height, width) != (SIZE, SIZE):
+            allowed = "sides that are multiples of 16" if self.any_size else f"{SIZE} x {SIZE}"
+            raise ValueError(
+                f"vit_small got images of {height} x {width} pixels; allowed: {allowed}. Crop them to {SIZE}, or set "
+                "any_size=true, which interpolates the position embeddings."
+            )
+        return self.network(self.prepared(images))
+
+    def _fill_from_npz(self, path: Path) -> None:
+        try:
+            if not zipfile.is_zipfile(path):
+                raise ValueError("it is damaged or no .npz file")
+            self.network.load_pretrained(str(path))  # opens it without pickles
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not fit vit_small ({error}). Give the .npz of ViT-S/16 as its authors publish it."
+            ) from error

@@ -1,0 +1,118 @@
+"""ViT-S/16 with files in the two layouts that are published: tensors of PyTorch, and augreg's .npz."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.trunks.vit_small import ViTSmall
+
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+HEADS, WIDTH = 6, 384
+
+
+def some_state() -> dict[str, torch.Tensor]:
+    """A state with no two tensors alike, under the names that DeiT's and DINO's files use."""
+    torch.manual_seed(5)
+    state = {k.removeprefix("network."): v for k, v in ViTSmall().state_dict().items()}
+    return {name: torch.randn(value.shape) / 20 for name, value in state.items()}
+
+
+def as_augreg(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The same numbers under JAX's names and axes: kernels (in, out), attention (in, heads, out / heads)."""
+    s = {name: value.numpy() for name, value in state.items()}
+    arrays = {
+        "embedding/kernel": s["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": s["patch_embed.proj.bias"],
+        "cls": s["cls_token"],
+        "Transformer/posembed_input/pos_embedding": s["pos_embed"],
+        "Transformer/encoder_norm/scale": s["norm.weight"],
+        "Transformer/encoder_norm/bias": s["norm.bias"],
+        "head/kernel": np.zeros((WIDTH, 21843), np.float32),
+        "head/bias": np.zeros(21843, np.float32),
+    }
+    for n in range(12):
+        ours, theirs = f"blocks.{n}.", f"Transformer/encoderblock_{n}/"
+        for i, part in enumerate(("query", "key", "value")):
+            rows = slice(i * WIDTH, (i + 1) * WIDTH)
+            name = f"{theirs}MultiHeadDotProductAttention_1/{part}/"
+            kernel = s[f"{ours}attn.qkv.weight"][rows].T
+            arrays[name + "kernel"] = kernel.reshape(WIDTH, HEADS, WIDTH // HEADS)
+            arrays[name + "bias"] = s[f"{ours}attn.qkv.bias"][rows].reshape(HEADS, -1)
+        out = s[f"{ours}attn.proj.weight"].T.reshape(HEADS, WIDTH // HEADS, WIDTH)
+        arrays[f"{theirs}MultiHeadDotProductAttention_1/out/kernel"] = out
+        arrays[f"{theirs}MultiHeadDotProductAttention_1/out/bias"] = s[f"{ours}attn.proj.bias"]
+        for layer, norm in ((0, "norm1"), (2, "norm2")):
+            arrays[f"{theirs}LayerNorm_{layer}/scale"] = s[f"{ours}{norm}.weight"]
+            arrays[f"{theirs}LayerNorm_{layer}/bias"] = s[f"{ours}{norm}.bias"]
+        for layer in (0, 1):
+            arrays[f"{theirs}MlpBlock_3/Dense_{layer}/kernel"] = s[f"{ours}mlp.fc{layer + 1}.weight"].T
+            arrays[f"{theirs}MlpBlock_3/Dense_{layer}/bias"] = s[f"{ours}mlp.fc{layer + 1}.bias"]
+    return arrays
+
+
+def assert_holds(trunk: ViTSmall, state: dict[str, torch.Tensor]) -> None:
+    held = trunk.network.state_dict()
+    assert list(held) == list(state) and all(torch.equal(held[name], value) for name, value in state.items())
+
+
+def test_both_published_layouts_fill_every_tensor(tmp_path: Path) -> None:
+    state = some_state()
+    classifier = {"head.weight": torch.zeros(1000, WIDTH), "head.bias": torch.zeros(1000)}
+    torch.save({"model": state | classifier}, tmp_path / "deit.pth")
+    np.savez(tmp_path / "augreg.npz", **as_augreg(state))
+    for name in ("deit.pth", "augreg.npz"):
+        assert_holds(ViTSmall(weights=str(tmp_path / name), **HALF), state)
+
+
+def test_the_feature_is_the_class_token_after_the_last_norm() -> None:
+    torch.manual_seed(0)
+    trunk = ViTSmall().eval()
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        tokens = trunk.network.forward_features(images)  # (B, 1 + 14 * 14, 384), the class token first
+        assert tokens.shape == (1, 197, WIDTH) and torch.equal(trunk(images), tokens[:, 0])
+    assert trunk.out_features == WIDTH
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean"), [("imagenet21k", 0.5), ("imagenet21k_1k", 0.5), ("deit", 0.485), ("dino", 0.485), (None, 0.5)]
+)
+def test_each_set_of_weights_brings_the_mean_it_was_trained_with(
+    weights: str | None, mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("benchmark.weights.find", lambda name, published: asked.append(name) or Path("there.pth"))
+    monkeypatch.setattr("benchmark.weights.read", lambda path: {})
+    monkeypatch.setattr("benchmark.weights.fill", lambda *_, **__: None)
+    trunk = ViTSmall(weights=weights)
+    assert trunk.mean[0] == mean and asked == ([weights] if weights else [])
+
+
+def test_a_file_of_ones_own_needs_its_mean_and_standard_deviation() -> None:
+    with pytest.raises(ValueError, match=r"weights=mine\.pth, mean=None.*say which mean and std"):
+        ViTSmall(weights="mine.pth")
+
+
+def test_other_sizes_are_refused_unless_positions_may_be_interpolated() -> None:
+    with pytest.raises(ValueError, match="images of 96 x 224 pixels; allowed: 224 x 224"):
+        ViTSmall()(torch.zeros(1, 3, 96, 224))
+    trunk = ViTSmall(any_size=True).eval()
+    with torch.no_grad():
+        assert trunk(torch.zeros(1, 3, 96, 64)).shape == (1, WIDTH)
+    with pytest.raises(ValueError, match="images of 97 x 64 pixels; allowed: sides that are multiples of 16"):
+        trunk(torch.zeros(1, 3, 97, 64))
+
+
+def test_an_npz_file_that_holds_pickles_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "hostile.npz", **{"embedding/kernel": np.array([print], dtype=object)})
+    with pytest.raises(ValueError, match=r"hostile\.npz does not fit vit_small \(.*allow_pickle=False"):
+        ViTSmall(weights=str(tmp_path / "hostile.npz"), **HALF)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
+def test_a_damaged_npz_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cut.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cut\.npz does not fit vit_small"):
+        ViTSmall(weights=str(tmp_path / "cut.npz"), **HALF)
