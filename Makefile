@@ -1,4 +1,4 @@
-# Every target makes what it needs. Options: DATASET LOSS PRESET TRIALS WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
+# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS PRESET TRIALS WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
@@ -8,11 +8,12 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(LOSS),loss=$(LOSS)) $(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
+overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.root="$(ROOT)"') $(if $(CSV),'dataset.module.path="$(CSV)"') \
+	$(if $(NAME),dataset.name=$(NAME)) $(if $(LOSS),loss=$(LOSS)) $(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data bo final-eval tables bench test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval tables bench test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,8 +33,11 @@ else
 endif
 	@touch $@
 
-data: $(STAMP) ## prepare a data set and say what it holds
+data: $(STAMP) ## find or fetch a data set and say what it holds; ROOT=folder where it lies elsewhere
 	$(RUN) benchmark.data $(overrides)
+
+splits: $(STAMP) ## write a data set's split and folds to results/splits as CSV
+	$(RUN) benchmark.splits $(overrides)
 
 bo: $(STAMP) ## search a loss's hyper-parameters by class-disjoint cross-validation
 	$(RUN) benchmark.bo $(overrides)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark.datasets.listing import ROLES, Listing
 from benchmark.study import Study
 
 CHOICES = {
@@ -35,6 +36,11 @@ def prepare(study: Study, *halves: str) -> str:
         halves: what is going to be read, `trainval` or also `test`; the search never opens the latter.
     """
     dataset = study.make_dataset()
+    if isinstance(dataset, Listing):
+        raise ValueError(
+            f"{study.config.dataset.label} is found and its split is known, but training on picture files is not "
+            f"possible yet. What works: {study.command('data')}, {study.command('splits')}; and DATASET=glyphs trains."
+        )
     found = dataset.prepare(halves=halves)
     if found["drawn"]:
         print(describe(study, found), flush=True)
@@ -43,13 +49,14 @@ def prepare(study: Study, *halves: str) -> str:
 
 def describe(study: Study, found: dict[str, Any]) -> str:
     """What a data set holds, a line each."""
-    halves = [
-        f"{half}: {found[half]['images']:,} images, {found[half]['classes']:,} classes, "
-        f"{found[half]['super_classes']} super classes"
-        for half in ("trainval", "test")
+    parts = [
+        f"{part}: {found[part]['images']:,} images, {found[part]['classes']:,} classes, "
+        f"{found[part]['super_classes']} super classes"
+        for part in ROLES
+        if part in found
     ]
     rest = [f"{key}: {found[key]}" for key in ("licence", "fingerprint", "folder")]
-    return "\n  ".join([f"{study.config.dataset.label}: {found['images']:,} images", *halves, *rest])
+    return "\n  ".join([f"{study.config.dataset.label}: {found['images']:,} images", *parts, *rest])
 
 
 def check_before_search(study: Study) -> None:

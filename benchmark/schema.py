@@ -7,6 +7,8 @@ error with the key's full name. `Any` marks what a plug-in's own constructor che
 from dataclasses import dataclass, field
 from typing import Any
 
+PLACES = ("root", "path", "images_root", "check")  # of a data set's module: what is found there is in its fingerprint
+
 
 @dataclass
 class SpaceConfig:
@@ -20,7 +22,14 @@ class SpaceConfig:
 
 @dataclass
 class DatasetConfig:
-    """Where images come from, and the stopping rule that the protocol attaches to a data set."""
+    """Where images come from, and the stopping rule that the protocol attaches to a data set.
+
+    Attributes:
+        licence: of the pictures.
+        sources: files that `make data` fetches: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
+            with the most `members` and `bytes` that it may have.
+        by_hand: what to do where nothing can be fetched.
+    """
 
     name: str
     label: str
@@ -33,6 +42,9 @@ class DatasetConfig:
     iterations_per_epoch: int
     hpl: dict[str, Any]
     xbm: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    by_hand: str = ""
 
 
 @dataclass
@@ -76,9 +88,9 @@ class ModuleConfig:
 
 @dataclass
 class TrunkConfig(ModuleConfig):
-    """A trunk; `width` is its one customary knob."""
+    """A trunk; `width` is the one customary knob of those that have no published size."""
 
-    width: int
+    width: int | None = None
 
 
 @dataclass

@@ -28,11 +28,11 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from benchmark import advice, recipes, records
 from benchmark.build import build
 from benchmark.protocol import folds as fold_rules
-from benchmark.schema import Config
+from benchmark.schema import PLACES, Config
 from benchmark.searchers import Parameter
 
 NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset")
-PROSE = ("label", "description", "source", "presets")
+PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 
 
 def conf_dir() -> Path:
@@ -105,6 +105,7 @@ class Study:
         kept = {key: value for key, value in plain.items() if key not in NOT_SCIENCE}
         for group in ("dataset", "protocol"):
             kept[group] = {k: v for k, v in kept[group].items() if k != "trials"}
+        kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
         for group, value in kept.items():
             if isinstance(value, dict):
                 kept[group] = {k: v for k, v in value.items() if k not in PROSE}

@@ -7,13 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
-    ("data", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
+    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
     ("worker", "ledger", "dispatch", "checks", "loss_costs"),
     ("study",),
     ("recipes",),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch"),
+    ("weights",),
+    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
 )
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

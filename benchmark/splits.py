@@ -1,0 +1,37 @@
+"""make splits: write which picture of a data set is for what, and its part in every fold, as CSV."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.checks import check_values
+from benchmark.datasets.listing import Listing
+from benchmark.study import Study, main
+
+
+def splits(study: Study, overrides: list[str]) -> None:
+    """Write `results/splits/DATASET.csv`, which the data set `csv` reads."""
+    check_values(study)  # the name becomes part of a path
+    config = study.config
+    listing = study.make_dataset()
+    if not isinstance(listing, Listing):
+        raise ValueError(f"{config.dataset.label} has no picture files whose split could be written.")
+    folds = study.make_folds(listing.classes("trainval"), listing.total_classes)
+    columns = {}
+    for number, fold in enumerate(folds):
+        part = np.full(listing.total_classes, "", dtype="U10")
+        part[fold.train_classes], part[fold.validation_classes] = "train", "validation"
+        columns[f"fold_{number}"] = part[listing.labels].tolist()
+    path = Path(config.results_dir) / "splits" / f"{config.dataset.name}.csv"
+    listing.to_csv(path, columns)
+    print(f"{path}: {len(listing.paths):,} pictures, paths below {listing.root.absolute()}")
+    for number, fold in enumerate(folds):
+        train, validation = (
+            f"{int(np.isin(listing.labels, classes).sum()):,} images of {len(classes):,} classes"
+            for classes in (fold.train_classes, fold.validation_classes)
+        )
+        print(f"  fold {number}: trains on {train}, validates on {validation}")
+
+
+if __name__ == "__main__":
+    main(splits)

@@ -1,0 +1,99 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.datasets.listing import Listing, check_counts, grouped, halves
+
+
+def listing(**changes):
+    fields = {
+        "root": Path("data"),
+        "paths": ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "c/2.jpg"],
+        "labels": np.array([0, 0, 1, 2, 2]),
+        "class_names": ["a", "b", "c, the third"],
+        "super_labels": np.array([1, 1, 0]),
+        "super_names": ["low", "high"],
+        "roles": np.array(["trainval"] * 3 + ["test"] * 2),
+    }
+    return Listing(**(fields | changes))
+
+
+def test_counts_are_those_of_the_whole_and_of_each_role():
+    assert listing().counts() == {
+        "images": 5, "classes": 3, "super_classes": 2,
+        "trainval": {"images": 3, "classes": 2, "super_classes": 1},
+        "test": {"images": 2, "classes": 1, "super_classes": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": np.array([0, 0, 1, 2])}, "labels has 4 entries for 5 pictures"),
+        ({"roles": np.array(["test"])}, "roles has 1 entries for 5 pictures"),
+        ({"super_labels": np.array([1, 1])}, "super_labels has 2 entries for 3 classes"),
+        ({"super_labels": np.array([1, 1, 2])}, r"super_labels must lie in 0\.\.1"),
+        ({"super_labels": np.array([1, 1, -1])}, r"super_labels must lie in 0\.\.1"),
+        ({"labels": np.array([0, 0, 1, 2, 3])}, r"labels must lie in 0\.\.2"),
+        ({"labels": np.array([0, 0, 0, 2, 2])}, "1 classes have no picture, such as 'b'"),
+        ({"paths": ["a", "b", "a", "c", "d"]}, "1 pictures are listed twice, such as a"),
+        ({"roles": np.array(["trainval"] * 3 + ["val"] * 2)}, "roles holds val; allowed are trainval, test"),
+        ({"roles": np.array(["trainval"] * 5)}, "The pictures are trainval only"),
+        ({"roles": np.array(["trainval"] * 3 + ["test", "gallery"])}, "trainval, test, gallery only"),
+        ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 classes are to be trained on and to be unseen"),
+        ({"roles": np.array(["test"] * 3 + ["trainval"] * 2)}, "must have the first ids"),
+    ],
+)  # fmt: skip
+def test_names_the_field_that_does_not_fit(changes, said):
+    with pytest.raises(ValueError, match=said):
+        listing(**changes)
+
+
+def test_an_empty_listing_is_refused():
+    empty = np.array([], dtype=np.int64)
+    with pytest.raises(ValueError, match="holds no picture"):
+        listing(paths=[], labels=empty, roles=empty.astype(str), class_names=[], super_labels=empty)
+
+
+def test_the_fingerprint_tells_content_and_not_place():
+    known = listing().fingerprint
+    assert listing(root=Path("elsewhere"), notes=("a note",)).fingerprint == known
+    assert listing(class_names=["x", "y", "z"]).fingerprint == known
+    others = [
+        listing(paths=["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "c/3.jpg"]),
+        listing(labels=np.array([0, 1, 1, 2, 2])),
+        listing(super_labels=np.array([0, 1, 0])),
+        listing(labels=np.array([0, 0, 1, 2, 2]), roles=halves(np.array([0, 0, 1, 2, 2]), 1)),
+    ]
+    assert len({known, *(other.fingerprint for other in others)}) == 5
+
+
+def test_the_csv_has_a_row_for_each_picture(tmp_path):
+    listing().to_csv(tmp_path / "new" / "split.csv", {"fold_0": ["x", "x", "y", "", ""]})
+    with open(tmp_path / "new" / "split.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "label", "super_label", "split", "class_id", "fold_0"]
+    assert rows[3] == ["b/1.jpg", "b", "high", "trainval", "1", "y"]
+    assert rows[5] == ["c/2.jpg", "c, the third", "low", "test", "2", ""]
+    assert len(rows) == 6
+
+
+def test_counts_that_differ_are_all_in_the_message():
+    expected = {"images": 6, "classes": 3, "trainval": {"images": 3, "classes": 4}, "query": {"images": 1234}}
+    with pytest.raises(ValueError) as caught:
+        check_counts(listing(), expected, "Toys")
+    said = "it has 5 images, not 6; 2 trainval classes, not 4; None query images, not 1,234."
+    assert f"data does not hold the published Toys: {said}" in str(caught.value)
+    assert "dataset.module.expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("expected", [None, {}, {"images": 5, "test": {"super_classes": 1}}])
+def test_counts_that_are_met_or_not_asked_for_are_fine(expected):
+    assert check_counts(listing(), expected, "Toys").counts()["images"] == 5
+
+
+def test_groups_are_numbered_in_the_order_of_their_names():
+    ids, names = grouped(["b", "a", "b", "c"])
+    assert (ids.tolist(), names, ids.dtype) == ([1, 0, 1, 2], ["a", "b", "c"], np.int64)

@@ -1,0 +1,247 @@
+"""make data and make splits, from the command line to the sentence, with data sets in tiny trees."""
+
+import csv
+import hashlib
+import http.server
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.bo import bo
+from benchmark.data import data
+from benchmark.fetch import MARKER
+from benchmark.protocol.folds import make_folds
+from benchmark.splits import splits
+from benchmark.study import Study, conf_dir
+from tests.command_line import Ended, assert_refused, run, tiny
+from tests.datasets import trees
+
+FILES = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "folder", "csv")
+TREES = {"cub": trees.cub, "cars196": trees.cars_dml, "sop": trees.sop, "inshop": trees.inshop,
+         "inaturalist2019": trees.inaturalist}  # fmt: skip
+ANY = {"sop": ("dataset.module.sop_cut=2",), "inaturalist2019": ("dataset.module.num_trainval=7",)}
+
+
+def small(story: Callable[..., None], name: str, root: Path, *more: str) -> Ended:
+    """A story with a tiny tree of a published data set, of which other counts are expected."""
+    keys = [f"dataset={name}", f"dataset.module.root={root}", "dataset.module.expected=null"]
+    added = [f"+{key}" if key.startswith("dataset.module.num_trainval") else key for key in ANY.get(name, ())]
+    return run(story, *keys, *added, *more)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_data_says_what_a_tree_holds(name: str, tmp_path: Path) -> None:
+    ended = small(data, name, TREES[name](tmp_path))
+    assert ended.status == 0, ended.err
+    lines = ended.out.splitlines()
+    assert lines[0].endswith(" images")
+    assert lines[1].startswith("  trainval: ")
+    assert [line.split(":")[0].strip() for line in lines[-3:]] == ["licence", "fingerprint", "folder"]
+
+
+def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path: Path) -> None:
+    ended = run(data, "dataset=cub", f"dataset.module.root={trees.cub(tmp_path)}")
+    assert_refused(ended, "10 images, not 11,788", "4 classes, not 200", "5 trainval images, not 5,864")
+
+
+@pytest.mark.parametrize("name", ["cars196", "inshop"])
+def test_data_says_what_to_fetch_by_hand_where_nothing_can_be_fetched(name: str, tmp_path: Path) -> None:
+    ended = run(data, f"dataset={name}", f"dataset.module.root={tmp_path}")
+    assert_refused(ended, f"make data DATASET={name}", "http", f"data/{name}")
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_search_on_picture_files_says_that_it_is_not_possible_yet(name: str, tmp_path: Path) -> None:
+    ended = small(bo, name, TREES[name](tmp_path), f"results_dir={tmp_path / 'results'}")
+    assert_refused(ended, "not possible yet", f"make data DATASET={name}")
+
+
+def test_a_search_without_the_data_says_how_to_get_it(tmp_path: Path) -> None:
+    ended = run(bo, "dataset=sop", f"dataset.module.root={tmp_path}", f"results_dir={tmp_path / 'results'}")
+    assert_refused(ended, "Get the data: make data DATASET=sop")
+
+
+# -- fetching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder that is served, and its address."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "site"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def pack(site: Path, tree: Path, name: str = "CUB_200_2011.tgz") -> str:
+    """An archive of what is in a tree; its SHA-256."""
+    with tarfile.open(site / name, "w:gz") as archive:
+        for path in sorted(tree.iterdir()):
+            archive.add(path, path.name)
+    shutil.rmtree(tree)
+    return hashlib.sha256((site / name).read_bytes()).hexdigest()
+
+
+def source(address: str, sha256: str) -> str:
+    limits = "{members: 100, bytes: 100000}"
+    url = f"'{address}/CUB_200_2011.tgz?download=1'"
+    return f"dataset.sources=[{{url: {url}, file: CUB_200_2011.tgz, sha256: '{sha256}', unpack: {limits}}}]"
+
+
+def test_data_fetches_unpacks_and_finds_it_again(site: tuple[Path, str], tmp_path: Path) -> None:
+    folder, address = site
+    fetched = source(address, pack(folder, trees.cub(tmp_path / "tree")))
+    first = small(data, "cub", tmp_path / "data", fetched)
+    assert first.status == 0, first.err
+    assert "Fetching CUB-200-2011" in first.out and "10 images" in first.out
+    assert (tmp_path / "data" / "CUB_200_2011" / MARKER).is_file()
+    shutil.rmtree(folder)
+    again = small(data, "cub", tmp_path / "data", fetched)
+    assert again.status == 0 and "Fetching" not in again.out
+    assert again.out.splitlines() == first.out.splitlines()[-len(again.out.splitlines()) :]
+
+
+def test_data_goes_on_after_an_unpacking_that_was_killed(site: tuple[Path, str], tmp_path: Path) -> None:
+    folder, address = site
+    fetched = source(address, pack(folder, trees.cub(tmp_path / "tree")))
+    (tmp_path / "data" / ".CUB_200_2011.partial" / "CUB_200_2011" / "images").mkdir(parents=True)
+    ended = small(data, "cub", tmp_path / "data", fetched)
+    assert ended.status == 0, ended.err
+    assert not (tmp_path / "data" / ".CUB_200_2011.partial").exists()
+
+
+@pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "its sha256 is"), (None, "a web page in place of")])
+def test_data_says_what_is_wrong_with_what_came(
+    sha256: str | None, said: str, site: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, address = site
+    if sha256:
+        pack(folder, trees.cub(tmp_path / "tree"))
+    else:
+        (folder / "CUB_200_2011.tgz").write_text("<!doctype html><title>Sign in</title>")
+    ended = small(data, "cub", tmp_path / "data", source(address, sha256 or "0" * 64))
+    assert_refused(ended, said, "fetch it by hand", "https://www.vision.caltech.edu/datasets/cub_200_2011/")
+
+
+# -- splits -----------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_splits_writes_each_picture_with_its_part_in_every_fold(tmp_path: Path) -> None:
+    ended = small(splits, "cub", trees.cub(tmp_path), f"results_dir={tmp_path / 'results'}", "protocol.num_folds=2")
+    assert ended.status == 0, ended.err
+    rows = read(tmp_path / "results" / "splits" / "cub.csv")
+    # Two trainval classes, two folds: fold 0 validates on the last half, which is class 1, fold 1 on class 0.
+    parts = {"0": ("train", "validation"), "1": ("validation", "train"), "2": ("", ""), "3": ("", "")}
+    assert [(row["fold_0"], row["fold_1"]) for row in rows] == [parts[row["class_id"]] for row in rows]
+    assert [row["split"] for row in rows] == ["trainval"] * 5 + ["test"] * 5
+    assert "fold 0: trains on 3 images of 1 classes, validates on 2 images of 1 classes" in ended.out
+
+
+def test_splits_of_queries_and_own_names(tmp_path: Path) -> None:
+    small(
+        splits, "inshop", trees.inshop(tmp_path), f"results_dir={tmp_path}", "protocol.num_folds=2", "dataset.name=mine"
+    )
+    rows = read(tmp_path / "splits" / "mine.csv")
+    assert [row["split"] for row in rows].count("query") == 3
+    assert {row["fold_0"] for row in rows if row["split"] != "trainval"} == {""}
+    ended = small(splits, "inshop", tmp_path, "dataset.name='../../evil'")
+    assert_refused(ended, "becomes part of a path")
+
+
+def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
+    assert_refused(tiny(splits, tmp_path), "Glyphs (small) has no picture files")
+
+
+# -- the files of conf/dataset ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_yaml_fits_the_study_and_its_defaults_lie_in_their_bounds(
+    name: str, compose_study: Callable[..., Study]
+) -> None:
+    config = compose_study(f"dataset={name}").config.dataset
+    assert config.name == name and config.licence and config.description.endswith(".")
+    for key in ("num_coarse", "update_every"):
+        low, high = config.hpl[f"{key}_bounds"]
+        assert low <= config.hpl[key] <= high
+    assert (conf_dir() / "dataset" / f"{name}.yaml").read_text().startswith("#")
+    for file in config.sources:
+        assert file["md5"] or file["sha256"]
+        assert set(file["unpack"]) == {"members", "bytes"}
+
+
+def test_where_the_data_lies_is_not_part_of_what_a_study_is(compose_study: Callable[..., Study]) -> None:
+    known = compose_study("dataset=sop").identity("fingerprint")
+    elsewhere = (
+        "dataset.module.root=/elsewhere",
+        "dataset.module.check=images",
+        "dataset.licence=x",
+        "dataset.sources=[]",
+    )
+    assert compose_study("dataset=sop", *elsewhere).identity("fingerprint") == known
+    assert compose_study("dataset=sop", "dataset.module.sop_cut=null").identity("fingerprint") != known
+
+
+# -- the published splits, class by class -----------------------------------------------------------------------------
+
+TRAINVAL = {"cub": (100, 200), "cars196": (98, 196), "sop": (11_317, 22_634), "inshop": (3_997, 7_982),
+            "inaturalist2019": (656, 1_010)}  # fmt: skip
+VALIDATED = {  # inclusive ranges of class ids that folds 0 to 3 validate on
+    "cub": [(75, 99), (0, 24), (25, 49), (50, 74)],
+    "cars196": [(74, 97), (0, 23), (25, 48), (49, 72)],
+    "sop": [(8_488, 11_316), (0, 2_828), (2_829, 5_657), (5_658, 8_486)],
+    "inshop": [(0, 999), (1_000, 1_998), (1_999, 2_997), (2_998, 3_996)],  # k-fold: 3,997 = 1,000 + 3 * 999
+    "inaturalist2019": [(0, 163), (164, 327), (328, 491), (492, 655)],
+}
+TRAINED_IMAGES = {"cub": [4_373, 4_462, 4_377, 4_380], "cars196": [6_015, 6_079, 6_145, 6_089]}
+BLOCKS = {  # images of the classes from each of these on, up to the next
+    "cub": {0: 1_402, 25: 1_487, 50: 1_484, 75: 1_491},
+    # Classes 24 and 73 of Cars are in every training part: 8,054 - 1,975 - 1,909 - 1,965 - 2,039 = 166 images of both.
+    "cars196": {0: 1_975, 24: 166, 25: 1_909, 49: 1_965, 73: 0, 74: 2_039},
+}
+
+
+@pytest.mark.parametrize("name", TRAINVAL)
+def test_the_folds_of_a_published_data_set_are_the_published_ones(name: str) -> None:
+    trainval, total = TRAINVAL[name]
+    folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
+    assert [(f.validation_classes[0], f.validation_classes[-1]) for f in folds] == VALIDATED[name]
+    for fold, (first, last) in zip(folds, VALIDATED[name], strict=True):
+        assert fold.validation_classes.tolist() == list(range(first, last + 1))
+        unused = {24, 73} if name == "cars196" else {8_487} if name == "sop" else set()
+        assert unused <= set(fold.train_classes.tolist())
+        assert len(fold.train_classes) + len(fold.validation_classes) == trainval
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_images_of_the_folds_are_the_published_numbers(name: str) -> None:
+    trainval, total = TRAINVAL[name]
+    images = np.zeros(trainval, dtype=int)
+    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any spread within a block gives the same sums
+    folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
+    assert [images[f.train_classes].sum() for f in folds] == TRAINED_IMAGES[name]
+    assert images.sum() == {"cub": 5_864, "cars196": 8_054}[name]
