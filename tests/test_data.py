@@ -22,7 +22,7 @@ from tests.command_line import Ended, assert_refused, run, tiny
 from tests.datasets import trees
 
 FILES = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "folder", "csv")
-TREES = {"cub": trees.cub, "cars196": trees.cars_dml, "sop": trees.sop, "inshop": trees.inshop,
+TREES = {"cub": trees.cub, "cars196": trees.cars_folders, "sop": trees.sop, "inshop": trees.inshop,
          "inaturalist2019": trees.inaturalist}  # fmt: skip
 ANY = {"sop": ("dataset.module.sop_cut=2",), "inaturalist2019": ("dataset.module.num_trainval=7",)}
 

@@ -83,8 +83,9 @@ def make(name: str) -> str:
 
 def _one_mat(root: Path, mark: Path) -> Found:
     """car_ims/000001.jpg ... with cars_annos.mat."""
-    rows = _annotations(mark, "relative_im_path")
-    return need_base(root, "cars196", rows[0][0], *IN), rows, _class_names(mark)
+    annotations, names = read_mat(mark, "annotations:relative_im_path,class", "class_names")
+    rows = _annotations(mark, annotations, "relative_im_path")
+    return need_base(root, "cars196", rows[0][0], *IN), rows, list(map(str, names))
 
 
 def _one_text(root: Path, mark: Path) -> Found:
@@ -101,7 +102,7 @@ def _devkit(root: Path, mark: Path) -> Found:
     test = need(root, "cars196", *anywhere("cars_test_annos_withlabels.mat"))
     parts = []
     for folder, path in (("cars_train/", mark), ("cars_test/", test)):
-        rows = _annotations(path, "fname")
+        rows = _annotations(path, read_mat(path, "annotations:fname,class")[0], "fname")
         places = [before + below for before in IN for below in (folder, folder * 2)]
         parts.append((need_base(root, "cars196", rows[0][0], *places), rows))
     base = Path(os.path.commonpath([folder for folder, _ in parts]))
@@ -125,13 +126,12 @@ def _folders(root: Path, mark: Path) -> Found:
     return base, rows, names
 
 
-def _annotations(path: Path, file_field: str) -> list[tuple[str, int]]:
-    """File and class (from 1 on) of every picture in a .mat file.
+def _annotations(path: Path, rows: list[Any], file_field: str) -> list[tuple[str, int]]:
+    """File and class (from 1 on) of every picture, from the structs of a .mat file.
 
     Raises:
         ValueError: the file is none of those.
     """
-    rows = read_mat(path, "annotations", file_field, "class")
     fields = list(rows[0]) if rows and isinstance(rows[0], dict) else []
     if fields != [file_field, "class"]:
         hint = "; '_withlabels' may be missing in its name" if "fname" in fields else ""
@@ -143,4 +143,4 @@ def _annotations(path: Path, file_field: str) -> list[tuple[str, int]]:
 
 
 def _class_names(path: Path) -> list[str]:
-    return [str(name) for name in read_mat(path, "class_names")]
+    return [str(name) for name in read_mat(path, "class_names")[0]]

@@ -1,7 +1,6 @@
 """MATLAB files, read in a process of their own: a damaged one makes scipy's reader crash Python, not raise.
 
-A part of `cars196`. Run as a script, this file prints one variable as JSON: a struct array as a list of mappings, with
-the values of the fields that were asked for, anything else as a list.
+A part of `cars196`. Run as a script, this file prints variables as JSON, a list for each.
 """
 
 import json
@@ -15,27 +14,28 @@ MEMORY_BYTES = 8 << 30  # that a file may claim to need
 SECONDS = 120.0
 
 
-def read_mat(path: Path, variable: str, *fields: str) -> list[Any]:
-    """A variable of a MATLAB file as plain values: text and whole numbers, or mappings of them.
+def read_mat(path: Path, *variables: str) -> list[list[Any]]:
+    """Variables of a MATLAB file as plain values: text and whole numbers, or mappings of them.
 
     Args:
         path: of the file.
-        variable: its name.
-        fields: of the struct array to read; where it lacks one of them, the mappings hold None for every field it has.
+        variables: their names; of a struct array with the fields to read, as `name:field,field`. Where it lacks one of
+            them, the mappings hold None for every field that it has.
 
     Raises:
-        ValueError: the file is no MATLAB file, is damaged, or lacks the variable.
+        ValueError: the file is no MATLAB file, is damaged, or lacks a variable.
     """
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, and the genuine file less than 1 MB.")
-    command = [sys.executable, "-P", __file__, str(path.absolute()), variable, *fields]
+    command = [sys.executable, "-P", __file__, str(path.absolute()), *variables]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         values = json.loads(done.stdout) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):
         values = None
     if not isinstance(values, list):
-        raise ValueError(f"{path} is damaged, or no MATLAB file with {variable}. Fetch it anew.")
+        wanted = " and ".join(variable.partition(":")[0] for variable in variables)
+        raise ValueError(f"{path} is damaged, or no MATLAB file with {wanted}. Fetch it anew.")
     return values
 
 
@@ -43,7 +43,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else int(value)
 
 
-def _print(path: str, variable: str, *fields: str) -> None:
+def _print(path: str, *variables: str) -> None:
     import numpy as np
     from scipy.io import loadmat
 
@@ -51,12 +51,15 @@ def _print(path: str, variable: str, *fields: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    array = np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[variable])[variable])
-    names = array.dtype.names
-    if names and set(fields) <= set(names):
-        values = [dict(zip(fields, map(_plain, row), strict=True)) for row in array[list(fields)].tolist()]
-    else:
-        values = [dict.fromkeys(names)] if names else [_plain(value) for value in array.tolist()]
+    read, values = loadmat(path, squeeze_me=True), []
+    for variable in variables:
+        name, _, listed = variable.partition(":")
+        array, fields = np.atleast_1d(read[name]), listed.split(",")
+        names = array.dtype.names
+        if names and set(fields) <= set(names):
+            values.append([dict(zip(fields, map(_plain, row), strict=True)) for row in array[fields].tolist()])
+        else:
+            values.append([dict.fromkeys(names)] if names else [_plain(value) for value in array.tolist()])
     print(json.dumps(values))
 
 
