@@ -221,8 +221,8 @@ def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> No
 
 def test_an_experiment_may_be_for_one_results_folder_only() -> None:
     everywhere = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
-    here = tables.read_experiment("glyphs-small_conv-hpl", Path("somewhere/all_losses"))
+    here = tables.read_experiment("glyphs-small_conv-hpl", Path("somewhere/one_of_each"))
     assert "results" not in everywhere
-    assert here["results"] == "all_losses"
+    assert here["results"] == "one_of_each"
     assert set(here["rows"]) > {"hist", "ms"}
     assert tables.read_experiment("unknown", Path("results")) == {}
