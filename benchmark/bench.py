@@ -126,6 +126,19 @@ def our_loop(parts: train.Parts, schedule: train.Schedule) -> Callable[[], None]
     return go_on
 
 
+class WithoutTuples(torch.nn.Module):
+    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples of which it needs none."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, _: object = None) -> torch.Tensor:
+        """The loss."""
+        loss: torch.Tensor = self.loss(embeddings, labels)
+        return loss
+
+
 def their_trainer(study: Study, parts: train.Parts, schedule: train.Schedule) -> Callable[[], None]:
     """The same with `MetricLossOnly`; its sampler's list is as long as one call needs, so none of it is wasted."""
     from pytorch_metric_learning.samplers import MPerClassSampler
@@ -136,7 +149,7 @@ def their_trainer(study: Study, parts: train.Parts, schedule: train.Schedule) ->
     sampler = MPerClassSampler(parts.labels, m, size if enough else None, length_before_new_iter=size * ITERATIONS)
     theirs = {"trunk": "trunk_optimizer", "head": "embedder_optimizer", "loss": "metric_loss_optimizer"}
     trainer = MetricLossOnly(
-        models={"trunk": parts.trunk, "embedder": parts.head}, loss_funcs={"metric_loss": parts.loss},
+        models={"trunk": parts.trunk, "embedder": parts.head}, loss_funcs={"metric_loss": WithoutTuples(parts.loss)},
         optimizers={theirs[name]: optimizer for name, optimizer in parts.optimizers.items()},
         dataset=Pictures(parts, schedule.shift), batch_size=size, sampler=sampler, iterations_per_epoch=ITERATIONS,
         dataloader_num_workers=0, freeze_trunk_batchnorm=schedule.freeze_batchnorm, data_device=torch.device("cpu"),

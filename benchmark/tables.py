@@ -90,20 +90,21 @@ def tables(study: Study, overrides: list[str]) -> None:
     if not groups:
         raise ValueError(f"There are no studies in {results_dir}/studies. Run make bo, then make final-eval.")
     for name, studies in groups.items():
-        table = make_table(name, studies, read_experiment(name))
+        table = make_table(name, studies, read_experiment(name, results_dir))
         for path in write_table(table, results_dir / "tables"):
             print(f"wrote {path}")
         print("\n" + markdown(table))
 
 
-def read_experiment(name: str) -> dict[str, Any]:
-    """The experiment that asks for this table: its caption and rows in order; nothing if there is none."""
+def read_experiment(name: str, results_dir: Path) -> dict[str, Any]:
+    """The experiment that asks for this table: its caption and rows in order; nothing if there is none.
+
+    One that names its results folder comes before one that does not, and is for no other folder.
+    """
     folder = Path(__file__).resolve().parent.parent / "experiments"
-    for path in sorted(folder.glob("*.yaml")):
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if body["table"] == name:
-            return dict(body)
-    return {}
+    bodies = [dict(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.yaml"))]
+    asking = [body for body in bodies if body["table"] == name and body.get("results") in (None, results_dir.name)]
+    return max(asking, key=lambda body: "results" in body, default={})
 
 
 def make_table(name: str, studies: list[Study], experiment: dict[str, Any]) -> Table:

@@ -97,12 +97,10 @@ def test_the_peer_s_pictures_are_shifted_by_every_step_and_no_further() -> None:
 def test_both_sides_train_every_part(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, size: int, m: int
 ) -> None:
-    from pytorch_metric_learning.losses import ProxyAnchorLoss
-
     monkeypatch.setattr(bench, "ITERATIONS", 3)
     study = compose_study("loss=contrastive", f"protocol.batch_size={size}", f"loss.sampler.m={m}")
     for make in (lambda *fold: bench.our_loop(*fold), lambda *fold: bench.their_trainer(study, *fold)):
-        parts, seen = a_fold(loss=ProxyAnchorLoss(4, 6)), []
+        parts, seen = a_fold(), []
         before = [p.detach().clone() for part in (parts.trunk, parts.head, parts.loss) for p in part.parameters()]
         parts.trunk.register_forward_pre_hook(lambda _, images, seen=seen: seen.append(len(images[0])))
         go_on = make(parts, a_schedule())

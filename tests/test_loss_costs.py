@@ -44,8 +44,12 @@ def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Stud
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_classes")
-def test_every_loss_has_its_row(compose_study: Callable[..., Study]) -> None:
-    rows = list(loss_costs.loss_steps(compose_study("protocol.batch_size=32")))
-    assert [row.what for row in rows] == [f"loss step, {name}" for name in NAMES]
-    assert all(row.verdict() == "reached" for row in rows)
+def test_a_step_of_every_loss_on_11_318_classes_takes_less_than_400_megabytes(
+    compose_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_costs, "STEPS", 1)
+    rows = {row.what.split()[-1]: row for row in loss_costs.loss_steps(compose_study())}
+    assert list(rows) == NAMES
+    assert {name: row.values for name, row in rows.items() if row.verdict() != "reached"} == {}
+    assert rows["soft_triple"].values[0] > 58  # one copy of its (11318, 10, 128) centres, or nothing was measured
+    assert rows["xbm"].values[0] > 28  # cosines with a full memory (128, 54787)

@@ -217,3 +217,12 @@ def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
 def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> None:
     with pytest.raises(ValueError, match=r"There are no studies in .*results/studies\. Run make bo"):
         tables.tables(compose_study(), [])
+
+
+def test_an_experiment_may_be_for_one_results_folder_only() -> None:
+    everywhere = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
+    here = tables.read_experiment("glyphs-small_conv-hpl", Path("somewhere/one_of_each"))
+    assert "results" not in everywhere
+    assert here["results"] == "one_of_each"
+    assert set(here["rows"]) > {"hist", "ms"}
+    assert tables.read_experiment("unknown", Path("results")) == {}

@@ -61,7 +61,7 @@ def row_of(text: str, label: str) -> list[str]:
 def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
     """The table of the glyphs experiment with a failed, an unfinished and an absent row."""
     results_dir = tmp_path_factory.mktemp("nine_rows")
-    experiment = tables.read_experiment("glyphs-small_conv-hpl")
+    experiment = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
     studies = []
     for loss in experiment["rows"][:-1]:
         study = compose_study_in(results_dir, f"loss={loss}", "protocol.num_runs=4")

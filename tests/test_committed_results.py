@@ -1,0 +1,27 @@
+"""Studies that are part of the repository still load, and still give the tables that stand beside them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmark import ledger
+from benchmark.tables import tables
+from tests.command_line import run
+
+RESULTS = Path(__file__).parents[1] / "results"
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
+
+
+def test_there_are_committed_studies() -> None:
+    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each"}
+    assert all(ledger.all_studies(folder) for folder in FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / folder.name
+    shutil.copytree(folder / "studies", copy / "studies")
+    assert run(tables, f"results_dir={copy}").status == 0
+    made = {path.name: path.read_text() for path in (copy / "tables").iterdir()}
+    assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
