@@ -6,6 +6,7 @@ beside.
 """
 
 import itertools
+import os
 import resource
 import statistics
 import time
@@ -67,6 +68,7 @@ def peak_megabytes() -> float:
 
 def peak_allocated(work: Callable[[], Any]) -> int:
     """The most bytes that torch had allocated on the CPU at once during `work`, above what it had before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler tells of its own start and of missing GPUs
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
