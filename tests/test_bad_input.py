@@ -18,7 +18,7 @@ from tests.command_line import assert_refused, run, study_dir, tiny, trainings
 MISTAKES = {
     # names that do not exist
     "loss=hpl_paa": ("no loss 'hpl_paa'", "Did you mean 'hpl_pa'?", "Allowed: arcface,", "conf/loss/hpl_paa.yaml"),
-    "dataset=glyph": ("no dataset 'glyph'", "Did you mean 'glyphs'?", "Allowed: glyphs, glyphs_small"),
+    "dataset=glyph": ("no dataset 'glyph'", "Did you mean 'glyphs'?", "Allowed: cars196, csv, cub, folder, glyphs"),
     "executor=slum": ("no executor 'slum'", "Allowed: inline, local"),
     "trails=3": ("no key 'trails'", "Did you mean 'trials'?", "Keys: dataset, loss,", "--cfg job"),
     "trunk.widht=3": ("no key 'trunk.widht'", "Did you mean 'trunk.width'?", "Keys of trunk: name, module, width."),
