@@ -47,6 +47,7 @@ def test_the_trunks_are_found() -> None:
     assert {"small_conv", "bn_inception", "resnet50", "vit_small", "efficientnet_lite0"} <= set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name in PUBLISHED])
 def test_a_trunk_makes_of_a_grey_image_what_it_makes_of_the_same_image_in_rgb(name: str, make: Make) -> None:
     grey = pictures(name, 1)

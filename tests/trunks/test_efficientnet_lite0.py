@@ -25,6 +25,7 @@ def photograph(name: str) -> torch.Tensor:
     return functional.interpolate(image, (224, 224), mode="bicubic", antialias=True).clamp(0, 255).to(torch.uint8)
 
 
+@pytest.mark.slow
 def test_features_through_the_packages_classifier_name_what_is_on_photographs() -> None:
     trunk, state = EfficientNetLite0(weights="imagenet").eval(), published_state()
     images = torch.cat([photograph("flower.jpg"), photograph("china.jpg")])
