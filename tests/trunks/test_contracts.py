@@ -11,6 +11,8 @@ from benchmark.study import Study, conf_dir
 from benchmark.train import _set_train_mode
 from benchmark.trunks import vit_small
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml"))
 PUBLISHED = [name for name in NAMES if name != "small_conv"]
 SAME_NETWORK = {"deit_small": "vit_small", "dino_vit_small": "vit_small"}  # which differ by their weights
@@ -47,7 +49,6 @@ def test_the_trunks_are_found() -> None:
     assert {"small_conv", "bn_inception", "resnet50", "vit_small", "efficientnet_lite0"} <= set(NAMES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name in PUBLISHED])
 def test_a_trunk_makes_of_a_grey_image_what_it_makes_of_the_same_image_in_rgb(name: str, make: Make) -> None:
     grey = pictures(name, 1)
