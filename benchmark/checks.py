@@ -141,9 +141,8 @@ def check_space(study: Study) -> None:
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
                 f"recommended value as well: +loss.setting.{name}=VALUE."
             )
-        if (
-            p.bounds == limits or study.config.protocol.defaults_first
-        ):  # one data set's bounds may leave the default out
+        # Bounds of one data set may leave the default out, which then matters only as trial 0.
+        if p.bounds == limits or study.config.protocol.defaults_first:
             check_setting(name, loss.setting[name], bounds, limits)
 
 
