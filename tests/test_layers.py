@@ -10,11 +10,11 @@ ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
     ("worker", "ledger", "dispatch", "checks", "loss_costs"),
     ("study",),
-    ("recipes",),
+    ("recipes", "identity", "sources"),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("weights",),
-    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
+    ("weights", "parts", "neighbours"),
+    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay", "cache_dir"),
 )
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
