@@ -8,13 +8,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
-    ("worker", "ledger", "dispatch", "checks", "loss_costs"),
+    ("worker", "ledger", "dispatch", "checks", "loss_costs", "image_costs"),
     ("study",),
     ("recipes",),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("weights",),
-    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
+    ("weights", "images"),
+    ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
 )
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
