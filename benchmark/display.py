@@ -125,9 +125,7 @@ def human_time(seconds: float) -> str:
 
 
 def counting(what: str) -> Callable[[int, int], None]:
-    """What is called with (done, in all) to show how far some long preparation is: a line that moves on a terminal,
-    else a line now and then.
-    """
+    """What to call with (done, in all), to show how far a long preparation is: one moving line, or some plain ones."""
     started, last = time.monotonic(), -PLAIN_EPOCH_SECONDS
     moving = sys.stdout.isatty()
 

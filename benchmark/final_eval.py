@@ -209,11 +209,14 @@ def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
 def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, unseen: Unseen) -> None:
     """Keep test embeddings (half precision), proxies and nearest neighbours; weights only where asked."""
     loss = study.config.loss
-    options = {"metric": loss.retrieval, "threads": study.config.threads} | loss.retrieval_options
+    neighbours = nearest_neighbours(
+        embeddings, unseen.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
+        **loss.retrieval_options,
+    )  # fmt: skip
     kept = {
         "embeddings": embeddings.cpu().numpy().astype(np.float16),
         "labels": unseen.labels.cpu().numpy(),
-        "neighbours": nearest_neighbours(embeddings, unseen.is_query, NUM_NEIGHBOURS, **options).astype(np.int32),
+        "neighbours": neighbours.astype(np.int32),
     }
     if unseen.is_query is not None:
         kept["is_query"] = unseen.is_query.cpu().numpy()

@@ -122,14 +122,14 @@ class TrainingConfig:
 
     name: str
     freeze_batchnorm: Any
-    shift: int
+    shift: int | None
     optimizers: dict[str, Any]
     recipe: str = ""
     batch_size: int | None = None
     epochs: int | None = None
-    warmup_epochs: int = 0
-    clip: dict[str, float] = field(default_factory=dict)
-    decay: dict[str, Any] = field(default_factory=dict)
+    warmup_epochs: int | None = None
+    clip: dict[str, float] | None = None
+    decay: dict[str, Any] | None = None
 
 
 @dataclass

@@ -28,7 +28,7 @@ def make_dataset(config: Config) -> Any:
 def make_images(config: Config, images: Any, device: torch.device) -> Images:
     """What a half's `images` are, pixels or picture files, as they are trained on and evaluated."""
     if isinstance(images, np.ndarray):
-        return Pixels(images, shift=config.training.shift, device=device)
+        return Pixels(images, shift=config.training.shift or 0, device=device)
     how = crops(config)
     if images.short_side is not None:  # the test half: its pictures are only ever cropped at their centre
         how = dataclasses.replace(how, resize_first=True)

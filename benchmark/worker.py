@@ -153,9 +153,9 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         freeze_batchnorm=c.training.freeze_batchnorm,
         retrieval=c.loss.retrieval,
         retrieval_options=c.loss.retrieval_options,
-        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", c.training.warmup_epochs),
-        clip=c.training.clip,
-        decay=c.training.decay,
+        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", c.training.warmup_epochs or 0),
+        clip=c.training.clip or {},
+        decay=c.training.decay or {},
         seed=seed,
     )
 

@@ -8,14 +8,16 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
-    ("worker", "ledger", "dispatch", "checks", "loss_costs"),
+    ("worker", "ledger", "dispatch", "checks", "loss_costs", "image_costs"),
     ("study",),
     ("recipes", "identity", "sources"),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("weights", "parts", "neighbours"),
-    ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay", "cache_dir"),
-)
+    ("parts",),
+    ("weights", "images", "neighbours"),
+    ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay",
+     "cache_dir"),
+)  # fmt: skip
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -72,15 +72,22 @@ class PictureFiles:
         Raises:
             ValueError: pictures cannot be decoded, or the disk has no room for their pixels.
         """
-        start, decoded = time.monotonic(), False
+        start, decoded = time.monotonic(), []
         for half in halves:
-            decoded |= self._build(half, progress(half) if progress else None)
+            shown = progress(half) if progress else None
+
+            def tick(done: int, total: int, half: str = half, shown: Progress | None = shown) -> None:
+                decoded.append(half)
+                if shown:
+                    shown(done, total)
+
+            self._build(half, tick)
         return self.listing.counts() | {
             "fingerprint": self.fingerprint,
             "folder": str(self.listing.root.absolute()),
             "cache": str(self._folder),
             "notes": self.listing.notes,
-            "drawn": decoded,
+            "drawn": bool(decoded),
             "seconds": time.monotonic() - start,
         }
 
@@ -108,10 +115,10 @@ class PictureFiles:
     def _rows(self, half: str) -> np.ndarray:
         return np.flatnonzero(np.isin(self.listing.roles, HALVES[half]))
 
-    def _build(self, half: str, progress: Progress | None = None) -> bool:
+    def _build(self, half: str, progress: Progress | None = None) -> None:
         paths = [self.listing.paths[row] for row in self._rows(half)]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return build(
+        build(
             self._half_folder(half), self.listing.root, paths,
             short_side=self._short_sides[half], workers=cores, progress=progress,
         )  # fmt: skip
@@ -120,7 +127,7 @@ class PictureFiles:
         """The half's cache, which is built where it is missing; whether files changed is for `prepare` to look."""
         try:
             return Cache(self._half_folder(half))
-        except FileNotFoundError:
+        except ValueError:
             self._build(half)
             return Cache(self._half_folder(half))
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.datasets.rendered import small_pictures
 
 from benchmark.datasets import manifest
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.images.crops import Crops
-from tests.datasets.rendered import small_pictures
 
 CROPS = {"short_side": 32, "crop": 24, "scale": (0.2, 1.0), "ratio": (0.75, 1.33), "flip": 0.5}
 
@@ -42,7 +42,12 @@ def test_each_half_has_its_own_pictures_in_the_order_of_the_listing(tmp_path: Pa
     data = pictures(tmp_path / "a")
     trainval, test = data.trainval(), data.test()
     assert (len(trainval.images), len(test.images)) == (12, 12)
-    assert trainval.labels.tolist() == np.repeat(np.arange(4), 3).tolist() and trainval.class_ids.tolist() == [0, 1, 2, 3]
+    assert trainval.labels.tolist() == np.repeat(np.arange(4), 3).tolist() and trainval.class_ids.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert test.labels.tolist() == np.repeat(np.arange(4, 8), 3).tolist() and test.is_query is None
     for split, first in ((trainval, 0), (test, 12)):
         for row in range(12):

@@ -50,7 +50,11 @@ def test_the_images_themselves_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("images", "named"),
-    [(torch.zeros(2, 1, 4, 4), "float32"), (pixels(2, 4, 4), r"\(2, 4, 4\)"), (pixels(1, 1, 1, 4, 4), r"\(1, 1, 1, 4, 4\)")],
+    [
+        (torch.zeros(2, 1, 4, 4), "float32"),
+        (pixels(2, 4, 4), r"\(2, 4, 4\)"),
+        (pixels(1, 1, 1, 4, 4), r"\(1, 1, 1, 4, 4\)"),
+    ],
 )
 def test_images_of_another_type_or_shape_are_named(images: torch.Tensor, named: str) -> None:
     with pytest.raises(ValueError, match=named):
