@@ -183,7 +183,7 @@ def test_a_case_may_ask_for_data_set_and_trunk_only() -> None:
 
 @pytest.fixture(scope="module")
 def authors_study(compose_study_in: Callable[..., Study]) -> Callable[..., Study]:
-    """A loss as it is trained with a recipe: `authors_study("hist", "cub", "resnet50", "hist")`; no weights, no data."""
+    """A loss as a recipe trains it: `authors_study("hist", "cub", "resnet50", "hist")`; no weights, no data."""
     composed = functools.cache(lambda loss: compose_study_in(Path("results"), f"loss={loss}").raw)
 
     def make(loss: str, dataset: str, trunk: str, recipe: str) -> Study:
