@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import records
-from benchmark.checks import describe
-from benchmark.datasets.listing import Listing, MissingDataError
+from benchmark.checks import describe, make_ready
+from benchmark.datasets.listing import MissingDataError
+from benchmark.datasets.picture_files import PictureFiles
 from benchmark.fetch import FetchError, Limits, download, unpack
 from benchmark.study import Study, main
 
@@ -19,16 +20,13 @@ def data(study: Study, overrides: list[str]) -> None:
         fetch(study, missing)
         dataset = study.make_dataset()
 
-    # 2. check it, and draw what is drawn
-    if isinstance(dataset, Listing):
-        licence = study.config.dataset.licence
-        facts = {"licence": licence, "fingerprint": dataset.fingerprint, "folder": str(dataset.root.absolute())}
-        found = dataset.counts() | facts
-    else:
-        found = dataset.prepare()
+    # 2. decode or draw what is missing, and check what is there
+    found = make_ready(study, dataset, ("trainval", "test"))
+    if isinstance(dataset, PictureFiles):
+        dataset.verify()
 
     # 3. say what it holds
-    print("\n  ".join([describe(study, found), *getattr(dataset, "notes", ())]))
+    print("\n  ".join([describe(study, found), *found.get("notes", ())]))
 
 
 def fetch(study: Study, missing: MissingDataError) -> None:

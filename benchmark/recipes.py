@@ -1,11 +1,25 @@
 """What was published beside a loss: settings (presets), rates of its own parameters, and whole trainings (recipes)."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from benchmark.build import build
 from benchmark.schema import Config
+
+
+def read_recipe(folder: Path, name: str) -> dict[str, Any]:
+    """A paper's training under the customary protocol.
+
+    Raises:
+        ValueError: the folder has no such file.
+    """
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise ValueError(f"training.recipe={name!r}: allowed are {', '.join(known)}.")
+    return dict(yaml.safe_load(known[name].read_text(encoding="utf-8")))
 
 
 def preset_setting(config: Config) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.checks import check_values
-from benchmark.datasets.listing import Listing
+from benchmark.datasets.picture_files import PictureFiles
 from benchmark.study import Study, main
 
 
@@ -13,9 +13,10 @@ def splits(study: Study, overrides: list[str]) -> None:
     """Write `results/splits/DATASET.csv`, which the data set `csv` reads."""
     check_values(study)  # the name becomes part of a path
     config = study.config
-    listing = study.make_dataset()
-    if not isinstance(listing, Listing):
+    dataset = study.make_dataset()
+    if not isinstance(dataset, PictureFiles):
         raise ValueError(f"{config.dataset.label} has no picture files whose split could be written.")
+    listing = dataset.listing
     folds = study.make_folds(listing.classes("trainval"), listing.total_classes)
     columns = {}
     for number, fold in enumerate(folds):
