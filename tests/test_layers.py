@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
-    ("worker", "ledger", "dispatch", "checks", "loss_costs", "image_costs"),
+    ("fold_tables", "traditional_tables"),
+    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats"),
     ("study",),
     ("recipes", "identity", "sources"),
     ("train", "schema"),
