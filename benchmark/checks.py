@@ -95,7 +95,7 @@ def check_values(study: Study, story: str = "search") -> None:
             raise ValueError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
         if (value := _get(study, key)) not in allowed:
-            raise ValueError(f"{key}={value!r}: allowed are {', '.join(map(str, allowed))}.")
+            raise ValueError(f"{key}={value!r}: allowed are {', '.join(str(a).lower() for a in allowed)}.")
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")

@@ -72,7 +72,8 @@ class Study:
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
         if recipe := merged.training.recipe:
-            given, body = OmegaConf.to_container(merged.training), recipes.read_recipe(conf_dir() / "recipe", recipe)
+            given: Any = OmegaConf.to_container(merged.training)
+            body = recipes.read_recipe(conf_dir() / "recipe", recipe)
             merged.training = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
