@@ -27,6 +27,11 @@ TREES = {"cub": trees.cub, "cars196": trees.cars_folders, "sop": trees.sop, "ins
 ANY = {"sop": ("dataset.module.sop_cut=2",), "inaturalist2019": ("dataset.module.num_trainval=7",)}
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
+
+
 def small(story: Callable[..., None], name: str, root: Path, *more: str) -> Ended:
     """A story with a tiny tree of a published data set, of which other counts are expected."""
     keys = [f"dataset={name}", f"dataset.module.root={root}", "dataset.module.expected=null"]
@@ -41,7 +46,7 @@ def test_data_says_what_a_tree_holds(name: str, tmp_path: Path) -> None:
     lines = ended.out.splitlines()
     assert lines[0].endswith(" images")
     assert lines[1].startswith("  trainval: ")
-    assert [line.split(":")[0].strip() for line in lines[-3:]] == ["licence", "fingerprint", "folder"]
+    assert [line.split(":")[0].strip() for line in lines[-4:]] == ["licence", "fingerprint", "folder", "cache"]
 
 
 def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path: Path) -> None:
@@ -53,12 +58,6 @@ def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path:
 def test_data_says_what_to_fetch_by_hand_where_nothing_can_be_fetched(name: str, tmp_path: Path) -> None:
     ended = run(data, f"dataset={name}", f"dataset.module.root={tmp_path}")
     assert_refused(ended, f"make data DATASET={name}", "http", f"data/{name}")
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_search_on_picture_files_says_that_it_is_not_possible_yet(name: str, tmp_path: Path) -> None:
-    ended = small(bo, name, TREES[name](tmp_path), f"results_dir={tmp_path / 'results'}")
-    assert_refused(ended, "not possible yet", f"make data DATASET={name}")
 
 
 def test_a_search_without_the_data_says_how_to_get_it(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_outlines_reach_the_full_size_in_some_direction() -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_published_layout_in_small_is_read_as_the_data_set(name: str, tmp_path: Path, compose_study) -> None:
-    found = compose_study(*layouts.small(name, tmp_path)).make_dataset()
+    found = compose_study(*layouts.small(name, tmp_path)).make_dataset().listing
     unseen = ("query", "gallery") if name == "inshop" else ("test",)
     assert len(found.paths) == 96 and len(found.classes("trainval")) == len(found.classes(*unseen)) == 8
     assert all(complaint(found.root / path, "images") is None for path in found.paths)
