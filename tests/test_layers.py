@@ -15,6 +15,7 @@ ROWS = (
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
     ("weights",),
     ("images", "protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
+    ("cache_dir",),
 )
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
