@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import records
+from benchmark.cache_dir import user_cache_dir
 from benchmark.fetch import download
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
@@ -47,11 +48,9 @@ class Published:
 
 
 def folder() -> Path:
-    """Where published files are kept: $BENCHMARK_WEIGHTS, else a folder of the user's cache."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "metric-learning-benchmark" / "weights"
+    """Where published files are kept: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else user_cache_dir() / "weights"
 
 
 def find(weights: str, published: Mapping[str, Published]) -> Path:

@@ -131,6 +131,7 @@ def test_the_cache_is_the_users_unless_a_variable_names_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert weights.folder() == tmp_path / "cache"
+    monkeypatch.delenv("BENCHMARK_CACHE", raising=False)
     monkeypatch.delenv(weights.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert weights.folder() == tmp_path / "metric-learning-benchmark" / "weights"

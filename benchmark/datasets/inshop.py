@@ -36,7 +36,7 @@ def listing(
         root: folder of the data set.
         pictures: `img` (256 pixels wide) or `img_highres`; None takes the first of them that is there.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.
