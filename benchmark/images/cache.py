@@ -222,7 +222,7 @@ class Cache:
             with open(shards.pixels_path(self.folder, number, self._notes[number]), "rb") as file:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
-            raise ValueError(f"{_unusable(self.folder)}: {error.filename} went away. Run the command again.") from None
+            raise ValueError(f"{_unusable(self.folder)}: {error.filename} went away; run the command again.") from None
 
 
 def _unusable(folder: Path) -> str:
