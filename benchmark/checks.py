@@ -12,6 +12,7 @@ import torch
 from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.display import counting
+from benchmark.sources import num_channels
 from benchmark.study import Study
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -23,6 +24,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "executor.name": ("inline", "local"),
+    "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
@@ -178,7 +180,7 @@ def check_parts(study: Study) -> None:
     classes = smallest_fold(study, np.asarray(split.class_ids), dataset.total_classes)
     labels = split.labels[np.isin(split.labels, classes)]
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
-    trunk = study.make_trunk(study.make_images(split.images).channels, seed=0)
+    trunk = study.make_trunk(num_channels(split.images), seed=0)
     head = study.make_head(trunk.out_features, seed=0)  # type: ignore[arg-type]
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]

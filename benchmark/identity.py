@@ -4,7 +4,18 @@ from typing import Any
 
 from benchmark.schema import PLACES, Config
 
-NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset", "image_threads")
+NOT_SCIENCE = (
+    "trials",
+    "results_dir",
+    "executor",
+    "display",
+    "keep",
+    "device",
+    "variant",
+    "preset",
+    "decode",
+    "image_threads",
+)
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
 TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story"), "loss": ("recipe",)}

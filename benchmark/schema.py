@@ -191,4 +191,5 @@ class Config:
     keep: str
     display: str
     preset: str = ""
+    decode: str = "once"
     image_threads: Any = "auto"

@@ -22,7 +22,9 @@ MOST_THREADS = 8
 def make_dataset(config: Config) -> Any:
     """The data set, with `prepare`, `fingerprint`, `total_classes`, `trainval` and `test`."""
     found = build(config.dataset.module)
-    return PictureFiles(found, config.dataset.name, crops(config)) if isinstance(found, Listing) else found
+    if not isinstance(found, Listing):
+        return found
+    return PictureFiles(found, config.dataset.name, crops(config), config.decode)
 
 
 def make_images(config: Config, images: Any, device: torch.device) -> Images:
@@ -33,6 +35,11 @@ def make_images(config: Config, images: Any, device: torch.device) -> Images:
     if images.short_side is not None:  # the test half: its pictures are only ever cropped at their centre
         how = dataclasses.replace(how, resize_first=True)
     return Pictures(images, np.arange(len(images)), how, device, num_threads(config, device))
+
+
+def num_channels(images: Any) -> int:
+    """1 for grey pixels, 3 for colour and for picture files."""
+    return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else 3
 
 
 def crops(config: Config) -> Crops:
