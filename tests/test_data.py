@@ -203,10 +203,21 @@ def test_splits_of_queries_and_own_names(tmp_path: Path) -> None:
         splits, "inshop", trees.inshop(tmp_path), f"results_dir={tmp_path}", "protocol.num_folds=2", "dataset.name=mine"
     )
     rows = read(tmp_path / "splits" / "mine.csv")
-    assert [row["split"] for row in rows].count("query") == 3
+    assert [[row["split"] for row in rows].count(role) for role in ("query", "gallery")] == [3, 2]
     assert {row["fold_0"] for row in rows if row["split"] != "trainval"} == {""}
     ended = small(splits, "inshop", tmp_path, "dataset.name='../../evil'")
     assert_refused(ended, "becomes part of a path")
+
+
+def test_splits_of_too_few_classes_say_how_many_are_needed_and_what_to_do(tmp_path: Path) -> None:
+    ended = small(splits, "cub", trees.cub(tmp_path / "cub"))
+    assert_refused(
+        ended, "CUB-200-2011 (", "has 2 of 4 classes", "num_folds=4 needs 4 or more", "ARGS=protocol.num_folds=2"
+    )
+    for path in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
+        trees.picture(tmp_path / "own" / path)
+    ended = run(splits, "dataset=folder", f"dataset.module.root={tmp_path / 'own'}")
+    assert_refused(ended, "Own pictures (", "has 1 of 2 classes", "num_folds=2 needs 2")
 
 
 def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
