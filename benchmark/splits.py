@@ -46,8 +46,8 @@ def folds_of(study: Study, listing: Listing) -> list[Fold]:
     least = max(2, len(classes))
     raise ValueError(
         f"{study.config.dataset.label} ({listing.root}) has {len(classes)} of {listing.total_classes} classes to train "
-        f"and validate on, and protocol.num_folds={num_folds} needs {num_folds} or more: each fold validates on others. "
-        f"Add classes, or take fewer folds: ARGS=protocol.num_folds={least} needs {least}."
+        f"and validate on, and protocol.num_folds={num_folds} needs {num_folds} or more: each fold validates on others."
+        f" Add classes, or take fewer folds: ARGS=protocol.num_folds={least} needs {least}."
     )
 
 
