@@ -1,7 +1,9 @@
 """What a study is known by: the part of its configuration that can change a result."""
 
+from pathlib import Path
 from typing import Any
 
+from benchmark import weights as files
 from benchmark.schema import PLACES, Config
 
 NOT_SCIENCE = (
@@ -40,6 +42,9 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
         if isinstance(value, dict):
             absent = [key for key in UNLESS_SET.get(group, ()) if not value[key]]
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
+    weights = kept["trunk"]["module"].get("weights")
+    if isinstance(weights, str) and Path(weights).expanduser().is_file():  # a file is known by what it holds
+        kept["trunk"]["module"]["weights"] = files.fingerprint(weights)
     kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
     if config.protocol.loss_optimizer == "searched":
         del kept["loss"]["authors"]
