@@ -13,7 +13,7 @@ from benchmark.study import Study, main
 
 def splits(study: Study, overrides: list[str]) -> None:
     """Write `results/splits/DATASET.csv`, which the data set `csv` reads."""
-    check_values(study)  # the name becomes part of a path
+    check_values(study, study.config.protocol.story)  # the name becomes part of a path
     config = study.config
     dataset = study.make_dataset()
     if not isinstance(dataset, PictureFiles):
