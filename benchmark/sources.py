@@ -53,7 +53,7 @@ def crops(config: Config) -> Crops:
         return Crops(**options)
     except TypeError as error:
         raise ValueError(
-            f"dataset.images={options}: {str(error).partition('() ')[2]}. The YAML of a data set of pictures takes them "
+            f"dataset.images={options}: {str(error).partition('() ')[2]}. A data set of pictures takes them "
             "from the protocol: images: ${protocol.images}"
         ) from error
 
