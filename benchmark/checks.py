@@ -12,6 +12,7 @@ import torch
 from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.display import counting
+from benchmark.protocol.folds import Fold
 from benchmark.sources import num_channels
 from benchmark.study import Study
 
@@ -201,9 +202,26 @@ def check_parts(study: Study) -> None:
         at.make_optimizers(trunk=trunk, head=head, loss=loss)
 
 
+def folds_of(study: Study, class_ids: np.ndarray, total_classes: int) -> list[Fold]:
+    """The protocol's folds of the classes that may be trained on.
+
+    Raises:
+        ValueError: they cannot be divided so; the message has their number, what is needed and what to do.
+    """
+    num_classes, num_folds = len(class_ids), study.config.protocol.num_folds
+    if num_classes >= num_folds:
+        return study.make_folds(class_ids, total_classes)
+    least = max(2, num_classes)
+    raise ValueError(
+        f"{study.config.dataset.label} ({study.config.dataset.name}) has {num_classes} of {total_classes} classes to "
+        f"train and validate on, and protocol.num_folds={num_folds} needs {num_folds} or more: each fold validates on "
+        f"others. Add classes, or take fewer folds: ARGS=protocol.num_folds={least} needs {least}."
+    )
+
+
 def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np.ndarray:
     """Training classes, ascending, of the fold with the fewest; every fold must have classes to retrieve among."""
-    folds = study.make_folds(class_ids, total_classes)
+    folds = folds_of(study, class_ids, total_classes)
     fewest = min(len(fold.validation_classes) for fold in folds)
     if fewest < 2:
         raise ValueError(
