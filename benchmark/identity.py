@@ -7,7 +7,7 @@ from benchmark.schema import PLACES, Config
 NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset", "image_threads")
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
-TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story"), "loss": ("recipe",)}
+TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
@@ -29,6 +29,8 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
         if isinstance(value, dict):
             absent = [key for key in UNLESS_SET.get(group, ()) if not value[key]]
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
+    if config.protocol.story == "traditional":
+        kept["dataset"]["recall_at"] = config.dataset.recall_at
     kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
     if config.protocol.loss_optimizer == "searched":
         del kept["loss"]["authors"]

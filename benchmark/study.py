@@ -73,7 +73,8 @@ class Study:
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
         if recipe := merged.training.recipe:
             given, body = OmegaConf.to_container(merged.training), recipes.read_recipe(conf_dir() / "recipe", recipe)
-            merged.training = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)  # type: ignore[arg-type]
+            OmegaConf.update(merged, "training", filled, force_add=True)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
         plain = OmegaConf.to_container(merged, resolve=False)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.rendered import small_pictures
 
 from benchmark import records
 from benchmark.bo import bo
@@ -12,6 +11,7 @@ from benchmark.data import data
 from benchmark.final_eval import final_eval
 from tests.command_line import assert_refused, run
 from tests.datasets import layouts
+from tests.datasets.rendered import small_pictures
 
 SMALL = (
     "loss=proxy_nca", "trunk=small_conv", "trunk.width=8", "protocol.images.short_side=36", "protocol.images.crop=32",

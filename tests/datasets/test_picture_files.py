@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.datasets.rendered import small_pictures
 
 from benchmark.datasets import manifest
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.images.crops import Crops
+from tests.datasets.rendered import small_pictures
 
 CROPS = {"short_side": 32, "crop": 24, "scale": (0.2, 1.0), "ratio": (0.75, 1.33), "flip": 0.5}
 
