@@ -142,7 +142,7 @@ def held_out_classes(class_ids: np.ndarray, share: float) -> np.ndarray:
     count = round(share * len(class_ids))
     if share != 0 and not 2 <= count <= len(class_ids) - 2:
         raise ValueError(
-            f"protocol.held_out={share:g}: {count} of {len(class_ids)} classes would choose the epoch and the others train. "
+            f"protocol.held_out={share:g}: {count} of {len(class_ids)} classes would choose the epoch, the rest train. "
             f"Give 0, or a share that leaves 2 on both sides: {2 / len(class_ids):.3g} to {1 - 2 / len(class_ids):.3g}."
         )
     return np.sort(class_ids)[len(class_ids) - count :]
