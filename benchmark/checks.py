@@ -14,6 +14,7 @@ from benchmark.datasets.picture_files import PictureFiles
 from benchmark.decay import learning_rate_factor
 from benchmark.display import counting
 from benchmark.schema import TrainingConfig
+from benchmark.sources import num_channels
 from benchmark.study import Study
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -25,6 +26,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "executor.name": ("inline", "local"),
+    "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
@@ -97,7 +99,7 @@ def check_values(study: Study, story: str = "search") -> None:
             raise ValueError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
         if (value := _get(study, key)) not in allowed:
-            raise ValueError(f"{key}={value!r}: allowed are {', '.join(map(str, allowed))}.")
+            raise ValueError(f"{key}={value!r}: allowed are {', '.join(str(a).lower() for a in allowed)}.")
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
@@ -192,7 +194,7 @@ def check_parts(study: Study) -> None:
     classes = smallest_fold(study, np.asarray(split.class_ids), dataset.total_classes)
     labels = split.labels[np.isin(split.labels, classes)]
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
-    trunk = study.make_trunk(study.make_images(split.images).channels, seed=0)
+    trunk = study.make_trunk(num_channels(split.images), seed=0)
     head = study.make_head(trunk.out_features, seed=0)  # type: ignore[arg-type]
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]

@@ -129,17 +129,17 @@ def human_time(seconds: float) -> str:
 
 def counting(what: str) -> Callable[[int, int], None]:
     """What to call with (done, in all), to show how far a long preparation is: one moving line, or some plain ones."""
-    started, last = time.monotonic(), -PLAIN_EPOCH_SECONDS
+    started = last = time.monotonic()
     moving = sys.stdout.isatty()
 
     def show(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < (0.2 if moving else PLAIN_EPOCH_SECONDS):
+        if now - last < (0.2 if moving else PLAIN_EPOCH_SECONDS) and (done < total or last == started):
             return
         last = now
-        left = human_time((now - started) / done * (total - done)) + " left" if 0 < done < total else "done"
-        line = f"{what}: {done:,} of {total:,}" + f", {left}" * (done > 0)
+        left = f"{human_time((now - started) / done * (total - done))} left" if done < total else "done"
+        line = f"{what}: {done:,} of {total:,}, {left}"
         print(f"\r{line:<70}" if moving else line, end="\n" if done == total or not moving else "", flush=True)
 
     return show

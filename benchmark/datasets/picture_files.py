@@ -19,6 +19,7 @@ from benchmark.datasets import Split
 from benchmark.datasets.listing import Listing
 from benchmark.images.cache import Cache, build
 from benchmark.images.crops import Crops
+from benchmark.images.files import Files
 
 HALVES = {"trainval": ("trainval",), "test": ("test", "query", "gallery")}
 Progress = Callable[[int, int], None]
@@ -31,10 +32,17 @@ class PictureFiles:
         listing: which files, of which classes, for what.
         name: of the data set; part of the cache folder's name.
         crops: say at which size pictures are kept: where training crops are cut from full pictures, those stay whole.
+        decode: `once`, into a cache, or `always` when a picture is read: slow, and no disk is needed; the pixels are
+            the same.
+
+    Raises:
+        ValueError: there is no such way to decode.
     """
 
-    def __init__(self, listing: Listing, name: str, crops: Crops) -> None:
-        self.listing, self.name = listing, name
+    def __init__(self, listing: Listing, name: str, crops: Crops, decode: str = "once") -> None:
+        if decode not in ("once", "always"):
+            raise ValueError(f"decode={decode!r}: allowed are once, always.")
+        self.listing, self.name, self._once = listing, name, decode == "once"
         self._short_sides = {
             "trainval": crops.short_side if crops.resize_first else None,
             "test": crops.short_side,
@@ -81,11 +89,12 @@ class PictureFiles:
                 if shown:
                     shown(done, total)
 
-            self._build(half, tick)
+            if self._once:
+                self._build(half, tick)
         return self.listing.counts() | {
             "fingerprint": self.fingerprint,
             "folder": str(self.listing.root.absolute()),
-            "cache": str(self._folder),
+            "cache": str(self._folder) if self._once else "none, pictures are decoded whenever they are read",
             "notes": self.listing.notes,
             "drawn": bool(decoded),
             "seconds": time.monotonic() - start,
@@ -93,8 +102,8 @@ class PictureFiles:
 
     def verify(self, halves: tuple[str, ...] = tuple(HALVES)) -> None:
         """Check every cached pixel against its checksum; `prepare` decodes anew what was found damaged."""
-        for half in halves:
-            self._open(half).verify()
+        for half in halves if self._once else ():
+            Cache(self._half_folder(half)).verify()
 
     def trainval(self) -> Split:
         """The half that is trained and validated on."""
@@ -115,16 +124,20 @@ class PictureFiles:
     def _rows(self, half: str) -> np.ndarray:
         return np.flatnonzero(np.isin(self.listing.roles, HALVES[half]))
 
+    def _paths(self, half: str) -> list[str]:
+        return [self.listing.paths[row] for row in self._rows(half)]
+
     def _build(self, half: str, progress: Progress | None = None) -> None:
-        paths = [self.listing.paths[row] for row in self._rows(half)]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         build(
-            self._half_folder(half), self.listing.root, paths,
+            self._half_folder(half), self.listing.root, self._paths(half),
             short_side=self._short_sides[half], workers=cores, progress=progress,
         )  # fmt: skip
 
-    def _open(self, half: str) -> Cache:
+    def _open(self, half: str) -> Cache | Files:
         """The half's cache, which is built where it is missing; whether files changed is for `prepare` to look."""
+        if not self._once:
+            return Files(self.listing.root, self._paths(half), self._short_sides[half])
         try:
             return Cache(self._half_folder(half))
         except ValueError:

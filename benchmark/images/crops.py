@@ -121,23 +121,20 @@ def _fallback(size: np.ndarray, ratio: tuple[float, float]) -> tuple[int, int]:
     return height, width
 
 
-def cut(picture: np.ndarray, box: np.ndarray, mirrored: bool, crops: Crops) -> np.ndarray:
+def cut(picture: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndarray:
     """A box of a picture, resized to (crop, crop, 3).
 
     Args:
         picture: uint8, (H, W, 3).
         box: top, left, height, width.
-        mirrored: left and right change places, after resizing.
         crops: says to what size and with which resampling.
     """
     top, left, height, width = box.tolist()
     part = picture[top : top + height, left : left + width].copy()  # one that torch may write to
     side = crops.crop
     if (height, width) == (side, side):
-        out = part
-    elif crops.resampling == "pil":
-        out = np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BILINEAR))
-    else:
-        image = torch.from_numpy(part).permute(2, 0, 1)[None]
-        out = functional.interpolate(image, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-    return out[:, ::-1] if mirrored else out
+        return part
+    if crops.resampling == "pil":
+        return np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BILINEAR))
+    image = torch.from_numpy(part).permute(2, 0, 1)[None]
+    return functional.interpolate(image, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

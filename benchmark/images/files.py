@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,18 +25,33 @@ def inside(root: Path, paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file.
+def stamp(path: Path) -> list[int]:
+    """Length in bytes and time in nanoseconds, by which a changed file is known.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _stamp(path.stat())
+
+
+def read(path: Path) -> tuple[bytes, list[int]]:
+    """The bytes of a file, and its stamp when they were read.
 
     Raises:
         UnreadableError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            about = _stamp(os.fstat(file.fileno()))  # before: a change while it is read must show
+            return file.read(), about
     except FileNotFoundError:
         raise UnreadableError("is missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise UnreadableError(f"cannot be read ({error})") from error
+
+
+def _stamp(about: os.stat_result) -> list[int]:
+    return [about.st_size, about.st_mtime_ns]
 
 
 def contents_of(sha256: Iterable[str]) -> str:
@@ -68,11 +84,11 @@ class Files:
             UnreadableError: it cannot be decoded; the message names it.
         """
         try:
-            return decode(read(self.paths[index]), self.short_side)
+            return decode(read(self.paths[index])[0], self.short_side)
         except UnreadableError as error:
             raise UnreadableError(f"Picture {index + 1}, {self.paths[index]}, {error}.") from error
 
     @functools.cached_property
     def contents(self) -> str:
         """SHA-256 over the SHA-256 of every file's bytes, in order; reads them all."""
-        return contents_of(hashlib.sha256(read(path)).hexdigest() for path in self.paths)
+        return contents_of(hashlib.sha256(read(path)[0]).hexdigest() for path in self.paths)

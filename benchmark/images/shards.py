@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -40,7 +40,7 @@ def read(folder: Path, number: int) -> dict[str, Any] | None:
         CorruptFileError: the note is damaged, or the pixels are not there in full.
     """
     try:
-        note = records.read_record(_note_path(folder, number)).result
+        note = records.read_record(note_path(folder, number)).result
     except FileNotFoundError:
         return None
     path = pixels_path(folder, number, note)
@@ -55,7 +55,7 @@ def is_current(note: dict[str, Any], paths: list[str], files: list[Path], short_
     if (note["short_side"], note["paths"]) != (short_side, paths):
         return False
     try:
-        return all(_stamp(path) == before[:2] for path, before in zip(files, note["files"], strict=True))
+        return all(picture_files.stamp(path) == before[:2] for path, before in zip(files, note["files"], strict=True))
     except OSError:
         return False
 
@@ -76,42 +76,51 @@ def write(
     Raises:
         OSError: it cannot be written.
     """
-    bad: dict[int, str] = {}
-    sizes, stamps, checksum = [], [], hashlib.sha256()
     temporary = folder / f".{number:05}.tmp"  # of one process: the cache is locked
-    with open(temporary, "wb") as out:
-        for i, path in enumerate(files):
-            try:
-                stamp = _stamp(path) if path.exists() else []  # before it is read: a change meanwhile will show
-                payload = picture_files.read(path)
-                picture = decode(payload, short_side)
-            except UnreadableError as error:
-                bad[i] = str(error)
-            else:
-                pixels = picture.data
-                checksum.update(pixels)
-                out.write(pixels)
-                sizes.append(list(picture.shape[:2]))
-                stamps.append([*stamp, hashlib.sha256(payload).hexdigest()])
-            tick()
-        out.flush()
-        os.fsync(out.fileno())
-    if bad:
-        temporary.unlink()
-        return bad
-    note = {"short_side": short_side, "paths": paths, "sizes": sizes, "files": stamps, "pixels": checksum.hexdigest()}
-    before = {*folder.glob(f"{number:05}-*.bin")}
-    os.replace(temporary, path := pixels_path(folder, number, note))
-    made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
-    records.write_record(_note_path(folder, number), records.Record("pictures", note, made_by))
-    for outdated in before - {path}:
-        outdated.unlink()
+    try:
+        with open(temporary, "wb") as out:
+            note, bad = _decode_into(out, files, short_side, tick)
+            out.flush()
+            os.fsync(out.fileno())
+        if not bad:
+            _put(folder, number, temporary, note | {"short_side": short_side, "paths": paths})
+    finally:
+        temporary.unlink(missing_ok=True)
     return bad
+
+
+def _decode_into(
+    out: BinaryIO, files: list[Path], short_side: int | None, tick: Callable[[], None]
+) -> tuple[dict[str, Any], dict[int, str]]:
+    """Write the pixels; what is to be noted of them, and what is wrong with files that cannot be decoded."""
+    sizes, facts, bad, checksum = [], [], {}, hashlib.sha256()
+    for i, path in enumerate(files):
+        try:
+            payload, stamp = picture_files.read(path)
+            picture = decode(payload, short_side)
+        except UnreadableError as error:
+            bad[i] = str(error)
+        else:
+            checksum.update(picture.data)
+            out.write(picture.data)
+            sizes.append(list(picture.shape[:2]))
+            facts.append([*stamp, hashlib.sha256(payload).hexdigest()])
+        tick()
+    return {"sizes": sizes, "files": facts, "pixels": checksum.hexdigest()}, bad
+
+
+def _put(folder: Path, number: int, temporary: Path, note: dict[str, Any]) -> None:
+    outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, note)}
+    os.replace(temporary, path)
+    made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
+    records.write_record(note_path(folder, number), records.Record("pictures", note, made_by))
+    for other in outdated:
+        other.unlink()
 
 
 def set_aside(folder: Path, number: int) -> list[str]:
     """Rename the files of a damaged shard; their new names."""
-    found = [*folder.glob(f"{number:05}-*.bin"), _note_path(folder, number)]
+    found = [*folder.glob(f"{number:05}-*.bin"), note_path(folder, number)]
     return [records.set_aside(path).name for path in found if path.exists()]
 
 
@@ -125,10 +134,6 @@ def starts(sizes: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array([0, *itertools.accumulate(3 * height * width for height, width in sizes)], dtype=np.int64)
 
 
-def _note_path(folder: Path, number: int) -> Path:
+def note_path(folder: Path, number: int) -> Path:
+    """Where the note about a shard is."""
     return folder / f"{number:05}.json"
-
-
-def _stamp(path: Path) -> list[int]:
-    about = path.stat()
-    return [about.st_size, about.st_mtime_ns]

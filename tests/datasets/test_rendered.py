@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmark.datasets import manifest
-from benchmark.datasets.on_disk import complaint
+from benchmark.datasets.picture_check import complaints
 from tests.datasets import layouts
 from tests.datasets.rendered import families, look, picture, rendered, small_pictures
 
@@ -67,10 +67,10 @@ def test_outlines_reach_the_full_size_in_some_direction() -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_published_layout_in_small_is_read_as_the_data_set(name: str, tmp_path: Path, compose_study) -> None:
-    found = compose_study(*layouts.small(name, tmp_path)).make_dataset()
+    found = compose_study(*layouts.small(name, tmp_path)).make_dataset().listing
     unseen = ("query", "gallery") if name == "inshop" else ("test",)
     assert len(found.paths) == 96 and len(found.classes("trainval")) == len(found.classes(*unseen)) == 8
-    assert all(complaint(found.root / path, "images") is None for path in found.paths)
+    assert not any(complaints(found.root, found.paths, "images"))
     for role in ("trainval", *unseen):
         counts = np.bincount(found.labels[found.roles == role])
         assert set(counts[counts > 0]) == {3 if role in ("query", "gallery") else 6}

@@ -1,0 +1,38 @@
+"""Made-up photographs: smooth in the large, grainy in the small."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        (rng.integers(0, 256, (h, w, 3), dtype=np.uint8), weight) for h, w, weight in ((4, 5, 0.6), (19, 23, 0.4))
+    ]
+    smooth = sum(
+        weight * np.asarray(Image.fromarray(layer).resize((width, height), Image.Resampling.BICUBIC), dtype=float)
+        for layer, weight in layers
+    )
+    return (smooth + rng.normal(0, 4, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    """The bytes of a file."""
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def album(folder: Path, sizes: list[tuple[int, int]]) -> list[str]:
+    """JPEGs of these heights and widths, and their names."""
+    names = [f"class_{i % 3}/picture_{i}.jpg" for i in range(len(sizes))]
+    for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(photograph(*size, seed=i), quality=90))
+    return names

@@ -1,0 +1,344 @@
+"""The cache against its files, and through what happens to folders, disks and processes."""
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.images import cache, shards
+from benchmark.images.cache import Cache, build
+from benchmark.images.files import Files
+from tests.images.photographs import album, encoded, photograph
+
+SIZES = [(40, 60), (60, 40), (32, 32), (50, 20), (32, 80), (33, 47), (90, 64), (48, 48), (35, 36), (64, 32)]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch, no_fsync: None) -> None:
+    monkeypatch.setattr(shards, "SHARD", 4)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def paths(root: Path) -> list[str]:
+    return album(root, SIZES)
+
+
+@pytest.fixture
+def make(root: Path, paths: list[str], tmp_path: Path) -> Callable[..., Cache]:
+    def build_and_open(short_side: int | None = 32, workers: int = 1, **options: object) -> Cache:
+        build(tmp_path / "cache", root, paths, short_side=short_side, workers=workers, **options)  # type: ignore[arg-type]
+        return Cache(tmp_path / "cache")
+
+    return build_and_open
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The files that were decoded, as bytes."""
+    seen: list[bytes] = []
+    real = shards.decode
+    monkeypatch.setattr(shards, "decode", lambda payload, short_side: seen.append(payload) or real(payload, short_side))
+    return seen
+
+
+def is_same(one: Cache | Files, other: Cache | Files) -> bool:
+    return len(one) == len(other) and all(np.array_equal(one.picture(i), other.picture(i)) for i in range(len(one)))
+
+
+@pytest.mark.parametrize("short_side", [32, None])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_cache_has_what_the_files_have(
+    make: Callable[..., Cache], root: Path, paths: list[str], short_side: int | None, workers: int
+) -> None:
+    ours, files = make(short_side, workers), Files(root, paths, short_side)
+    assert is_same(ours, files)
+    assert ours.sizes.tolist() == [list(files.picture(i).shape[:2]) for i in range(len(files))]
+    assert ours.nbytes == 3 * ours.sizes.prod(axis=1).sum()
+    each = "".join(hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths)
+    assert ours.contents == files.contents == hashlib.sha256(each.encode()).hexdigest()
+    ours.verify()
+
+
+def test_pictures_cannot_be_written_to(make: Callable[..., Cache]) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        make().picture(0)[:] = 0
+
+
+@pytest.mark.parametrize("index", [-1, len(SIZES)])
+def test_there_is_no_picture_beyond_the_last(make: Callable[..., Cache], index: int) -> None:
+    with pytest.raises(IndexError, match=f"picture {index} of 10"):
+        make().picture(index)
+
+
+def test_few_shards_stay_open(make: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAPPED_BYTES", 1)
+    ours = make()
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    pictures = [ours.picture(i).sum() for i in range(len(ours))]
+    assert len(pictures) == len(SIZES)
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_a_finished_cache_is_not_touched_again(make: Callable[..., Cache], decoded: list[bytes]) -> None:
+    told: list[tuple[int, int]] = []
+    make(progress=lambda *numbers: told.append(numbers))
+    assert told == [(i + 1, 10) for i in range(10)]
+    make(progress=lambda *_: pytest.fail("told of work"))
+    assert len(decoded) == 10
+
+
+def test_a_build_that_was_stopped_goes_on_where_it_stopped(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
+) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 7:  # the first shard is finished, the second is not
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(progress=stop)
+    assert not list((tmp_path / "cache").glob(".*"))
+    done = {*decoded[:4]}
+    del decoded[:]
+    told: list[tuple[int, int]] = []
+    ours = make(progress=lambda *numbers: told.append(numbers))
+    assert not done & {*decoded}
+    assert told[-1] == (len(decoded), len(decoded))
+    assert is_same(ours, Files(root, paths, 32))
+
+
+def test_only_the_shard_of_a_file_that_changed_is_made_again(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
+) -> None:
+    before = make()
+    shown = before.picture(5).copy()
+    (root / paths[5]).write_bytes(encoded(photograph(70, 50, seed=99)))
+    del decoded[:]
+    after = make()
+    assert len(decoded) == 4
+    assert is_same(after, Files(root, paths, 32))
+    assert after.contents != before.contents
+    assert len(list((tmp_path / "cache").glob("*.bin"))) == 3  # the outdated pixels went
+    assert np.array_equal(before.picture(5), shown)  # whoever had mapped them keeps them
+
+
+def test_a_file_of_the_same_length_and_another_time_is_read_again(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes]
+) -> None:
+    make()
+    os.utime(root / paths[9], ns=(0, 0))
+    del decoded[:]
+    make()
+    assert len(decoded) == 2  # the last shard has two
+
+
+def test_another_list_or_size_is_another_cache(make: Callable[..., Cache], paths: list[str], root: Path) -> None:
+    make()
+    paths.reverse()
+    assert is_same(make(), Files(root, paths, 32))
+    assert is_same(make(40), Files(root, paths, 40))
+    del paths[5:]
+    assert is_same(make(40), Files(root, paths, 40))
+    assert len(make(40)) == 5
+
+
+def test_a_reader_of_a_cache_that_was_replaced_is_told_so(make: Callable[..., Cache], paths: list[str]) -> None:
+    before = make()
+    paths.reverse()
+    make()
+    with pytest.raises(ValueError, match="went away; run the command again"):
+        before.picture(0)
+
+
+@pytest.mark.parametrize("damage", ["short", "gone", "note"])
+def test_a_damaged_shard_is_put_aside_and_made_again(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path, damage: str
+) -> None:
+    make()
+    pixels, note = next((tmp_path / "cache").glob("00001-*.bin")), tmp_path / "cache" / "00001.json"
+    if damage == "gone":
+        pixels.unlink()
+    elif damage == "short":
+        os.truncate(pixels, 100)
+    else:
+        note.write_text(note.read_text().replace("class_0", "class_9"))
+    with pytest.raises(ValueError, match="is not whole"):
+        Cache(tmp_path / "cache")
+    del decoded[:]
+    with pytest.warns(UserWarning, match="kept as .*damaged"):
+        ours = make()
+    assert len(decoded) == 4
+    assert is_same(ours, Files(root, paths, 32))
+    assert list((tmp_path / "cache").glob("00001*damaged*"))
+
+
+def test_changed_pixels_are_found_by_their_checksum(
+    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path
+) -> None:
+    ours = make()
+    pixels = next((tmp_path / "cache").glob("00002-*.bin"))
+    pixels.write_bytes(b"\xff" + pixels.read_bytes()[1:])
+    with pytest.raises(ValueError, match=r"00002-.*damaged.*run the same command again"):
+        ours.verify()
+    assert is_same(make(), Files(root, paths, 32))
+
+
+def test_a_folder_that_was_not_filled_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere is not whole"):
+        Cache(tmp_path / "nowhere")
+
+
+def test_shards_of_two_lists_are_not_mixed(make: Callable[..., Cache], paths: list[str], tmp_path: Path) -> None:
+    make()
+    shutil.copytree(tmp_path / "cache", tmp_path / "other")
+    paths.reverse()
+    make()
+    for path in (tmp_path / "other").glob("00000*"):
+        path.unlink()
+    for path in (tmp_path / "cache").glob("00000*"):
+        shutil.copy(path, tmp_path / "other")
+    with pytest.raises(ValueError, match="do not belong together"):
+        Cache(tmp_path / "other")
+
+
+def test_pictures_that_cannot_be_read_are_named_once_all_were_tried(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
+) -> None:
+    for row in (0, 1, 2, 3, 8):
+        (root / paths[row]).write_bytes(b"not a picture")
+    (root / paths[9]).unlink()
+    with pytest.raises(ValueError, match="6 of 10 pictures") as caught:
+        make(workers=2)
+    message = str(caught.value)
+    assert f"picture 1: {paths[0]} cannot be decoded (UnidentifiedImageError" in message
+    assert f"picture 9: {paths[8]}" in message
+    assert paths[9] not in message
+    assert "and 1 more" in message
+    assert "dataset.module.on_bad=leave_out" in message
+    assert not list((tmp_path / "cache").glob(".*"))
+    album(root, SIZES)  # as it was, but for the times of all files
+    del decoded[:]
+    for row in range(4, 8):  # the shard that was well
+        os.utime(root / paths[row], ns=(1, 1))
+    assert is_same(make(), Files(root, paths, 32))
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(
+    make: Callable[..., Cache], root: Path, paths: list[str]
+) -> None:
+    (root / paths[9]).unlink()
+    with pytest.raises(ValueError, match=f"1 of 10 pictures.*\n  picture 10: {paths[9]} is missing\n"):
+        make()
+
+
+@pytest.mark.parametrize("path", ["../elsewhere.jpg", "/etc/passwd", "a/../../b.jpg", ""])
+def test_a_path_that_leaves_the_folder_is_refused(make: Callable[..., Cache], paths: list[str], path: str) -> None:
+    paths[2] = path
+    with pytest.raises(ValueError, match=f"Picture 3 is named '{path}'"):
+        make()
+
+
+def test_a_link_may_lead_out_of_the_folder(
+    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path
+) -> None:
+    (root / paths[0]).rename(tmp_path / "elsewhere.jpg")
+    (root / paths[0]).symlink_to(tmp_path / "elsewhere.jpg")
+    assert is_same(make(), Files(root, paths, 32))
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(
+    make: Callable[..., Cache], decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = make().nbytes
+    shutil.rmtree(make().folder)
+    del decoded[:]
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need - 1))
+    with pytest.raises(ValueError, match=r"10 pictures.*GB when decoded.*GB free.*BENCHMARK_CACHE.*decode=always"):
+        make()
+    assert not decoded
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
+    assert len(make()) == 10
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
+def test_a_disk_that_fails_is_explained(
+    make: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=f"{said}.*BENCHMARK_CACHE") as caught:
+        make()
+    assert caught.value.errno == number
+
+
+def test_a_second_builder_waits_for_the_first_and_finds_it_done(
+    make: Callable[..., Cache], decoded: list[bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    half_way, go_on = threading.Event(), threading.Event()
+
+    def hold(done: int, _: int) -> None:
+        if done == 5:
+            half_way.set()
+            assert go_on.wait(10)
+
+    first = threading.Thread(target=make, kwargs={"progress": hold})
+    second = threading.Thread(target=make, kwargs={"progress": lambda *_: pytest.fail("told of work")})
+    first.start()
+    assert half_way.wait(10)
+    second.start()
+    said = ""
+    while "Waiting" not in said:
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+    go_on.set()
+    first.join()
+    second.join()
+    assert f"by process {os.getpid()}" in said
+    assert len(decoded) == 10
+
+
+CHILD = """
+import os, sys
+from pathlib import Path
+from benchmark.images import cache, shards
+shards.SHARD = 4
+folder, root, *paths = sys.argv[1:]
+def tell(done, total):
+    print(done, flush=True)
+    if done == 7:
+        sys.stdin.read()
+cache.build(Path(folder), Path(root), paths, short_side=32, workers=1, progress=tell)
+"""
+
+
+@pytest.mark.slow
+def test_a_build_that_was_killed_keeps_its_finished_shards(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "cache"), str(root), *paths]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while child.stdout.readline() != "7\n":
+            assert child.poll() is None
+        child.send_signal(signal.SIGKILL)
+    ours = make()
+    assert len(decoded) == 6
+    assert is_same(ours, Files(root, paths, 32))

@@ -1,0 +1,129 @@
+"""Oracle: torchvision's loader of image folders and its transforms, on the same files."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import Resize
+
+from benchmark.images import decode as module
+from benchmark.images.decode import UnreadableError, decode, resized, resized_shape, shape_of
+from tests.images.photographs import encoded, photograph
+
+SHAPES = [(375, 500), (500, 375), (256, 256), (300, 256), (257, 255), (48, 64), (1, 40), (40, 1), (3, 7), (1, 1)]
+GREY = photograph(60, 80)[:, :, 0]
+SEE_THROUGH = np.dstack([photograph(60, 80), GREY])
+
+
+def palette() -> Image.Image:
+    return Image.fromarray(photograph(60, 80)).quantize(16)
+
+
+def rotated() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    return exif
+
+
+KINDS = {
+    "grey JPEG": encoded(GREY),
+    "CMYK JPEG": encoded(Image.fromarray(photograph(60, 80)).convert("CMYK")),
+    "progressive JPEG": encoded(photograph(60, 80), progressive=True),
+    "JPEG that asks to be turned": encoded(photograph(60, 80), exif=rotated()),
+    "16-bit PNG": encoded(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13, "PNG"),
+    "1-bit PNG": encoded(Image.fromarray(GREY).convert("1"), "PNG"),
+    "palette PNG, transparent": encoded(palette(), "PNG", transparency=bytes(range(16))),
+    "grey PNG, transparent": encoded(np.dstack([GREY, GREY]), "PNG"),
+    "PNG, transparent": encoded(SEE_THROUGH, "PNG"),
+    "GIF": encoded(palette(), "GIF", transparency=3),
+    "TIFF": encoded(photograph(60, 80), "TIFF"),
+    "BMP": encoded(photograph(60, 80), "BMP"),
+    "WebP": encoded(SEE_THROUGH, "WEBP"),
+    "PPM": encoded(photograph(60, 80), "PPM"),
+}  # fmt: skip
+
+
+def loaded(payload: bytes, folder: Path) -> Image.Image:
+    """As torchvision's `ImageFolder` loads a file."""
+    (folder / "picture").write_bytes(payload)
+    with warnings.catch_warnings(action="ignore"):
+        return default_loader(str(folder / "picture"))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("short_side", [32, 256])
+def test_any_shape_is_resized_as_torchvision_does(shape: tuple[int, int], short_side: int, tmp_path: Path) -> None:
+    payload = encoded(photograph(*shape), quality=90)
+    picture = loaded(payload, tmp_path)
+    expected = np.asarray(Resize(short_side)(picture))
+    assert np.array_equal(decode(payload, short_side), expected)
+    assert np.array_equal(resized(decode(payload, None), short_side), expected)
+    assert resized_shape(*shape, short_side) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_is_read_as_torchvision_does_and_quietly(kind: str, tmp_path: Path) -> None:
+    picture = loaded(KINDS[kind], tmp_path)
+    assert np.array_equal(decode(KINDS[kind], None), np.asarray(picture))
+    assert np.array_equal(decode(KINDS[kind], 32), np.asarray(Resize(32)(picture)))
+
+
+def test_a_picture_that_fits_is_not_copied() -> None:
+    picture = photograph(32, 50)
+    assert resized(picture, 32) is picture
+
+
+def test_the_shape_is_that_of_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(encoded(photograph(30, 40))[:700])  # the rest is not looked at
+    assert shape_of(path) == (30, 40)
+    path.write_bytes(b"")
+    assert shape_of(path) is None
+    assert shape_of(tmp_path / "nothing.jpg") is None
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims this size and ends where its pixels begin."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 9) + b"IDAT"
+
+
+HOSTILE = {
+    "nothing": (b"", "UnidentifiedImageError"),
+    "a web page": (b"<html>404</html>", "UnidentifiedImageError"),
+    "header only": (encoded(photograph(60, 80))[:300], "cannot be decoded"),
+    "JPEG, cut short": (encoded(photograph(60, 80))[:-300], "truncated"),
+    "progressive JPEG, cut short": (encoded(photograph(60, 80), progressive=True)[:-900], "truncated"),
+    "PNG, cut short": (encoded(photograph(60, 80), "PNG")[:-900], "truncated"),
+    "EPS, which starts a program": (encoded(photograph(8, 8), "EPS"), "UnidentifiedImageError"),
+    "a bomb": (png_header(50_000, 50_000), "more than 89,478,485 pixels"),
+    "a bomb of which PIL only warns": (png_header(10_000, 10_000), "100,000,000 pixels; at most 89,478,485"),
+    "a thread": (encoded(photograph(1, 2_000), "PNG"), "131,072,000 pixels after resizing its shorter side to 256"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_is_an_unreadable_one(kind: str) -> None:
+    payload, reason = HOSTILE[kind]
+    with pytest.raises(UnreadableError, match=reason):
+        decode(payload, 256)
+
+
+def test_a_warning_of_ours_still_comes_out() -> None:
+    decode(KINDS["palette PNG, transparent"], None)
+    with pytest.warns(UserWarning, match="of ours"):
+        warnings.warn("one of ours", stacklevel=1)
+
+
+def test_no_picture_is_decoded_before_its_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = encoded(photograph(60, 80))
+    monkeypatch.setattr(module, "MAX_PIXELS", 60 * 80 - 1)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(UnreadableError, match="4,800 pixels; at most 4,799 are read"):
+        decode(payload, None)
