@@ -11,8 +11,10 @@ import torch
 
 from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
+from benchmark.decay import learning_rate_factor
 from benchmark.display import counting
 from benchmark.protocol.folds import Fold
+from benchmark.schema import TrainingConfig
 from benchmark.sources import num_channels
 from benchmark.study import Study
 
@@ -104,10 +106,22 @@ def check_values(study: Study, story: str = "search") -> None:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
+    check_training(c.training)
     if not 0 < c.protocol.confidence < 1:
         raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
     if c.device not in (here := devices()):
         raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
+
+
+def check_training(training: TrainingConfig) -> None:
+    """Lengths, schedule and clipping, where they are set."""
+    for key, lowest in {"batch_size": 1, "epochs": 1, "warmup_epochs": 0}.items():
+        if (value := getattr(training, key)) is not None and value < lowest:
+            raise ValueError(f"training.{key}={value}: must be at least {lowest}.")
+    learning_rate_factor(training.decay or {}, 1, 1)  # refuses what it does not know
+    clip = training.clip or {}
+    if len(clip) > 1 or not clip.keys() <= {"value", "norm"} or any(limit <= 0 for limit in clip.values()):
+        raise ValueError(f"training.clip={clip}: give value or norm with a number above 0, such as {{value: 10}}.")
 
 
 def _not_finite(node: Any, key: str = "") -> Iterator[str]:

@@ -74,7 +74,8 @@ class Study:
         if recipe := merged.training.recipe:
             given: Any = OmegaConf.to_container(merged.training)
             body = recipes.read_recipe(conf_dir() / "recipe", recipe)
-            merged.training = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            OmegaConf.update(merged, "training", filled, force_add=True)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
         plain = OmegaConf.to_container(merged, resolve=False)
