@@ -1,4 +1,4 @@
-# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS PRESET TRIALS WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
+# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS TRUNK TRAINING PRESET TRIALS WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
@@ -9,7 +9,8 @@ STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
 overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.root="$(ROOT)"') $(if $(CSV),'dataset.module.path="$(CSV)"') \
-	$(if $(NAME),dataset.name=$(NAME)) $(if $(LOSS),loss=$(LOSS)) $(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
+	$(if $(NAME),dataset.name=$(NAME)) $(if $(LOSS),loss=$(LOSS)) $(if $(TRUNK),trunk=$(TRUNK)) $(if $(TRAINING),training=$(TRAINING)) \
+	$(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help

@@ -40,6 +40,22 @@ def _is_ours(error: Exception) -> bool:
     return Path(last.filename).resolve().is_relative_to(Path(__file__).resolve().parent)
 
 
+def make_command(config: Any, target: str, loss: str | None = None) -> str:
+    """The shell command that runs a make target for a configuration, or for another loss in its place."""
+    dataset, trunk, pictures = config.dataset, config.trunk.name, bool(config.dataset.images)
+    own = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
+    choice = own.get(dataset.module.get("_target_"), dataset.name)
+    words = ["make", target, f"DATASET={choice}"]
+    if choice in own.values():
+        words.append(f"CSV={dataset.module['path']}" if choice == "csv" else f"ROOT={dataset.module['root']}")
+        words += [f"NAME={dataset.name}"] * (dataset.name != choice)
+    words += [f"LOSS={loss or config.loss.name}"]
+    words += [f"TRUNK={trunk}"] * (trunk != ("bn_inception" if pictures else "small_conv"))  # the data sets' own
+    words += [f"PROTOCOL={config.protocol.name}"] * (config.protocol.name != "hpl")  # the default of config.yaml
+    words += [f"PRESET={config.preset}"] * bool(config.preset)
+    return " ".join(words + [f"ARGS=variant={config.variant}"] * bool(config.variant and loss is None))
+
+
 def unknown_choice(group: str, name: str, allowed: list[str]) -> str:
     """No such file in a group of `conf/`.
 

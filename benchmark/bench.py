@@ -27,7 +27,9 @@ from torch.nn import functional
 from benchmark import ledger, records, train
 from benchmark.checks import prepare
 from benchmark.image_costs import image_inputs
+from benchmark.images.pixels import Pixels
 from benchmark.loss_costs import loss_steps
+from benchmark.parts import Parts, Schedule
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.provenance import hardware, versions
 from benchmark.stopwatch import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
@@ -85,10 +87,10 @@ class Pictures(torch.utils.data.Dataset):
     What `to_batch` does for a batch, with the same arithmetic.
     """
 
-    def __init__(self, parts: train.Parts, shift: int) -> None:
-        self.images = parts.images[:, None] if parts.images.ndim == 3 else parts.images  # (N, Ch, H, W)
+    def __init__(self, parts: Parts) -> None:
+        assert isinstance(parts.images, Pixels)
+        self.images, self.shift, self.labels = parts.images.images, parts.images.shift, parts.labels.tolist()
         self.height, self.width = self.images.shape[2:]
-        self.shift, self.labels = shift, parts.labels.tolist()
         scale = torch.tensor(parts.trunk.std).reciprocal()
         self.scale, self.offset = (scale / 255).view(-1, 1, 1), (torch.tensor(parts.trunk.mean) * scale).view(-1, 1, 1)
 
@@ -115,7 +117,7 @@ def trainings(study: Study) -> Iterator[Row]:
         yield ratio_row(f"training a fold, {name}", (">=", 1.1), spent["peer"], spent["ours"], compared)
 
 
-def our_loop(parts: train.Parts, schedule: train.Schedule) -> Callable[[], None]:
+def our_loop(parts: Parts, schedule: Schedule) -> Callable[[], None]:
     """What trains `ITERATIONS` iterations more at each call, as in a fold."""
     first = 0
 
@@ -141,7 +143,7 @@ class WithoutTuples(torch.nn.Module):
         return loss
 
 
-def their_trainer(study: Study, parts: train.Parts, schedule: train.Schedule) -> Callable[[], None]:
+def their_trainer(study: Study, parts: Parts, schedule: Schedule) -> Callable[[], None]:
     """The same with `MetricLossOnly`; its sampler's list is as long as one call needs, so none of it is wasted."""
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.trainers import MetricLossOnly
@@ -153,7 +155,7 @@ def their_trainer(study: Study, parts: train.Parts, schedule: train.Schedule) ->
     trainer = MetricLossOnly(
         models={"trunk": parts.trunk, "embedder": parts.head}, loss_funcs={"metric_loss": WithoutTuples(parts.loss)},
         optimizers={theirs[name]: optimizer for name, optimizer in parts.optimizers.items()},
-        dataset=Pictures(parts, schedule.shift), batch_size=size, sampler=sampler, iterations_per_epoch=ITERATIONS,
+        dataset=Pictures(parts), batch_size=size, sampler=sampler, iterations_per_epoch=ITERATIONS,
         dataloader_num_workers=0, freeze_trunk_batchnorm=schedule.freeze_batchnorm, data_device=torch.device("cpu"),
     )  # fmt: skip
 

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.datasets.listing import ROLES, Listing
+from benchmark.datasets.listing import ROLES
+from benchmark.datasets.picture_files import PictureFiles
+from benchmark.display import counting
+from benchmark.sources import num_channels
 from benchmark.study import Study
 
-CHOICES = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol.noise": ("inferred", "fold_sem"),
     "protocol.select": ("raw", "model"),
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
@@ -21,6 +24,8 @@ CHOICES = {
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "executor.name": ("inline", "local"),
+    "decode": ("once", "always"),
+    "training.freeze_batchnorm": (True, False, "all"),
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
                           "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs"), 1) | {
@@ -36,15 +41,18 @@ def prepare(study: Study, *halves: str) -> str:
         halves: what is going to be read, `trainval` or also `test`; the search never opens the latter.
     """
     dataset = study.make_dataset()
-    if isinstance(dataset, Listing):
-        raise ValueError(
-            f"{study.config.dataset.label} is found and its split is known, but training on picture files is not "
-            f"possible yet. What works: {study.command('data')}, {study.command('splits')}; and DATASET=glyphs trains."
-        )
-    found = dataset.prepare(halves=halves)
+    found = make_ready(study, dataset, halves)
     if found["drawn"]:
         print(describe(study, found), flush=True)
     return str(dataset.fingerprint)
+
+
+def make_ready(study: Study, dataset: Any, halves: tuple[str, ...]) -> dict[str, Any]:
+    """Draw or decode what is missing, showing how far that is, and return what the data set holds."""
+    if isinstance(dataset, PictureFiles) and study.config.display != "quiet":
+        label = study.config.dataset.label
+        return dataset.prepare(lambda half: counting(f"{label}: decoding {half}"), halves=halves)
+    return dict(dataset.prepare(halves=halves))
 
 
 def describe(study: Study, found: dict[str, Any]) -> str:
@@ -55,7 +63,8 @@ def describe(study: Study, found: dict[str, Any]) -> str:
         for part in ROLES
         if part in found
     ]
-    rest = [f"{key}: {found[key]}" for key in ("licence", "fingerprint", "folder")]
+    found = {"licence": study.config.dataset.licence} | found
+    rest = [f"{key}: {found[key]}" for key in ("licence", "fingerprint", "folder", "cache") if key in found]
     return "\n  ".join([f"{study.config.dataset.label}: {found['images']:,} images", *parts, *rest])
 
 
@@ -69,19 +78,26 @@ def check_before_search(study: Study) -> None:
     check_parts(study)
 
 
-def check_values(study: Study) -> None:
+def check_values(study: Study, story: str = "search") -> None:
     """Names that become paths, choices, and numbers in range: to be called before the study's folder is touched.
+
+    Args:
+        study: to be checked.
+        story: that is going to run it.
 
     Raises:
         ValueError: naming the key, its value and what is allowed.
     """
     c = study.config
+    if c.protocol.story != story:
+        target = "traditional" if c.protocol.story == "traditional" else "bo"
+        raise ValueError(f"protocol={c.protocol.name} is run by another command: {study.command(target)}")
     for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", "variant", "preset"):
         if not NAME.fullmatch(name := _get(study, key)) and (name or key not in ("variant", "preset")):
             raise ValueError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
         if (value := _get(study, key)) not in allowed:
-            raise ValueError(f"{key}={value!r}: allowed are {', '.join(allowed)}.")
+            raise ValueError(f"{key}={value!r}: allowed are {', '.join(str(a).lower() for a in allowed)}.")
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
@@ -164,7 +180,7 @@ def check_parts(study: Study) -> None:
     classes = smallest_fold(study, np.asarray(split.class_ids), dataset.total_classes)
     labels = split.labels[np.isin(split.labels, classes)]
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
-    trunk = study.make_trunk(1 if split.images.ndim == 3 else split.images.shape[-1], seed=0)
+    trunk = study.make_trunk(num_channels(split.images), seed=0)
     head = study.make_head(trunk.out_features, seed=0)  # type: ignore[arg-type]
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]

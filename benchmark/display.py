@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 PLAIN_EPOCH_SECONDS = 10.0  # plain output says how training goes at most this often
@@ -121,3 +122,21 @@ def human_time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def counting(what: str) -> Callable[[int, int], None]:
+    """What to call with (done, in all), to show how far a long preparation is: one moving line, or some plain ones."""
+    started = last = time.monotonic()
+    moving = sys.stdout.isatty()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < (0.2 if moving else PLAIN_EPOCH_SECONDS) and (done < total or last == started):
+            return
+        last = now
+        left = f"{human_time((now - started) / done * (total - done))} left" if done < total else "done"
+        line = f"{what}: {done:,} of {total:,}, {left}"
+        print(f"\r{line:<70}" if moving else line, end="\n" if done == total or not moving else "", flush=True)
+
+    return show

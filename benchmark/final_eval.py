@@ -18,18 +18,20 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmark import ledger, records
 from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
+from benchmark.images import Images
 from benchmark.images.batches import embed
-from benchmark.protocol.modes import score, side_by_side
-from benchmark.protocol.nearest import nearest_others
+from benchmark.neighbours import nearest_neighbours
+from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import commit, provenance
 from benchmark.study import Study, main
@@ -135,6 +137,7 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
     path = directory.with_suffix(".json")
     result: dict[str, Any] = {"run": spec["index"], "trial": spec["trial"], "setting": spec["setting"]}
+    contents = None
     missing = [f"fold {f['fold']}: {f['reason']}" for f in spec["folds"] if f["map_at_r"] is None]
     if missing:
         result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
@@ -146,43 +149,56 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
             "commit": commit(),
             "identity": study.identity(spec["fingerprint"]),
         }
-        images, labels = open_test(json.dumps(spec["study"]), study.directory, look)
+        unseen = open_test(json.dumps(spec["study"]), study.directory, look)
+        contents = unseen.contents
         embeddings = torch.stack(
-            [embed_fold(study, directory / f"fold_{f}", images) for f in range(len(spec["folds"]))]
+            [embed_fold(study, directory / f"fold_{f}", unseen.images) for f in range(len(spec["folds"]))]
         )
         loss = study.config.loss
-        scores = score(embeddings, labels, tuple(METRICS), metric=loss.retrieval, **loss.retrieval_options)
-        result |= {"status": "completed", "reason": None} | scores
-        keep_for_figures(study, directory, embeddings, labels)
+        options = {"is_query": unseen.is_query, "metric": loss.retrieval} | loss.retrieval_options
+        result |= {"status": "completed", "reason": None} | score(embeddings, unseen.labels, tuple(METRICS), **options)
+        keep_for_figures(study, directory, embeddings, unseen)
     result["folds"] = spec["folds"]
     totals = {key: sum(s[key] for s in spec["seconds"]) for key in ("train", "evaluate")}
     seconds = totals | {"score": time.perf_counter() - started}
-    records.write_record(path, records.Record("run", result, provenance(seconds=seconds)))
+    records.write_record(path, records.Record("run", result, provenance(seconds=seconds, test_contents=contents)))
     drop_weights(study, directory)  # only now: a run killed before its record needs them again
     return {"result": {"run": spec["index"]}}
 
 
-def open_test(study_json: str, directory: Path, look: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write the look down, then return the images (N, H, W) and labels (N,) of the unseen classes."""
+class Unseen(NamedTuple):
+    """The test half: images, class ids (N,), which are queries (N,) where some are, SHA-256 of the picture files."""
+
+    images: Images
+    labels: Tensor
+    is_query: Tensor | None
+    contents: str | None
+
+
+def open_test(study_json: str, directory: Path, look: dict[str, Any]) -> Unseen:
+    """Write the look down, then return the unseen classes."""
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     records.append_line(directory / "test_ledger.jsonl", {"when": when} | look)
     return _test_split(study_json)
 
 
 @functools.lru_cache(maxsize=1)
-def _test_split(study_json: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _test_split(study_json: str) -> Unseen:
     study = Study.of(json.loads(study_json))
-    split = study.make_dataset().test()
-    device = study.make_device()
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
+    dataset = study.make_dataset()
+    split = dataset.test()
+    images = study.make_images(split.images)
+    labels, device = torch.from_numpy(split.labels), images.device
+    is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
+    return Unseen(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))
 
 
-def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
+def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
     """(N, D) embeddings of a fold's best-epoch model, L2-normalised where they are compared by cosine."""
     state = torch.load(
         io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
     )
-    trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], seed=0).to(images.device)
+    trunk = study.make_trunk(images.channels, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
@@ -190,13 +206,20 @@ def embed_fold(study: Study, unit: Path, images: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
-def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
+def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, unseen: Unseen) -> None:
     """Keep test embeddings (half precision), proxies and nearest neighbours; weights only where asked."""
+    loss = study.config.loss
+    neighbours = nearest_neighbours(
+        embeddings, unseen.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
+        **loss.retrieval_options,
+    )  # fmt: skip
     kept = {
         "embeddings": embeddings.cpu().numpy().astype(np.float16),
-        "labels": labels.cpu().numpy(),
-        "neighbours": nearest_neighbours(study, embeddings).astype(np.int32),
+        "labels": unseen.labels.cpu().numpy(),
+        "neighbours": neighbours.astype(np.int32),
     }
+    if unseen.is_query is not None:
+        kept["is_query"] = unseen.is_query.cpu().numpy()
     for fold in range(len(embeddings)):
         unit = directory / f"fold_{fold}"
         state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location="cpu", weights_only=True)
@@ -204,30 +227,6 @@ def keep_for_figures(study: Study, directory: Path, embeddings: torch.Tensor, la
     buffer = io.BytesIO()
     np.savez(buffer, **kept)  # type: ignore[arg-type]
     records.write_whole(directory / "embeddings.npz", buffer.getvalue())
-
-
-def nearest_neighbours(study: Study, embeddings: torch.Tensor) -> np.ndarray:
-    """(N, K) nearest other images of each image by the folds' embeddings (folds, N, D) together."""
-    loss = study.config.loss
-    joined, parts = side_by_side(embeddings, loss.retrieval)
-    count = min(NUM_NEIGHBOURS, len(joined) - 1)
-    if loss.retrieval == "cosine":
-        return nearest_by_faiss(joined.cpu().numpy(), count, study.config.threads)
-    options = loss.retrieval_options | parts
-    return nearest_others(joined, count, metric=loss.retrieval, **options).cpu().numpy()  # type: ignore[arg-type]
-
-
-def nearest_by_faiss(embeddings: np.ndarray, count: int, threads: int) -> np.ndarray:
-    """(N, count) nearest other rows of each row of (N, D) by inner product, by faiss's exact index."""
-    import faiss
-
-    faiss.omp_set_num_threads(threads)
-    index = faiss.IndexFlatIP(embeddings.shape[1])
-    index.add(embeddings)
-    _, found = index.search(embeddings, count + 1)
-    own = found == np.arange(len(found))[:, None]
-    own[~own.any(axis=1), -1] = True  # among exact copies the row itself may be missing: drop the farthest instead
-    return found[~own].reshape(len(found), count)
 
 
 def drop_weights(study: Study, directory: Path) -> None:

@@ -11,6 +11,8 @@ The layout::
     bo/sessions.jsonl                wall and compute seconds of each sitting
     final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the unseen classes; with a preset,
                                      which needs no search, final_eval/published/run_03.json
+    traditional/setting/run_00.json  one training under the customary protocol, scored on the unseen classes at every
+                                     epoch; with a preset traditional/authors/run_00.json
     test_ledger.jsonl                one line for every look at the unseen classes
 """
 
@@ -129,6 +131,12 @@ class Chosen(NamedTuple):
 
     trial: int | None
     setting: dict[str, Any]
+
+
+def label(study: Study) -> str:
+    """How a table names a study: its loss, then in brackets what tells it from others of that loss."""
+    suffix = ", ".join(filter(None, (study.config.preset, study.config.variant)))
+    return study.config.loss.label + f" ({suffix})" * bool(suffix)
 
 
 def trial_path(study: Study, index: int) -> Path:
@@ -250,8 +258,22 @@ def read_chosen(study: Study) -> Chosen:
 
 def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = print) -> dict[int, records.Record]:
     """Runs of a trial's (or the preset's) setting that are scored, by number; `say` is told of damaged ones."""
+    return _runs_in(runs_dir(study, trial), say)
+
+
+def customary_path(study: Study, run: int) -> Path:
+    """The record of a run under the customary protocol, of the preset's setting or of the loss's own."""
+    return study.directory / "traditional" / (study.config.preset or "setting") / f"run_{run:02d}.json"
+
+
+def customary_runs(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
+    """Finished runs under the customary protocol, by number; `say` is told of damaged ones."""
+    return _runs_in(customary_path(study, 0).parent, say)
+
+
+def _runs_in(folder: Path, say: Callable[[str], None]) -> dict[int, records.Record]:
     found = {}
-    for path in sorted(runs_dir(study, trial).glob("run_*.json")):
+    for path in sorted(folder.glob("run_*.json")):
         record, note = records.read_or_set_aside(path)
         if record is not None:
             found[int(record.result["run"])] = record

@@ -1,11 +1,25 @@
-"""Settings and learning rates that were published: presets, and how a loss's authors optimise its parameters."""
+"""What was published beside a loss: settings (presets), rates of its own parameters, and whole trainings (recipes)."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from benchmark.build import build
 from benchmark.schema import Config
+
+
+def read_recipe(folder: Path, name: str) -> dict[str, Any]:
+    """A paper's training under the customary protocol.
+
+    Raises:
+        ValueError: the folder has no such file.
+    """
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise ValueError(f"training.recipe={name!r}: allowed are {', '.join(known)}.")
+    return dict(yaml.safe_load(known[name].read_text(encoding="utf-8")))
 
 
 def preset_setting(config: Config) -> dict[str, Any]:
@@ -28,6 +42,45 @@ def preset_setting(config: Config) -> dict[str, Any]:
         ) from None
 
 
+def with_recipe(training: dict[str, Any], recipe: dict[str, Any], dataset: str, trunk: str) -> dict[str, Any]:
+    """The training with a paper's values wherever it says null; what it gives itself wins.
+
+    >>> recipe = {"epochs": 60, "cases": [{"when": {"trunk": ["resnet50"]}, "set": {"epochs": 40}}]}
+    >>> with_recipe({"epochs": None, "shift": 2}, recipe, "cub", "resnet50")
+    {'epochs': 40, 'shift': 2}
+
+    Args:
+        training: a configuration of `conf/training`; it may hold null.
+        recipe: a file of `conf/recipe`: keys of a training, and under `cases` those of some data sets and trunks, the
+            later over the earlier. Options of optimisers are replaced one by one, everything else as a whole.
+        dataset: name, as in a case's `when`.
+        trunk: name.
+
+    Raises:
+        ValueError: a case asks for anything but data set and trunk.
+    """
+    here = {"dataset": dataset, "trunk": trunk}
+    chosen = {key: value for key, value in recipe.items() if key != "cases"}
+    for case in recipe.get("cases", []):
+        if unknown := sorted(case["when"].keys() - here.keys()):
+            raise ValueError(f"A recipe's case asks for {', '.join(unknown)}; allowed are {', '.join(here)}.")
+        if all(here[key] in names for key, names in case["when"].items()):
+            chosen = _over(chosen, case["set"])
+    return _over(chosen, training)
+
+
+def _over(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` over `old` where it is not null; the options of each optimiser one by one."""
+    merged = old | {key: value for key, value in new.items() if value is not None or key not in old}
+    parts = new.get("optimizers") or {}
+    if "optimizers" in old:
+        merged["optimizers"] = {
+            part: node | {key: value for key, value in parts.get(part, {}).items() if value is not None}
+            for part, node in old["optimizers"].items()
+        }
+    return merged
+
+
 def make_optimizers(config: Config, parts: dict[str, torch.nn.Module]) -> dict[str, torch.optim.Optimizer]:
     """One optimiser for each of the parts (trunk, head, loss) that has parameters."""
     optimizers = {}
@@ -39,11 +92,16 @@ def make_optimizers(config: Config, parts: dict[str, torch.nn.Module]) -> dict[s
 
 
 def authors_recipe(config: Config) -> dict[str, Any]:
-    """What the loss's YAML says under `authors`, for the data set; nothing where the protocol searches the rates."""
+    """What the loss's YAML says under `authors` for data set and trunk; nothing where the rates are searched."""
     if config.protocol.loss_optimizer == "searched":
         return {}
-    recipe = {key: value for key, value in config.loss.authors.items() if key != "datasets"}
-    return recipe | config.loss.authors.get("datasets", {}).get(config.dataset.name, {})
+    authors, here = config.loss.authors, config.dataset.name
+    return _for_dataset(authors, here) | _for_dataset(authors.get("trunks", {}).get(config.trunk.name, {}), here)
+
+
+def _for_dataset(node: dict[str, Any], dataset: str) -> dict[str, Any]:
+    plain = {key: value for key, value in node.items() if key not in ("datasets", "trunks")}
+    return plain | node.get("datasets", {}).get(dataset, {})
 
 
 def optimizer_options(config: Config) -> dict[str, Any]:
@@ -60,11 +118,12 @@ def optimizer_options(config: Config) -> dict[str, Any]:
     recipe = authors_recipe(config)
     if "lr_multiplier" not in recipe:
         raise ValueError(f"{path} has parameters but no authors.lr_multiplier; use protocol.loss_optimizer=searched.")
-    return _multiplied(recipe, config.training.optimizers["trunk"]["lr"])
+    optimizers = config.training.optimizers
+    return _multiplied(recipe, optimizers["loss"].get("lr") or optimizers["trunk"]["lr"])
 
 
 def _multiplied(recipe: dict[str, Any], rate: float) -> dict[str, Any]:
-    """Optimiser options from a recipe, whose learning rates are multiples of the trunk's `rate`."""
+    """Optimiser options from a recipe, whose learning rates are multiples of `rate`."""
     options = {key: value for key, value in recipe.items() if key not in ("lr_multiplier", "groups", "warmup_epochs")}
     if "lr_multiplier" in recipe:
         options["lr"] = rate * recipe["lr_multiplier"]

@@ -7,7 +7,7 @@ error with the key's full name. `Any` marks what a plug-in's own constructor che
 from dataclasses import dataclass, field
 from typing import Any
 
-PLACES = ("root", "path", "images_root", "check")  # of a data set's module: what is found there is in its fingerprint
+PLACES = ("root", "path", "images_root", "check", "expected")  # of a data set: its fingerprint says what is there
 
 
 @dataclass
@@ -27,8 +27,10 @@ class DatasetConfig:
     Attributes:
         licence: of the pictures.
         sources: files that `make data` fetches: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
-            with the most `members` and `bytes` that it may have.
+            with the most `members` and `bytes` that it may have; `room` is what all of it takes on disk, in bytes.
         by_hand: what to do where nothing can be fetched.
+        images: of picture files: how they are resized, cropped and flipped, see `images.crops.Crops`.
+        recall_at: the K of Recall@K under the customary protocol.
     """
 
     name: str
@@ -45,6 +47,8 @@ class DatasetConfig:
     licence: str = ""
     sources: list[dict[str, Any]] = field(default_factory=list)
     by_hand: str = ""
+    images: dict[str, Any] = field(default_factory=dict)
+    recall_at: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -59,6 +63,7 @@ class LossConfig:
         retrieval: the distance by which its embeddings are searched, with `retrieval_options`.
         authors: how its authors optimise it, for protocols with `loss_optimizer: authors`.
         presets: settings published for a data set, by name and data set.
+        recipe: whose training it gets under the customary protocol, a file of `conf/recipe/`.
     """
 
     name: str
@@ -76,6 +81,7 @@ class LossConfig:
     retrieval_options: dict[str, Any] = field(default_factory=dict)
     authors: dict[str, Any] = field(default_factory=dict)
     presets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    recipe: str = "proxy_anchor"
 
 
 @dataclass
@@ -88,24 +94,53 @@ class ModuleConfig:
 
 @dataclass
 class TrunkConfig(ModuleConfig):
-    """A trunk; `width` is the one customary knob of those that have no published size."""
+    """A trunk.
+
+    Attributes:
+        width: the one customary knob of those that have no published size.
+        crop: side of the images that it takes, for one that takes no other.
+    """
 
     width: int | None = None
+    crop: int | None = None
 
 
 @dataclass
 class TrainingConfig:
-    """How weights are moved."""
+    """How weights are moved.
+
+    Attributes:
+        freeze_batchnorm: of the trunk: true, the statistics; "all", the affine parameters as well.
+        shift: random shift of images in memory, in pixels.
+        recipe: a file of `conf/recipe/` that fills what is unset here.
+        batch_size: over the protocol's.
+        epochs: passes over the training images; unset, the data set's epochs of a number of iterations.
+        warmup_epochs: at the start, in which the trunk stays as it is.
+        clip: of gradients: `value` or `norm`.
+        decay: of learning rates, see `decay.learning_rate_factor`.
+    """
 
     name: str
-    freeze_batchnorm: bool
-    shift: int
+    freeze_batchnorm: Any
+    shift: int | None
     optimizers: dict[str, Any]
+    recipe: str = ""
+    batch_size: int | None = None
+    epochs: int | None = None
+    warmup_epochs: int | None = None
+    clip: dict[str, float] | None = None
+    decay: dict[str, Any] | None = None
 
 
 @dataclass
 class ProtocolConfig:
-    """The constants of an evaluation protocol."""
+    """The constants of an evaluation protocol.
+
+    Attributes:
+        images: what data sets of picture files take as theirs.
+        held_out: share of the training classes that chooses the epoch under the customary protocol.
+        story: which one runs it, search (with final_eval) or traditional.
+    """
 
     name: str
     trials: int
@@ -121,6 +156,9 @@ class ProtocolConfig:
     select: str
     defaults_first: bool
     loss_optimizer: str = "searched"
+    images: dict[str, Any] = field(default_factory=dict)
+    held_out: float = 0.0
+    story: str = "search"
 
 
 @dataclass
@@ -153,3 +191,5 @@ class Config:
     keep: str
     display: str
     preset: str = ""
+    decode: str = "once"
+    image_threads: Any = "auto"

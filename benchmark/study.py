@@ -25,14 +25,12 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark import advice, recipes, records
+from benchmark import advice, identity, recipes, records, sources
 from benchmark.build import build
+from benchmark.images import Images
 from benchmark.protocol import folds as fold_rules
-from benchmark.schema import PLACES, Config
+from benchmark.schema import Config
 from benchmark.searchers import Parameter
-
-NOT_SCIENCE = ("trials", "results_dir", "executor", "display", "keep", "device", "variant", "preset")
-PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 
 
 def conf_dir() -> Path:
@@ -73,6 +71,10 @@ class Study:
         preset = recipes.preset_setting(OmegaConf.to_object(merged)) if merged.preset else {}  # type: ignore[arg-type]
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
+        if recipe := merged.training.recipe:
+            given: Any = OmegaConf.to_container(merged.training)
+            body = recipes.read_recipe(conf_dir() / "recipe", recipe)
+            merged.training = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
         plain = OmegaConf.to_container(merged, resolve=False)
@@ -93,28 +95,12 @@ class Study:
 
     def command(self, target: str, loss: str | None = None) -> str:
         """The shell command that runs a make target for this study, or for another loss in its place."""
-        c = self.config
-        words = ["make", target, f"DATASET={c.dataset.name}", f"LOSS={loss or c.loss.name}"]
-        words += [f"PROTOCOL={c.protocol.name}"] * (c.protocol.name != "hpl")  # the default of config.yaml
-        words += [f"PRESET={c.preset}"] * bool(c.preset)
-        return " ".join(words + [f"ARGS=variant={c.variant}"] * bool(c.variant and loss is None))
+        return advice.make_command(self.config, target, loss)
 
     def science(self, fingerprint: str) -> dict[str, Any]:
-        """What can change a result: the resolved configuration without bookkeeping and prose, and the data."""
+        """What can change a result, see `identity.science`."""
         plain: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), self.raw), resolve=True)
-        kept = {key: value for key, value in plain.items() if key not in NOT_SCIENCE}
-        for group in ("dataset", "protocol"):
-            kept[group] = {k: v for k, v in kept[group].items() if k != "trials"}
-        kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
-        for group, value in kept.items():
-            if isinstance(value, dict):
-                kept[group] = {k: v for k, v in value.items() if k not in PROSE}
-        if self.config.protocol.loss_optimizer == "searched":
-            del kept["loss"]["authors"]
-        for name, parameter in kept["loss"]["space"].items():
-            del parameter["datasets"]
-            parameter["bounds"] = self.bounds(name)
-        return kept | {"data": fingerprint}
+        return identity.science(plain, self.config, fingerprint)
 
     def identity(self, fingerprint: str) -> str:
         """A short hash of `science`."""
@@ -123,8 +109,12 @@ class Study:
     # -- makers -------------------------------------------------------------------------------------------------
 
     def make_dataset(self) -> Any:
-        """The data set; its `test()` is for `final_eval` only."""
-        return build(self.config.dataset.module)
+        """The data set; its `test()` is for `final_eval` and `traditional` only."""
+        return sources.make_dataset(self.config)
+
+    def make_images(self, images: Any) -> Images:
+        """A half's pixels or picture files, on the study's device, as they are trained on and evaluated."""
+        return sources.make_images(self.config, images, self.make_device())
 
     def make_folds(self, trainval_classes: np.ndarray, total_classes: int) -> list[fold_rules.Fold]:
         """The protocol's folds, checked to be class-disjoint."""
@@ -193,8 +183,7 @@ class Study:
 
     def bounds(self, name: str) -> list[float]:
         """Bounds of a searched hyper-parameter for this data set."""
-        parameter = self.config.loss.space[name]
-        return parameter.datasets.get(self.config.dataset.name, parameter.bounds)
+        return identity.bounds(self.config, name)
 
     def make_searcher(self) -> Any:
         """What proposes settings."""
@@ -226,7 +215,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a story as Ctrl-C does."""
 
 
-def main(story: Callable[[Study, list[str]], None]) -> None:
+def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
     """Run a story for each study that the command line describes; Hydra's own flags work.
 
     A mistake of the user's ends with a sentence and exit status 2, Ctrl-C with 130, SIGTERM with 143; only a defect of
@@ -234,7 +223,10 @@ def main(story: Callable[[Study, list[str]], None]) -> None:
 
     Args:
         story: takes the study and the overrides that the user gave.
+        protocol: the story's own, where the user names none.
     """
+    if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
+        sys.argv.append(f"protocol={protocol}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     composed: list[tuple[Any, list[str]]] = []
 

@@ -18,60 +18,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from benchmark import records
-from benchmark.images.batches import embed, to_batch
-from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.decay import learning_rate_factor
+from benchmark.images.batches import embed, read_ahead, to_batch
+from benchmark.parts import Parts, Schedule, Scored
+from benchmark.protocol.modes import metrics_of
 from benchmark.protocol.seeds import stable_seed
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When to evaluate, when to stop, and what is frozen. Epochs are `iterations_per_epoch` iterations."""
-
-    iterations_per_epoch: int
-    evaluate_every: int
-    patience: int
-    max_epochs: int
-    freeze_batchnorm: bool
-    shift: int
-    retrieval: str
-    seed: int
-    retrieval_options: dict[str, Any] = field(default_factory=dict)
-    warmup_epochs: int = 0  # at the start, in which the trunk's weights stay as they are
-
-
-@dataclass
-class Parts:
-    """What is trained, with what, on what.
-
-    Attributes:
-        images: (N, H, W) or (N, C, H, W) uint8, training images, on the training device.
-        labels: (N,) int64 in 0..C-1.
-        validation_images: like `images`, of classes that are not in `images`.
-        validation_labels: (M,) int64.
-    """
-
-    trunk: torch.nn.Module
-    head: torch.nn.Module
-    loss: torch.nn.Module
-    optimizers: dict[str, torch.optim.Optimizer]
-    sampler: Any
-    images: torch.Tensor
-    labels: torch.Tensor
-    validation_images: torch.Tensor
-    validation_labels: torch.Tensor
-
-    def embedder(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, D)."""
-        return self.head(self.trunk(batch))
-
-    def weights(self) -> dict[str, Any]:
-        """A copy of the weights of the embedding model and of the loss's learnt state."""
-        parts = {"trunk": self.trunk, "head": self.head}
-        copies = {name: {k: v.detach().clone() for k, v in p.state_dict().items()} for name, p in parts.items()}
-        return copies | {"loss": {k: v.detach().clone() for k, v in self.loss.named_parameters()}}
 
 
 @dataclass
@@ -149,6 +105,8 @@ def _train(parts: Parts, schedule: Schedule, progress: Progress) -> None:
     losses = []
     for epoch in range(first, last + 1):
         _set_train_mode(parts, schedule.freeze_batchnorm)
+        if schedule.decay:
+            _set_rates(parts, learning_rate_factor(schedule.decay, epoch, schedule.max_epochs))
         iterations = range((epoch - 1) * schedule.iterations_per_epoch, epoch * schedule.iterations_per_epoch)
         losses.append(_train_epoch(parts, schedule, iterations))
         if not math.isfinite(losses[-1]):
@@ -158,7 +116,7 @@ def _train(parts: Parts, schedule: Schedule, progress: Progress) -> None:
     progress.history.append({"epoch": last, "loss": math.fsum(losses) / len(losses)})
 
 
-def _set_train_mode(parts: Parts, freeze_batchnorm: bool) -> None:
+def _set_train_mode(parts: Parts, freeze_batchnorm: bool | str) -> None:
     """MLRC: statistics of the trunk's batch-norm layers stay frozen, their affine parameters are trained."""
     for part in (parts.trunk, parts.head, parts.loss):
         part.train()
@@ -166,6 +124,14 @@ def _set_train_mode(parts: Parts, freeze_batchnorm: bool) -> None:
         for module in parts.trunk.modules():
             if "BatchNorm" in type(module).__name__:
                 module.eval()
+                module.requires_grad_(freeze_batchnorm != "all")
+
+
+def _set_rates(parts: Parts, factor: float) -> None:
+    """Every learning rate becomes `factor` times the one that its optimiser was made with."""
+    for optimizer in parts.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
@@ -175,15 +141,21 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
     after_step = getattr(parts.loss, "after_step", None)
     warming_up = iterations.stop <= schedule.warmup_epochs * schedule.iterations_per_epoch
     moving = [o for name, o in parts.optimizers.items() if not (warming_up and name == "trunk")]
-    for iteration in iterations:
-        chosen = torch.from_numpy(parts.sampler.batch(iteration)).to(device)
+    mean, std = parts.trunk.mean, parts.trunk.std
+
+    def read(iteration: int) -> tuple[int, np.ndarray, Tensor]:
+        rows = parts.sampler.batch(iteration)
         generator = torch.Generator().manual_seed(stable_seed(schedule.seed, "augment", iteration))
-        mean, std = parts.trunk.mean, parts.trunk.std
-        batch = to_batch(parts.images[chosen], mean, std, shift=schedule.shift, generator=generator)  # type: ignore[arg-type]
-        loss = parts.loss(parts.embedder(batch), parts.labels[chosen])
+        return iteration, rows, parts.images.augmented(rows, generator)
+
+    for iteration, rows, pixels in read_ahead(read, iterations, parts.images.threads):
+        labels = parts.labels[torch.from_numpy(rows).to(device)]
+        loss = parts.loss(parts.embedder(to_batch(pixels, mean, std)), labels)  # type: ignore[arg-type]
         for optimizer in parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if schedule.clip:
+            _clip(parts, schedule.clip)
         for optimizer in moving:
             optimizer.step()
         total += loss.detach()
@@ -195,32 +167,55 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
     return float(total) / len(iterations)
 
 
+def _clip(parts: Parts, clip: dict[str, float]) -> None:
+    """Clip gradients element by element (`value`), or to a largest `norm` of the network's and of the loss's."""
+    for group in ((parts.trunk, parts.head), (parts.loss,)):
+        parameters = [p for part in group for p in part.parameters()]
+        if "value" in clip:
+            torch.nn.utils.clip_grad_value_(parameters, clip["value"])
+        if "norm" in clip:
+            torch.nn.utils.clip_grad_norm_(parameters, clip["norm"])
+
+
 def _evaluate(
     parts: Parts, schedule: Schedule, progress: Progress, best: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Score the validation classes, complete the history's last row, and return the best trained weights so far."""
+    """Score what is to be scored, complete the history's last row, and return the best trained weights so far."""
     started = time.perf_counter()
     if progress.epoch < 0:
         progress.epoch = 0
         progress.history.append({"epoch": 0, "loss": None})
-    embeddings = embed(parts.embedder, parts.validation_images, parts.trunk, parts.head)
-    if not bool(torch.isfinite(embeddings).all()):
-        progress.history.pop()
-        raise _DivergedError(f"the embeddings are not finite after epoch {progress.epoch}")
-    options = schedule.retrieval_options
-    metrics = retrieval_metrics(embeddings, parts.validation_labels, metric=schedule.retrieval, **options)  # type: ignore[arg-type]
     row = progress.history[-1]
-    row |= {key: metrics[key] for key in ("map_at_r", "r_precision", "precision_at_1")}
+    try:
+        if parts.validation is not None:
+            row |= _scores(parts, parts.validation, schedule)
+        if parts.watched is not None:
+            row["watched"] = _scores(parts, parts.watched, schedule)
+    except _DivergedError as error:
+        progress.history.pop()
+        raise _DivergedError(f"{error} after epoch {progress.epoch}") from None
     diagnostics = getattr(parts.loss, "diagnostics", None)
     row["diagnostics"] = diagnostics() if diagnostics is not None else {}
-    score = {r["epoch"]: r["map_at_r"] for r in progress.history}
-    if row["map_at_r"] > score[progress.incumbent]:
-        progress.incumbent = progress.epoch
-    if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > score[progress.best_epoch]):
-        progress.best_epoch = progress.epoch
-        best = parts.weights()
+    if parts.validation is not None:
+        score = {r["epoch"]: r["map_at_r"] for r in progress.history}
+        if row["map_at_r"] > score[progress.incumbent]:
+            progress.incumbent = progress.epoch
+        if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > score[progress.best_epoch]):
+            progress.best_epoch = progress.epoch
+            best = parts.weights()
     progress.evaluate_seconds += time.perf_counter() - started
     return best
+
+
+def _scores(parts: Parts, scored: Scored, schedule: Schedule) -> dict[str, float]:
+    """The metrics that a history's row records."""
+    embeddings = embed(parts.embedder, scored.images, parts.trunk, parts.head)
+    if not bool(torch.isfinite(embeddings).all()):
+        raise _DivergedError("the embeddings are not finite")
+    metrics = metrics_of(embeddings, scored.labels, scored.is_query, metric=schedule.retrieval,
+                         recall_at=scored.recall_at, **schedule.retrieval_options)  # fmt: skip
+    names = ("map_at_r", "r_precision", "precision_at_1", *(f"recall_at_{k}" for k in scored.recall_at))
+    return {name: metrics[name] for name in names}
 
 
 def _result(progress: Progress, stopped: str, reason: str | None) -> dict[str, Any]:

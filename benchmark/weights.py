@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import records
+from benchmark.cache_dir import user_cache_dir
 from benchmark.fetch import download
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
@@ -47,11 +48,9 @@ class Published:
 
 
 def folder() -> Path:
-    """Where published files are kept: $BENCHMARK_WEIGHTS, else a folder of the user's cache."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "metric-learning-benchmark" / "weights"
+    """Where published files are kept: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else user_cache_dir() / "weights"
 
 
 def find(weights: str, published: Mapping[str, Published]) -> Path:
@@ -84,14 +83,26 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
     return path
 
 
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, which says what it holds wherever it lies.
+
+    Raises:
+        ValueError: the file is not there or cannot be read.
+    """
+    try:
+        with open(Path(path).expanduser(), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+
+
 def check(path: Path, sha256: str) -> None:
     """See that a file has the published SHA-256, or its published first digits.
 
     Raises:
         ValueError: it has not.
     """
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = fingerprint(path)
     if not found.startswith(sha256):
         raise ValueError(
             f"{path} is not the published file: its sha256 is {found}, expected {sha256}"

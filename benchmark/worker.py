@@ -20,10 +20,14 @@ import torch
 
 from benchmark import recipes, records
 from benchmark.curves import write_curves
+from benchmark.datasets import Split
+from benchmark.images import Images
+from benchmark.parts import Parts, Schedule, Scored
+from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import provenance
 from benchmark.study import Study
-from benchmark.train import Outcome, Parts, Schedule, train_fold
+from benchmark.train import Outcome, train_fold
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
 Report = Callable[[dict[str, Any]], None]
@@ -102,27 +106,40 @@ def build(spec: dict[str, Any]) -> tuple[Parts, Schedule]:
     """
     study = Study.of(spec["study"], spec["setting"])
     config = study.config
-    images, labels, class_ids, super_labels, folds = _trainval(json.dumps(spec["study"]), spec["fingerprint"])
-    fold = folds[spec["fold"]]
+    split, folds = _trainval(json.dumps(spec["study"]), spec["fingerprint"])
+    images, labels, fold = study.make_images(split.images), split.labels, folds[spec["fold"]]
     key = (config.seed, config.dataset.name, spec["kind"], spec["index"], spec["fold"])
-    train, validation = np.isin(labels, fold.train_classes), np.isin(labels, fold.validation_classes)
-    ranked = np.searchsorted(np.sort(fold.train_classes), labels[train])  # 0..C-1 by sorted rank, as MLRC
-    class_to_super = super_labels[np.searchsorted(class_ids, np.sort(fold.train_classes))]
-    trunk = study.make_trunk(1 if images.ndim == 3 else images.shape[1], stable_seed(*key, "trunk"))
+    train, validation = (np.flatnonzero(np.isin(labels, c)) for c in (fold.train_classes, fold.validation_classes))
+    parts = make_parts(study, split, images.part(train), labels[train], key)
+    parts.validation = Scored(images.part(validation), torch.from_numpy(labels[validation]).to(images.device))
+    return parts, make_schedule(study, stable_seed(*key, "train"))
+
+
+def make_parts(study: Study, split: Split, images: Images, labels: np.ndarray, key: tuple[Any, ...]) -> Parts:
+    """What trains on these images, with nothing yet to be scored on.
+
+    Args:
+        study: with the setting to train.
+        split: the half that the images are of.
+        images: to train on.
+        labels: (N,) class id of each.
+        key: of every seed.
+    """
+    classes = np.unique(labels)
+    ranked = np.searchsorted(classes, labels)  # 0..C-1 by sorted rank, as MLRC
+    class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]
+    trunk = study.make_trunk(images.channels, stable_seed(*key, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*key, "head"))  # type: ignore[arg-type]
-    loss_seed = stable_seed(*key, "loss", config.loss.name)
-    loss = study.make_loss(len(fold.train_classes), loss_seed, class_to_super, num_images=len(ranked))
-    device = study.make_device()
+    loss_seed = stable_seed(*key, "loss", study.config.loss.name)
+    loss = study.make_loss(len(classes), loss_seed, class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):
-        part.to(device)
-    parts = Parts(
+        part.to(images.device)
+    return Parts(
         trunk, head, loss,
         study.make_optimizers(trunk=trunk, head=head, loss=loss),
         study.make_sampler(ranked, stable_seed(*key, "batches")),
-        images[train].to(device), torch.from_numpy(ranked).to(device),
-        images[validation].to(device), torch.from_numpy(labels[validation]).to(device),
+        images, torch.from_numpy(ranked).to(images.device), validation=None,
     )  # fmt: skip
-    return parts, make_schedule(study, stable_seed(*key, "train"))
 
 
 def make_schedule(study: Study, seed: int) -> Schedule:
@@ -134,16 +151,17 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         patience=c.dataset.patience,
         max_epochs=c.dataset.max_epochs,
         freeze_batchnorm=c.training.freeze_batchnorm,
-        shift=c.training.shift,
         retrieval=c.loss.retrieval,
         retrieval_options=c.loss.retrieval_options,
-        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", 0),
+        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", c.training.warmup_epochs or 0),
+        clip=c.training.clip or {},
+        decay=c.training.decay or {},
         seed=seed,
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _trainval(study_json: str, fingerprint: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray, list[Any]]:
+def _trainval(study_json: str, fingerprint: str) -> tuple[Split, list[Fold]]:
     """The training classes and their folds; kept between units, since a worker lives long."""
     study = Study.of(json.loads(study_json))
     dataset = study.make_dataset()
@@ -153,8 +171,7 @@ def _trainval(study_json: str, fingerprint: str) -> tuple[torch.Tensor, np.ndarr
             f"was started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
         )
     split = dataset.trainval()
-    folds = study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
-    return torch.from_numpy(split.images), split.labels, np.asarray(split.class_ids), split.super_labels, folds
+    return split, study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
 
 
 def _result(spec: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

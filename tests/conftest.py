@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.datasets import picture_check
 from benchmark.study import Study, conf_dir
 
 
@@ -27,6 +28,12 @@ def compose_study_in() -> Callable[..., Study]:
 def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
     """Compose a study with its results in a temporary folder: `compose_study("loss=hpl_pa", "trials=3")`."""
     return lambda *overrides: compose_study_in(tmp_path / "results", *overrides)
+
+
+@pytest.fixture(autouse=True)
+def memo_of_pictures(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the memo of checked pictures out of the user's cache, where the glyphs may stay."""
+    monkeypatch.setattr(picture_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.fixture

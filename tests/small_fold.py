@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from benchmark.heads.linear import Linear
+from benchmark.images.pixels import Pixels
+from benchmark.parts import Parts, Schedule, Scored
 from benchmark.samplers.m_per_class import MPerClass
-from benchmark.train import Parts, Schedule
 from benchmark.trunks.small_conv import SmallConv
 
 
@@ -35,7 +36,7 @@ class ProxyLoss(nn.Module):
         return {"steps": float(self.steps)}
 
 
-def a_fold(seed: int = 0, loss: nn.Module | None = None) -> Parts:
+def a_fold(seed: int = 0, loss: nn.Module | None = None, shift: int = 1) -> Parts:
     """Four classes of five 8 x 8 images to train on, three others to validate on; `seed` draws the weights."""
     torch.manual_seed(seed)
     trunk, head, loss = SmallConv(channels=(4, 8), strides=(2, 2)), Linear(8, 6), loss or ProxyLoss()
@@ -45,17 +46,17 @@ def a_fold(seed: int = 0, loss: nn.Module | None = None) -> Parts:
         "loss": torch.optim.RMSprop(loss.parameters(), lr=0.01, momentum=0.9),
     }
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (35, 8, 8), dtype=np.uint8))
+    images = Pixels(rng.integers(0, 256, (35, 8, 8), dtype=np.uint8), shift=shift)
     labels = torch.from_numpy(np.repeat(np.arange(4), 5))
     sampler = MPerClass(labels.numpy(), batch_size=6, m=2, seed=7)
-    validation_labels = torch.from_numpy(np.repeat([11, 12, 13], 5))
-    return Parts(trunk, head, loss, optimizers, sampler, images[:20], labels, images[20:], validation_labels)
+    validation = Scored(images.part(np.arange(20, 35)), torch.from_numpy(np.repeat([11, 12, 13], 5)))
+    return Parts(trunk, head, loss, optimizers, sampler, images.part(np.arange(20)), labels, validation)
 
 
 def a_schedule(**changes: Any) -> Schedule:
     settings: dict[str, Any] = {
         "iterations_per_epoch": 1, "evaluate_every": 1, "patience": 9, "max_epochs": 1000, "freeze_batchnorm": False,
-        "shift": 1, "retrieval": "cosine", "seed": 3,
+        "retrieval": "cosine", "seed": 3,
     }  # fmt: skip
     return Schedule(**settings | changes)
 

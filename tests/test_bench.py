@@ -73,8 +73,9 @@ def test_several_finished_searches_share_a_line_and_unfinished_ones_are_left_out
 
 def test_the_peer_is_given_the_pictures_that_our_loop_makes() -> None:
     parts = a_fold()
-    pictures = bench.Pictures(parts, shift=0)
-    ours = to_batch(parts.images, parts.trunk.mean, parts.trunk.std)
+    parts.images.shift = 0
+    pictures = bench.Pictures(parts)
+    ours = to_batch(parts.images.plain(np.arange(20)), parts.trunk.mean, parts.trunk.std)
     assert len(pictures) == len(ours) == 20
     for index, expected in enumerate(ours):
         image, label = pictures[index]
@@ -83,8 +84,8 @@ def test_the_peer_is_given_the_pictures_that_our_loop_makes() -> None:
 
 def test_the_peer_s_pictures_are_shifted_by_every_step_and_no_further() -> None:
     parts = a_fold()
-    pictures = bench.Pictures(parts, shift=1)
-    padded = np.pad(parts.images[3].numpy().astype(np.float64), 1)
+    pictures = bench.Pictures(parts)
+    padded = np.pad(parts.images.images[3, 0].numpy().astype(np.float64), 1)
     windows = [padded[d : d + 8, r : r + 8] / 255 / 0.27 - 0.1 / 0.27 for d in range(3) for r in range(3)]
     torch.manual_seed(0)
     drawn = [pictures[3][0][0].numpy() for _ in range(200)]

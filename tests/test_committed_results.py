@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import ledger
+from benchmark.study import Study
 from benchmark.tables import tables
 from tests.command_line import run
 
@@ -25,3 +26,9 @@ def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Pat
     assert run(tables, f"results_dir={copy}").status == 0
     made = {path.name: path.read_text() for path in (copy / "tables").iterdir()}
     assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
+
+
+@pytest.mark.parametrize("directory", ledger.all_studies(RESULTS / "one_of_each"), ids=lambda path: path.name)
+def test_options_that_came_later_leave_a_study_what_it_was(directory: Path) -> None:
+    stored = ledger.read_study(directory)
+    assert Study.of(stored["config"]).identity(stored["fingerprint"]) == stored["identity"]

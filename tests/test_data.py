@@ -9,13 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmark.bo import bo
-from benchmark.data import data
+from benchmark.data import check_room, data
 from benchmark.fetch import MARKER
-from benchmark.protocol.folds import make_folds
 from benchmark.splits import splits
 from benchmark.study import Study, conf_dir
 from tests.command_line import Ended, assert_refused, run, tiny
@@ -25,6 +23,11 @@ FILES = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "folder", "csv")
 TREES = {"cub": trees.cub, "cars196": trees.cars_folders, "sop": trees.sop, "inshop": trees.inshop,
          "inaturalist2019": trees.inaturalist}  # fmt: skip
 ANY = {"sop": ("dataset.module.sop_cut=2",), "inaturalist2019": ("dataset.module.num_trainval=7",)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
 
 
 def small(story: Callable[..., None], name: str, root: Path, *more: str) -> Ended:
@@ -41,7 +44,7 @@ def test_data_says_what_a_tree_holds(name: str, tmp_path: Path) -> None:
     lines = ended.out.splitlines()
     assert lines[0].endswith(" images")
     assert lines[1].startswith("  trainval: ")
-    assert [line.split(":")[0].strip() for line in lines[-3:]] == ["licence", "fingerprint", "folder"]
+    assert [line.split(":")[0].strip() for line in lines[-4:]] == ["licence", "fingerprint", "folder", "cache"]
 
 
 def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path: Path) -> None:
@@ -53,12 +56,6 @@ def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path:
 def test_data_says_what_to_fetch_by_hand_where_nothing_can_be_fetched(name: str, tmp_path: Path) -> None:
     ended = run(data, f"dataset={name}", f"dataset.module.root={tmp_path}")
     assert_refused(ended, f"make data DATASET={name}", "http", f"data/{name}")
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_search_on_picture_files_says_that_it_is_not_possible_yet(name: str, tmp_path: Path) -> None:
-    ended = small(bo, name, TREES[name](tmp_path), f"results_dir={tmp_path / 'results'}")
-    assert_refused(ended, "not possible yet", f"make data DATASET={name}")
 
 
 def test_a_search_without_the_data_says_how_to_get_it(tmp_path: Path) -> None:
@@ -129,6 +126,45 @@ def test_data_goes_on_after_an_unpacking_that_was_killed(site: tuple[Path, str],
     assert not (tmp_path / "data" / ".CUB_200_2011.partial").exists()
 
 
+def test_data_refuses_to_fetch_what_the_disk_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: asked.append(path) or shutil._ntuple_diskusage(0, 0, 2_000_000_000)
+    )
+    ended = small(data, "cub", tmp_path / "new" / "data")
+    assert_refused(
+        ended, "needs about 2.5 GB more in", "the disk has 2.0 GB free", "make data DATASET=cub", "ROOT=FOLDER"
+    )
+    assert asked == [tmp_path] and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "need"),
+    [({}, 3_900), ({"b.zip": 700}, 3_200), ({"b.zip.part": 300}, 3_600), ({"a/.unpacked": 0, "b.zip": 9_000}, 900)],
+)
+def test_what_is_there_needs_no_room(
+    there: dict[str, int],
+    need: int,
+    tmp_path: Path,
+    compose_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unpack = "unpack: {members: 9, bytes: 9}"
+    sources = (
+        f"{{file: a.tgz, room: 2000, {unpack}}}, {{file: b.zip, room: 1000, {unpack}}}, {{file: c.txt, bytes: 900}}"
+    )
+    study = compose_study("dataset=cub", f"dataset.sources=[{sources}]")
+    for name, size in there.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    free = shutil._ntuple_diskusage(0, 0, need)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    check_room(study, tmp_path)
+    free = free._replace(free=need - 1)
+    with pytest.raises(ValueError, match="Make room"):
+        check_room(study, tmp_path)
+
+
 @pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "its sha256 is"), (None, "a web page in place of")])
 def test_data_says_what_is_wrong_with_what_came(
     sha256: str | None, said: str, site: tuple[Path, str], tmp_path: Path
@@ -166,10 +202,21 @@ def test_splits_of_queries_and_own_names(tmp_path: Path) -> None:
         splits, "inshop", trees.inshop(tmp_path), f"results_dir={tmp_path}", "protocol.num_folds=2", "dataset.name=mine"
     )
     rows = read(tmp_path / "splits" / "mine.csv")
-    assert [row["split"] for row in rows].count("query") == 3
+    assert [[row["split"] for row in rows].count(role) for role in ("query", "gallery")] == [3, 2]
     assert {row["fold_0"] for row in rows if row["split"] != "trainval"} == {""}
     ended = small(splits, "inshop", tmp_path, "dataset.name='../../evil'")
     assert_refused(ended, "becomes part of a path")
+
+
+def test_splits_of_too_few_classes_say_how_many_are_needed_and_what_to_do(tmp_path: Path) -> None:
+    ended = small(splits, "cub", trees.cub(tmp_path / "cub"))
+    assert_refused(
+        ended, "CUB-200-2011 (", "has 2 of 4 classes", "num_folds=4 needs 4 or more", "ARGS=protocol.num_folds=2"
+    )
+    for path in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
+        trees.picture(tmp_path / "own" / path)
+    ended = run(splits, "dataset=folder", f"dataset.module.root={tmp_path / 'own'}")
+    assert_refused(ended, "Own pictures (", "has 1 of 2 classes", "num_folds=2 needs 2")
 
 
 def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
@@ -192,6 +239,7 @@ def test_the_yaml_fits_the_study_and_its_defaults_lie_in_their_bounds(
     for file in config.sources:
         assert file["md5"] or file["sha256"]
         assert set(file["unpack"]) == {"members", "bytes"}
+        assert (file.get("bytes") or 0) < file["room"]
 
 
 def test_where_the_data_lies_is_not_part_of_what_a_study_is(compose_study: Callable[..., Study]) -> None:
@@ -204,44 +252,3 @@ def test_where_the_data_lies_is_not_part_of_what_a_study_is(compose_study: Calla
     )
     assert compose_study("dataset=sop", *elsewhere).identity("fingerprint") == known
     assert compose_study("dataset=sop", "dataset.module.sop_cut=null").identity("fingerprint") != known
-
-
-# -- the published splits, class by class -----------------------------------------------------------------------------
-
-TRAINVAL = {"cub": (100, 200), "cars196": (98, 196), "sop": (11_317, 22_634), "inshop": (3_997, 7_982),
-            "inaturalist2019": (656, 1_010)}  # fmt: skip
-VALIDATED = {  # inclusive ranges of class ids that folds 0 to 3 validate on
-    "cub": [(75, 99), (0, 24), (25, 49), (50, 74)],
-    "cars196": [(74, 97), (0, 23), (25, 48), (49, 72)],
-    "sop": [(8_488, 11_316), (0, 2_828), (2_829, 5_657), (5_658, 8_486)],
-    "inshop": [(0, 999), (1_000, 1_998), (1_999, 2_997), (2_998, 3_996)],  # k-fold: 3,997 = 1,000 + 3 * 999
-    "inaturalist2019": [(0, 163), (164, 327), (328, 491), (492, 655)],
-}
-TRAINED_IMAGES = {"cub": [4_373, 4_462, 4_377, 4_380], "cars196": [6_015, 6_079, 6_145, 6_089]}
-BLOCKS = {  # images of the classes from each of these on, up to the next
-    "cub": {0: 1_402, 25: 1_487, 50: 1_484, 75: 1_491},
-    # Classes 24 and 73 of Cars are in every training part: 8,054 - 1,975 - 1,909 - 1,965 - 2,039 = 166 images of both.
-    "cars196": {0: 1_975, 24: 166, 25: 1_909, 49: 1_965, 73: 0, 74: 2_039},
-}
-
-
-@pytest.mark.parametrize("name", TRAINVAL)
-def test_the_folds_of_a_published_data_set_are_the_published_ones(name: str) -> None:
-    trainval, total = TRAINVAL[name]
-    folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
-    assert [(f.validation_classes[0], f.validation_classes[-1]) for f in folds] == VALIDATED[name]
-    for fold, (first, last) in zip(folds, VALIDATED[name], strict=True):
-        assert fold.validation_classes.tolist() == list(range(first, last + 1))
-        unused = {24, 73} if name == "cars196" else {8_487} if name == "sop" else set()
-        assert unused <= set(fold.train_classes.tolist())
-        assert len(fold.train_classes) + len(fold.validation_classes) == trainval
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_the_images_of_the_folds_are_the_published_numbers(name: str) -> None:
-    trainval, total = TRAINVAL[name]
-    images = np.zeros(trainval, dtype=int)
-    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any spread within a block gives the same sums
-    folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
-    assert [images[f.train_classes].sum() for f in folds] == TRAINED_IMAGES[name]
-    assert images.sum() == {"cub": 5_864, "cars196": 8_054}[name]

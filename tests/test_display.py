@@ -1,6 +1,7 @@
 """What a person reads while a study runs, on a terminal and in a log file."""
 
 import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -157,3 +158,23 @@ def test_time_left_is_unknown_until_a_piece_of_this_sitting_is_done(clock: Clock
     clock.now += 3600
     shown.finished(2, "done")
     assert shown.time_left() == "60.0 min"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_preparation_shows_how_far_it_is_and_a_short_one_says_nothing(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    show = display.counting("decoding")
+    for done in range(1, 11):
+        clock[0] += 0.01
+        show(done, 10)
+    assert capsys.readouterr().out == ""
+    show = display.counting("decoding")
+    for done in range(1, 5):
+        clock[0] += 15.0
+        show(done, 4)
+    lines = [line.strip() for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if line.strip()]
+    assert lines[0] == "decoding: 1 of 4, 45 s left" and lines[-1] == "decoding: 4 of 4, done" and len(lines) == 4

@@ -8,14 +8,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
-    ("worker", "ledger", "dispatch", "checks", "loss_costs", "image_costs"),
+    ("fold_tables", "traditional_tables"),
+    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats"),
     ("study",),
-    ("recipes",),
+    ("recipes", "identity", "sources"),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
-    ("weights", "images"),
-    ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch"),
-)
+    ("parts",),
+    ("weights", "images", "neighbours"),
+    ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay",
+     "cache_dir"),
+)  # fmt: skip
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -18,8 +18,10 @@ from torch import nn
 from benchmark.build import build
 from benchmark.heads.linear import Linear
 from benchmark.images.batches import to_batch
+from benchmark.images.pixels import Pixels
+from benchmark.parts import Parts, Scored
 from benchmark.samplers.m_per_class import MPerClass
-from benchmark.train import Parts, train_fold
+from benchmark.train import train_fold
 from benchmark.trunks.small_conv import SmallConv
 from tests.losses.every_loss import CLASSES, DIM, config
 from tests.small_fold import a_schedule, nothing
@@ -81,11 +83,11 @@ def a_fold(loss):
         for name, part, rate in (("trunk", trunk, 1e-3), ("head", head, 1e-3), ("loss", loss, 1e-2))
         if list(part.parameters())
     }
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8))
+    images = Pixels(np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8))
     labels = torch.arange(40) % CLASSES
     sampler = MPerClass(labels.numpy(), batch_size=BATCH, m=3, seed=7)
-    validation = torch.arange(20) % 4 + CLASSES
-    return Parts(trunk, head, loss, optimizers, sampler, images[:40], labels, images[40:], validation)
+    validation = Scored(images.part(np.arange(40, 60)), torch.arange(20) % 4 + CLASSES)
+    return Parts(trunk, head, loss, optimizers, sampler, images.part(np.arange(40)), labels, validation)
 
 
 def weights(parts):
@@ -97,7 +99,7 @@ def weights(parts):
 
 def train_with_the_library(parts, miner):
     """`MetricLossOnly` over the batches of our sampler."""
-    pixels = to_batch(parts.images, parts.trunk.mean, parts.trunk.std)
+    pixels = to_batch(parts.images.plain(np.arange(40)), parts.trunk.mean, parts.trunk.std)
     order = [int(position) for step in range(STEPS) for position in parts.sampler.batch(step)]
     names = {"trunk": "trunk_optimizer", "head": "embedder_optimizer", "loss": "metric_loss_optimizer"}
     trainer = MetricLossOnly(
@@ -117,7 +119,7 @@ def test_fifty_steps_end_where_the_library_s_trainer_ends(family, tmp_path: Path
     make_ours, make_theirs, make_miner = FAMILIES[family]
     mine, theirs = a_fold(make_ours()), a_fold(make_theirs())
     start = weights(mine)
-    train_fold(mine, a_schedule(iterations_per_epoch=STEPS, max_epochs=1, shift=0, freeze_batchnorm=True),
+    train_fold(mine, a_schedule(iterations_per_epoch=STEPS, max_epochs=1, freeze_batchnorm=True),
                tmp_path / "checkpoint.pt", nothing)  # fmt: skip
     train_with_the_library(theirs, make_miner() if make_miner else None)
     ends, others = weights(mine), weights(theirs)

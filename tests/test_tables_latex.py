@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import tables
+from benchmark import table_formats, tables
 from benchmark.study import Study
 from tests import fake_results
 
@@ -58,7 +58,7 @@ def row_of(text: str, label: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> tables.Table:
+def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> table_formats.Table:
     """The table of the glyphs experiment with a failed, an unfinished and an absent row."""
     results_dir = tmp_path_factory.mktemp("nine_rows")
     experiment = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
@@ -77,10 +77,10 @@ def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("where", PAPERS)
 def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
-    nine_rows: tables.Table, tmp_path: Path, where: str
+    nine_rows: table_formats.Table, tmp_path: Path, where: str
 ) -> None:
     assert len(nine_rows.rows) == 9
-    log, text = compiled(tmp_path, tables.latex(nine_rows), PAPERS[where])
+    log, text = compiled(tmp_path, table_formats.latex(nine_rows), PAPERS[where])
     check_log(log)
     if text is None:
         return
@@ -102,8 +102,8 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
     assert where == "alone" or "See Table 1." in plain
 
 
-def test_the_best_mean_is_set_in_bold(nine_rows: tables.Table) -> None:
-    table = tables.latex(nine_rows)
+def test_the_best_mean_is_set_in_bold(nine_rows: table_formats.Table) -> None:
+    table = table_formats.latex(nine_rows)
     line = next(line for line in table.splitlines() if line.startswith("HPL-PA &"))
     assert re.findall(r"\\textbf\{([\d.]+)\}", line) == ["44.00", "74.00", "54.00", "39.00", "69.00", "49.00"]
     assert table.count(r"\textbf") == 6
@@ -112,7 +112,7 @@ def test_the_best_mean_is_set_in_bold(nine_rows: tables.Table) -> None:
 def test_one_run_keeps_the_columns_in_place(compose_study: Compose, tmp_path: Path) -> None:
     study = compose_study("loss=hpl_pa", "protocol.num_runs=1")
     fake_results.finish(study, [0.4])
-    log, text = compiled(tmp_path, tables.latex(tables.make_table("any", [study], {})), None)
+    log, text = compiled(tmp_path, table_formats.latex(tables.make_table("any", [study], {})), None)
     check_log(log)
     assert text is None or row_of(text, "HPL-PA") == ["40.00", "70.00", "50.00", "35.00", "65.00", "45.00"]
 
@@ -120,7 +120,7 @@ def test_one_run_keeps_the_columns_in_place(compose_study: Compose, tmp_path: Pa
 def test_a_table_without_a_complete_row_compiles(compose_study: Compose, tmp_path: Path) -> None:
     study = compose_study("loss=hpl_pa")
     fake_results.start(study)
-    log, text = compiled(tmp_path, tables.latex(tables.make_table("any", [study], {})), None)
+    log, text = compiled(tmp_path, table_formats.latex(tables.make_table("any", [study], {})), None)
     check_log(log)
     assert text is None or "No row is complete yet." in " ".join(text.split())
 
@@ -128,18 +128,18 @@ def test_a_table_without_a_complete_row_compiles(compose_study: Compose, tmp_pat
 def test_two_tables_fit_into_one_paper(compose_study: Compose, tmp_path: Path) -> None:
     study = compose_study("loss=hpl_pa", "protocol.num_runs=4")
     fake_results.finish(study, RUNS)
-    (tmp_path / "other.tex").write_text(tables.latex(tables.make_table("other", [study], {})))
+    (tmp_path / "other.tex").write_text(table_formats.latex(tables.make_table("other", [study], {})))
     paper = PAPER.replace("After.", r"\input{other.tex} And Table~\ref{tab:other}.") % ""
-    log, text = compiled(tmp_path, tables.latex(tables.make_table("any", [study], {})), paper)
+    log, text = compiled(tmp_path, table_formats.latex(tables.make_table("any", [study], {})), paper)
     check_log(log)
     assert text is None or ("And Table 2. See Table 1." in " ".join(text.split()) and text.count("43.00") == 2)
 
 
 def test_any_sign_in_a_label_a_caption_or_a_reason_is_printed_as_it_is(tmp_path: Path) -> None:
     signs = "a_b 5% R&D #1 $x {y} ^z ~t <u> |v| back\\slash 3 +- 1"
-    row = tables.Row("x", signs, reason=signs)
-    table = tables.Table("any", signs, [row], embedding_dim=128, num_folds=4, confidence=0.95)
-    log, text = compiled(tmp_path, tables.latex(table), None)
+    row = table_formats.Row("x", signs, reason=signs)
+    table = table_formats.Table("any", signs, [table_formats.Column(("x",), "X")], [row], confidence=0.95)
+    log, text = compiled(tmp_path, table_formats.latex(table), None)
     check_log(log)
     if text is not None:
         plain = " ".join(text.replace("ˆ", "^").replace("˜", "~").split())

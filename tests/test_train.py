@@ -28,12 +28,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
     def tell(*scores: float) -> list[dict[str, Any]]:
         left, asked = iter(scores), []
 
-        def metrics(embeddings: torch.Tensor, labels: torch.Tensor, *, metric: str) -> dict[str, float]:
-            asked.append({"shape": tuple(embeddings.shape), "labels": labels.tolist(), "metric": metric})
+        def metrics(embeddings: torch.Tensor, labels: torch.Tensor, is_query: None, **options: Any) -> dict[str, float]:
+            asked.append({"shape": tuple(embeddings.shape), "labels": labels.tolist(), "metric": options["metric"]})
             score = next(left)
             return {"map_at_r": score, "r_precision": score / 2, "precision_at_1": score / 4, "num_queries": 15}
 
-        monkeypatch.setattr(train, "retrieval_metrics", metrics)
+        monkeypatch.setattr(train, "metrics_of", metrics)
         return asked
 
     return tell

@@ -131,12 +131,31 @@ def test_the_cache_is_the_users_unless_a_variable_names_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert weights.folder() == tmp_path / "cache"
+    monkeypatch.delenv("BENCHMARK_CACHE", raising=False)
     monkeypatch.delenv(weights.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert weights.folder() == tmp_path / "metric-learning-benchmark" / "weights"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert weights.folder() == Path("/home/me/.cache/metric-learning-benchmark/weights")
+
+
+def test_the_fingerprint_is_of_the_bytes_wherever_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Of "abc": FIPS 180-2, appendix B.1.
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(b"abc")
+    assert weights.fingerprint(tmp_path / "a.pth") == weights.fingerprint("~/b.pth") == known
+    (tmp_path / "b.pth").write_bytes(b"abd")
+    assert weights.fingerprint("~/b.pth") != known
+
+
+def test_the_fingerprint_of_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"lost\.pth cannot be read \(No such file or directory\)"):
+        weights.fingerprint(tmp_path / "lost.pth")
+    with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\)"):
+        weights.fingerprint(tmp_path)
 
 
 class Hostile:

@@ -1,6 +1,7 @@
 """What every data set hands out: one half of its classes, as pixels and ids."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +14,25 @@ class Split:
     disjointness can be checked by comparing ids.
 
     Attributes:
-        images: uint8, (N, H, W) grey or (N, H, W, 3) colour.
+        images: uint8, (N, H, W) grey or (N, H, W, 3) colour; or an opened cache of N picture files.
         labels: int64 (N,), global class id of each image.
         class_ids: int64 (C,), the classes of this half, ascending.
         class_names: C names, in the order of `class_ids`.
         super_labels: int64 (C,), global super class id of each class, in the order of `class_ids`.
         super_names: names of all super classes of the data set, indexed by global super class id.
+        is_query: bool (N,), where some pictures are searched for among the others; None where all are among all.
 
     Raises:
         ValueError: the fields do not fit together; the message names the first that does not.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     class_ids: np.ndarray
     class_names: list[str]
     super_labels: np.ndarray
     super_names: list[str]
+    is_query: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):

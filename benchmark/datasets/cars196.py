@@ -43,7 +43,7 @@ def listing(root: str, *, expected: Mapping[str, Any] | None = None, check: str 
     Args:
         root: folder of the data set.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

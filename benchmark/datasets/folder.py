@@ -23,7 +23,7 @@ def listing(root: str, *, on_bad: str = "stop", check: str = "files") -> Listing
     Args:
         root: holds a folder for each class, or folders of such folders.
         on_bad: `stop`, or `leave_out` and say how many; see `own_pictures.assemble`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the folders are not such folders, or hold pictures that cannot be used.

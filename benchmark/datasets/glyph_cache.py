@@ -5,8 +5,6 @@ written last and holds the SHA-256 of each half: a half counts only with it. One
 """
 
 import hashlib
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -84,17 +82,3 @@ class HalvesCache:
         for path in damaged:
             kept = records.set_aside(path)
             warnings.warn(f"{path} is damaged; it is kept as {kept.name} and drawn again.", stacklevel=2)
-
-
-def user_cache_dir() -> Path:
-    """This project's folder in the user's cache: $XDG_CACHE_HOME, or what the operating system has for it."""
-    asked = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(asked):  # the XDG specification says to ignore a relative one
-        root = Path(asked)
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path.home() / ".cache"
-    return root / "metric-learning-benchmark"

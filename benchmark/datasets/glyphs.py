@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark import records
+from benchmark.cache_dir import user_cache_dir
 from benchmark.datasets import Split
-from benchmark.datasets.glyph_cache import HalvesCache, user_cache_dir
+from benchmark.datasets.glyph_cache import HalvesCache
 from benchmark.datasets.glyph_characters import (
     BLOCK_NAMES,
     NUM_TRAINVAL_BLOCKS,

@@ -35,7 +35,7 @@ def listing(
         images_root: folder of `train_val2019` where it lies elsewhere, such as a smaller copy.
         num_trainval: the species with lower ids are trained on.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

@@ -10,7 +10,9 @@ Super classes are the folders of gender and category, such as WOMEN/Dresses. (HP
 classes; its own parts add up to the numbers above.)
 """
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from benchmark.datasets.listing import Listing, check_counts, grouped
 from benchmark.datasets.on_disk import anywhere, check_pictures, need, need_base, read_rows
 
 LIST = "list_eval_partition.txt"
+LIST_SHA256 = "cfada103c44df866db5e2ee9ecc2301ca691a4d0cdb3c875fe4051b62570894c"  # of a third party; none is official
 ROLE = {"train": "trainval", "query": "query", "gallery": "gallery"}
 IN = ("", "*/", "*/*/")
 
@@ -36,7 +39,7 @@ def listing(
         root: folder of the data set.
         pictures: `img` (256 pixels wide) or `img_highres`; None takes the first of them that is there.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.
@@ -68,6 +71,17 @@ def listing(
         super_labels=super_labels,
         super_names=super_names,
         roles=np.array([role for _, _, role in below]),
-        notes=(f"{len(several)} items lie in several categories; the first one counts",) if several else (),
+        notes=_notes(path, len(several), published=expected is not None),
     )
     return check_pictures(check_counts(found, expected, "In-Shop Clothes Retrieval"), check)
+
+
+def _notes(path: Path, num_several: int, *, published: bool) -> tuple[str, ...]:
+    notes = [f"{num_several} items lie in several categories; the first one counts"] * (num_several > 0)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if published and found != LIST_SHA256:
+        notes.append(
+            f"{LIST} differs from the copy that others use: its sha256 is {found}, theirs {LIST_SHA256}. None is "
+            "official, and the counts are right; see that it comes from its authors"
+        )
+    return tuple(notes)

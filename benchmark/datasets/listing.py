@@ -154,13 +154,20 @@ def check_counts(listing: Listing, expected: Mapping[str, Any] | None, what: str
 
     Args:
         listing: to be checked.
-        expected: counts in the shape of `Listing.counts`, of which any may be left out; None checks nothing.
+        expected: counts in the shape of `Listing.counts`, of which any may be left out; `smallest_class` and
+            `largest_class`, in images; `images_of_classes`, by first and last class id ("0-23"). None checks nothing.
         what: the data set's name, and what people confuse it with.
 
     Raises:
         ValueError: a count differs; the message has every one that does.
     """
-    found, wrong = listing.counts(), []
+    sizes, wrong = np.bincount(listing.labels, minlength=listing.total_classes), []
+    spans = {span: tuple(map(int, span.split("-"))) for span in (expected or {}).get("images_of_classes", ())}
+    found = listing.counts() | {
+        "smallest_class": int(sizes.min()),
+        "largest_class": int(sizes.max()),
+        "images_of_classes": {span: int(sizes[first : last + 1].sum()) for span, (first, last) in spans.items()},
+    }
     for key, value in (expected or {}).items():
         for name, number in value.items() if isinstance(value, Mapping) else [("", value)]:
             here = found.get(key, {}).get(name) if name else found.get(key)

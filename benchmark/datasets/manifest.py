@@ -25,7 +25,7 @@ def listing(
         root: folder that the paths start from; None for the file's own.
         order: of the classes, `appearance` or `sorted`.
         on_bad: `stop`, or `leave_out` and say how many; see `own_pictures.assemble`.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the file is not such a file, or names pictures that cannot be used; the rows are named.

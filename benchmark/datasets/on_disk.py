@@ -2,14 +2,13 @@
 
 import glob
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.datasets.listing import Listing, MissingDataError
+from benchmark.datasets.picture_check import complaints
 
-CHECKS = ("lists", "files", "images")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SHOWN = 5  # rows that a message names
 
@@ -117,44 +116,13 @@ def subfolders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.name[0] != "." and e.name != "__MACOSX" and e.is_dir())
 
 
-def complaint(path: Path, check: str) -> str | None:
-    """What is wrong with a picture, None if nothing is.
-
-    Args:
-        path: of the picture.
-        check: `lists` looks at nothing, `files` whether it is there, `images` decodes it (at low resolution where
-            the format allows; PIL's own `verify` would pass a JPEG that breaks off).
-
-    Raises:
-        ValueError: there is no such check.
-    """
-    if check not in CHECKS:
-        raise ValueError(f"check={check!r}: allowed are {', '.join(CHECKS)}.")
-    if check == "lists":
-        return None
-    if not path.is_file():
-        return "is missing"
-    if check == "files":
-        return None
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            image.draft("RGB", (64, 64))
-            image.load()
-    except Exception as error:  # a hostile file makes the decoders raise nearly anything
-        return f"cannot be decoded ({type(error).__name__}: {str(error)[:80]})"
-    return None
-
-
 def check_pictures(listing: Listing, check: str) -> Listing:
     """The listing, if its pictures are well.
 
     Raises:
         ValueError: some are not; the first of them are named with their row.
     """
-    found = ((row, complaint(listing.root / path, check)) for row, path in enumerate(listing.paths))
-    bad = [(row, wrong) for row, wrong in found if wrong]
+    bad = [(row, wrong) for row, wrong in enumerate(complaints(listing.root, listing.paths, check)) if wrong]
     if bad:
         named = "\n  ".join(f"picture {row + 1}: {listing.paths[row]} {wrong}" for row, wrong in bad[:SHOWN])
         more = f"\n  and {len(bad) - SHOWN:,} more" * (len(bad) > SHOWN)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.datasets.listing import NO_GROUP, Listing, grouped, halves
-from benchmark.datasets.on_disk import SHOWN, complaint
+from benchmark.datasets.on_disk import SHOWN
+from benchmark.datasets.picture_check import complaints
 
 ORDERS = ("appearance", "sorted")
 
@@ -34,7 +35,7 @@ def assemble(root: Path, rows: list[Row], *, order: str, on_bad: str, check: str
         order: of the classes, which decides about halves and folds: `appearance` (first row) or `sorted` (as text).
             Without roles the first half is trained on; with roles the order holds within each side.
         on_bad: `stop`, or `leave_out` and say how many.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: naming the argument, or the first rows that cannot be used.
@@ -93,11 +94,13 @@ def _bad_files(root: Path, rows: list[Row], check: str) -> dict[int, str]:
     """What is wrong with a row's file, by row."""
     bad: dict[int, str] = {}
     first: dict[str, Row] = {}
+    paths = list(dict.fromkeys(row.path for row in rows))
+    wrong = dict(zip(paths, complaints(root, paths, check), strict=True))
     for i, row in enumerate(rows):
         if (before := first.setdefault(row.path, row)) is not row:
             bad[i] = f"is named twice (first: {before.where})"
-        elif wrong := complaint(root / row.path, check):
-            bad[i] = wrong
+        elif said := wrong[row.path]:
+            bad[i] = said
     return bad
 
 

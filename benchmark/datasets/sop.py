@@ -30,7 +30,7 @@ def listing(
         root: folder of the data set.
         sop_cut: number of products to train on, 11,317 for the Reality Check's; None as the lists have it.
         expected: the published counts of the lists, see `check_counts`; the cut comes after it.
-        check: `lists`, `files` or `images`, see `on_disk.complaint`.
+        check: `lists`, `files` or `images`, see `picture_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one, or the cut leaves one side empty.

@@ -6,8 +6,11 @@ default initialisation, no non-linearity and no normalisation (losses and the re
 
 Departures, off by default, both layer norms without learned gain or bias: `normalize_features` before the linear map,
 as Proxy-NCA++ (Teh, DeVries, Taylor, ECCV 2020, arXiv:2004.01113) does with the trunk's features; `layer_norm` after
-it, as HIST (Lim et al., CVPR 2022) does with the embedding.
+it, as HIST (Lim et al., CVPR 2022) does with the embedding. And `init="kaiming_fan_out"`, the start of the embedding in
+the published code of Proxy-Anchor (Kim et al., CVPR 2020, arXiv:2003.13911).
 """
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -20,9 +23,11 @@ class Linear(nn.Module):
         embedding_dim: D, the length of an embedding.
         layer_norm: Whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
         normalize_features: The same for the features of every image.
+        init: Of weight and bias: `default`, PyTorch's, or `kaiming_fan_out`, normal with variance 2 / D and bias 0.
 
     Raises:
-        ValueError: If a length is below 1, or a single dimension is to be normalised, which would become 0.
+        ValueError: If a length is below 1, there is no such `init`, or a single dimension is to be normalised, which
+            would become 0.
     """
 
     def __init__(
@@ -32,18 +37,24 @@ class Linear(nn.Module):
         *,
         layer_norm: bool = False,
         normalize_features: bool = False,
+        init: Literal["default", "kaiming_fan_out"] = "default",
     ) -> None:
         super().__init__()
         if in_features < 1 or embedding_dim < 1:
             raise ValueError(
                 f"The linear head has in_features={in_features}, embedding_dim={embedding_dim}; allowed >= 1."
             )
+        if init not in ("default", "kaiming_fan_out"):
+            raise ValueError(f"The linear head has init={init}; allowed are default and kaiming_fan_out.")
         if layer_norm and embedding_dim == 1:
             raise ValueError("The linear head has layer_norm=true, embedding_dim=1: every embedding would be 0.")
         if normalize_features and in_features == 1:
             raise ValueError("The linear head has normalize_features=true, in_features=1: every feature would be 0.")
         self.feature_norm = nn.LayerNorm(in_features, elementwise_affine=False) if normalize_features else nn.Identity()
         self.linear = nn.Linear(in_features, embedding_dim)
+        if init == "kaiming_fan_out":
+            nn.init.kaiming_normal_(self.linear.weight, mode="fan_out")
+            nn.init.zeros_(self.linear.bias)
         self.norm = nn.LayerNorm(embedding_dim, elementwise_affine=False) if layer_norm else nn.Identity()
         self.out_features = embedding_dim
 

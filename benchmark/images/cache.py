@@ -32,7 +32,7 @@ HEADERS = 64  # pictures to estimate the space from
 SHOWN = 5  # pictures that a message names
 WAYS_OUT = (
     "Free some space, name a folder on another disk in the environment variable BENCHMARK_CACHE, or do without a cache "
-    "and decode pictures at every use: images=files."
+    "and decode pictures at every use: decode=always."
 )
 
 

@@ -21,19 +21,43 @@ def side_by_side(embeddings: Tensor, metric: str) -> tuple[Tensor, dict[str, int
     return torch.cat(list(embeddings), dim=1), {"parts": len(embeddings)} if metric == "hyperbolic" else {}
 
 
-def score(embeddings: Tensor, labels: Tensor, names: Sequence[str], *, metric: str, **options: Any) -> dict[str, Any]:
+def metrics_of(embeddings: Tensor, labels: Tensor, is_query: Tensor | None, **options: Any) -> dict[str, Any]:
+    """Metrics of a search among all embeddings (N, D), or of the queries (N,) among the others.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        is_query: (N,) bool; None searches every one among all others.
+        options: further arguments of `retrieval_metrics`.
+    """
+    if is_query is None:
+        return retrieval_metrics(embeddings, labels, **options)
+    others = embeddings[~is_query], labels[~is_query]
+    return retrieval_metrics(embeddings[is_query], labels[is_query], *others, **options)
+
+
+def score(
+    embeddings: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    *,
+    is_query: Tensor | None = None,
+    metric: str,
+    **options: Any,
+) -> dict[str, Any]:
     """Metrics of both modes, and of each fold's model alone.
 
     Args:
         embeddings: (folds, N, D), of unit length where the metric is cosine.
         labels: (N,).
         names: of the metrics to keep.
+        is_query: (N,) bool where queries are searched among the others; None where all are searched among all.
         metric: the distance of the search.
         options: further arguments of `retrieval_metrics`.
     """
     joined, parts = side_by_side(embeddings, metric)
-    whole = retrieval_metrics(joined, labels, metric=metric, **options, **parts)  # type: ignore[arg-type]
-    alone = [retrieval_metrics(e, labels, metric=metric, **options) for e in embeddings]  # type: ignore[arg-type]
+    whole = metrics_of(joined, labels, is_query, metric=metric, **options, **parts)
+    alone = [metrics_of(e, labels, is_query, metric=metric, **options) for e in embeddings]
     return {
         "separated": {name: sum(m[name] for m in alone) / len(alone) for name in names},
         "separated_folds": [{name: m[name] for name in names} for m in alone],

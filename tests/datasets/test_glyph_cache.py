@@ -1,13 +1,11 @@
 import hashlib
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
 from benchmark import records
 from benchmark.datasets import glyph_cache
-from benchmark.datasets.glyph_cache import HalvesCache, user_cache_dir
+from benchmark.datasets.glyph_cache import HalvesCache
 
 BOTH = ("trainval", "test")
 PAYLOADS = {"trainval": b"seen classes", "test": b"unseen classes"}
@@ -150,29 +148,3 @@ def test_a_whole_folder_that_cannot_be_written_can_be_read(cache, make, monkeypa
     monkeypatch.setattr(records, "only_one", interrupt)  # root ignores permissions, so any write would go through here
     monkeypatch.setattr(records, "write_whole", interrupt)
     assert not cache.ensure(BOTH, make)
-
-
-def test_the_user_s_cache_is_where_xdg_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache_dir() == tmp_path / "metric-learning-benchmark"
-
-
-@pytest.mark.parametrize("value", [None, "", "relative/folder"])
-@pytest.mark.parametrize(("platform", "place"), [("linux", ".cache"), ("darwin", "Library/Caches")])
-def test_without_an_absolute_xdg_folder_it_is_where_the_system_keeps_it(monkeypatch, tmp_path, value, platform, place):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    if value is not None:
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert user_cache_dir() == tmp_path / place / "metric-learning-benchmark"
-
-
-def test_on_windows_it_is_the_local_application_data(monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert user_cache_dir() == tmp_path / "local" / "metric-learning-benchmark"
-    monkeypatch.delenv("LOCALAPPDATA")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert user_cache_dir() == tmp_path / "AppData" / "Local" / "metric-learning-benchmark"

@@ -192,6 +192,7 @@ def test_progress_is_told_while_drawing_and_never_for_a_whole_cache(tiny):
 
 
 def test_the_default_folder_is_in_the_user_s_cache_and_differs_between_settings(monkeypatch, tmp_path):
+    monkeypatch.delenv("BENCHMARK_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert Glyphs().folder.parent == tmp_path / "metric-learning-benchmark" / "glyphs"
     several = [Glyphs(), Glyphs(size=64), Glyphs(every=8), Glyphs(warp=0.1), Glyphs(seed=1)]

@@ -89,7 +89,19 @@ def test_counts_that_differ_are_all_in_the_message():
     assert "dataset.module.expected" in str(caught.value)
 
 
-@pytest.mark.parametrize("expected", [None, {}, {"images": 5, "test": {"super_classes": 1}}])
+def test_sizes_of_classes_that_differ_are_in_the_message():
+    # The classes have 2, 1 and 2 pictures, so 0 and 1 together 3.
+    expected = {"smallest_class": 2, "largest_class": 3, "images_of_classes": {"0-1": 2, "1-2": 3, "2-2": 1}}
+    with pytest.raises(ValueError) as caught:
+        check_counts(listing(), expected, "Toys")
+    said = "1 smallest_class, not 2; 2 largest_class, not 3; 3 images_of_classes 0-1, not 2; 2 images_of_classes 2-2, "
+    assert f"it has {said}not 1." in str(caught.value)
+
+
+SIZES = {"smallest_class": 1, "largest_class": 2, "images_of_classes": {"0-1": 3, "2-2": 2}}
+
+
+@pytest.mark.parametrize("expected", [None, {}, {"images": 5, "test": {"super_classes": 1}}, SIZES])
 def test_counts_that_are_met_or_not_asked_for_are_fine(expected):
     assert check_counts(listing(), expected, "Toys").counts()["images"] == 5
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmark.datasets import cub
 from benchmark.datasets.listing import MissingDataError
-from benchmark.datasets.on_disk import check_pictures, complaint, find, need, need_base, pictures_in, read_rows
+from benchmark.datasets.on_disk import check_pictures, find, need, need_base, pictures_in, read_rows
 from tests.datasets import trees
 
 
@@ -57,35 +57,6 @@ def test_a_list_that_is_missing_or_no_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"list\.txt cannot be read"):
         read_rows(tmp_path / "list.txt", {"path": str})
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"), [("a.jpg", "L"), ("a.jpg", "CMYK"), ("a.png", "P"), ("a.gif", "P"), ("a.JPG", "RGB")]
-)
-def test_every_kind_of_picture_is_fine(tmp_path, name, mode):
-    trees.picture(tmp_path / name, mode)
-    assert complaint(tmp_path / name, "images") is None
-
-
-def test_a_truncated_jpeg_is_found_by_decoding_only(tmp_path):
-    path = tmp_path / "a.jpg"
-    trees.picture(path, size=(200, 150))
-    path.write_bytes(path.read_bytes()[:2_000])
-    assert complaint(path, "files") is None
-    assert "cannot be decoded (OSError: image file is truncated" in complaint(path, "images")
-
-
-@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff\xe0garbage", b"<html>"])
-def test_what_is_no_picture_is_found(tmp_path, content):
-    (tmp_path / "a.jpg").write_bytes(content)
-    assert "cannot be decoded" in complaint(tmp_path / "a.jpg", "images")
-
-
-def test_checks_have_names(tmp_path):
-    assert complaint(tmp_path / "a.jpg", "lists") is None
-    assert complaint(tmp_path / "a.jpg", "files") == "is missing"
-    with pytest.raises(ValueError, match="check='all': allowed are lists, files, images"):
-        complaint(tmp_path, "all")
 
 
 def test_pictures_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_path):

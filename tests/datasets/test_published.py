@@ -1,5 +1,6 @@
 """The five published data sets, read from tiny trees in their layouts; numbers worked out from the lists in `trees`."""
 
+import hashlib
 import json
 
 import pytest
@@ -203,6 +204,18 @@ def test_inshop_item_in_two_categories_is_told(tmp_path, monkeypatch):
     found = inshop.listing(str(trees.inshop(tmp_path)))
     assert found.notes == ("1 items lie in several categories; the first one counts",)
     assert found.super_names == ["MEN/Denim", "WOMEN/Dresses"]
+
+
+@pytest.mark.parametrize(("expected", "num_notes"), [({"images": 8}, 1), (None, 0)])
+def test_inshop_list_that_others_do_not_have_is_told_where_it_should_be_the_published_one(
+    expected, num_notes, tmp_path, monkeypatch
+):
+    path = trees.inshop(tmp_path) / "Eval" / "list_eval_partition.txt"
+    notes = inshop.listing(str(tmp_path), expected=expected).notes
+    assert len(notes) == num_notes
+    assert all(note.startswith("list_eval_partition.txt differs from the copy that others use") for note in notes)
+    monkeypatch.setattr(inshop, "LIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert inshop.listing(str(tmp_path), expected=expected).notes == ()
 
 
 def test_inshop_unknown_status_is_refused(tmp_path):

@@ -47,7 +47,7 @@ CARS = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Ram C/V Cargo Van 
 CARS_ROWS = [(1, 0), (2, 0), (2, 0), (3, 0), (4, 0), (1, 1), (2, 1), (3, 1), (3, 1), (4, 1)]  # class, official test
 
 
-def _structs(**fields: list) -> np.ndarray:
+def structs(**fields: list) -> np.ndarray:
     """A 1 x N struct array, as MATLAB writes it."""
     n = len(next(iter(fields.values())))
     array = np.zeros((1, n), dtype=[(name, object) for name in fields])
@@ -57,7 +57,7 @@ def _structs(**fields: list) -> np.ndarray:
     return array
 
 
-def _cell(names: list[str]) -> np.ndarray:
+def cell(names: list[str]) -> np.ndarray:
     cell = np.zeros((1, len(names)), dtype=object)
     cell[0, :] = names
     return cell
@@ -72,8 +72,8 @@ def cars_dml(root: Path) -> Path:
     boxes = {f"bbox_{axis}": [float(i) for i in range(n)] for axis in ("x1", "y1", "x2", "y2")}
     labels = [np.uint8(label) for label, _ in CARS_ROWS]
     tests = [np.uint8(test) for _, test in CARS_ROWS]
-    annotations = _structs(relative_im_path=files, **boxes, **{"class": labels}, test=tests)
-    savemat(root / "cars196" / "cars_annos.mat", {"annotations": annotations, "class_names": _cell(CARS)})
+    annotations = structs(relative_im_path=files, **boxes, **{"class": labels}, test=tests)
+    savemat(root / "cars196" / "cars_annos.mat", {"annotations": annotations, "class_names": cell(CARS)})
     return root
 
 
@@ -91,7 +91,7 @@ def cars_official(root: Path, nested: bool = False) -> Path:
     folder = root / "stanford_cars"
     lists = {0: "devkit/cars_train_annos.mat", 1: "cars_test_annos_withlabels.mat"}
     (folder / "devkit").mkdir(parents=True)
-    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": _cell(CARS)})
+    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": cell(CARS)})
     for test, path in lists.items():
         labels = [np.uint8(label) for label, part in CARS_ROWS if part == test]
         files = [f"{i:05}.jpg" for i in range(1, len(labels) + 1)]
@@ -100,9 +100,9 @@ def cars_official(root: Path, nested: bool = False) -> Path:
             picture(folder / name / (name if nested else "") / file)
         boxes = {f"bbox_{axis}": [1.0] * len(files) for axis in ("x1", "y1", "x2", "y2")}
         both = {"class": labels, "fname": files}
-        savemat(folder / path, {"annotations": _structs(**boxes, **both)})
+        savemat(folder / path, {"annotations": structs(**boxes, **both)})
         if test:  # the devkit's own list of test pictures has no classes
-            savemat(folder / "devkit" / "cars_test_annos.mat", {"annotations": _structs(**boxes, fname=files)})
+            savemat(folder / "devkit" / "cars_test_annos.mat", {"annotations": structs(**boxes, fname=files)})
     return root
 
 

@@ -66,6 +66,42 @@ def test_weights_stay_within_pytorchs_default_bound() -> None:
     assert 0.099 < float(weight.abs().max()) <= 0.1 and abs(float(weight.mean())) < 0.005
 
 
+def test_kaiming_fan_out_is_torch_s_with_the_same_random_numbers() -> None:
+    torch.manual_seed(0)
+    head = Linear(7, 5, init="kaiming_fan_out")
+    torch.manual_seed(0)
+    expected = torch.nn.Linear(7, 5)
+    torch.nn.init.kaiming_normal_(expected.weight, mode="fan_out")
+    assert torch.equal(head.linear.weight, expected.weight)
+    assert torch.equal(head.linear.bias, torch.zeros(5))
+
+
+def test_kaiming_fan_out_has_variance_two_over_the_embedding_s_length() -> None:
+    # D = 50: the standard deviation is sqrt(2 / 50) = 0.2, and that of 100,000 draws is within 1 % of it.
+    torch.manual_seed(0)
+    weight = Linear(2000, 50, init="kaiming_fan_out").linear.weight.detach()
+    assert float(weight.std()) == pytest.approx(0.2, rel=0.01) and float(weight.abs().max()) > 0.7
+
+
+def test_without_an_init_weight_and_bias_are_torch_s() -> None:
+    torch.manual_seed(0)
+    heads = [Linear(7, 5), Linear(7, 5, init="default")]
+    torch.manual_seed(0)
+    for head in heads:
+        expected = torch.nn.Linear(7, 5)
+        assert torch.equal(head.linear.weight, expected.weight) and torch.equal(head.linear.bias, expected.bias)
+
+
+def test_an_unknown_init_is_named() -> None:
+    with pytest.raises(ValueError, match="init=zeros; allowed are default and kaiming_fan_out"):
+        Linear(5, 5, init="zeros")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("embedding_dim", [64, 128, 512, 1024])
+def test_every_usual_length_works(embedding_dim: int) -> None:
+    assert Linear(16, embedding_dim, layer_norm=True)(torch.randn(2, 16)).shape == (2, embedding_dim)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"), [((0, 5), "in_features=0"), ((5, 0), "embedding_dim=0"), ((5, -1), "embedding_dim=-1")]
 )

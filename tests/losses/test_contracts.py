@@ -142,12 +142,15 @@ def test_an_authors_recipe_fits_the_parameters(name):
     names = [parameter for parameter, _ in module.named_parameters()]
     recipe = node.get("authors", {})
     assert "lr_multiplier" in recipe or not names or name not in PAPERS
-    for part in (recipe, *recipe.get("datasets", {}).values()):
-        assert part.keys() <= RECIPE | {"warmup_epochs", "datasets"}
+    trunks = recipe.get("trunks", {})
+    by_dataset = [part for node in (recipe, *trunks.values()) for part in node.get("datasets", {}).values()]
+    for part in (recipe, *trunks.values(), *by_dataset):
+        assert part.keys() <= RECIPE | {"warmup_epochs", "datasets", "trunks"}
         for prefix, group in part.get("groups", {}).items():
             assert group.keys() <= RECIPE
             assert any(parameter.startswith(prefix) for parameter in names)
-    assert recipe.get("datasets", {}).keys() <= DATASETS
+    assert set().union(*(node.get("datasets", {}) for node in (recipe, *trunks.values()))) <= DATASETS
+    assert all((FOLDER.parent / "trunk" / f"{trunk}.yaml").exists() for trunk in trunks)
 
 
 @every_loss
