@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import Unseen, open_test
-from benchmark.worker import Report, train_unit
+from benchmark.worker import Report, at_work, train_unit
 
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MODES = ("concatenated", "separated")
@@ -133,6 +134,12 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
+    with at_work(spec) as heart:
+        return score_run(spec, heart.beat)
+
+
+def score_run(spec: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
+    """The same, calling `beat` for each batch."""
     started = time.perf_counter()
     study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
     path = directory.with_suffix(".json")
@@ -152,7 +159,7 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
         unseen = open_test(json.dumps(spec["study"]), study.directory, look)
         contents = unseen.contents
         embeddings = torch.stack(
-            [embed_fold(study, directory / f"fold_{f}", unseen.images) for f in range(len(spec["folds"]))]
+            [embed_fold(study, directory / f"fold_{f}", unseen.images, beat) for f in range(len(spec["folds"]))]
         )
         loss = study.config.loss
         options = {"is_query": unseen.is_query, "metric": loss.retrieval} | loss.retrieval_options
@@ -166,7 +173,7 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     return {"result": {"run": spec["index"]}}
 
 
-def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
+def embed_fold(study: Study, unit: Path, images: Images, beat: Callable[[], None]) -> Tensor:
     """(N, D) embeddings of a fold's best-epoch model, L2-normalised where they are compared by cosine."""
     state = torch.load(
         io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
@@ -175,7 +182,12 @@ def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
     head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
-    embeddings = embed(lambda batch: head(trunk(batch)), images, trunk, head)
+
+    def embedder(batch: Tensor) -> Tensor:
+        beat()
+        return head(trunk(batch))
+
+    embeddings = embed(embedder, images, trunk, head)
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 

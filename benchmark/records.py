@@ -43,8 +43,13 @@ class Record:
     schema: int = SCHEMA
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader, or a restart after SIGKILL, sees all of it or the previous one.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        durable: whether it is on the disk on return, to survive a power cut as well.
 
     Raises:
         OSError: the disk is full or read-only; the message says what to do, and the old file is untouched.
@@ -54,10 +59,12 @@ def write_whole(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        if durable:
+            _sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -165,11 +165,18 @@ class ProtocolConfig:
 
 @dataclass
 class ExecutorConfig:
-    """Where jobs run."""
+    """Where jobs run.
+
+    Attributes:
+        workers: jobs at a time, or auto.
+        retries: how often a job whose worker died or hung, or which failed by a defect, is started again.
+        timeout_minutes: without a batch, after which a job hangs; None: never.
+    """
 
     name: str
     workers: Any
     retries: int
+    timeout_minutes: float | None = 30.0
 
 
 @dataclass

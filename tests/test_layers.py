@@ -15,9 +15,9 @@ ROWS = (
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
     ("parts",),
-    ("weights", "images", "neighbours"),
+    ("weights", "images", "neighbours", "pulse"),
     ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay",
-     "cache_dir"),
+     "cache_dir", "unit_log"),
 )  # fmt: skip
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -137,7 +137,7 @@ class _Worker:
 
     def __init__(self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str]) -> None:
         self._command, self._log_path, self._on_progress = command, log_path, on_progress
-        self._environment = os.environ | _ONE_THREAD | environment
+        self._environment = os.environ | _ONE_THREAD | {"BENCHMARK_WORKER": log_path.stem} | environment
         self._process: subprocess.Popen[str] | None = None
         self._ready = self._closed = False
         self._log_start = 0  # where the present process's part of the log begins
