@@ -227,7 +227,7 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
         protocol: the story's own, where the user names none.
     """
     if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
-        sys.argv.append(f"protocol={protocol}")
+        sys.argv.insert(1, f"protocol={protocol}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     composed: list[tuple[Any, list[str]]] = []
 
