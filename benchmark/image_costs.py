@@ -35,7 +35,7 @@ NUM_FILES = 256
 NUM_READ = 12_000
 BATCH = 32
 CPU = torch.device("cpu")
-REPEATS = 5
+REPEATS = 3
 MLRC = Crops(short_side=256, crop=227, scale=(0.16, 1.0), ratio=(0.75, 1.33), flip=0.5, resize_first=True)
 
 

@@ -227,7 +227,8 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
         protocol: the story's own, where the user names none.
     """
     if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
-        sys.argv.append(f"protocol={protocol}")
+        overrides = [place for place, argument in enumerate(sys.argv) if "=" in argument and argument[0] != "-"]
+        sys.argv.insert(next(iter(overrides), len(sys.argv)), f"protocol={protocol}")  # they must stand together
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     composed: list[tuple[Any, list[str]]] = []
 

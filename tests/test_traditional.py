@@ -72,6 +72,16 @@ def test_every_epoch_is_scored_on_the_unseen_classes_and_nothing_is_trained_twic
     assert "chosen by looking at the answer" in ended.out
 
 
+def test_a_unit_that_is_finished_gives_its_record_without_a_look(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    spec = story.unit_of(Study.of(tiny_study | {"results_dir": str(tmp_path)}), "any data", run=4)
+    path = tmp_path / FOLDER / "traditional" / "setting" / "run_04.json"
+    assert Path(spec["directory"]).with_suffix(".json") == path
+    records.write_record(path, records.Record("traditional", {"run": 4}, {"by": "hand"}))
+    answer = story.run_unit(spec, lambda message: None)
+    assert answer == {"result": {"run": 4}, "provenance": {"by": "hand"}, "notes": []}
+    assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists()
+
+
 def test_the_look_is_written_down_before_the_unseen_classes_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +300,15 @@ def test_pictures_are_cut_as_the_papers_cut_them_and_sop_has_its_own_classes(com
     assert compose_study("dataset=sop").config.dataset.module["sop_cut"] == 11317
     assert study.config.dataset.recall_at == [1, 10, 100, 1000]
     assert compose_study("dataset=inshop").config.dataset.recall_at == [1, 10, 20, 30, 40, 50]
+
+
+def test_which_recalls_are_recorded_makes_a_study_under_this_protocol_only(tiny_study: dict[str, Any]) -> None:
+    def identity(story: str, recalls: list[int]) -> str:
+        dataset, protocol = tiny_study["dataset"] | {"recall_at": recalls}, tiny_study["protocol"] | {"story": story}
+        return Study.of(tiny_study | {"dataset": dataset, "protocol": protocol}).identity("any data")
+
+    assert identity("traditional", [1, 2]) != identity("traditional", [1, 2, 3])
+    assert identity("search", [1, 2]) == identity("search", [1, 2, 3])
 
 
 def test_the_command_needs_no_protocol_and_says_so(tmp_path: Path) -> None:
