@@ -32,7 +32,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
                           "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs"), 1) | {
-    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0}  # fmt: skip
+    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0,
+    "searcher.round": 1}  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
@@ -109,6 +110,8 @@ def check_values(study: Study, story: str = "search") -> None:
     check_training(c.training)
     if not 0 < c.protocol.confidence < 1:
         raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
+    if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
+        raise ValueError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
     if c.device not in (here := devices()):
         raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
 

@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 
 from benchmark import ledger, records
+from benchmark.advice import Incomplete
 from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.lost import incomplete
 from benchmark.neighbours import nearest_neighbours
 from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
@@ -65,8 +67,14 @@ def final_eval(study: Study, overrides: list[str]) -> None:
             print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
     if not chosen:
         raise ValueError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
+    missing = []
     for other in chosen:
-        evaluate(other)
+        try:
+            evaluate(other)
+        except Incomplete as error:  # the others are worth having
+            missing.append(str(error))
+    if missing:
+        raise Incomplete("\n\n".join(missing))
 
 
 def evaluate(study: Study) -> None:
@@ -85,13 +93,16 @@ def evaluate(study: Study) -> None:
             display.say(line)
         for run in done:
             drop_weights(study, ledger.run_dir(study, choice.trial, run))
+        lost: dict[int, list[dict[str, Any]]] = {}
         if len(done) < num_runs:
             with Jobs(study, run_unit, ["benchmark.final_eval", "--serve"], display.report) as jobs, display:
                 for run in (r for r in range(num_runs) if r not in done):
                     for unit in fold_units(study, fingerprint, choice, run):
                         jobs.add(unit)
-                collect(study, jobs, choice, done, display)
+                lost = collect(study, jobs, choice, done, display)
         summary(study, [done[run] for run in sorted(done)], display)
+        if lost:
+            raise incomplete(study, "final-eval", {f"run {run + 1}": units for run, units in sorted(lost.items())})
 
 
 def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) -> list[dict[str, Any]]:
@@ -106,14 +117,19 @@ def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) 
     ]  # fmt: skip
 
 
-def collect(study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display) -> None:
-    """Score each run once its folds are trained, and add its record to `done`."""
+def collect(
+    study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display
+) -> dict[int, list[dict[str, Any]]]:
+    """Score each run once its folds are trained, and add its record to `done`; return the units lost, by run."""
+    lost: dict[int, list[dict[str, Any]]] = {}
     trained: dict[int, dict[int, dict[str, Any]]] = {}
     for spec, answer in jobs.finished():
         for line in answer.get("notes", []):
             display.say(line)
         run = spec["index"]
-        if spec["unit"] == "train":
+        if "lost" in answer:
+            lost.setdefault(run, []).append(answer["lost"])
+        elif spec["unit"] == "train":
             folds = trained.setdefault(run, {})
             folds[spec["fold"]] = answer
             if len(folds) == study.config.protocol.num_folds:
@@ -125,6 +141,7 @@ def collect(study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, rec
         else:
             done[run] = records.read_record(ledger.run_path(study, choice.trial, run))
             display.finished(run, run_line(done[run].result))
+    return lost
 
 
 def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:

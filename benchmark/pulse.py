@@ -80,7 +80,7 @@ class Judge:
         self.every = None if seconds is None else min(LOOK_SECONDS, seconds / 4)
         self._seen: dict[Hashable, tuple[Any, float, bool]] = {}
 
-    def hung(self, units: Mapping[Hashable, tuple[Path, bool]]) -> list[Any]:
+    def hung(self, units: Mapping[Any, tuple[Path, bool]]) -> list[Any]:
         """Keys of the units that hang.
 
         Time in which nobody looked counts as two looks at most: where the driver was stopped with all the others, they

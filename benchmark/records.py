@@ -149,9 +149,9 @@ def read_or_set_aside(path: Path) -> tuple[Record | None, str | None]:
         return None, f"{error} It is kept as {set_aside(path).name}; only that piece is done again."
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to a name nobody reads, and return that name."""
-    target = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Rename a file or folder to a name nobody reads, and return that name."""
+    target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
     os.replace(path, target)
     return target
 
@@ -175,8 +175,10 @@ def read_checked(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]:
     """Hold a lock file for the time of the block; the system frees it when the process dies, however it dies.
+
+    The default wait outlasts a look by `is_held`.
 
     Raises:
         ValueError: another process still holds it after `wait_seconds`.
@@ -203,3 +205,15 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock file; asks by taking it for an instant, and writes nothing."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # there is none, or none that can be locked
+    return False

@@ -93,6 +93,17 @@ class ModuleConfig:
 
 
 @dataclass
+class SearcherConfig(ModuleConfig):
+    """A searcher.
+
+    Attributes:
+        round: settings that are proposed at a time, all from the same finished trials.
+    """
+
+    round: int = 1
+
+
+@dataclass
 class TrunkConfig(ModuleConfig):
     """A trunk.
 
@@ -189,7 +200,7 @@ class Config:
     head: ModuleConfig
     training: TrainingConfig
     protocol: ProtocolConfig
-    searcher: ModuleConfig
+    searcher: SearcherConfig
     executor: ExecutorConfig
     seed: int
     trials: int

@@ -29,6 +29,7 @@ from benchmark.curves import write_curves
 from benchmark.datasets import Split
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
+from benchmark.lost import incomplete
 from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import commit, provenance
@@ -71,15 +72,21 @@ def traditional(study: Study, overrides: list[str]) -> None:
             display.say(line)
 
         # 3. train and score the others
+        lost: dict[str, list[dict[str, Any]]] = {}
         if len(done) < num_runs:
             with Jobs(study, run_unit, ["benchmark.traditional", "--serve"], display.report) as jobs, display:
                 for run in (r for r in range(num_runs) if r not in done):
                     jobs.add(unit_of(study, fingerprint, run))
                 for spec, answer in jobs.finished():
+                    if "lost" in answer:
+                        lost[f"run {spec['index'] + 1}"] = [answer["lost"]]
+                        continue
                     for line in answer["notes"]:
                         display.say(line)
                     display.finished(spec["index"], run_line(answer["result"]))
         summary(study, display)
+        if lost:
+            raise incomplete(study, "traditional", lost)
 
 
 def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
     ("fold_tables", "traditional_tables"),
-    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats"),
+    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats",
+     "lost"),
     ("study",),
     ("recipes", "identity", "sources"),
     ("train", "schema"),

@@ -78,7 +78,7 @@ class Local(Pool):
 
 
 class _Worker:
-    """One process at a time, and the conversation with it. Used by one thread, but for `close`."""
+    """One process at a time, and the conversation with it. Used by one thread, but for `end` and `close`."""
 
     def __init__(
         self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str], cwd: str | None
@@ -124,14 +124,23 @@ class _Worker:
             raise
         if answer is None:
             raise WorkerDied(f"A worker ended in the middle of a unit, {self._obituary()}")
-        return result_of(answer)
+        try:
+            return result_of(answer)
+        except UnitFailed:
+            self.kill()  # a defect may have left it unfit for other units, as one of CUDA's does
+            raise
 
     def kill(self) -> None:
         """End the process with all that it started; files are whole or absent at any moment, so it needs no warning."""
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self.end()
+        if self._process is not None:
             self._process.wait()
+
+    def end(self) -> None:
+        """Kill the process from another thread; a stopped one dies as well, one that waits for a dead disk later."""
+        if (process := self._process) is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill the process and start no other; may be called while another thread listens to it."""

@@ -1,6 +1,7 @@
 """A thread for each worker, wherever it is, and the queue from which they take units: what the executors share."""
 
 import contextlib
+import functools
 import json
 import queue
 import threading
@@ -12,7 +13,7 @@ from benchmark.executors.answers import Unit
 
 
 class Worker(Protocol):
-    """What does one unit at a time. One thread uses it, but for `close`."""
+    """What does one unit at a time. One thread uses it, but for `end` and `close`."""
 
     def prepare(self) -> None:
         """Make ready for a unit before one is there, for as long as that takes.
@@ -25,6 +26,9 @@ class Worker(Protocol):
     def do(self, text: str) -> Unit:
         """Do a unit, given as JSON, and return its result or raise what its future shall raise."""
 
+    def end(self) -> None:
+        """Make the unit that hangs in `do` end, without waiting for it: `do` then raises `WorkerDied`."""
+
     def close(self) -> None:
         """End what is running, soon, and start nothing more; may be called while another thread is in the others."""
 
@@ -35,9 +39,14 @@ class Pool:
     Args:
         workers: of any kind.
 
+    Attributes:
+        queues: whether a unit may wait in a queue elsewhere after a worker has taken it.
+
     Raises:
         ValueError: there is none.
     """
+
+    queues = False
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         if not workers:
@@ -45,6 +54,7 @@ class Pool:
         self._workers = workers
         self._queue: queue.SimpleQueue[tuple[str, Future[Unit]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._doing: dict[Future[Unit], Worker] = {}
         self._closed = False
         self._threads = [threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in workers]
         for thread in self._threads:
@@ -67,6 +77,12 @@ class Pool:
                 raise RuntimeError("This executor is closed and takes no more units.")
             self._queue.put((text, future))
         return future
+
+    def kill(self, future: Future[Unit]) -> None:
+        """End the worker that does a unit, however it hangs; the future raises `WorkerDied`, the worker is replaced."""
+        with self._lock:  # so that it is not at the next unit already
+            if future in self._doing:
+                self._doing[future].end()
 
     def close(self) -> None:
         """End all workers at once and wait for them; futures that are not done raise `CancelledError`."""
@@ -93,7 +109,12 @@ class Pool:
             text, future = work
             if not future.set_running_or_notify_cancel():
                 continue
+            with self._lock:
+                self._doing[future] = worker
             try:
-                future.set_result(worker.do(text))
+                done = functools.partial(future.set_result, worker.do(text))
             except BaseException as error:  # whatever it is, it belongs to the unit's future
-                future.set_exception(error)
+                done = functools.partial(future.set_exception, error)
+            with self._lock:
+                del self._doing[future]
+            done()

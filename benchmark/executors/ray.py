@@ -118,7 +118,7 @@ def has_gpus(address: str) -> bool:
 
 
 class _Worker:
-    """One actor at a time, and the conversation with it. Used by one thread, but for `close`."""
+    """One actor at a time, and the conversation with it. Used by one thread, but for `end` and `close`."""
 
     def __init__(self, make: Any, arguments: tuple[Any, ...], on_progress: Report) -> None:
         self._make, self._arguments, self._on_progress = make, arguments, on_progress
@@ -157,6 +157,14 @@ class _Worker:
             self._discard()
             raise WorkerDied(f"A worker on the cluster was lost in the middle of a unit: {error}") from error
         raise AssertionError("the conversation ended without an answer")
+
+    def end(self) -> None:
+        """Kill the actor from another thread; its worker process ends with it."""
+        import ray
+
+        with self._lock:
+            if self._actor is not None:
+                ray.kill(self._actor)
 
     def close(self) -> None:
         """Kill the actor and start no other."""

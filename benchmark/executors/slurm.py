@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -47,6 +48,8 @@ class Slurm(Pool):
         ValueError: for no workers.
     """
 
+    queues = True
+
     def __init__(
         self, prefix: list[str], command: list[str], workers: int, log_dir: Path, on_progress: Report | None = None
     ) -> None:
@@ -69,7 +72,7 @@ class Slurm(Pool):
 
 
 class _Jobs:
-    """One job at a time. Used by one thread, but for `close`."""
+    """One job at a time. Used by one thread, but for `end` and `close`."""
 
     def __init__(
         self, prefix: list[str], command: list[str], name: str, log_dir: Path, number: int, on_progress: Report
@@ -79,6 +82,7 @@ class _Jobs:
         self._on_progress = on_progress
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._log_start = 0
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -103,6 +107,17 @@ class _Jobs:
                 raise WorkerDied(f"The job of a unit ended before it answered, {how}")
         raise WorkerCannotStart(f"{STARTS} jobs in a row ended before they could take a unit, the last {how}")
 
+    def end(self) -> None:
+        """Cancel the job: srun does so when it is told to end, what sbatch has submitted is known by its number."""
+        if (process := self._process) is None or process.poll() is not None:
+            return
+        with open(self._log_path, "rb") as log:
+            log.seek(self._log_start)
+            numbers = re.findall(rb"^Submitted batch job (\d+)$", log.read(), re.M)
+        for number in numbers[-1:]:
+            subprocess.run(["scancel", "--quiet", number.decode()], check=False, stderr=subprocess.DEVNULL)
+        process.terminate()
+
     def close(self) -> None:
         """Tell srun to end its job, and start no other; `scancel` takes care of sbatch's."""
         with self._lock:
@@ -118,7 +133,7 @@ class _Jobs:
         with self._lock, open(self._log_path, "ab") as log:
             if self._closed:
                 raise CancelledError
-            start = log.tell()
+            self._log_start = start = log.tell()
             try:
                 self._process = process = subprocess.Popen(
                     [*self._launch, "--unit", str(unit)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
