@@ -14,7 +14,7 @@ overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.roo
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval traditional tables bench test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval traditional tables status logs soak bench test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,15 @@ traditional: $(STAMP) ## train on all training classes as the papers do, and sco
 
 tables: $(STAMP) ## write results/tables as CSV, LaTeX and Markdown
 	$(RUN) benchmark.tables $(overrides)
+
+status: $(STAMP) ## say how far the studies are, what runs where, and what is in trouble
+	@$(RUN) benchmark.status $(overrides)
+
+logs: $(STAMP) ## show the newest log, or that of ARGS=unit=trial_003/fold_1; on a terminal while it grows
+	@$(RUN) benchmark.logs $(overrides)
+
+soak: $(STAMP) ## kill workers and drivers of a search for five minutes, and count what that costs
+	$(RUN) tests.soak
 
 bench: $(STAMP) ## measure speed, as ratios
 	$(RUN) benchmark.bench $(overrides)

@@ -112,7 +112,7 @@ def propose(
     for index in indices:
         setting = trials[index].result["setting"] if index in trials else None
         if setting is None or doubted(ledger.trial_dir(study, index) / "ask.json", trials):
-            make = functools.partial(searcher.ask, history, pending)
+            make = functools.partial(searcher.ask, history, *([pending] if pending else []))
             how = source | told | ({"pending": len(pending)} if pending else {})
             proposal = ask(study, index, make, how, trials, display)
             if index not in trials:

@@ -13,7 +13,6 @@ Departure: 10 fresh runs; the best search trial, which is selected for being goo
 
 import io
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -43,12 +42,11 @@ from benchmark.worker import Report, at_work, train_unit
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MODES = ("concatenated", "separated")
 NUM_NEIGHBOURS = 10
-BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir")  # overrides that name no study
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
     """Evaluate the named study, or every study whose search is finished when none is named."""
-    if any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides):
+    if ledger.names_a_study(overrides):
         evaluate(study)
         return
     chosen = []
@@ -60,7 +58,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
                 f"Left out: {error} Run make bo for it again: the file is written anew, and nothing is trained again."
             )
             continue
-        other = Study.of(stored | {key: study.raw[key] for key in BOOKKEEPING})
+        other = Study.of(stored | {key: study.raw[key] for key in ledger.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
             chosen.append(other)
         else:

@@ -17,6 +17,7 @@ NOT_SCIENCE = (
     "preset",
     "decode",
     "image_threads",
+    "unit",
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.

@@ -213,3 +213,4 @@ class Config:
     preset: str = ""
     decode: str = "once"
     image_threads: Any = "auto"
+    unit: str = ""

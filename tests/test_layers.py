@@ -7,10 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
-    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
+    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "logs", "bench"),
     ("fold_tables", "traditional_tables"),
     ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats",
-     "lost"),
+     "lost", "survey"),
     ("study",),
     ("recipes", "identity", "sources"),
     ("train", "schema"),
