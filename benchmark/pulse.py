@@ -17,6 +17,7 @@ from benchmark import records, unit_log
 NAME = "alive.json"
 BEAT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
+START_SECONDS = 300.0  # a unit may take at least so long before its first beat: imports from a cold, slow disk
 
 
 class Heart:
@@ -78,7 +79,7 @@ class Judge:
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock, self._last = seconds, clock, clock()
         self.every = None if seconds is None else min(LOOK_SECONDS, seconds / 4)
-        self._seen: dict[Hashable, tuple[Any, float, bool]] = {}
+        self._seen: dict[Hashable, tuple[Any, Any, float, bool]] = {}
 
     def hung(self, units: Mapping[Any, tuple[Path, bool]]) -> list[Any]:
         """Keys of the units that hang.
@@ -97,8 +98,10 @@ class Judge:
         seen = {}
         for key, (unit, started) in units.items():
             mark = last_beat(unit)
-            before, quiet, watched = self._seen.get(key, (mark, -step, False))
+            first, before, quiet, watched = self._seen.get(key, (mark, mark, -step, False))
             watched = watched or started or mark != before
-            seen[key] = (mark, quiet + step if watched and mark == before else 0.0, watched)
+            seen[key] = (first, mark, quiet + step if watched and mark == before else 0.0, watched)
         self._seen = seen
-        return [key for key, (_, quiet, _) in seen.items() if quiet >= self._seconds]
+        starting = max(self._seconds, START_SECONDS)
+        return [key for key, (first, mark, quiet, _) in seen.items()
+                if quiet >= (starting if mark == first else self._seconds)]  # fmt: skip
