@@ -12,6 +12,7 @@ import torch
 from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.display import counting
+from benchmark.places import check_place
 from benchmark.sources import num_channels
 from benchmark.study import Study
 
@@ -23,7 +24,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol.loss_optimizer": ("searched", "authors"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
-    "executor.name": ("inline", "local"),
+    "executor.name": ("inline", "local", "ray", "slurm"),
     "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
@@ -101,6 +102,7 @@ def check_values(study: Study, story: str = "search") -> None:
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
+    check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
     if not 0 < c.protocol.confidence < 1:

@@ -1,12 +1,12 @@
 """Hand units to an executor and take back what they found, retrying those whose worker died."""
 
 import concurrent.futures
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmark.places import make_executor, num_workers
+from benchmark.provenance import software
 from benchmark.study import Study
 
 Unit = dict[str, Any]
@@ -18,7 +18,7 @@ class Jobs:
     Args:
         study: says which executor, how many workers and how many retries.
         run: does one unit in this process (`executor=inline`).
-        module: serves units as `python -m module` (`executor=local`).
+        module: serves units as `python -m module` (every other executor).
         on_progress: called, from any thread, with what units report.
     """
 
@@ -30,8 +30,9 @@ class Jobs:
         on_progress: Callable[[Unit], None],
     ) -> None:
         self._retries = study.config.executor.retries
-        self.num_workers = num_workers(study)
-        self._executor = _make_executor(study, self.num_workers, run, module, on_progress)
+        self.num_workers = num_workers(study.config)
+        logs = study.directory / "logs"
+        self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
         self._waiting: deque[Unit] = deque()
         self._running: dict[concurrent.futures.Future[Unit], Unit] = {}
         self._tries: dict[str, int] = {}
@@ -43,8 +44,8 @@ class Jobs:
         self._executor.close()
 
     def add(self, spec: Unit, *, first: bool = False) -> None:
-        """Queue a unit, in front of the others if `first`."""
-        (self._waiting.appendleft if first else self._waiting.append)(spec)
+        """Queue a unit, in front of the others if `first`; whoever does it must have this process's software."""
+        (self._waiting.appendleft if first else self._waiting.append)(spec | {"software": software()})
 
     def finished(self) -> Iterator[tuple[Unit, Unit]]:
         """Yield (unit, answer) as units finish, until none is left; units may be added meanwhile.
@@ -70,34 +71,3 @@ class Jobs:
             return False
         self._tries[spec["directory"]] = self._tries.get(spec["directory"], 0) + 1
         return self._tries[spec["directory"]] <= self._retries
-
-
-def num_workers(study: Study) -> int:
-    """Jobs at a time: as configured, else one per GPU, else one per core that this process may use.
-
-    Raises:
-        ValueError: the configured number is not a positive integer.
-    """
-    import torch
-
-    wanted = study.config.executor.workers
-    if wanted != "auto":
-        if not isinstance(wanted, int) or wanted < 1:
-            raise ValueError(f"executor.workers={wanted!r}: give a positive number, or auto.")
-        return wanted
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return torch.cuda.device_count() or usable
-
-
-def _make_executor(study: Study, workers: int, run: Any, module: list[str], on_progress: Any) -> Any:
-    if study.config.executor.name == "inline":
-        from benchmark.executors.inline import Inline
-
-        return Inline(run, on_progress=on_progress)
-    import torch
-
-    from benchmark.executors.local import Local
-
-    gpus = torch.cuda.device_count()
-    environments = [{"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {} for i in range(workers)]
-    return Local([sys.executable, "-m", *module], workers, study.directory / "logs", on_progress, environments)

@@ -33,7 +33,7 @@ from benchmark.images.batches import embed
 from benchmark.neighbours import nearest_neighbours
 from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
-from benchmark.provenance import commit, provenance
+from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.worker import Report, train_unit
 
@@ -133,6 +133,7 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
+    check_software(spec["software"])
     started = time.perf_counter()
     study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
     path = directory.with_suffix(".json")
@@ -269,7 +270,7 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--serve"]:
+    if sys.argv[1:2] == ["--serve"]:
         from benchmark.executors.local import serve
 
         serve(run_unit)

@@ -163,11 +163,23 @@ class ProtocolConfig:
 
 @dataclass
 class ExecutorConfig:
-    """Where jobs run."""
+    """Where jobs run.
+
+    Attributes:
+        workers_per_gpu: of this machine (local).
+        address: of a cluster (ray).
+        cpus_per_worker, gpus_per_worker: what a worker takes of it (ray).
+        prefix: arguments in front of a job's command (slurm).
+    """
 
     name: str
     workers: Any
     retries: int
+    workers_per_gpu: int = 1
+    address: str | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: Any = "auto"
+    prefix: list[str] = field(default_factory=list)
 
 
 @dataclass
