@@ -39,6 +39,8 @@ WORKER = """
 
         def slowly(history):
             on_epoch(history)
+            if len(history) > 1:  # after the untrained one's
+                (unit / "trained").touch()
             time.sleep(float(os.environ["WATCHED_SECONDS"]))
 
         return trained(parts, schedule, checkpoint, slowly)
@@ -68,10 +70,10 @@ class Watched:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def busy(self) -> list[dict[str, Any]]:
-        """The last training of each unit that is past a checkpoint and has no record."""
+        """The last training of each unit that has trained an epoch, which is in its checkpoint, and has no record."""
         last = {line["unit"]: line for line in self.trainings()}
         paths = {unit: next(self.folder.glob(f"results/studies/*/*/bo/{unit}")) for unit in last}
-        begun = {unit: path for unit, path in paths.items() if (path / "checkpoint.pt").exists()}
+        begun = {unit: path for unit, path in paths.items() if (path / "trained").exists()}
         return [last[unit] for unit, path in begun.items() if not (path / "record.json").exists()]
 
     def search(self, *overrides: str, disturb: Callable[["Watched"], None] | None = None) -> Ended:
