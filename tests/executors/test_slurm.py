@@ -96,6 +96,13 @@ def test_a_job_that_never_starts_is_an_error_and_no_endless_loop(make, prefix, m
     assert not hasattr(caught.value, "worker_died")
 
 
+def test_a_job_that_ends_before_its_imports_are_done_is_started_once_more(make, tmp_path):
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\ntest -e {tmp_path}/before || {{ touch {tmp_path}/before; exit 1; }}\nexec "$@"\n')
+    launcher.chmod(0o700)
+    assert make(str(launcher)).submit({"do": 0}).result()["pid"]
+
+
 def test_close_ends_jobs_and_starts_no_other(make):
     heard = []
     executor = make("env", workers=2, on_progress=heard.append)
