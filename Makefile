@@ -14,7 +14,7 @@ overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.roo
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(EXECUTOR),executor=$(EXECUTOR)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval tables bench test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval tables bench bench-gpu test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ tables: $(STAMP) ## write results/tables as CSV, LaTeX and Markdown
 
 bench: $(STAMP) ## measure speed, as ratios
 	$(RUN) benchmark.bench $(overrides)
+
+bench-gpu: $(STAMP) ## measure how many folds a GPU should train at once
+	$(RUN) benchmark.bench_gpu $(overrides)
 
 test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"

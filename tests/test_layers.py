@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
-    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
+    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench",
+     "bench_gpu"),
     ("fold_tables", "traditional_tables"),
     ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "dispatch_costs",
      "table_formats"),
