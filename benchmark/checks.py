@@ -13,6 +13,7 @@ from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.decay import learning_rate_factor
 from benchmark.display import counting
+from benchmark.places import check_place
 from benchmark.protocol.folds import Fold
 from benchmark.schema import TrainingConfig
 from benchmark.sources import num_channels
@@ -26,7 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol.loss_optimizer": ("searched", "authors"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
-    "executor.name": ("inline", "local"),
+    "executor.name": ("inline", "local", "ray", "slurm"),
     "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
@@ -105,6 +106,7 @@ def check_values(study: Study, story: str = "search") -> None:
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
+    check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
     check_training(c.training)

@@ -1,15 +1,13 @@
 """Hand units to an executor and take back what they found; try those again whose worker died, hung, or failed.
 
 What a user can mend (a `ValueError` or `OSError` with a sentence for people) stops the story at once. Anything else
-that keeps a unit from its record is tried again, `executor.retries` times, each time from its checkpoint; then the unit
-is lost, which is an answer as well, and the story goes on without it. Every trouble is told to the display, and is a
-line in the study's `trouble.jsonl`.
+that keeps a unit from its record is tried again from its checkpoint, `executor.retries` times at most, a defect twice;
+then the unit is lost, which is an answer as well, and the story goes on without it. Every trouble is told to the
+display, and is a line in the study's `trouble.jsonl`.
 """
 
 import concurrent.futures
-import os
 import re
-import sys
 import time
 import traceback
 from collections import deque
@@ -19,10 +17,13 @@ from typing import Any
 
 from benchmark import advice, records, unit_log
 from benchmark.executors.answers import UnitFailed
+from benchmark.places import make_executor, num_workers
+from benchmark.provenance import software
 from benchmark.pulse import Judge
 from benchmark.study import Study
 
 Unit = dict[str, Any]
+DEFECT_RETRIES = 2  # a defect is seldom cured by trying again, however often machines may be lost
 
 
 class Jobs:
@@ -31,7 +32,7 @@ class Jobs:
     Args:
         study: says which executor, how many workers, how many retries, and after which time a unit hangs.
         run: does one unit in this process (`executor=inline`).
-        module: serves units as `python -m module` (`executor=local`).
+        module: serves units as `python -m module` (every other executor).
         on_progress: called, from any thread, with what units report, and with `{"trouble": sentence}`.
     """
 
@@ -43,13 +44,14 @@ class Jobs:
         on_progress: Callable[[Unit], None],
     ) -> None:
         self._retries, self._minutes = study.config.executor.retries, study.config.executor.timeout_minutes
-        self.num_workers = num_workers(study)
-        self._executor = _make_executor(study, self.num_workers, run, module, on_progress)
+        self.num_workers = num_workers(study.config)
+        logs = study.directory / "logs"
+        self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
         self._on_progress, self._directory = on_progress, study.directory
         self._judge = Judge(None if self._minutes is None else 60 * self._minutes)
         self._waiting: deque[Unit] = deque()
         self._running: dict[concurrent.futures.Future[Unit], Unit] = {}
-        self._tries: dict[str, int] = {}
+        self._tries: dict[tuple[str, bool], int] = {}
         self._hung: dict[concurrent.futures.Future[Unit], str] = {}
 
     def __enter__(self) -> "Jobs":
@@ -59,8 +61,8 @@ class Jobs:
         self._executor.close()
 
     def add(self, spec: Unit, *, first: bool = False) -> None:
-        """Queue a unit, in front of the others if `first`."""
-        (self._waiting.appendleft if first else self._waiting.append)(spec)
+        """Queue a unit, in front of the others if `first`; whoever does it must have this process's software."""
+        (self._waiting.appendleft if first else self._waiting.append)(spec | {"software": software()})
 
     def finished(self) -> Iterator[tuple[Unit, Unit]]:
         """Yield (unit, answer) as units finish, until none is left; units may be added meanwhile.
@@ -84,7 +86,7 @@ class Jobs:
                     yield spec, future.result()
                 elif not getattr(error, "worker_died", False) and advice.sentence(error) is not None:  # type: ignore[arg-type]
                     raise error
-                elif self._again(spec, reason := self._hung.pop(future, None) or short(error)):
+                elif self._again(spec, error, reason := self._hung.pop(future, None) or short(error)):
                     self.add(spec, first=True)
                 else:
                     yield spec, {"lost": self._lost(spec, reason, error)}
@@ -97,12 +99,13 @@ class Jobs:
             self._hung[future] = f"no batch in {self._minutes:g} min (executor.timeout_minutes): its worker was ended"
             self._executor.kill(future)
 
-    def _again(self, spec: Unit, reason: str) -> bool:
+    def _again(self, spec: Unit, error: BaseException, reason: str) -> bool:
         """Say what happened to a unit, and whether it is tried again."""
-        directory = spec["directory"]
-        self._tries[directory] = number = self._tries.get(directory, 0) + 1
-        again = number <= self._retries
-        ending = f"tried again ({number} of {self._retries})" if again else f"given up after {number} tries"
+        directory, died = spec["directory"], getattr(error, "worker_died", False)
+        limit = self._retries if died else min(self._retries, DEFECT_RETRIES)
+        self._tries[directory, died] = number = self._tries.get((directory, died), 0) + 1
+        again = number <= limit
+        ending = f"tried again ({number} of {limit})" if again else f"given up after {number} tries"
         log = str(Path(directory) / unit_log.NAME)
         self._on_progress({"trouble": f"{name_of(directory)}: {reason}   {ending}, see {log}"})
         line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "unit": name_of(directory), "reason": reason,
@@ -128,34 +131,3 @@ def short(error: BaseException) -> str:
 def name_of(directory: str) -> str:
     """What a person calls a unit, as in `make logs ARGS=unit=trial_003/fold_1`."""
     return "/".join(Path(directory).parts[-2:])
-
-
-def num_workers(study: Study) -> int:
-    """Jobs at a time: as configured, else one per GPU, else one per core that this process may use.
-
-    Raises:
-        ValueError: the configured number is not a positive integer.
-    """
-    import torch
-
-    wanted = study.config.executor.workers
-    if wanted != "auto":
-        if not isinstance(wanted, int) or wanted < 1:
-            raise ValueError(f"executor.workers={wanted!r}: give a positive number, or auto.")
-        return wanted
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return torch.cuda.device_count() or usable
-
-
-def _make_executor(study: Study, workers: int, run: Any, module: list[str], on_progress: Any) -> Any:
-    if study.config.executor.name == "inline":
-        from benchmark.executors.inline import Inline
-
-        return Inline(run, on_progress=on_progress)
-    import torch
-
-    from benchmark.executors.local import Local
-
-    gpus = torch.cuda.device_count()
-    environments = [{"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {} for i in range(workers)]
-    return Local([sys.executable, "-m", *module], workers, study.directory / "logs", on_progress, environments)

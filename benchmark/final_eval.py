@@ -34,7 +34,7 @@ from benchmark.lost import incomplete
 from benchmark.neighbours import nearest_neighbours
 from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
-from benchmark.provenance import commit, provenance
+from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import Unseen, open_test
 from benchmark.worker import Report, at_work, train_unit
@@ -149,6 +149,7 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
+    check_software(spec["software"])
     with at_work(spec) as heart:
         return score_run(spec, heart.beat)
 
@@ -269,7 +270,7 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--serve"]:
+    if sys.argv[1:2] == ["--serve"]:
         from benchmark.executors.local import serve
 
         serve(run_unit)

@@ -96,6 +96,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # two machines that append to a network file system lose lines
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

@@ -182,12 +182,21 @@ class ExecutorConfig:
         workers: jobs at a time, or auto.
         retries: how often a job whose worker died or hung, or which failed by a defect, is started again.
         timeout_minutes: without a batch, after which a job hangs; None: never.
+        workers_per_gpu: of this machine (local).
+        address: of a cluster (ray).
+        cpus_per_worker, gpus_per_worker: what a worker takes of it (ray).
+        prefix: arguments in front of a job's command (slurm).
     """
 
     name: str
     workers: Any
     retries: int
     timeout_minutes: float | None = 30.0
+    workers_per_gpu: int = 1
+    address: str | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: Any = "auto"
+    prefix: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -32,7 +32,7 @@ from benchmark.display import Display
 from benchmark.lost import incomplete
 from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.seeds import stable_seed
-from benchmark.provenance import commit, provenance
+from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import open_test
 from benchmark.worker import Report, make_parts, make_schedule, same_dataset, train
@@ -100,6 +100,7 @@ def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:
 
 def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
     """Train a run, scored on the unseen classes at every epoch, or return its record if that is done already."""
+    check_software(spec["software"])
     unit = Path(spec["directory"])
     path = unit.with_suffix(".json")
     with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):

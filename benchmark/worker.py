@@ -4,7 +4,7 @@ A unit comes as JSON (study configuration, trial or run, fold, setting), rebuild
 It is idempotent: a finished unit returns its record, an unfinished one goes on from its checkpoint. It can read
 training classes only.
 
-Run as `python -m benchmark.worker`, it serves units to a driver on the same machine over standard input and output.
+Run as `python -m benchmark.worker`, it serves units to a driver, see `executors/serving.py`.
 """
 
 import contextlib
@@ -26,12 +26,13 @@ from benchmark.images import Images
 from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
-from benchmark.provenance import provenance
+from benchmark.provenance import check_software, provenance
 from benchmark.pulse import BEAT_SECONDS, Heart
 from benchmark.study import Study
 from benchmark.train import Outcome, train_fold
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
+LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, mostly 90 s
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -40,17 +41,19 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
     Args:
         spec: `study` (raw configuration), `fingerprint` of the data, `kind` (`trial` or `run`), `index`, `fold`,
-            `setting` (hyper-parameters), `directory` of the unit, `keep_weights`.
+            `setting` (hyper-parameters), `directory` of the unit, `keep_weights`, and `software` of the driver.
         report: called with small dictionaries for a display.
 
     Returns:
         `result`, `provenance` and `notes` (sentences about damaged files that were done again).
 
     Raises:
-        ValueError: the data on this machine is not the driver's, or another process holds the unit for too long.
+        ValueError: the data or the software on this machine is not the driver's, or another process holds the unit for
+            too long.
     """
+    check_software(spec["software"])
     unit = Path(spec["directory"])
-    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):
+    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=LOCK_SECONDS):
         record, note = records.read_or_set_aside(unit / "record.json")
         if record is not None and _weights_are_there(spec, record, unit):
             return {"result": record.result, "provenance": record.provenance, "notes": []}

@@ -7,12 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
-    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "logs", "bench"),
+    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "logs", "bench", "bench_gpu"),
     ("fold_tables", "traditional_tables"),
-    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats",
+    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "dispatch_costs", "table_formats",
      "lost", "survey"),
     ("study",),
-    ("recipes", "identity", "sources"),
+    ("recipes", "identity", "sources", "places"),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
     ("parts",),

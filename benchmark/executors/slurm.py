@@ -62,9 +62,8 @@ class Slurm(Pool):
 
     def close(self) -> None:
         """Cancel all jobs and wait until they have ended; futures that are not done raise `CancelledError`."""
-        self._cancel()
         super().close()
-        self._cancel()  # what was being submitted meanwhile
+        self._cancel()  # sbatch's, and what was being submitted
 
     def _cancel(self) -> None:
         if shutil.which("scancel"):
