@@ -136,7 +136,7 @@ class _Jobs:
             try:
                 self._process = process = subprocess.Popen(
                     [*self._launch, "--unit", str(unit)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    env=os.environ | ONE_THREAD, start_new_session=True,
+                    env=os.environ | ONE_THREAD | {"BENCHMARK_WORKER": self._log_path.stem}, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise WorkerCannotStart(f"No job could be submitted with {self._launch}: {error}") from error

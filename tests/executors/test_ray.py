@@ -98,6 +98,14 @@ class TestReal:
             assert executor.submit({"do": 0}).result()["pid"] != heard[0]["pid"]
 
             heard.clear()
+            hanging = executor.submit({"do": 60})
+            wait_for(lambda: heard)
+            os.kill(heard[0]["pid"], signal.SIGSTOP)
+            executor.kill(hanging)
+            assert isinstance(hanging.exception(timeout=30), WorkerDied)
+            wait_for(lambda: not is_alive(heard[0]["pid"]), seconds=10)
+
+            heard.clear()
             futures = [executor.submit({"do": 60}) for _ in range(3)]
             wait_for(lambda: len(heard) == 2)
         finally:

@@ -116,6 +116,17 @@ def test_close_ends_jobs_and_starts_no_other(make):
     assert not any(Path(f"/proc/{message['pid']}").exists() for message in heard)
 
 
+def test_a_job_that_hangs_is_ended_and_only_that_one(make):
+    heard = []
+    executor = make("env", workers=2, on_progress=heard.append)
+    hanging, other = executor.submit({"do": 60}), executor.submit({"do": 3})
+    wait_for(lambda: len(heard) == 2)
+    executor.kill(hanging)
+    with pytest.raises(WorkerDied):
+        hanging.result(timeout=20)
+    assert other.result(timeout=20)["pid"]
+
+
 def test_sbatch_gets_a_script_that_keeps_its_arguments_and_a_log_whose_name_is_taken_as_it_is():
     options = launcher_options("sbatch", "ours", Path("/a/100%j.log"))
     assert "--wait" in options and "--output=/a/100%%j.log" in options
@@ -205,6 +216,19 @@ class TestReal:
         wait_for(lambda: len(heard) == 2 and jobs("pending"))
         executor.close()
         wait_for(lambda: not jobs("running,pending"), seconds=10)
+
+    @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
+    def test_a_job_that_hangs_is_cancelled_and_only_that_one(self, cluster, make, prefix):
+        heard = []
+        executor = make(prefix, workers=2, on_progress=heard.append)
+        futures = [executor.submit({"do": 60}), executor.submit({"do": 60})]
+        wait_for(lambda: len(heard) == 2)
+        before = set(jobs("running"))
+        executor.kill(futures[0])
+        with pytest.raises(WorkerDied):
+            futures[0].result(timeout=60)
+        wait_for(lambda: len(jobs("running")) == 1)
+        assert set(jobs("running")) < before and not futures[1].done()
 
     @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
     def test_a_new_driver_cancels_what_a_killed_one_has_left_running(self, cluster, make, tmp_path, prefix):
