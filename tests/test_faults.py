@@ -143,10 +143,12 @@ def test_a_second_driver_is_refused_and_the_first_does_not_notice(
 ) -> None:
     first = search()
     worker_in_mid_fold(study_dir(tmp_path) / UNIT)
-    second = search()
     told = run(status, f"results_dir={tmp_path}")
-    assert "trial_000/fold_1 runs: worker_" in told.out
+    first.send_signal(signal.SIGSTOP)  # so that it is still there when the second has started
+    second = search()
     _, err = second.communicate(timeout=60)
+    first.send_signal(signal.SIGCONT)
+    assert "trial_000/fold_1 runs: worker_" in told.out
     assert second.returncode == 2 and f"already being worked on by process {first.pid}" in err
     assert first.wait(timeout=120) == 0
     assert_nothing_repeated_or_lost(tmp_path, undisturbed)
