@@ -35,7 +35,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import open_test
-from benchmark.worker import Report, make_parts, make_schedule, same_dataset, train
+from benchmark.worker import Report, at_work, make_parts, make_schedule, same_dataset, train
 
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
 
@@ -108,18 +108,22 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
         notes = [note] if note else []
         if record is None:
             plan = make_plan(json.dumps(spec["study"]), spec["fingerprint"])
-            outcome, more, parts = train(spec, unit, report, functools.partial(build, plan, spec))
-            write_curves(unit / "curves", outcome.result["history"])
-            record = records.Record("traditional", result_of(plan, spec, outcome.result), provenance(
-                seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=spec["fingerprint"],
-                test_contents=getattr(plan.study.make_dataset(), "test_contents", None),
-            ))  # fmt: skip
-            if spec["keep_weights"]:
-                buffer = io.BytesIO()
-                torch.save(outcome.weights or parts.weights(), buffer)  # of the held-out epoch, else of the last one
-                records.write_checked(unit / "weights.pt", buffer.getvalue())
-            records.write_record(path, record)
-            (unit / "checkpoint.pt").unlink(missing_ok=True)
+            with at_work(spec) as heart:
+                outcome, more, parts = train(spec, report, heart, functools.partial(build, plan, spec))
+                write_curves(unit / "curves", outcome.result["history"])
+                record = records.Record("traditional", result_of(plan, spec, outcome.result), provenance(
+                    seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    fingerprint=spec["fingerprint"],
+                    test_contents=getattr(plan.study.make_dataset(), "test_contents", None),
+                ))  # fmt: skip
+                if spec["keep_weights"]:
+                    buffer = io.BytesIO()
+                    torch.save(
+                        outcome.weights or parts.weights(), buffer
+                    )  # of the held-out epoch, else of the last one
+                    records.write_checked(unit / "weights.pt", buffer.getvalue())
+                records.write_record(path, record)
+                (unit / "checkpoint.pt").unlink(missing_ok=True)
             notes += more
         return {"result": record.result, "provenance": record.provenance, "notes": notes}
 

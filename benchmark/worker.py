@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import recipes, records, unit_log
+from benchmark import pulse, recipes, records, unit_log
 from benchmark.curves import write_curves
 from benchmark.datasets import Split
 from benchmark.images import Images
@@ -27,7 +27,6 @@ from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, provenance
-from benchmark.pulse import BEAT_SECONDS, Heart
 from benchmark.study import Study
 from benchmark.train import Outcome, train_fold
 
@@ -56,26 +55,30 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
     with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=LOCK_SECONDS):
         record, note = records.read_or_set_aside(unit / "record.json")
         if record is not None and _weights_are_there(spec, record, unit):
+            for left in ("checkpoint.pt", pulse.NAME):  # by a worker that was killed at the very end
+                (unit / left).unlink(missing_ok=True)
             return {"result": record.result, "provenance": record.provenance, "notes": []}
-        outcome, notes, _ = train(spec, unit, report, lambda: build(spec))
-        write_curves(unit / "curves", outcome.result["history"])
-        record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
-        if spec["keep_weights"] and outcome.weights is not None:
-            buffer = io.BytesIO()
-            torch.save(outcome.weights, buffer)
-            records.write_checked(unit / "best.pt", buffer.getvalue())
-        records.write_record(unit / "record.json", record)
-        (unit / "checkpoint.pt").unlink(missing_ok=True)
+        with at_work(spec) as heart:
+            outcome, notes, _ = train(spec, report, heart, lambda: build(spec))
+            write_curves(unit / "curves", outcome.result["history"])
+            record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
+            if spec["keep_weights"] and outcome.weights is not None:
+                buffer = io.BytesIO()
+                torch.save(outcome.weights, buffer)
+                records.write_checked(unit / "best.pt", buffer.getvalue())
+            records.write_record(unit / "record.json", record)
+            (unit / "checkpoint.pt").unlink(missing_ok=True)
         return {"result": record.result, "provenance": record.provenance, "notes": [n for n in (note, *notes) if n]}
 
 
 @contextlib.contextmanager
-def at_work(spec: dict[str, Any]) -> Iterator[Heart]:
+def at_work(spec: dict[str, Any]) -> Iterator[pulse.Heart]:
     """Keep a unit's log and its beat for the time of the block."""
     unit, executor = Path(spec["directory"]), Study.of(spec["study"]).config.executor
     minutes = executor.timeout_minutes
     with unit_log.kept(unit, capture=executor.name != "inline"):
-        heart = Heart(unit, BEAT_SECONDS if minutes is None else min(BEAT_SECONDS, 60 * minutes / 4))
+        every = pulse.BEAT_SECONDS if minutes is None else min(pulse.BEAT_SECONDS, 60 * minutes / 4)
+        heart = pulse.Heart(unit, every)
         try:
             yield heart
         finally:
@@ -94,20 +97,21 @@ def _weights_are_there(spec: dict[str, Any], record: records.Record, unit: Path)
 
 
 def train(
-    spec: dict[str, Any], unit: Path, report: Report, make: Callable[[], tuple[Parts, Schedule]]
+    spec: dict[str, Any], report: Report, heart: pulse.Heart, make: Callable[[], tuple[Parts, Schedule]]
 ) -> tuple[Outcome, list[str], Parts]:
     """Train from the checkpoint; from the start where that is damaged.
 
     Args:
         spec: of the unit.
-        unit: its folder.
         report: is told of each evaluation.
+        heart: beats at each batch.
         make: fresh parts and their schedule.
 
     Returns:
         What was found, sentences about damaged files, and the parts as the last epoch left them.
     """
     torch.set_num_threads(Study.of(spec["study"]).config.threads)
+    unit = Path(spec["directory"])
     written = time.monotonic()
 
     def on_epoch(history: list[dict[str, Any]]) -> None:
@@ -128,16 +132,15 @@ def train(
             unit_log.note(unit, "resume: the checkpoint is of")
         return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), parts
 
-    with at_work(spec) as heart:
-        try:
-            outcome, parts = attempt()
-            return outcome, [], parts
-        except records.CorruptFileError as error:
-            kept = records.set_aside(unit / "checkpoint.pt")
-            note = f"{error} It is kept as {kept.name}; this fold starts again."
-            unit_log.note(unit, note)
-            outcome, parts = attempt()
-            return outcome, [note], parts
+    try:
+        outcome, parts = attempt()
+        return outcome, [], parts
+    except records.CorruptFileError as error:
+        kept = records.set_aside(unit / "checkpoint.pt")
+        note = f"{error} It is kept as {kept.name}; this fold starts again."
+        unit_log.note(unit, note)
+        outcome, parts = attempt()
+        return outcome, [note], parts
 
 
 def epoch_line(row: dict[str, Any]) -> str:

@@ -4,7 +4,9 @@ Prints units, kills, repeats (finished folds that were trained again) and losses
 ends with exit status 1 unless both are 0. The logs of the units are the witness: each attempt leaves a line when it
 starts and one when it ends. Beside them, finished folds are counted whenever somebody is killed.
 
-    python -m tests.soak [minutes] [trials] [workers]
+    python -m tests.soak [minutes] [trials] [workers] [seconds between kills, on average]
+
+Where a worker needs long to start, give more seconds, or none ever gets to a unit.
 """
 
 import os
@@ -19,7 +21,6 @@ from pathlib import Path
 from tests.command_line import TINY, study_dir
 
 CHANGED = ("protocol.num_folds=4", "executor=local", "display=quiet", "executor.retries=1000")
-PAUSE_SECONDS = (3.0, 8.0)
 SHARE_OF_DRIVERS = 0.15
 
 
@@ -50,14 +51,14 @@ def repeats(results: Path) -> int:
     return sum(log.read_text().partition(" end\n")[2].count("start: ") for log in logs)
 
 
-def soak(results: Path, minutes: float, trials: int, workers: int) -> bool:
+def soak(results: Path, minutes: float, trials: int, workers: int, seconds: float) -> bool:
     """Kill until the time is over or the search is done; whether nothing was repeated or lost."""
     dice, deadline = random.Random(0), time.monotonic() + 60 * minutes
     kills = {"worker": 0, "driver": 0}
     ever: set[Path] = set()
     driver = start(results, trials, workers)
     while driver.poll() is None and time.monotonic() < deadline:
-        time.sleep(dice.uniform(*PAUSE_SECONDS))
+        time.sleep(dice.uniform(0.5, 1.5) * seconds)
         victims = children(driver.pid)
         if driver.poll() is not None or not victims:
             continue
@@ -83,6 +84,6 @@ def soak(results: Path, minutes: float, trials: int, workers: int) -> bool:
 
 if __name__ == "__main__":
     given = [float(word) for word in sys.argv[1:]]
-    minutes, trials, workers = (*given, *(5.0, 200.0, 4.0)[len(given) :])
+    minutes, trials, workers, seconds = (*given, *(5.0, 200.0, 4.0, 5.0)[len(given) :])
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(not soak(Path(folder), minutes, int(trials), int(workers)))
+        sys.exit(not soak(Path(folder), minutes, int(trials), int(workers), seconds))

@@ -168,6 +168,8 @@ class _Worker:
                 self._ready = True
                 return
             last = self._obituary()
+            if self._process is not None and (self._process.returncode or 0) < 0:
+                raise WorkerDied(f"A worker ended before it could take a unit, {last}")  # by no fault of its own
         raise WorkerCannotStart(f"{STARTS} workers in a row ended before they could take a unit, the last {last}")
 
     def _answer(self, number: int) -> dict[str, Any] | None:

@@ -259,6 +259,12 @@ def test_a_worker_that_cannot_start_is_an_error_and_no_endless_loop(make, comman
     assert not hasattr(caught.value, "worker_died"), "trying again does not help"
 
 
+def test_a_worker_that_is_killed_before_it_is_ready_may_be_tried_again(make):
+    executor = make(command=[sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    with pytest.raises(WorkerDied, match="before it could take a unit, killed by signal 9"):
+        executor.submit({}).result(timeout=20)
+
+
 def test_close_ends_busy_workers_at_once_and_cancels_what_waits(make):
     started = []
     executor = make(workers=2, on_progress=started.append)
