@@ -19,6 +19,7 @@ def test_there_are_committed_studies() -> None:
     assert all(ledger.all_studies(folder) for folder in FOLDERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / folder.name
