@@ -15,7 +15,7 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
 
 
 def test_there_are_committed_studies() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each"}
+    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "customary"}
     assert all(ledger.all_studies(folder) for folder in FOLDERS)
 
 
