@@ -1,4 +1,4 @@
-# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS TRUNK TRAINING PRESET TRIALS WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
+# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS TRUNK TRAINING PRESET TRIALS EXECUTOR WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
@@ -11,14 +11,14 @@ export OMP_NUM_THREADS ?= 1
 overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.root="$(ROOT)"') $(if $(CSV),'dataset.module.path="$(CSV)"') \
 	$(if $(NAME),dataset.name=$(NAME)) $(if $(LOSS),loss=$(LOSS)) $(if $(TRUNK),trunk=$(TRUNK)) $(if $(TRAINING),training=$(TRAINING)) \
 	$(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
-	$(if $(TRIALS),trials=$(TRIALS)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
+	$(if $(TRIALS),trials=$(TRIALS)) $(if $(EXECUTOR),executor=$(EXECUTOR)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval traditional tables bench test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval traditional tables status logs soak bench bench-gpu test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  options      DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 WORKERS=2 ARGS="seed=7 trunk.width=64"'
+	@echo '  options      DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=64"'
 
 setup: $(STAMP) ## make the environment (.venv); TORCH=cpu leaves the CUDA libraries out
 
@@ -52,8 +52,20 @@ traditional: $(STAMP) ## train on all training classes as the papers do, and sco
 tables: $(STAMP) ## write results/tables as CSV, LaTeX and Markdown
 	$(RUN) benchmark.tables $(overrides)
 
+status: $(STAMP) ## say how far the studies are, what runs where, and what is in trouble
+	@$(RUN) benchmark.status $(overrides)
+
+logs: $(STAMP) ## show the newest log, or that of ARGS=unit=trial_003/fold_1; on a terminal while it grows
+	@$(RUN) benchmark.logs $(overrides)
+
+soak: $(STAMP) ## kill workers and drivers of a search for five minutes, and count what that costs
+	$(RUN) tests.soak
+
 bench: $(STAMP) ## measure speed, as ratios
 	$(RUN) benchmark.bench $(overrides)
+
+bench-gpu: $(STAMP) ## measure how many folds a GPU should train at once
+	$(RUN) benchmark.bench_gpu $(overrides)
 
 test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"

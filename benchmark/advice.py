@@ -16,6 +16,10 @@ KINDS = {"Integer": "a whole number", "int": "a whole number", "Float": "a numbe
          "Boolean": "true or false", "bool": "true or false"}  # fmt: skip
 
 
+class Incomplete(Exception):  # noqa: N818 - reads as how a story ended
+    """A story did what it could, and something is missing that no user's mistake explains; it says what."""
+
+
 def sentence(error: Exception) -> str | None:
     """What an error says to people; None for a defect, which deserves its traceback.
 

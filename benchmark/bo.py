@@ -1,23 +1,30 @@
 """make bo: search the hyper-parameters of a loss by class-disjoint cross-validation.
 
-Ask for a setting, train it on every fold, score it by the mean of the folds' best validation MAP@R, record it, tell
-the searcher, choose. Nothing here can read a test class. Killed at any moment, the same command goes on from the
-records and leaves the ones an undisturbed run would have left.
+Ask for a setting (or `searcher.round` of them), train it on every fold, score it by the mean of the folds' best
+validation MAP@R, record it, tell the searcher, choose. Nothing here can read a test class. Killed at any moment, the
+same command goes on from the records and leaves the ones an undisturbed run would have left; `lost` says how that holds
+for trials that cannot be finished. A round is proposed from the rounds before it, so the order in which trials finish
+changes nothing.
 """
 
+import functools
 import math
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmark import ledger, records
+from benchmark.advice import Incomplete
 from benchmark.checks import check_before_search, check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display, human_time
+from benchmark.lost import IN_A_ROW, doubted, incomplete, read, record_of
 from benchmark.provenance import provenance
-from benchmark.searchers import Parameter, Trial
+from benchmark.searchers import Parameter
 from benchmark.study import Study, main
 from benchmark.worker import train_unit
 
+Found = dict[int, records.Record]  # trials, or their proposals, by index
 AT_BOUND = 0.01  # share of a parameter's range that counts as sitting on its bound
 
 
@@ -41,6 +48,7 @@ def bo(study: Study, overrides: list[str]) -> None:
 
         # 2. replay: the finished trials on disk are the truth
         trials, notes = ledger.finished_trials(study)
+        lost = read(study.directory / "bo", trials)
         config = study.config
         display = Display(config.display, study.title, "trial", config.trials, len(trials), config.dataset.max_epochs)
         for line in (*warnings, *notes):
@@ -48,35 +56,36 @@ def bo(study: Study, overrides: list[str]) -> None:
         searcher = study.make_searcher()
 
         # 3. ask, train, score and record until there are enough
-        if any(index not in trials for index in range(study.config.trials)):
+        asks = [ledger.trial_dir(study, i) / "ask.json" for i in range(study.config.trials)]
+        if any(i not in trials or doubted(path, trials) for i, path in enumerate(asks)):
             (study.directory / "bo" / "best.yaml").unlink(missing_ok=True)
-            search(study, fingerprint, searcher, trials, display)
+            search(study, fingerprint, searcher, trials, lost, display)
 
         # 4. choose
-        choose(study, searcher, [trials[i] for i in sorted(trials)], display)
+        choose(study, searcher, trials, lost, display)
+        if lost:
+            raise what_is_missing(study, lost)
 
 
-def search(study: Study, fingerprint: str, searcher: Any, trials: dict[int, records.Record], display: Display) -> None:
-    """Add the missing trials to `trials`, one after the other, folds side by side."""
+def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: Found, display: Display) -> None:
+    """Add the missing trials to `trials`, or to `lost`: a round after the other, its trials and folds side by side.
+
+    Raises:
+        Incomplete: several trials in a row are lost.
+    """
     started, compute = time.perf_counter(), 0.0
+    total, size = study.config.trials, study.config.searcher.round
     with Jobs(study, train_unit, ["benchmark.worker"], display.report) as jobs, display:
         for index, record in trials.items():
             if record.result["map_at_r"] is not None:
                 display.best_so_far(record.result["map_at_r"], index)
-        for index in range(study.config.trials):
-            if index in trials:
-                continue
-            history = [ledger.as_told(trials[i]) for i in sorted(trials) if i < index]
-            setting, asked = ask(study, fingerprint, searcher, history, index, display)
-            folds, seconds = train_folds(study, fingerprint, jobs, index, setting, display)
-            result = ledger.trial_result(index, setting, [folds[f] for f in sorted(folds)])
-            record = records.Record("trial", result, provenance(seconds=seconds, searcher=asked))
-            records.write_record(ledger.trial_path(study, index), record)
-            trials[index] = record
-            compute += sum(seconds.values())
-            if result["map_at_r"] is not None:
-                display.best_so_far(result["map_at_r"], index)
-            display.finished(index, trial_line(result))
+        for first in range(0, total, size):
+            indices = range(first, min(first + size, total))
+            asked = propose(study, fingerprint, searcher, trials, lost, indices, display)
+            for index, answers in train_folds(study, fingerprint, jobs, asked, display):
+                compute += conclude(study, asked[index], answers, trials, lost, display)
+            if asked and set(last := range(indices.stop)[-IN_A_ROW:]) <= set(lost) and len(last) == IN_A_ROW:
+                raise what_is_missing(study, lost)
         wall = time.perf_counter() - started
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": jobs.num_workers}
         records.append_line(study.directory / "bo" / "sessions.jsonl", session)
@@ -84,42 +93,103 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: dict[int, reco
         display.say(f"{human_time(wall)} on {jobs.num_workers} workers; {100 * share:.1f} % of it was not training")
 
 
+def propose(
+    study: Study, fingerprint: str, searcher: Any, trials: Found, lost: Found, indices: range, display: Display
+) -> Found:
+    """The proposals of a round's missing trials.
+
+    All of a round are told the same history, lost trials as abandoned, and which settings stand before them in it. A
+    proposal once made is kept, also over a restart, unless it is `doubted`; a trial whose proposal changes so is
+    missing again.
+    """
+    history = [ledger.as_told((lost | trials)[i]) for i in range(indices.start)]
+    source = {"name": study.config.searcher.name, "seed": study.config.seed, "identity": study.identity(fingerprint)}
+    told: dict[str, Any] = {"told": len(history)} | (
+        {"lost": found} if (found := sorted({*lost} & {*range(indices.start)})) else {}
+    )
+    pending: list[dict[str, Any]] = []
+    asked: Found = {}
+    for index in indices:
+        setting = trials[index].result["setting"] if index in trials else None
+        if setting is None or doubted(ledger.trial_dir(study, index) / "ask.json", trials):
+            make = functools.partial(searcher.ask, history, *([pending] if pending else []))
+            how = source | told | ({"pending": len(pending)} if pending else {})
+            proposal = ask(study, index, make, how, trials, display)
+            if index not in trials:
+                asked[index] = proposal
+            setting = proposal.result["setting"]
+        pending.append(setting)
+    return asked
+
+
 def ask(
-    study: Study, fingerprint: str, searcher: Any, history: list[Trial], index: int, display: Display
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The setting of a trial and how it was proposed; a proposal once made is kept, also over a restart."""
-    path = ledger.trial_dir(study, index) / "ask.json"
-    asked, note = records.read_or_set_aside(path)
+    study: Study, index: int, make: Callable[[], dict[str, Any]], how: dict[str, Any], trials: Found, display: Display
+) -> records.Record:
+    """The proposal of a trial: the one on disk, or a new one where there is none or it is doubted."""
+    folder = ledger.trial_dir(study, index)
+    asked, note = records.read_or_set_aside(folder / "ask.json")
     if note:
         display.say(note)
-    if asked is None:
-        setting = searcher.ask(history)
-        how = {"name": study.config.searcher.name, "seed": study.config.seed, "told": len(history),
-               "identity": study.identity(fingerprint)}  # fmt: skip
-        asked = records.Record("ask", {"index": index, "setting": setting}, how)
-        records.write_record(path, asked)
-    return asked.result["setting"], asked.provenance
+    if asked is not None and not doubted(folder / "ask.json", trials):
+        return asked
+    proposal = records.Record("ask", {"index": index, "setting": make()}, how)
+    if asked is not None and asked.result != proposal.result:  # first the record: then it is missing, whatever happens
+        if trials.pop(index, None) is not None:
+            records.set_aside(ledger.trial_path(study, index), "superseded")
+        kept = records.set_aside(folder, "superseded")
+        display.say(f"trial {index + 1} was proposed while another was lost, and is proposed anew; see {kept}")
+    records.write_record(folder / "ask.json", proposal)
+    return proposal
 
 
 def train_folds(
-    study: Study, fingerprint: str, jobs: Jobs, index: int, setting: dict[str, Any], display: Display
-) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
-    """Results by fold, and the seconds spent on training and evaluating them."""
-    for fold in range(study.config.protocol.num_folds):
-        jobs.add({
-            "study": study.raw, "fingerprint": fingerprint, "kind": "trial", "index": index, "fold": fold,
-            "setting": setting, "directory": str(ledger.trial_dir(study, index) / f"fold_{fold}"),
-            "keep_weights": False,
-        })  # fmt: skip
-    folds: dict[int, dict[str, Any]] = {}
-    seconds = {"train": 0.0, "evaluate": 0.0}
+    study: Study, fingerprint: str, jobs: Jobs, asked: Found, display: Display
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each proposed trial once its folds are there, with their answers in order."""
+    num_folds = study.config.protocol.num_folds
+    for index, proposal in asked.items():
+        for fold in range(num_folds):
+            jobs.add({
+                "study": study.raw, "fingerprint": fingerprint, "kind": "trial", "index": index, "fold": fold,
+                "setting": proposal.result["setting"], "keep_weights": False,
+                "directory": str(ledger.trial_dir(study, index) / f"fold_{fold}"),
+            })  # fmt: skip
+    answers: dict[int, dict[int, dict[str, Any]]] = {index: {} for index in asked}
     for spec, answer in jobs.finished():
-        folds[spec["fold"]] = answer["result"]
-        for line in answer["notes"]:
+        for line in answer.get("notes", []):
             display.say(line)
-        for key in seconds:
-            seconds[key] += answer["provenance"]["seconds"][key]
-    return folds, seconds
+        folds = answers[spec["index"]]
+        folds[spec["fold"]] = answer
+        if len(folds) == num_folds:
+            yield spec["index"], [folds[f] for f in sorted(folds)]
+
+
+def conclude(
+    study: Study, asked: records.Record, answers: list[dict[str, Any]], trials: Found, lost: Found, display: Display
+) -> float:
+    """Record a trial, as finished or as lost, and return the seconds that its folds took."""
+    index, setting = asked.result["index"], asked.result["setting"]
+    path = ledger.trial_dir(study, index) / "lost.json"
+    if gone := [answer["lost"] for answer in answers if "lost" in answer]:
+        lost[index] = record_of(index, setting, gone)
+        records.write_record(path, lost[index])
+        display.finished(index, f"lost ({gone[0]['unit']}: {gone[0]['reason']})")
+        return 0.0
+    lost.pop(index, None)
+    path.unlink(missing_ok=True)
+    seconds = {key: sum(a["provenance"]["seconds"][key] for a in answers) for key in ("train", "evaluate")}
+    result = ledger.trial_result(index, setting, [answer["result"] for answer in answers])
+    trials[index] = records.Record("trial", result, provenance(seconds=seconds, searcher=asked.provenance))
+    records.write_record(ledger.trial_path(study, index), trials[index])
+    if result["map_at_r"] is not None:
+        display.best_so_far(result["map_at_r"], index)
+    display.finished(index, trial_line(result))
+    return float(sum(seconds.values()))
+
+
+def what_is_missing(study: Study, lost: Found) -> Incomplete:
+    """The closing words of a search that has lost trials."""
+    return incomplete(study, "bo", {f"trial {i + 1}": lost[i].provenance["units"] for i in sorted(lost)})
 
 
 def trial_line(result: dict[str, Any]) -> str:
@@ -136,13 +206,17 @@ def trial_line(result: dict[str, Any]) -> str:
     return f"MAP@R {100 * result['map_at_r']:.2f} +- {100 * result['standard_error']:.2f}   {setting}{warning}"
 
 
-def choose(study: Study, searcher: Any, trials: list[records.Record], display: Display) -> None:
+def choose(study: Study, searcher: Any, found: Found, lost: Found, display: Display) -> None:
     """Write `best.yaml` and say what was found, where it stands and what to do next.
 
     Raises:
         ValueError: no trial has a score.
+        Incomplete: none has, and some were lost.
     """
+    trials = [found[i] for i in sorted(found)]
     scored = [t for t in trials if t.result["map_at_r"] is not None]
+    if not scored and lost:
+        raise what_is_missing(study, lost)
     if not scored:
         reasons = sorted({t.result["reason"] for t in trials})[:3]
         raise ValueError(
@@ -150,7 +224,8 @@ def choose(study: Study, searcher: Any, trials: list[records.Record], display: D
             "diverges everywhere: lower the learning rates (training.optimizers.trunk.lr=1e-4) or narrow the search "
             "space (loss.space.NAME.bounds=[LOW,HIGH]), and start again beside it with variant=NAME."
         )
-    best = searcher.best([ledger.as_told(t) for t in trials])
+    known = lost | found
+    best = searcher.best([ledger.as_told(known[i]) for i in sorted(known)])
     result = next(t.result for t in trials if t.result["index"] == best)
     rule = study.config.protocol.select
     choice = ledger.Choice(best, result["setting"], result["map_at_r"], result["standard_error"], len(trials), rule)

@@ -13,6 +13,7 @@ from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
 from benchmark.decay import learning_rate_factor
 from benchmark.display import counting
+from benchmark.places import check_place
 from benchmark.protocol.folds import Fold
 from benchmark.schema import TrainingConfig
 from benchmark.sources import num_channels
@@ -26,13 +27,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol.loss_optimizer": ("searched", "authors"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
-    "executor.name": ("inline", "local"),
+    "executor.name": ("inline", "local", "ray", "slurm"),
     "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
                           "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs"), 1) | {
-    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0}  # fmt: skip
+    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0,
+    "searcher.round": 1}  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
@@ -104,11 +106,14 @@ def check_values(study: Study, story: str = "search") -> None:
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
+    check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
     check_training(c.training)
     if not 0 < c.protocol.confidence < 1:
         raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
+    if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
+        raise ValueError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
     if c.device not in (here := devices()):
         raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
 

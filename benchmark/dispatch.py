@@ -1,25 +1,39 @@
-"""Hand units to an executor and take back what they found, retrying those whose worker died."""
+"""Hand units to an executor and take back what they found; try those again whose worker died, hung, or failed.
+
+What a user can mend (a `ValueError` or `OSError` with a sentence for people) stops the story at once. Anything else
+that keeps a unit from its record is tried again from its checkpoint, `executor.retries` times at most, a defect twice;
+then the unit is lost, which is an answer as well, and the story goes on without it. Every trouble is told to the
+display, and is a line in the study's `trouble.jsonl`.
+"""
 
 import concurrent.futures
-import os
-import sys
+import re
+import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from benchmark import advice, records, unit_log
+from benchmark.executors.answers import UnitFailed
+from benchmark.places import make_executor, num_workers
+from benchmark.provenance import software
+from benchmark.pulse import Judge
 from benchmark.study import Study
 
 Unit = dict[str, Any]
+DEFECT_RETRIES = 2  # a defect is seldom cured by trying again, however often machines may be lost
 
 
 class Jobs:
     """Units on their way through an executor.
 
     Args:
-        study: says which executor, how many workers and how many retries.
+        study: says which executor, how many workers, how many retries, and after which time a unit hangs.
         run: does one unit in this process (`executor=inline`).
-        module: serves units as `python -m module` (`executor=local`).
-        on_progress: called, from any thread, with what units report.
+        module: serves units as `python -m module` (every other executor).
+        on_progress: called, from any thread, with what units report, and with `{"trouble": sentence}`.
     """
 
     def __init__(
@@ -29,12 +43,16 @@ class Jobs:
         module: list[str],
         on_progress: Callable[[Unit], None],
     ) -> None:
-        self._retries = study.config.executor.retries
-        self.num_workers = num_workers(study)
-        self._executor = _make_executor(study, self.num_workers, run, module, on_progress)
+        self._retries, self._minutes = study.config.executor.retries, study.config.executor.timeout_minutes
+        self.num_workers = num_workers(study.config)
+        logs = study.directory / "logs"
+        self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
+        self._on_progress, self._directory = on_progress, study.directory
+        self._judge = Judge(None if self._minutes is None else 60 * self._minutes)
         self._waiting: deque[Unit] = deque()
         self._running: dict[concurrent.futures.Future[Unit], Unit] = {}
-        self._tries: dict[str, int] = {}
+        self._tries: dict[tuple[str, bool], int] = {}
+        self._hung: dict[concurrent.futures.Future[Unit], str] = {}
 
     def __enter__(self) -> "Jobs":
         return self
@@ -43,61 +61,73 @@ class Jobs:
         self._executor.close()
 
     def add(self, spec: Unit, *, first: bool = False) -> None:
-        """Queue a unit, in front of the others if `first`."""
-        (self._waiting.appendleft if first else self._waiting.append)(spec)
+        """Queue a unit, in front of the others if `first`; whoever does it must have this process's software."""
+        (self._waiting.appendleft if first else self._waiting.append)(spec | {"software": software()})
 
     def finished(self) -> Iterator[tuple[Unit, Unit]]:
         """Yield (unit, answer) as units finish, until none is left; units may be added meanwhile.
 
+        The answer of a unit that is lost is `{"lost": {...}}` with its `unit`, the `reason`, the path of its `log` and
+        the `tail` of that.
+
         Raises:
-            Exception: what a unit raised, or `WorkerDied` once its retries are used up.
+            OSError, ValueError: what a user can mend.
         """
         while self._waiting or self._running:
             while self._waiting and len(self._running) < self.num_workers:
                 spec = self._waiting.popleft()
                 self._running[self._executor.submit(spec)] = spec
-            done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+            done, _ = concurrent.futures.wait(
+                self._running, timeout=self._judge.every, return_when=concurrent.futures.FIRST_COMPLETED
+            )
             for future in done:
                 spec = self._running.pop(future)
-                if self._again(spec, future.exception()):
+                if (error := future.exception()) is None:
+                    yield spec, future.result()
+                elif not getattr(error, "worker_died", False) and advice.sentence(error) is not None:  # type: ignore[arg-type]
+                    raise error
+                elif self._again(spec, error, reason := self._hung.pop(future, None) or short(error)):
                     self.add(spec, first=True)
                 else:
-                    yield spec, future.result()
+                    yield spec, {"lost": self._lost(spec, reason, error)}
+            self._end_what_hangs()
 
-    def _again(self, spec: Unit, error: BaseException | None) -> bool:
-        """Whether a unit whose worker died is started once more."""
-        if not getattr(error, "worker_died", False):
-            return False
-        self._tries[spec["directory"]] = self._tries.get(spec["directory"], 0) + 1
-        return self._tries[spec["directory"]] <= self._retries
+    def _end_what_hangs(self) -> None:
+        queues = getattr(self._executor, "queues", False)
+        units = {f: (Path(spec["directory"]), f.running() and not queues) for f, spec in self._running.items()}
+        for future in self._judge.hung(units):
+            self._hung[future] = f"no batch in {self._minutes:g} min (executor.timeout_minutes): its worker was ended"
+            self._executor.kill(future)
+
+    def _again(self, spec: Unit, error: BaseException, reason: str) -> bool:
+        """Say what happened to a unit, and whether it is tried again."""
+        directory, died = spec["directory"], getattr(error, "worker_died", False)
+        limit = self._retries if died else min(self._retries, DEFECT_RETRIES)
+        self._tries[directory, died] = number = self._tries.get((directory, died), 0) + 1
+        again = number <= limit
+        ending = f"tried again ({number} of {limit})" if again else f"given up after {number} tries"
+        log = str(Path(directory) / unit_log.NAME)
+        self._on_progress({"trouble": f"{name_of(directory)}: {reason}   {ending}, see {log}"})
+        line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "unit": name_of(directory), "reason": reason,
+                "tries": number, "lost": not again, "log": log}  # fmt: skip
+        records.append_line(self._directory / "trouble.jsonl", line)
+        return again
+
+    def _lost(self, spec: Unit, reason: str, error: BaseException | None) -> Unit:
+        log = Path(spec["directory"]) / unit_log.NAME
+        return {
+            "unit": name_of(spec["directory"]), "reason": reason, "log": str(log), "tail": unit_log.tail(log),
+            "error": "".join(traceback.format_exception(error))[-unit_log.TAIL_CHARACTERS :],
+        }  # fmt: skip
 
 
-def num_workers(study: Study) -> int:
-    """Jobs at a time: as configured, else one per GPU, else one per core that this process may use.
-
-    Raises:
-        ValueError: the configured number is not a positive integer.
-    """
-    import torch
-
-    wanted = study.config.executor.workers
-    if wanted != "auto":
-        if not isinstance(wanted, int) or wanted < 1:
-            raise ValueError(f"executor.workers={wanted!r}: give a positive number, or auto.")
-        return wanted
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return torch.cuda.device_count() or usable
+def short(error: BaseException) -> str:
+    """An error in one line, without where its worker's log is."""
+    ours = isinstance(error, UnitFailed) or getattr(error, "worker_died", False)
+    lines = (str(error) if ours else f"{type(error).__name__}: {error}").splitlines()
+    return re.sub(r"\. .* ends:$", "", lines[0])
 
 
-def _make_executor(study: Study, workers: int, run: Any, module: list[str], on_progress: Any) -> Any:
-    if study.config.executor.name == "inline":
-        from benchmark.executors.inline import Inline
-
-        return Inline(run, on_progress=on_progress)
-    import torch
-
-    from benchmark.executors.local import Local
-
-    gpus = torch.cuda.device_count()
-    environments = [{"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {} for i in range(workers)]
-    return Local([sys.executable, "-m", *module], workers, study.directory / "logs", on_progress, environments)
+def name_of(directory: str) -> str:
+    """What a person calls a unit, as in `make logs ARGS=unit=trial_003/fold_1`."""
+    return "/".join(Path(directory).parts[-2:])

@@ -53,7 +53,9 @@ class Display:
             self.console.print(text, markup=False)
 
     def report(self, message: dict[str, Any]) -> None:
-        """Take a message of a unit: an epoch of a fold. Called from any thread."""
+        """Take a message about a unit: an epoch of a fold, or a trouble. Called from any thread."""
+        if "trouble" in message:
+            self.say(message["trouble"])
         if "row" not in message:
             return
         with self._lock:

@@ -13,9 +13,9 @@ Departure: 10 fresh runs; the best search trial, which is selected for being goo
 
 import io
 import json
-import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,29 @@ import torch
 from torch import Tensor
 
 from benchmark import ledger, records
+from benchmark.advice import Incomplete
 from benchmark.checks import check_values, prepare
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.lost import incomplete
 from benchmark.neighbours import nearest_neighbours
 from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
-from benchmark.provenance import commit, provenance
+from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import Unseen, open_test
-from benchmark.worker import Report, train_unit
+from benchmark.worker import Report, at_work, train_unit
 
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MODES = ("concatenated", "separated")
 NUM_NEIGHBOURS = 10
-BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir")  # overrides that name no study
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
     """Evaluate the named study, or every study whose search is finished when none is named."""
-    if any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides):
+    if ledger.names_a_study(overrides):
         evaluate(study)
         return
     chosen = []
@@ -57,15 +58,21 @@ def final_eval(study: Study, overrides: list[str]) -> None:
                 f"Left out: {error} Run make bo for it again: the file is written anew, and nothing is trained again."
             )
             continue
-        other = Study.of(stored | {key: study.raw[key] for key in BOOKKEEPING})
+        other = Study.of(stored | {key: study.raw[key] for key in ledger.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
             chosen.append(other)
         else:
             print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
     if not chosen:
         raise ValueError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
+    missing = []
     for other in chosen:
-        evaluate(other)
+        try:
+            evaluate(other)
+        except Incomplete as error:  # the others are worth having
+            missing.append(str(error))
+    if missing:
+        raise Incomplete("\n\n".join(missing))
 
 
 def evaluate(study: Study) -> None:
@@ -84,13 +91,16 @@ def evaluate(study: Study) -> None:
             display.say(line)
         for run in done:
             drop_weights(study, ledger.run_dir(study, choice.trial, run))
+        lost: dict[int, list[dict[str, Any]]] = {}
         if len(done) < num_runs:
             with Jobs(study, run_unit, ["benchmark.final_eval", "--serve"], display.report) as jobs, display:
                 for run in (r for r in range(num_runs) if r not in done):
                     for unit in fold_units(study, fingerprint, choice, run):
                         jobs.add(unit)
-                collect(study, jobs, choice, done, display)
+                lost = collect(study, jobs, choice, done, display)
         summary(study, [done[run] for run in sorted(done)], display)
+        if lost:
+            raise incomplete(study, "final-eval", {f"run {run + 1}": units for run, units in sorted(lost.items())})
 
 
 def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) -> list[dict[str, Any]]:
@@ -105,14 +115,19 @@ def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) 
     ]  # fmt: skip
 
 
-def collect(study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display) -> None:
-    """Score each run once its folds are trained, and add its record to `done`."""
+def collect(
+    study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display
+) -> dict[int, list[dict[str, Any]]]:
+    """Score each run once its folds are trained, and add its record to `done`; return the units lost, by run."""
+    lost: dict[int, list[dict[str, Any]]] = {}
     trained: dict[int, dict[int, dict[str, Any]]] = {}
     for spec, answer in jobs.finished():
         for line in answer.get("notes", []):
             display.say(line)
         run = spec["index"]
-        if spec["unit"] == "train":
+        if "lost" in answer:
+            lost.setdefault(run, []).append(answer["lost"])
+        elif spec["unit"] == "train":
             folds = trained.setdefault(run, {})
             folds[spec["fold"]] = answer
             if len(folds) == study.config.protocol.num_folds:
@@ -124,6 +139,7 @@ def collect(study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, rec
         else:
             done[run] = records.read_record(ledger.run_path(study, choice.trial, run))
             display.finished(run, run_line(done[run].result))
+    return lost
 
 
 def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -133,6 +149,13 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
+    check_software(spec["software"])
+    with at_work(spec) as heart:
+        return score_run(spec, heart.beat)
+
+
+def score_run(spec: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
+    """The same, calling `beat` for each batch."""
     started = time.perf_counter()
     study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
     path = directory.with_suffix(".json")
@@ -152,7 +175,7 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
         unseen = open_test(json.dumps(spec["study"]), study.directory, look)
         contents = unseen.contents
         embeddings = torch.stack(
-            [embed_fold(study, directory / f"fold_{f}", unseen.images) for f in range(len(spec["folds"]))]
+            [embed_fold(study, directory / f"fold_{f}", unseen.images, beat) for f in range(len(spec["folds"]))]
         )
         loss = study.config.loss
         options = {"is_query": unseen.is_query, "metric": loss.retrieval} | loss.retrieval_options
@@ -166,7 +189,7 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     return {"result": {"run": spec["index"]}}
 
 
-def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
+def embed_fold(study: Study, unit: Path, images: Images, beat: Callable[[], None]) -> Tensor:
     """(N, D) embeddings of a fold's best-epoch model, L2-normalised where they are compared by cosine."""
     state = torch.load(
         io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
@@ -175,7 +198,12 @@ def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:
     head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
-    embeddings = embed(lambda batch: head(trunk(batch)), images, trunk, head)
+
+    def embedder(batch: Tensor) -> Tensor:
+        beat()
+        return head(trunk(batch))
+
+    embeddings = embed(embedder, images, trunk, head)
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
@@ -242,7 +270,7 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--serve"]:
+    if sys.argv[1:2] == ["--serve"]:
         from benchmark.executors.local import serve
 
         serve(run_unit)

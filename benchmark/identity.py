@@ -17,6 +17,7 @@ NOT_SCIENCE = (
     "preset",
     "decode",
     "image_threads",
+    "unit",
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
@@ -42,6 +43,8 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
         if isinstance(value, dict):
             absent = [key for key in UNLESS_SET.get(group, ()) if not value[key]]
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
+    if config.searcher.round == 1:
+        del kept["searcher"]["round"]
     if config.protocol.story == "traditional":
         kept["dataset"]["recall_at"] = config.dataset.recall_at
     weights = kept["trunk"]["module"].get("weights")

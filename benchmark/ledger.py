@@ -16,6 +16,7 @@ The layout::
     test_ledger.jsonl                one line for every look at the unseen classes
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from benchmark.protocol.statistics import standard_error
 from benchmark.provenance import versions
 from benchmark.searchers import Trial
 from benchmark.study import Study
+
+BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that name no study
 
 
 def open_study(study: Study, fingerprint: str) -> list[str]:
@@ -280,6 +283,11 @@ def _runs_in(folder: Path, say: Callable[[str], None]) -> dict[int, records.Reco
         if note:
             say(note)
     return found
+
+
+def names_a_study(overrides: list[str]) -> bool:
+    """Whether a command line is about one study; else it is about all that there are."""
+    return any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides)
 
 
 def all_studies(results_dir: Path) -> list[Path]:

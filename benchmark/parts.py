@@ -1,5 +1,6 @@
 """What a training is made of: its schedule, its parts, and the images by which it is judged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ class Parts:
         labels: (N,) int64 in 0..C-1.
         validation: of other classes; its MAP@R decides about the best epoch and the stop. None: nothing decides.
         watched: scored at each evaluation as well, without deciding anything.
+        beat: called for each batch, trained on or evaluated.
     """
 
     trunk: torch.nn.Module
@@ -62,9 +64,12 @@ class Parts:
     labels: Tensor
     validation: Scored | None
     watched: Scored | None = None
+    beat: Callable[[], None] | None = None
 
     def embedder(self, batch: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)."""
+        if self.beat is not None:
+            self.beat()
         return self.head(self.trunk(batch))
 
     def weights(self) -> dict[str, Any]:

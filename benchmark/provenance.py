@@ -1,6 +1,7 @@
 """Where and with what a record was made: versions, commit, hardware. Never part of a result."""
 
 import functools
+import hashlib
 import platform
 import subprocess
 import sys
@@ -22,6 +23,31 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@functools.cache
+def software() -> dict[str, str]:
+    """What all machines that work on a study must have in common: `versions`, and our own code by its content."""
+    package, code = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes() + b"\0")
+    return versions() | {"benchmark": f"code {code.hexdigest()[:12]}"}
+
+
+def check_software(driver: dict[str, str]) -> None:
+    """Compare this process's software with the driver's.
+
+    Raises:
+        ValueError: they differ, and so could the numbers.
+    """
+    here = software()
+    names = sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name))
+    if names:
+        differing = "; ".join(f"{n} is {here.get(n, 'absent')} there, {driver.get(n, 'absent')} here" for n in names)
+        raise ValueError(
+            f"The software on {platform.node()} is not that of this command: {differing}. Install the same on both; "
+            "where the code was changed while this ran, the same command starts anew with it and goes on from here."
+        )
 
 
 @functools.cache

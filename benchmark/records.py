@@ -43,8 +43,13 @@ class Record:
     schema: int = SCHEMA
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader, or a restart after SIGKILL, sees all of it or the previous one.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        durable: whether it is on the disk on return, to survive a power cut as well.
 
     Raises:
         OSError: the disk is full or read-only; the message says what to do, and the old file is untouched.
@@ -54,10 +59,12 @@ def write_whole(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        if durable:
+            _sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -89,6 +96,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # two machines that append to a network file system lose lines
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -142,9 +150,9 @@ def read_or_set_aside(path: Path) -> tuple[Record | None, str | None]:
         return None, f"{error} It is kept as {set_aside(path).name}; only that piece is done again."
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to a name nobody reads, and return that name."""
-    target = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Rename a file or folder to a name nobody reads, and return that name."""
+    target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
     os.replace(path, target)
     return target
 
@@ -168,8 +176,10 @@ def read_checked(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]:
     """Hold a lock file for the time of the block; the system frees it when the process dies, however it dies.
+
+    The default wait outlasts a look by `is_held`.
 
     Raises:
         ValueError: another process still holds it after `wait_seconds`.
@@ -196,3 +206,15 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.0) -> Iterator[None]
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock file; asks by taking it for an instant, and writes nothing."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # there is none, or none that can be locked
+    return False

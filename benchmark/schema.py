@@ -93,6 +93,17 @@ class ModuleConfig:
 
 
 @dataclass
+class SearcherConfig(ModuleConfig):
+    """A searcher.
+
+    Attributes:
+        round: settings that are proposed at a time, all from the same finished trials.
+    """
+
+    round: int = 1
+
+
+@dataclass
 class TrunkConfig(ModuleConfig):
     """A trunk.
 
@@ -165,11 +176,27 @@ class ProtocolConfig:
 
 @dataclass
 class ExecutorConfig:
-    """Where jobs run."""
+    """Where jobs run.
+
+    Attributes:
+        workers: jobs at a time, or auto.
+        retries: how often a job whose worker died or hung, or which failed by a defect, is started again.
+        timeout_minutes: without a batch, after which a job hangs; None: never.
+        workers_per_gpu: of this machine (local).
+        address: of a cluster (ray).
+        cpus_per_worker, gpus_per_worker: what a worker takes of it (ray).
+        prefix: arguments in front of a job's command (slurm).
+    """
 
     name: str
     workers: Any
     retries: int
+    timeout_minutes: float | None = 30.0
+    workers_per_gpu: int = 1
+    address: str | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: Any = "auto"
+    prefix: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -182,7 +209,7 @@ class Config:
     head: ModuleConfig
     training: TrainingConfig
     protocol: ProtocolConfig
-    searcher: ModuleConfig
+    searcher: SearcherConfig
     executor: ExecutorConfig
     seed: int
     trials: int
@@ -195,3 +222,4 @@ class Config:
     preset: str = ""
     decode: str = "once"
     image_threads: Any = "auto"
+    unit: str = ""

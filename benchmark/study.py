@@ -219,8 +219,9 @@ class _Terminated(KeyboardInterrupt):
 def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
     """Run a story for each study that the command line describes; Hydra's own flags work.
 
-    A mistake of the user's ends with a sentence and exit status 2, Ctrl-C with 130, SIGTERM with 143; only a defect of
-    ours shows a traceback. Of several studies (`--multirun`) one that cannot run does not keep the others from running.
+    What stays incomplete ends with a sentence and exit status 1, a mistake of the user's with 2, Ctrl-C with 130,
+    SIGTERM with 143; only a defect of ours shows a traceback. Of several studies (`--multirun`) one that cannot
+    run keeps none of the others from running.
 
     Args:
         story: takes the study and the overrides that the user gave.
@@ -242,8 +243,8 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        well = [_attempt(compose)]
-        well += [_attempt(lambda: story(Study.of(config), given)) for config, given in composed]  # noqa: B023 - called here
+        statuses = [_attempt(compose)]
+        statuses += [_attempt(lambda: story(Study.of(config), given)) for config, given in composed]  # noqa: B023 - called here
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {advice.GO_ON}", file=sys.stderr)
         raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
@@ -252,23 +253,27 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
         return
     finally:
         signal.signal(signal.SIGTERM, before)
-    if not all(well):
-        raise SystemExit(2)
+    if any(statuses):
+        raise SystemExit(max(statuses))
 
 
-def _attempt(work: Callable[[], None]) -> bool:
-    """Do it, or say which mistake of the user's is in the way; other exceptions pass."""
+def _attempt(work: Callable[[], None]) -> int:
+    """Do it, or say which mistake of the user's is in the way, or what is missing; other exceptions pass."""
+    status = 2
     try:
         work()
+    except advice.Incomplete as error:
+        message, status = str(error), 1
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
-        message: str | None = explain(error)
+        message = explain(error)
     except (OSError, ValueError, RuntimeError) as error:
-        if (message := advice.sentence(error)) is None:
+        message = advice.sentence(error) or ""
+        if not message:
             raise
     else:
-        return True
+        return 0
     print(f"\n{message}", file=sys.stderr)
-    return False
+    return status
 
 
 def explain(error: Exception) -> str:

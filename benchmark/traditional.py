@@ -29,9 +29,10 @@ from benchmark.curves import write_curves
 from benchmark.datasets import Split
 from benchmark.dispatch import Jobs
 from benchmark.display import Display
+from benchmark.lost import incomplete
 from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.seeds import stable_seed
-from benchmark.provenance import commit, provenance
+from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import open_test
 from benchmark.worker import Report, make_parts, make_schedule, same_dataset, train
@@ -71,15 +72,21 @@ def traditional(study: Study, overrides: list[str]) -> None:
             display.say(line)
 
         # 3. train and score the others
+        lost: dict[str, list[dict[str, Any]]] = {}
         if len(done) < num_runs:
             with Jobs(study, run_unit, ["benchmark.traditional", "--serve"], display.report) as jobs, display:
                 for run in (r for r in range(num_runs) if r not in done):
                     jobs.add(unit_of(study, fingerprint, run))
                 for spec, answer in jobs.finished():
+                    if "lost" in answer:
+                        lost[f"run {spec['index'] + 1}"] = [answer["lost"]]
+                        continue
                     for line in answer["notes"]:
                         display.say(line)
                     display.finished(spec["index"], run_line(answer["result"]))
         summary(study, display)
+        if lost:
+            raise incomplete(study, "traditional", lost)
 
 
 def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:
@@ -93,6 +100,7 @@ def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:
 
 def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
     """Train a run, scored on the unseen classes at every epoch, or return its record if that is done already."""
+    check_software(spec["software"])
     unit = Path(spec["directory"])
     path = unit.with_suffix(".json")
     with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):

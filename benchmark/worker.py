@@ -4,32 +4,35 @@ A unit comes as JSON (study configuration, trial or run, fold, setting), rebuild
 It is idempotent: a finished unit returns its record, an unfinished one goes on from its checkpoint. It can read
 training classes only.
 
-Run as `python -m benchmark.worker`, it serves units to a driver on the same machine over standard input and output.
+Run as `python -m benchmark.worker`, it serves units to a driver, see `executors/serving.py`.
 """
 
+import contextlib
 import functools
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmark import recipes, records
+from benchmark import recipes, records, unit_log
 from benchmark.curves import write_curves
 from benchmark.datasets import Split
 from benchmark.images import Images
 from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
-from benchmark.provenance import provenance
+from benchmark.provenance import check_software, provenance
+from benchmark.pulse import BEAT_SECONDS, Heart
 from benchmark.study import Study
 from benchmark.train import Outcome, train_fold
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
+LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, mostly 90 s
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -38,17 +41,19 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
     Args:
         spec: `study` (raw configuration), `fingerprint` of the data, `kind` (`trial` or `run`), `index`, `fold`,
-            `setting` (hyper-parameters), `directory` of the unit, `keep_weights`.
+            `setting` (hyper-parameters), `directory` of the unit, `keep_weights`, and `software` of the driver.
         report: called with small dictionaries for a display.
 
     Returns:
         `result`, `provenance` and `notes` (sentences about damaged files that were done again).
 
     Raises:
-        ValueError: the data on this machine is not the driver's, or another process holds the unit for too long.
+        ValueError: the data or the software on this machine is not the driver's, or another process holds the unit for
+            too long.
     """
+    check_software(spec["software"])
     unit = Path(spec["directory"])
-    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):
+    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=LOCK_SECONDS):
         record, note = records.read_or_set_aside(unit / "record.json")
         if record is not None and _weights_are_there(spec, record, unit):
             return {"result": record.result, "provenance": record.provenance, "notes": []}
@@ -62,6 +67,19 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
         records.write_record(unit / "record.json", record)
         (unit / "checkpoint.pt").unlink(missing_ok=True)
         return {"result": record.result, "provenance": record.provenance, "notes": [n for n in (note, *notes) if n]}
+
+
+@contextlib.contextmanager
+def at_work(spec: dict[str, Any]) -> Iterator[Heart]:
+    """Keep a unit's log and its beat for the time of the block."""
+    unit, executor = Path(spec["directory"]), Study.of(spec["study"]).config.executor
+    minutes = executor.timeout_minutes
+    with unit_log.kept(unit, capture=executor.name != "inline"):
+        heart = Heart(unit, BEAT_SECONDS if minutes is None else min(BEAT_SECONDS, 60 * minutes / 4))
+        try:
+            yield heart
+        finally:
+            heart.stop()
 
 
 def _weights_are_there(spec: dict[str, Any], record: records.Record, unit: Path) -> bool:
@@ -94,20 +112,39 @@ def train(
 
     def on_epoch(history: list[dict[str, Any]]) -> None:
         nonlocal written
-        if history and time.monotonic() - written >= CURVES_SECONDS:
+        if not history:
+            return
+        heart.epoch = history[-1]["epoch"]
+        unit_log.note(unit, epoch_line(history[-1]))
+        if time.monotonic() - written >= CURVES_SECONDS:
             write_curves(unit / "curves", history)
             written = time.monotonic()
-        if history:
-            report({"kind": spec["kind"], "index": spec["index"], "fold": spec.get("fold"), "row": history[-1]})
+        report({"kind": spec["kind"], "index": spec["index"], "fold": spec.get("fold"), "row": history[-1]})
 
-    parts, schedule = make()
-    try:
-        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [], parts
-    except records.CorruptFileError as error:
-        kept = records.set_aside(unit / "checkpoint.pt")
-        note = f"{error} It is kept as {kept.name}; this fold starts again."
+    def attempt() -> tuple[Outcome, Parts]:
         parts, schedule = make()
-        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [note], parts
+        parts.beat = heart.beat
+        if (unit / "checkpoint.pt").exists():
+            unit_log.note(unit, "resume: the checkpoint is of")
+        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), parts
+
+    with at_work(spec) as heart:
+        try:
+            outcome, parts = attempt()
+            return outcome, [], parts
+        except records.CorruptFileError as error:
+            kept = records.set_aside(unit / "checkpoint.pt")
+            note = f"{error} It is kept as {kept.name}; this fold starts again."
+            unit_log.note(unit, note)
+            outcome, parts = attempt()
+            return outcome, [note], parts
+
+
+def epoch_line(row: dict[str, Any]) -> str:
+    """A line of a unit's log about an epoch that was scored."""
+    cells = [f"epoch {row['epoch']}", *([] if row["loss"] is None else [f"loss {row['loss']:.4g}"])]
+    cells += [f"validation MAP@R {100 * row['map_at_r']:.2f}"] if "map_at_r" in row else []
+    return "   ".join(cells)
 
 
 def build(spec: dict[str, Any]) -> tuple[Parts, Schedule]:

@@ -7,17 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
-    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "bench"),
+    ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "logs", "bench", "bench_gpu"),
     ("fold_tables", "traditional_tables"),
-    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "table_formats"),
+    ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "dispatch_costs", "table_formats",
+     "lost", "survey"),
     ("study",),
-    ("recipes", "identity", "sources"),
+    ("recipes", "identity", "sources", "places"),
     ("train", "schema"),
     ("losses", "datasets", "trunks", "heads", "samplers", "searchers", "executors"),
     ("parts",),
-    ("weights", "images", "neighbours"),
+    ("weights", "images", "neighbours", "pulse"),
     ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay",
-     "cache_dir"),
+     "cache_dir", "unit_log"),
 )  # fmt: skip
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -16,39 +16,26 @@ import contextlib
 import itertools
 import json
 import os
-import queue
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.serving import Report, Unit, serve
+from benchmark.executors.answers import Report, Unit, UnitFailed, WorkerCannotStart, WorkerDied, result_of
+from benchmark.executors.pool import Pool
+from benchmark.executors.serving import serve
 
 __all__ = ["Local", "UnitFailed", "WorkerCannotStart", "WorkerDied", "serve"]
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _TAIL_CHARACTERS = 2000
-_STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
+STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
 
 
-class WorkerDied(RuntimeError):  # noqa: N818 - reads as what happened
-    """A worker process ended in the middle of a unit: killed, out of memory, crashed. Trying again may help."""
-
-    worker_died = True
-
-
-class WorkerCannotStart(ChildProcessError):  # noqa: N818
-    """A worker process ends before it can take a unit. Trying again will not help."""
-
-
-class UnitFailed(RuntimeError):  # noqa: N818
-    """A unit raised an exception in its worker; the message holds the worker's traceback."""
-
-
-class Local:
+class Local(Pool):
     """A fixed number of worker processes, each doing one unit at a time; units start in the order of submission.
 
     Args:
@@ -57,6 +44,7 @@ class Local:
         log_dir: gets `worker_<i>.log` with everything that worker i prints.
         on_progress: called, from the workers' threads, with what units report; must not raise.
         environments: variables of each worker, over this process's own and one thread per worker; one mapping each.
+        cwd: the folder in which workers start; None for this process's.
 
     Raises:
         ValueError: for no workers, or another number of environments.
@@ -69,80 +57,45 @@ class Local:
         log_dir: Path,
         on_progress: Report | None = None,
         environments: list[dict[str, str]] | None = None,
+        cwd: str | None = None,
     ) -> None:
         environments = [{}] * workers if environments is None else environments
         if workers < 1 or len(environments) != workers:
             raise ValueError(f"{workers} workers with {len(environments)} environments; give 1 or more, one each.")
         log_dir.mkdir(parents=True, exist_ok=True)
-        self._queue: queue.SimpleQueue[tuple[str, Future[Unit]] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
-        self._workers = [
-            _Worker(command, log_dir / f"worker_{i}.log", on_progress or (lambda message: None), environment)
+        heard = on_progress or (lambda message: None)
+        self._processes = [
+            _Worker(command, log_dir / f"worker_{i}.log", heard, environment, cwd)
             for i, environment in enumerate(environments)
         ]
-        self._threads = [threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in self._workers]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, spec: Unit) -> Future[Unit]:
-        """Queue a unit for the first free worker.
-
-        The future gives the unit's result, or raises `WorkerDied`, `WorkerCannotStart`, an `OSError` or `ValueError`
-        that the unit's own package raised as a sentence for people (or a full disk), and for anything else
-        `UnitFailed`.
-
-        Raises:
-            TypeError: the spec is not JSON.
-            RuntimeError: the executor is closed.
-        """
-        text, future = json.dumps(spec), Future[Unit]()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("This executor is closed and takes no more units.")
-            self._queue.put((text, future))
-        return future
+        super().__init__(self._processes)
 
     def close(self) -> None:
         """Kill all workers at once and wait for them; futures that are not done raise `CancelledError`."""
-        with self._lock:
-            self._closed = True
-            with contextlib.suppress(queue.Empty):
-                while (work := self._queue.get_nowait()) is not None:
-                    work[1].cancel()
-            for _ in self._threads:
-                self._queue.put(None)
-        for worker in self._workers:
-            worker.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _drive(self, worker: "_Worker") -> None:
-        """One worker's thread: start its process, then feed it until the executor closes."""
-        with contextlib.suppress(CancelledError, OSError):  # told to the first unit, which starts it again
-            worker.start()
-        while (work := self._queue.get()) is not None:
-            text, future = work
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(worker.do(text))
-            except BaseException as error:  # whatever it is, it belongs to the unit's future
-                future.set_exception(error)
-        worker.discard()
+        super().close()
+        for process in self._processes:
+            process.discard()
 
 
 class _Worker:
-    """One process at a time, and the conversation with it. Used by one thread, but for `close`."""
+    """One process at a time, and the conversation with it. Used by one thread, but for `end` and `close`."""
 
-    def __init__(self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str], cwd: str | None
+    ) -> None:
         self._command, self._log_path, self._on_progress = command, log_path, on_progress
-        self._environment = os.environ | _ONE_THREAD | environment
+        named = {"BENCHMARK_WORKER": log_path.stem}
+        self._environment, self._cwd = os.environ | ONE_THREAD | named | environment, cwd
         self._process: subprocess.Popen[str] | None = None
         self._ready = self._closed = False
         self._log_start = 0  # where the present process's part of the log begins
         self._lock = threading.Lock()
         self._ids = itertools.count()
+
+    def prepare(self) -> None:
+        """Start a process unless there is one; its imports go on while it waits for a unit."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
 
     def start(self) -> None:
         """Start a fresh process in place of the last; it is not ready yet."""
@@ -153,7 +106,7 @@ class _Worker:
             self._ready, self._log_start = False, log.tell()
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self._environment,
-                start_new_session=True, encoding="utf-8", errors="replace",
+                cwd=self._cwd, start_new_session=True, encoding="utf-8", errors="replace",
             )  # fmt: skip
 
     def do(self, text: str) -> Unit:
@@ -171,16 +124,23 @@ class _Worker:
             raise
         if answer is None:
             raise WorkerDied(f"A worker ended in the middle of a unit, {self._obituary()}")
-        if "error" in answer:
-            raise _as_exception(answer["error"])
-        return dict(answer["result"])
+        try:
+            return result_of(answer)
+        except UnitFailed:
+            self.kill()  # a defect may have left it unfit for other units, as one of CUDA's does
+            raise
 
     def kill(self) -> None:
         """End the process with all that it started; files are whole or absent at any moment, so it needs no warning."""
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self.end()
+        if self._process is not None:
             self._process.wait()
+
+    def end(self) -> None:
+        """Kill the process from another thread; a stopped one dies as well, one that waits for a dead disk later."""
+        if (process := self._process) is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill the process and start no other; may be called while another thread listens to it."""
@@ -199,17 +159,16 @@ class _Worker:
             self._process = None
 
     def _make_ready(self) -> None:
-        for _ in range(_STARTS):
+        for _ in range(STARTS):
             try:
-                if self._process is None or self._process.poll() is not None:
-                    self.start()
+                self.prepare()
             except OSError as error:
                 raise WorkerCannotStart(f"No worker could be started with {self._command}: {error}") from error
             if self._ready or any("ready" in message for message in self._messages()):
                 self._ready = True
                 return
-            obituary = self._obituary()
-        raise WorkerCannotStart(f"{_STARTS} workers in a row ended before they could take a unit, the last {obituary}")
+            last = self._obituary()
+        raise WorkerCannotStart(f"{STARTS} workers in a row ended before they could take a unit, the last {last}")
 
     def _answer(self, number: int) -> dict[str, Any] | None:
         """The last message about a unit, after passing on its progress; None if the process ends before it."""
@@ -242,15 +201,19 @@ class _Worker:
         self.kill()
         if self._closed:
             raise CancelledError
-        code = self._process.returncode
-        how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
-        with open(self._log_path, "rb") as log:
-            log.seek(self._log_start)
-            said = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
-        return f"{how}. {self._log_path} ends:\n{said or '(it printed nothing)'}"
+        return obituary(self._process.returncode, self._log_path, self._log_start)
 
 
-def _as_exception(error: dict[str, Any]) -> Exception:
-    if error["for_people"]:
-        return OSError(error["errno"], error["message"]) if error["type"] == "OSError" else ValueError(error["message"])
-    return UnitFailed(f"{error['type']}: {error['message']}\n{error['traceback']}")
+def obituary(code: int, log_path: Path, start: int) -> str:
+    """How a process ended and what it printed last.
+
+    Args:
+        code: its exit code, negative for a signal.
+        log_path: what it printed into.
+        start: where its part of that file begins, in bytes.
+    """
+    how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
+    with open(log_path, "rb") as log:
+        log.seek(start)
+        said = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
+    return f"{how}. {log_path} ends:\n{said or '(it printed nothing)'}"

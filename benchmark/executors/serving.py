@@ -1,32 +1,61 @@
-"""The worker's half of `local.py`: take units from standard input, answer on standard output, end with the driver."""
+"""The worker's half of `local.py` and `slurm.py`: take units, do them, answer.
+
+By default units come from standard input and are answered on standard output until the driver ends. With the arguments
+`--unit FILE` there is one unit, the JSON in that file, and the answer is appended to `answer_path(FILE)`.
+"""
 
 import ctypes
-import errno
 import json
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Unit = dict[str, Any]
-Report = Callable[[Unit], None]
+from benchmark.executors.answers import Report, Unit, converse
 
 _PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
 def serve(run: Callable[[Unit, Report], Unit]) -> None:
-    """The worker's side: do units from standard input until it closes, which ends this process wherever it is.
+    """The worker's side: do units until standard input closes, which ends this process wherever it is; or one.
 
-    Standard input and output are taken for the conversation. Whatever else reads gets nothing, and whatever else prints
-    goes to standard error, also from C and from child processes.
+    SIGTERM ends it at once: a unit's files are whole or absent at any moment, so it needs no warning.
 
     Args:
         run: does one unit; gets the spec and a function to report progress with.
+    """
+    if sys.argv[-2:-1] == ["--unit"]:
+        _serve_file(run, Path(sys.argv[-1]))
+    else:
+        _serve_driver(run)
+
+
+def answer_path(unit: Path) -> Path:
+    """The file that gets the answer to the unit in a file."""
+    return unit.with_suffix(".answer.jsonl")
+
+
+def _serve_file(run: Callable[[Unit, Report], Unit], path: Path) -> None:
+    """Do the unit in a file; each message is visible to other machines once its line is closed."""
+
+    def say(message: dict[str, Any]) -> None:
+        line = json.dumps(message)
+        with open(answer_path(path), "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    say({"ready": True})
+    converse(run, json.loads(path.read_bytes()), say)
+
+
+def _serve_driver(run: Callable[[Unit, Report], Unit]) -> None:
+    """Do units from standard input.
+
+    Standard input and output are taken for the conversation. Whatever else reads gets nothing, and whatever else prints
+    goes to standard error, also from C and from child processes.
     """
     ears, mouth = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(os.devnull, "rb") as nothing:
@@ -53,34 +82,11 @@ def serve(run: Callable[[Unit, Report], Unit]) -> None:
     say({"ready": True})
     while True:
         message = json.loads(units.get())
-        number = message["id"]
 
-        def report(progress: Unit, number: int = number) -> None:
-            say({"id": number, "progress": progress})
+        def tell(said: dict[str, Any], number: int = message["id"]) -> None:
+            say({"id": number} | said)
 
-        try:
-            say({"id": number, "result": run(message["spec"], report)})
-        except Exception as error:  # the driver decides what it means
-            say({"id": number, "error": _described(error)})
-
-
-def _described(error: Exception) -> dict[str, Any]:
-    """An exception as JSON.
-
-    `for_people` marks a sentence: a `ValueError` or `OSError` raised by the package that this file is in, which raises
-    them for nothing else, or a full disk. Any other exception is a defect, and needs its traceback.
-    """
-    kind = next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), None)
-    frames = traceback.extract_tb(error.__traceback__)
-    by_package = Path(frames[-1].filename).resolve().is_relative_to(Path(__file__).resolve().parent.parent)
-    number = getattr(error, "errno", None)
-    return {
-        "type": kind or type(error).__name__,
-        "message": str(getattr(error, "strerror", None) or error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "errno": number,
-        "for_people": kind is not None and (by_package or number in (errno.ENOSPC, errno.EDQUOT)),
-    }
+        converse(run, message["spec"], tell)
 
 
 def _die_with_parent() -> None:

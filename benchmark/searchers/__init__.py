@@ -1,4 +1,4 @@
-"""What proposes settings: `ask(history)` is a pure function of (space, seed, history), `best(history)` an index.
+"""What proposes settings: `ask(history, pending)` is a pure function of them, space and seed; `best(history)` an index.
 
 A searcher keeps no state. The records of the finished trials are the truth; whatever a searcher knows it derives from
 them, so that a search goes on after a restart as if it had never stopped, and anyone can recompute a proposal.

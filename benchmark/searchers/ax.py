@@ -70,25 +70,28 @@ class Ax:
         self._num_sobol = max(5, len(space)) if num_sobol == "mlrc" else num_sobol
         self._first = _first(space, defaults or {}) if defaults_first else None
 
-    def ask(self, history: Sequence[Trial]) -> dict[str, Value]:
-        """The next setting: plain numbers within the bounds, the same for the same space, seed and history.
+    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
+        """The next setting: plain numbers within the bounds, the same for the same space, seed, history and pending.
 
         Args:
             history: finished trials, in the order of their index.
+            pending: settings that were proposed after them and have no score yet; the model expects one, and looks
+                elsewhere.
 
         Raises:
             ValueError: for a history of another space, a trial without `sem` where it is to be told, or where every
                 setting of an all-integer space has been tried.
         """
         check_history(history, self._space)
-        if self._first is not None and not history:
+        asked = len(history) + len(pending)
+        if self._first is not None and not asked:
             return dict(self._first)
-        self._check_exhausted(history)
+        self._check_exhausted([*(trial.parameters for trial in history), *pending])
         num_scored = sum(trial.mean is not None for trial in history)
-        designed = len(history) < self._num_sobol or num_scored < self._num_scored_before_model
+        designed = asked < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
-            number = len(history) - (self._first is not None)
-            point = self._design_point(number) if designed else _next(self._told(history))
+            number = asked - (self._first is not None)
+            point = self._design_point(number) if designed else _next(self._told(history, pending))
         return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
 
     def best(self, history: Sequence[Trial]) -> int:
@@ -123,7 +126,7 @@ class Ax:
             try:
                 client = self._told(history)
                 _next(client)  # fits the model
-                predicted = [p[_SCORE][0] for p in client.predict([self._cast(trial) for trial in scored])]
+                predicted = [p[_SCORE][0] for p in client.predict([self._cast(trial.parameters) for trial in scored])]
             except (AxError, BotorchError, ModelFittingError, NotPSDError) as error:
                 return by_mean, f"{type(error).__name__}: {error}"
         if not all(math.isfinite(value) for value in predicted):
@@ -134,11 +137,11 @@ class Ax:
     def _num_scored_before_model(self) -> int:
         return max(2, self._num_sobol // 2)
 
-    def _check_exhausted(self, history: Sequence[Trial]) -> None:
+    def _check_exhausted(self, settings: Sequence[dict[str, Value]]) -> None:
         """Ax proposes no setting twice, and would look for a new one for minutes where there is none."""
         if all(parameter.type == "int" for parameter in self._space.values()):
             num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
-            if len({tuple(self._cast(trial).values()) for trial in history}) >= num_settings:
+            if len({tuple(self._cast(setting).values()) for setting in settings}) >= num_settings:
                 raise ValueError(
                     f"All {num_settings} settings of the search space have been tried; ask for fewer trials."
                 )
@@ -148,15 +151,17 @@ class Ax:
         client = self._client(number + 1, stable_seed("ax design", self._seed))
         return list(client.get_next_trials(max_trials=number + 1).values())[number]
 
-    def _told(self, history: Sequence[Trial]) -> Any:
-        """A client that knows the history, and whose next proposal is the model's."""
-        client = self._client(0, stable_seed("ax proposal", self._seed, len(history)))
+    def _told(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> Any:
+        """A client that knows the history and what is pending, and whose next proposal is the model's."""
+        client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
         for trial in history:
-            index = client.attach_trial(self._cast(trial))
+            index = client.attach_trial(self._cast(trial.parameters))
             if trial.mean is None:
                 client.mark_trial_abandoned(index)  # unlike "failed", never proposed again
             else:
                 client.complete_trial(index, {_SCORE: self._observation(trial)})
+        for setting in pending:
+            client.attach_trial(self._cast(setting))  # and left running
         return client
 
     def _observation(self, trial: Trial) -> Any:
@@ -188,9 +193,9 @@ class Ax:
         )
         return client
 
-    def _cast(self, trial: Trial) -> dict[str, Value]:
-        """A trial's setting in the types of the space; read from JSON a float may be an int, which Ax refuses."""
-        return {name: parameter.cast(trial.parameters[name]) for name, parameter in self._space.items()}
+    def _cast(self, setting: dict[str, Value]) -> dict[str, Value]:
+        """A setting in the types of the space; read from JSON a float may be an int, which Ax refuses."""
+        return {name: parameter.cast(setting[name]) for name, parameter in self._space.items()}
 
 
 def _next(client: Any) -> dict[str, Any]:

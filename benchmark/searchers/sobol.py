@@ -14,7 +14,7 @@ from benchmark.searchers import Parameter, Trial, Value, best_by_mean, check_his
 
 
 class Sobol:
-    """Proposes point number `len(history)` of a design that the seed fixes.
+    """Proposes point number `len(history) + len(pending)` of a design that the seed fixes.
 
     Args:
         space: searched parameters by name.
@@ -29,18 +29,19 @@ class Sobol:
             raise ValueError("The search space is empty; name at least one parameter in the loss's `space`.")
         self._space, self._seed = space, seed
 
-    def ask(self, history: Sequence[Trial]) -> dict[str, Value]:
+    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
         """The next setting; scores in the history change nothing.
 
         Args:
             history: finished trials, in the order of their index.
+            pending: settings that were proposed after them and have no score yet.
 
         Raises:
             ValueError: for a history of another space.
         """
         check_history(history, self._space)
         engine = torch.quasirandom.SobolEngine(len(self._space), scramble=True, seed=self._seed)
-        point = engine.draw(len(history) + 1, dtype=torch.float64)[-1].tolist()
+        point = engine.draw(len(history) + len(pending) + 1, dtype=torch.float64)[-1].tolist()
         return {name: place(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
 
     def best(self, history: Sequence[Trial]) -> int:

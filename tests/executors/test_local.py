@@ -210,6 +210,29 @@ def test_a_worker_killed_from_outside_or_while_idle_is_replaced(make):
     assert executor.submit(sleep(0)).result(timeout=20)["pid"] != idle
 
 
+def test_a_unit_that_hangs_is_killed_alone_though_its_process_is_stopped(make):
+    started = []
+    executor = make(workers=2, on_progress=started.append)
+    future = executor.submit(sleep(60))
+    wait_until(lambda: started)
+    other = executor.submit(sleep(1.0, "other"))
+    os.kill(started[0]["started"], signal.SIGSTOP)
+    executor.kill(future)
+    with pytest.raises(WorkerDied, match="signal 9"):
+        future.result(timeout=20)
+    assert not is_alive(started[0]["started"])
+    executor.kill(future)  # it is over, which hurts nobody
+    assert other.result(timeout=20)["name"] == "other"
+
+
+def test_a_defect_costs_its_worker_which_may_be_unfit_for_other_units(make):
+    executor = make()
+    before = executor.submit(sleep(0)).result()["pid"]
+    with pytest.raises(UnitFailed):
+        executor.submit({"do": "raise", "what": "key"}).result()
+    assert executor.submit(sleep(0)).result()["pid"] != before
+
+
 def test_a_worker_that_exits_reports_its_exit_code_and_only_its_own_words(make):
     executor = make()
     executor.submit({"do": "print"}).result()

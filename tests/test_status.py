@@ -1,0 +1,148 @@
+"""What a person is told about studies: from records, locks and beats, without touching anything."""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark import ledger, pulse, records
+from benchmark.logs import follow, logs
+from benchmark.status import status
+from benchmark.study import Study
+from benchmark.survey import stages
+from tests.command_line import assert_refused, run, study_dir
+
+NAME = "glyphs_small-small_conv-hpl/proxy_nca"
+
+
+def told(results: Path, *overrides: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of plain output by study and part."""
+    ended = run(status, f"results_dir={results}", *overrides)
+    assert ended.status == 0, ended
+    head, *rows = [line.split("\t") for line in ended.out.splitlines() if "\t" in line]
+    return {(row[0], row[1]): dict(zip(head[2:], row[2:], strict=True)) for row in rows}
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_finished_search_and_its_final_runs_to_come(results: Path) -> None:
+    rows = told(results)
+    spent = sum(
+        sum(records.read_record(study_dir(results) / "bo" / f"trial_00{i}.json").provenance["seconds"].values())
+        for i in range(2)
+    )
+    search, final = rows[NAME, "search"], rows[NAME, "final runs"]
+    assert (search["done"], search["units"], search["left"]) == ("2 of 2 trials", "4 of 4", "-")
+    assert search["compute"] == f"{spent:.0f} s"
+    assert (final["done"], final["units"]) == ("0 of 2 runs", "0 of 4")
+    assert final["left"] == "unknown, nobody works on it"
+
+
+def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) -> None:
+    folder = study_dir(results)
+    (folder / "bo" / "best.yaml").unlink()
+    path = folder / "study.yaml"
+    stored = ledger.read_study(folder)
+    stored["config"]["trials"] = 5  # 10 units
+    study = Study.of(stored["config"] | {"results_dir": str(results)})
+    path.unlink()
+    ledger.open_study(study, stored["fingerprint"])
+    running, lost, stopped = (folder / "bo" / "trial_002" / "fold_0", folder / "bo" / "trial_002" / "fold_1",
+                              folder / "bo" / "trial_003" / "fold_0")  # fmt: skip
+    for unit in (running, lost, stopped):
+        unit.mkdir(parents=True)
+        (unit / "log").touch()
+    line = {"at": "2026-01-02T03:04:05+0000", "unit": "trial_002/fold_1", "reason": "KeyError: 'gone'", "lost": True,
+            "tries": 3, "log": str(lost / "log")}  # fmt: skip
+    (folder / "trouble.jsonl").write_text(json.dumps(line) + "\n" + '{"torn')
+    (folder / "bo" / "sessions.jsonl").unlink()
+    before = snapshot(results)
+    with records.only_one(running / "lock", "unit"), records.only_one(folder / "lock", "study"):
+        pulse.Heart(running)
+        (part,) = stages(study, folder)
+        ended = run(status, f"results_dir={results}", "dataset=glyphs_small", "loss=proxy_nca")
+    states = {state: part.count(state) for state in ("done", "running", "lost", "waiting")}
+    assert states == {"done": 4, "running": 1, "lost": 1, "waiting": 4}
+    assert part.left == pytest.approx(part.spent / 4 * 6)
+    assert f"trial_002/fold_0 runs: driver on {os.uname().nodename} (process {os.getpid()}), batch 0" in ended.out
+    assert "2026-01-02T03:04:05+0000 trial_002/fold_1: KeyError: 'gone' (see " in ended.out
+    for unit in (running, folder):
+        (unit / "lock").unlink(missing_ok=True)
+    (running / "alive.json").unlink()
+    assert snapshot(results) == {p: c for p, c in before.items() if not p.endswith("proxy_nca/lock")}
+
+
+def test_status_and_logs_change_nothing_and_work_where_nothing_can_be_written(results: Path) -> None:
+    (study_dir(results) / "bo" / "trial_000.json").write_text("{")  # damaged, and not to be set aside by a reader
+    before = snapshot(results)
+    for path in (*results.rglob("*"), results):
+        path.chmod(path.stat().st_mode & ~0o222)
+    told_of, shown = (run(story, f"results_dir={results}") for story in (status, logs))
+    assert "2 of 2 trials" in told_of.out and shown.out.endswith(" end\n")
+    assert snapshot(results) == before
+    for path in (results, *results.rglob("*")):
+        path.chmod(0o755)
+
+
+def test_a_look_at_a_lock_does_not_refuse_the_driver_that_takes_it_at_the_same_moment(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    with open(lock, "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with records.only_one(lock, "it"):
+            assert records.is_held(lock)
+    assert not records.is_held(lock) and not records.is_held(tmp_path / "none")
+
+
+def test_there_is_nothing_to_tell(tmp_path: Path, results: Path) -> None:
+    assert_refused(run(status, f"results_dir={tmp_path / 'none'}"), "There is no study below", "make bo")
+    assert_refused(run(logs, f"results_dir={tmp_path / 'none'}"), "No unit has a log", "make bo")
+    assert_refused(run(status, f"results_dir={results}", "loss=triplet"), "There is no study in", "make bo")
+
+
+def test_a_damaged_study_is_named_and_the_others_are_told_of(results: Path) -> None:
+    shutil.copytree(study_dir(results), study_dir(results, "damaged"))
+    (study_dir(results, "damaged") / "study.yaml").write_text("identity: ")
+    ended = run(status, f"results_dir={results}")
+    assert "damaged" in ended.out and "2 of 2 trials" in ended.out and ended.status == 0
+
+
+def test_logs_show_the_newest_unit_or_the_named_one_and_name_what_there_is(results: Path) -> None:
+    bo = study_dir(results) / "bo"
+    for number, path in enumerate(sorted(bo.glob("trial_*/fold_*/log"))):
+        os.utime(path, (1000 + number, 1000 + number))
+    os.utime(bo / "trial_000" / "fold_1" / "log", (2000, 2000))
+    ended = run(logs, f"results_dir={results}")
+    assert ended.out.splitlines()[0] == f"== {bo / 'trial_000' / 'fold_1' / 'log'}"
+    assert "start: " in ended.out and ended.out.endswith(" end\n")
+    named = run(logs, f"results_dir={results}", "unit=trial_001/fold_0")
+    assert named.out.splitlines()[0] == f"== {bo / 'trial_001' / 'fold_0' / 'log'}"
+    assert_refused(run(logs, f"results_dir={results}", "unit=trial_9"), "No unit trial_9", "trial_000/fold_1")
+
+
+def test_a_log_is_followed_until_its_unit_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    path.write_text("first\n")
+
+    def work() -> None:
+        with records.only_one(tmp_path / "lock", "unit"):
+            begun.set()
+            time.sleep(0.3)
+            with open(path, "a") as log:
+                log.write("last\n")
+
+    begun = threading.Event()
+    worker = threading.Thread(target=work)
+    worker.start()
+    begun.wait()
+    follow(path, while_it_runs=True)
+    worker.join()
+    assert capsys.readouterr().out == "first\nlast\n"
