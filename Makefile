@@ -14,7 +14,7 @@ overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.roo
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(EXECUTOR),executor=$(EXECUTOR)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval tables bench bench-gpu test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval traditional tables bench bench-gpu test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bo: $(STAMP) ## search a loss's hyper-parameters by class-disjoint cross-validat
 
 final-eval: $(STAMP) ## retrain the best setting 10 times and score the unseen classes; without options: every finished search
 	$(RUN) benchmark.final_eval $(overrides)
+
+traditional: $(STAMP) ## train on all training classes as the papers do, and score the unseen ones at every epoch
+	$(RUN) benchmark.traditional $(overrides)
 
 tables: $(STAMP) ## write results/tables as CSV, LaTeX and Markdown
 	$(RUN) benchmark.tables $(overrides)

@@ -49,9 +49,12 @@ def make_command(config: Any, target: str, loss: str | None = None) -> str:
     if choice in own.values():
         words.append(f"CSV={dataset.module['path']}" if choice == "csv" else f"ROOT={dataset.module['root']}")
         words += [f"NAME={dataset.name}"] * (dataset.name != choice)
+    if target in ("data", "splits"):
+        return " ".join(words)
     words += [f"LOSS={loss or config.loss.name}"]
     words += [f"TRUNK={trunk}"] * (trunk != ("bn_inception" if pictures else "small_conv"))  # the data sets' own
-    words += [f"PROTOCOL={config.protocol.name}"] * (config.protocol.name != "hpl")  # the default of config.yaml
+    usual = "traditional" if target == "traditional" else "hpl"  # of the story, of config.yaml
+    words += [f"PROTOCOL={config.protocol.name}"] * (config.protocol.name != usual)
     words += [f"PRESET={config.preset}"] * bool(config.preset)
     return " ".join(words + [f"ARGS=variant={config.variant}"] * bool(config.variant and loss is None))
 

@@ -27,6 +27,7 @@ from torch.nn import functional
 from benchmark import ledger, records, train
 from benchmark.checks import prepare
 from benchmark.dispatch_costs import dispatch_costs
+from benchmark.image_costs import image_inputs
 from benchmark.images.pixels import Pixels
 from benchmark.loss_costs import loss_steps
 from benchmark.parts import Parts, Schedule
@@ -59,8 +60,8 @@ def bench(study: Study, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     with threadpool_limits(1):
-        for part in (start_up(), trainings(study), metrics(), large_metrics(), loss_steps(study), dispatch_costs(study),
-                     searches(study)):  # fmt: skip
+        costs = (image_inputs(), loss_steps(study), dispatch_costs(study))
+        for part in (start_up(), trainings(study), metrics(), large_metrics(), *costs, searches(study)):
             for row in part:
                 print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)
                 rows.append(row)

@@ -11,8 +11,11 @@ import torch
 
 from benchmark.datasets.listing import ROLES
 from benchmark.datasets.picture_files import PictureFiles
+from benchmark.decay import learning_rate_factor
 from benchmark.display import counting
 from benchmark.places import check_place
+from benchmark.protocol.folds import Fold
+from benchmark.schema import TrainingConfig
 from benchmark.sources import num_channels
 from benchmark.study import Study
 
@@ -105,10 +108,22 @@ def check_values(study: Study, story: str = "search") -> None:
     check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
+    check_training(c.training)
     if not 0 < c.protocol.confidence < 1:
         raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
     if c.device not in (here := devices()):
         raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
+
+
+def check_training(training: TrainingConfig) -> None:
+    """Lengths, schedule and clipping, where they are set."""
+    for key, lowest in {"batch_size": 1, "epochs": 1, "warmup_epochs": 0}.items():
+        if (value := getattr(training, key)) is not None and value < lowest:
+            raise ValueError(f"training.{key}={value}: must be at least {lowest}.")
+    learning_rate_factor(training.decay or {}, 1, 1)  # refuses what it does not know
+    clip = training.clip or {}
+    if len(clip) > 1 or not clip.keys() <= {"value", "norm"} or any(limit <= 0 for limit in clip.values()):
+        raise ValueError(f"training.clip={clip}: give value or norm with a number above 0, such as {{value: 10}}.")
 
 
 def _not_finite(node: Any, key: str = "") -> Iterator[str]:
@@ -203,9 +218,26 @@ def check_parts(study: Study) -> None:
         at.make_optimizers(trunk=trunk, head=head, loss=loss)
 
 
+def folds_of(study: Study, class_ids: np.ndarray, total_classes: int) -> list[Fold]:
+    """The protocol's folds of the classes that may be trained on.
+
+    Raises:
+        ValueError: they cannot be divided so; the message has their number, what is needed and what to do.
+    """
+    num_classes, num_folds = len(class_ids), study.config.protocol.num_folds
+    if num_classes >= num_folds:
+        return study.make_folds(class_ids, total_classes)
+    least = max(2, num_classes)
+    raise ValueError(
+        f"{study.config.dataset.label} ({study.config.dataset.name}) has {num_classes} of {total_classes} classes to "
+        f"train and validate on, and protocol.num_folds={num_folds} needs {num_folds} or more: each fold validates on "
+        f"others. Add classes, or take fewer folds: ARGS=protocol.num_folds={least} needs {least}."
+    )
+
+
 def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np.ndarray:
     """Training classes, ascending, of the fold with the fewest; every fold must have classes to retrieve among."""
-    folds = study.make_folds(class_ids, total_classes)
+    folds = folds_of(study, class_ids, total_classes)
     fewest = min(len(fold.validation_classes) for fold in folds)
     if fewest < 2:
         raise ValueError(

@@ -39,7 +39,9 @@ def _write(folder: Path, history: list[dict[str, Any]]) -> None:
     keeper = RecordKeeper(record_writer=RecordWriter(str(folder)))
     state_names = sorted({name for row in history for name in row["diagnostics"]})
     for row in history:
-        groups = {"validation": {key: row[key] for key in VALIDATION}}
+        groups = {"validation": {key: row[key] for key in VALIDATION}} if "map_at_r" in row else {}
+        if "watched" in row:
+            groups["test"] = row["watched"]
         if row["loss"] is not None:
             groups["training"] = {"loss": row["loss"]}
         if state_names:

@@ -30,7 +30,7 @@ class Display:
         self.title, self.piece, self.total, self.max_epochs = title, piece, total, max_epochs
         self._done, self._done_here, self._started = done, 0, time.monotonic()
         self._best: tuple[float, int] | None = None
-        self._rows: dict[tuple[int, int], dict[str, Any]] = {}
+        self._rows: dict[tuple[int, int | None], dict[str, Any]] = {}
         self._last_line = 0.0
         self._lock = threading.Lock()
         self._live: Any = None
@@ -89,12 +89,15 @@ class Display:
         """The highest score and whose it is; nothing where no piece has told a score, as final runs do not."""
         return [f"best so far {100 * self._best[0]:.2f} ({self.piece} {self._best[1] + 1})"] if self._best else []
 
-    def _cells(self, index: int, fold: int, row: dict[str, Any]) -> tuple[str, ...]:
+    def _cells(self, index: int, fold: int | None, row: dict[str, Any]) -> tuple[str, ...]:
         loss = "-" if row["loss"] is None else f"{row['loss']:.4g}"
-        return (
-            f"{self.piece} {index + 1} of {self.total}", f"fold {fold}", f"epoch {row['epoch']} of {self.max_epochs}",
-            f"loss {loss}", f"validation MAP@R {100 * row['map_at_r']:.2f}",
-        )  # fmt: skip
+        cells = [f"{self.piece} {index + 1} of {self.total}", *([f"fold {fold}"] if fold is not None else [])]
+        cells += [f"epoch {row['epoch']} of {self.max_epochs}", f"loss {loss}"]
+        if "map_at_r" in row:
+            cells.append(f"validation MAP@R {100 * row['map_at_r']:.2f}")
+        if "watched" in row:
+            cells.append(f"test R@1 {100 * row['watched']['precision_at_1']:.2f}")
+        return tuple(cells)
 
     def _render(self) -> Any:
         from rich.console import Group

@@ -11,14 +11,13 @@ Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (a
 Departure: 10 fresh runs; the best search trial, which is selected for being good, is not one of them.
 """
 
-import functools
 import io
 import json
 import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
+from benchmark.unseen import Unseen, open_test
 from benchmark.worker import Report, train_unit
 
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
@@ -165,33 +165,6 @@ def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     records.write_record(path, records.Record("run", result, provenance(seconds=seconds, test_contents=contents)))
     drop_weights(study, directory)  # only now: a run killed before its record needs them again
     return {"result": {"run": spec["index"]}}
-
-
-class Unseen(NamedTuple):
-    """The test half: images, class ids (N,), which are queries (N,) where some are, SHA-256 of the picture files."""
-
-    images: Images
-    labels: Tensor
-    is_query: Tensor | None
-    contents: str | None
-
-
-def open_test(study_json: str, directory: Path, look: dict[str, Any]) -> Unseen:
-    """Write the look down, then return the unseen classes."""
-    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    records.append_line(directory / "test_ledger.jsonl", {"when": when} | look)
-    return _test_split(study_json)
-
-
-@functools.lru_cache(maxsize=1)
-def _test_split(study_json: str) -> Unseen:
-    study = Study.of(json.loads(study_json))
-    dataset = study.make_dataset()
-    split = dataset.test()
-    images = study.make_images(split.images)
-    labels, device = torch.from_numpy(split.labels), images.device
-    is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
-    return Unseen(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))
 
 
 def embed_fold(study: Study, unit: Path, images: Images) -> Tensor:

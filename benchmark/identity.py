@@ -20,7 +20,7 @@ NOT_SCIENCE = (
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
-TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story"), "loss": ("recipe",)}
+TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
@@ -42,6 +42,8 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
         if isinstance(value, dict):
             absent = [key for key in UNLESS_SET.get(group, ()) if not value[key]]
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
+    if config.protocol.story == "traditional":
+        kept["dataset"]["recall_at"] = config.dataset.recall_at
     weights = kept["trunk"]["module"].get("weights")
     if isinstance(weights, str) and Path(weights).expanduser().is_file():  # a file is known by what it holds
         kept["trunk"]["module"]["weights"] = files.fingerprint(weights)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "ax-platform", "botorch", "faiss-gpu",
-            "faiss-cpu", "scikit-learn")  # fmt: skip
+            "faiss-cpu", "scikit-learn", "pillow")  # fmt: skip
 
 
 @functools.cache

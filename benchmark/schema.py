@@ -140,6 +140,7 @@ class ProtocolConfig:
         images: what data sets of picture files take as theirs.
         held_out: share of the training classes that chooses the epoch under the customary protocol.
         story: which one runs it, search (with final_eval) or traditional.
+        sop_cut: how many classes of Stanford Online Products are trained on; None for those of its lists.
     """
 
     name: str
@@ -159,6 +160,7 @@ class ProtocolConfig:
     images: dict[str, Any] = field(default_factory=dict)
     held_out: float = 0.0
     story: str = "search"
+    sop_cut: int | None = 11317
 
 
 @dataclass

@@ -43,8 +43,19 @@ def num_channels(images: Any) -> int:
 
 
 def crops(config: Config) -> Crops:
-    """How picture files are resized, cropped and flipped; a trunk that takes one size only gets that."""
-    return Crops(**config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {}))
+    """How picture files are resized, cropped and flipped; a trunk that takes one size only gets that.
+
+    Raises:
+        ValueError: an option is missing, unknown or out of range.
+    """
+    options = config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {})
+    try:
+        return Crops(**options)
+    except TypeError as error:
+        raise ValueError(
+            f"dataset.images={options}: {str(error).partition('() ')[2]}. A data set of pictures takes them "
+            "from the protocol: images: ${protocol.images}"
+        ) from error
 
 
 def num_threads(config: Config, device: torch.device) -> int:

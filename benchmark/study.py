@@ -74,7 +74,8 @@ class Study:
         if recipe := merged.training.recipe:
             given: Any = OmegaConf.to_container(merged.training)
             body = recipes.read_recipe(conf_dir() / "recipe", recipe)
-            merged.training = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            OmegaConf.update(merged, "training", filled, force_add=True)
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
         plain = OmegaConf.to_container(merged, resolve=False)
@@ -226,7 +227,8 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
         protocol: the story's own, where the user names none.
     """
     if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
-        sys.argv.append(f"protocol={protocol}")
+        overrides = [place for place, argument in enumerate(sys.argv) if "=" in argument and argument[0] != "-"]
+        sys.argv.insert(next(iter(overrides), len(sys.argv)), f"protocol={protocol}")  # they must stand together
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     composed: list[tuple[Any, list[str]]] = []
 

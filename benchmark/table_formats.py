@@ -135,9 +135,9 @@ def latex(table: Table) -> str:
     It is as wide as the page, over both columns where there are two, and fits the 345 pt of LaTeX's `article`.
     """
     statistic, *reasons = table.notes()
-    small = r"\tiny" if len(table.columns) > MANY else r"\scriptsize"
+    small, gap = (r"\tiny", "1pt") if len(table.columns) > MANY else (r"\scriptsize", "3pt")
     metrics = [rf"\multicolumn{{2}}{{@{{}}c@{{}}}}{{{escape(column.title)}}}" for column in table.columns]
-    pair = r"@{\extracolsep{\fill}\hspace{3pt}}r@{\extracolsep{0pt}}l"
+    pair = rf"@{{\extracolsep{{\fill}}\hspace{{{gap}}}}}r@{{\extracolsep{{0pt}}}}l"
     lines = [
         r"% Compiles as it is; in a paper that loads booktabs, \input it.",
         r"\expandafter\ifx\csname @nodocument\endcsname\relax\def\endalone{}\else",

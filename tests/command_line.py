@@ -31,25 +31,25 @@ class Ended:
     err: str
 
 
-def run(story: Callable[..., None], *overrides: str) -> Ended:
-    """Give a story this command line. An exception that would show a traceback passes through."""
+def run(story: Callable[..., None], *overrides: str, protocol: str = "") -> Ended:
+    """Give a story this command line, and its own protocol. An exception that would show a traceback passes through."""
     GlobalHydra.instance().clear()
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["benchmark", *overrides])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         try:
-            main(story)
+            main(story, protocol)
         except SystemExit as stop:
             status = int(stop.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())
 
 
-def tiny(story: Callable[..., None], results_dir: Path, *overrides: str) -> Ended:
+def tiny(story: Callable[..., None], results_dir: Path, *overrides: str, protocol: str = "") -> Ended:
     """The same for the tiny study; later overrides win."""
     keys = {override.split("=")[0] for override in overrides}
     base = [override for override in TINY if override.split("=")[0] not in keys]
-    return run(story, *base, f"results_dir={results_dir}", *overrides)
+    return run(story, *base, f"results_dir={results_dir}", *overrides, protocol=protocol)
 
 
 def assert_refused(ended: Ended, *phrases: str) -> None:

@@ -47,7 +47,7 @@ MISTAKES = {
     "dataset.patience=-1": ("dataset.patience=-1: must be at least 0",),
     "protocol.num_folds=1": ("protocol.num_folds=1: must be at least 2",),
     "protocol.num_folds=80": ("protocol.num_folds=80", "glyphs_small has 134 classes", "Take fewer folds"),
-    "protocol.num_folds=200": ("num_folds is 200; allowed are 2 .. 134",),
+    "protocol.num_folds=200": ("protocol.num_folds=200 needs 200 or more", "ARGS=protocol.num_folds=134"),
     "protocol.confidence=95": ("protocol.confidence=95: must lie between 0 and 1",),
     "protocol.noise=none": ("protocol.noise='none': allowed are inferred, fold_sem",),
     "display=loud": ("display='loud': allowed are auto, live, plain, quiet",),

@@ -144,7 +144,9 @@ def test_a_peer_that_finds_another_value_is_an_error_and_not_a_ratio(value: floa
 def test_it_prints_one_table_of_everything(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = ("start_up", "trainings", "metrics", "large_metrics", "loss_steps", "dispatch_costs", "searches")
+    parts = (
+        "start_up", "trainings", "metrics", "large_metrics", "image_inputs", "loss_steps", "dispatch_costs", "searches"
+    )  # fmt: skip
     for number, part in enumerate(parts):
         row = Row(part, ("<=", 1.0), [0.5 + number] if number else [], "a fake")
         monkeypatch.setattr(bench, part, lambda *_, row=row: iter([row]))
@@ -153,7 +155,7 @@ def test_it_prints_one_table_of_everything(
     torch.set_num_threads(threads)
     table = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert [line.split()[0] for line in table] == ["measured", *parts]
-    assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "5.50 x" in table[6]
+    assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "6.50 x" in table[7]
 
 
 @pytest.mark.slow

@@ -80,3 +80,12 @@ def test_a_number_that_a_loss_tells_only_later_is_empty_before(tmp_path: Path) -
 def test_a_fold_without_a_finite_evaluation_has_no_curves(tmp_path: Path) -> None:
     write_curves(tmp_path / "curves", [])
     assert read_csv(tmp_path / "curves") == {}
+
+
+def test_unseen_classes_that_are_watched_have_curves_of_their_own(tmp_path: Path) -> None:
+    watched = [{"map_at_r": n / 7, "recall_at_10": n / 3} for n in range(3)]
+    history = [{"epoch": n, "loss": None, "watched": row, "diagnostics": {}} for n, row in enumerate(watched)]
+    write_curves(tmp_path / "curves", history)
+    found = read_csv(tmp_path / "curves")
+    assert sorted(found) == ["test"]
+    assert found["test"]["recall_at_10"].tolist() == [row["recall_at_10"] for row in watched]

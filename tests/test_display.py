@@ -178,3 +178,11 @@ def test_a_long_preparation_shows_how_far_it_is_and_a_short_one_says_nothing(
         show(done, 4)
     lines = [line.strip() for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if line.strip()]
     assert lines[0] == "decoding: 1 of 4, 45 s left" and lines[-1] == "decoding: 4 of 4, done" and len(lines) == 4
+
+
+def test_a_run_that_is_watched_on_the_unseen_classes_says_so_and_has_no_folds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"epoch": 2, "loss": 0.5, "watched": {"precision_at_1": 0.625}}
+    a_display("plain", piece="run").report({"index": 1, "fold": None, "row": row})
+    assert capsys.readouterr().out == "  run 2 of 4  epoch 2 of 5  loss 0.5  test R@1 62.50\n"

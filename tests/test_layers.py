@@ -68,7 +68,8 @@ def attribute_uses(path: Path, name: str) -> int:
 
 def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
     openers = {part_of(path) for path in MODULES if attribute_uses(path, "test")}
-    assert openers - {"datasets"} == {"final_eval"}
+    assert openers - {"datasets"} == {"unseen"}
+    assert {part_of(path) for path in MODULES if "unseen" in ours(path)} == {"final_eval", "traditional"}
 
 
 def test_workers_of_the_search_serve_training_only() -> None:

@@ -76,7 +76,15 @@ def test_pictures_that_changed_since_the_study_was_started_are_refused(tmp_path:
     assert_refused(run(bo, *own, *SMALL, f"results_dir={tmp_path / 'results'}"), "data:", "variant=NAME")
 
 
-def test_a_crop_larger_than_the_pictures_are_resized_to_is_refused(tmp_path: Path) -> None:
-    own = ["dataset=csv", f"dataset.module.path={small_pictures(tmp_path / 'a')}", "dataset.name=mine"]
-    wrong = [*(o for o in SMALL if "images.crop" not in o), "protocol.images.crop=40"]
-    assert_refused(run(bo, *own, *wrong, f"results_dir={tmp_path / 'results'}"), "crop=40", "short_side=36")
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("protocol.images.crop=40", ["crop=40", "short_side=36"]),
+        ("protocol.images.flip=2", ["flip=2", "0 to 1"]),
+        ("+protocol.images.zoom=2", ["zoom", "images: ${protocol.images}"]),
+        ("dataset.images={}", ["missing", "images: ${protocol.images}"]),
+    ],
+)
+def test_crops_that_cannot_be_cut_are_refused(wrong: str, named: list[str], tmp_path: Path) -> None:
+    own = ["dataset=csv", f"dataset.module.path={small_pictures(tmp_path / 'a', 4, 2)}", "dataset.name=mine"]
+    assert_refused(run(bo, *own, *SMALL, wrong, f"results_dir={tmp_path / 'results'}"), *named)

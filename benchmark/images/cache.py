@@ -27,7 +27,7 @@ from benchmark.images import shards
 from benchmark.images.decode import resized_shape, shape_of
 from benchmark.images.files import contents_of, inside
 
-MAPPED_BYTES = 200e6  # of shards that stay mapped after their use
+MAPPED_BYTES = 128e6  # of shards that stay mapped after their use: each takes a file descriptor and counts as memory
 HEADERS = 64  # pictures to estimate the space from
 SHOWN = 5  # pictures that a message names
 WAYS_OUT = (
@@ -180,7 +180,7 @@ class Cache:
         self._starts = [shards.starts(note["sizes"]) for note in notes]
         self.nbytes = sum(int(ends[-1]) for ends in self._starts)
         largest = max((int(ends[-1]) for ends in self._starts), default=1)
-        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(self._open)
+        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, folder, notes))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -216,17 +216,17 @@ class Cache:
                 f"{', '.join(damaged)}; run the same command again, and only their pictures are decoded again."
             )
 
-    def _open(self, number: int) -> mmap.mmap:
-        """A shard's pixels. Few stay open: each takes a file descriptor, and its pages count as this process's."""
-        try:
-            with open(shards.pixels_path(self.folder, number, self._notes[number]), "rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
-            raise ValueError(f"{_unusable(self.folder)}: {error.filename} went away; run the command again.") from None
-
 
 def _unusable(folder: Path) -> str:
     return f"The cache {folder} is not whole"
+
+
+def _mapped(folder: Path, notes: list[dict[str, Any]], number: int) -> mmap.mmap:
+    try:
+        with open(shards.pixels_path(folder, number, notes[number]), "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise ValueError(f"{_unusable(folder)}: {error.filename} went away; run the command again.") from None
 
 
 @contextlib.contextmanager

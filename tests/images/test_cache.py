@@ -152,9 +152,21 @@ def test_another_list_or_size_is_another_cache(make: Callable[..., Cache], paths
     paths.reverse()
     assert is_same(make(), Files(root, paths, 32))
     assert is_same(make(40), Files(root, paths, 40))
-    del paths[5:]
-    assert is_same(make(40), Files(root, paths, 40))
-    assert len(make(40)) == 5
+    for count in (8, 5, 3):  # the first is two whole shards
+        del paths[count:]
+        assert is_same(make(40), Files(root, paths, 40))
+
+
+def test_a_cache_that_was_half_made_anew_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    make()
+    with pytest.raises(KeyboardInterrupt):
+        make(40, progress=stop)
+    with pytest.raises(ValueError, match="is not whole"):
+        Cache(tmp_path / "cache")
 
 
 def test_a_reader_of_a_cache_that_was_replaced_is_told_so(make: Callable[..., Cache], paths: list[str]) -> None:
@@ -219,6 +231,7 @@ def test_shards_of_two_lists_are_not_mixed(make: Callable[..., Cache], paths: li
 def test_pictures_that_cannot_be_read_are_named_once_all_were_tried(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
 ) -> None:
+    payloads = [(root / path).read_bytes() for path in paths]
     for row in (0, 1, 2, 3, 8):
         (root / paths[row]).write_bytes(b"not a picture")
     (root / paths[9]).unlink()
@@ -231,11 +244,11 @@ def test_pictures_that_cannot_be_read_are_named_once_all_were_tried(
     assert "and 1 more" in message
     assert "dataset.module.on_bad=leave_out" in message
     assert not list((tmp_path / "cache").glob(".*"))
-    album(root, SIZES)  # as it was, but for the times of all files
+    for row in (0, 1, 2, 3, 8, 9):
+        (root / paths[row]).write_bytes(payloads[row])
     del decoded[:]
-    for row in range(4, 8):  # the shard that was well
-        os.utime(root / paths[row], ns=(1, 1))
     assert is_same(make(), Files(root, paths, 32))
+    assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was well
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(
@@ -290,8 +303,11 @@ def test_a_disk_that_fails_is_explained(
 
 
 def test_a_second_builder_waits_for_the_first_and_finds_it_done(
-    make: Callable[..., Cache], decoded: list[bytes], capfd: pytest.CaptureFixture[str]
+    make: Callable[..., Cache], decoded: list[bytes], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    builders: list[cache._Job] = []
+    real = cache._Job.do
+    monkeypatch.setattr(cache._Job, "do", lambda job, *args: builders.append(job) or real(job, *args))
     half_way, go_on = threading.Event(), threading.Event()
 
     def hold(done: int, _: int) -> None:
@@ -313,6 +329,7 @@ def test_a_second_builder_waits_for_the_first_and_finds_it_done(
     second.join()
     assert f"by process {os.getpid()}" in said
     assert len(decoded) == 10
+    assert len(builders) == 1
 
 
 CHILD = """

@@ -116,7 +116,7 @@ def features(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("size", [(10, 1000), (1000, 10), (1, 1), (1, 40), (40, 1), (300, 300)])
+@pytest.mark.parametrize("size", [(15, 1000), (1000, 11), (1, 1), (1, 40), (40, 1), (300, 300)])
 def test_where_no_attempt_can_fit_the_crop_is_torchvisions_central_one(size: tuple[int, int]) -> None:
     ratio = (1.2, 1.3) if size == (300, 300) else (0.75, 1.33)
     crops = Crops(**MLRC | {"scale": (1.0, 1.0), "ratio": ratio})

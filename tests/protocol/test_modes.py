@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,25 @@ def test_only_balls_are_searched_in_parts():
     vectors, options = side_by_side(folds(), "hyperbolic")
     assert (tuple(vectors.shape), options) == ((8, 6), {"parts": 3})
     assert side_by_side(folds(), "cosine")[1] == {}
+
+
+def test_queries_are_scored_among_the_gallery_in_both_modes() -> None:
+    rng = np.random.default_rng(3)
+    embeddings = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(2, 24, 3)).astype(np.float32)), dim=2)
+    labels, is_query = torch.arange(24) % 4, torch.arange(24) % 3 == 0
+
+    def found_first(vectors: np.ndarray) -> float:
+        """Share of queries whose nearest gallery vector is of their class, by loops."""
+        hits = []
+        for q in np.flatnonzero(is_query):
+            gallery = [(float(vectors[q] @ vectors[g]), int(labels[g])) for g in np.flatnonzero(~is_query)]
+            hits.append(max(gallery)[1] == int(labels[q]))
+        return sum(hits) / len(hits)
+
+    alone = [found_first(fold) for fold in embeddings.double().numpy()]
+    joined = found_first(np.concatenate(list(embeddings.double().numpy()), axis=1))
+    found = score(embeddings, labels, ["precision_at_1"], is_query=is_query, metric="cosine")
+    assert found["separated"]["precision_at_1"] == pytest.approx(sum(alone) / 2)
+    assert found["concatenated"]["precision_at_1"] == pytest.approx(joined)
+    everyone = score(embeddings, labels, ["map_at_r"], metric="cosine")
+    assert everyone != score(embeddings, labels, ["map_at_r"], is_query=is_query, metric="cosine")
