@@ -14,6 +14,7 @@ from benchmark import records, worker
 from benchmark import traditional as story
 from benchmark.bo import bo
 from benchmark.datasets.glyphs import Glyphs
+from benchmark.provenance import software
 from benchmark.samplers.random import Random
 from benchmark.study import Study
 from benchmark.traditional import held_out_classes, in_passes, select, traditional
@@ -77,7 +78,7 @@ def test_a_unit_that_is_finished_gives_its_record_without_a_look(tiny_study: dic
     path = tmp_path / FOLDER / "traditional" / "setting" / "run_04.json"
     assert Path(spec["directory"]).with_suffix(".json") == path
     records.write_record(path, records.Record("traditional", {"run": 4}, {"by": "hand"}))
-    answer = story.run_unit(spec, lambda message: None)
+    answer = story.run_unit(spec | {"software": software()}, lambda message: None)
     assert answer == {"result": {"run": 4}, "provenance": {"by": "hand"}, "notes": []}
     assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists()
 
