@@ -35,7 +35,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
 from benchmark.unseen import open_test
-from benchmark.worker import Report, at_work, make_parts, make_schedule, same_dataset, train
+from benchmark.worker import LOCK_SECONDS, Report, at_work, make_parts, make_schedule, same_dataset, train
 
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
 
@@ -103,7 +103,7 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
     check_software(spec["software"])
     unit = Path(spec["directory"])
     path = unit.with_suffix(".json")
-    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=60):
+    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=LOCK_SECONDS):
         record, note = records.read_or_set_aside(path)
         notes = [note] if note else []
         if record is None:
@@ -278,7 +278,7 @@ def summary(study: Study, display: Display) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--serve"]:
+    if sys.argv[1:2] == ["--serve"]:
         from benchmark.executors.local import serve
 
         serve(run_unit)

@@ -170,7 +170,9 @@ def _train_epoch(parts: Parts, schedule: Schedule, iterations: range) -> float:
 def _clip(parts: Parts, clip: dict[str, float]) -> None:
     """Clip gradients element by element (`value`), or to a largest `norm` of the network's and of the loss's."""
     for group in ((parts.trunk, parts.head), (parts.loss,)):
-        parameters = [p for part in group for p in part.parameters()]
+        parameters = [p for part in group for p in part.parameters() if p.grad is not None]
+        if not parameters:  # of a loss without any, at which torch stumbles
+            continue
         if "value" in clip:
             torch.nn.utils.clip_grad_value_(parameters, clip["value"])
         if "norm" in clip:

@@ -15,10 +15,11 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
 
 
 def test_there_are_committed_studies() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each"}
+    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "customary"}
     assert all(ledger.all_studies(folder) for folder in FOLDERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / folder.name

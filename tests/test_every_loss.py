@@ -8,7 +8,8 @@ from benchmark import records
 from benchmark.bo import bo
 from benchmark.final_eval import final_eval
 from benchmark.tables import tables
-from tests.command_line import study_dir, tiny
+from benchmark.traditional import traditional
+from tests.command_line import run, study_dir, tiny
 from tests.losses.every_loss import NAMES
 
 
@@ -24,3 +25,15 @@ def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: 
     for mode in ("separated", "concatenated"):
         assert 0 < result[mode]["map_at_r"] < 1
     assert "Mean over n = 1 run" in tiny(tables, tmp_path).out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_goes_through_the_customary_protocol(name: str, tmp_path: Path) -> None:
+    ended = run(traditional, "dataset=glyphs_small", f"loss={name}", "trunk.width=8", "training.epochs=1",
+                "training.batch_size=64", "executor=inline", "display=plain", f"results_dir={tmp_path}",
+                protocol="traditional")  # fmt: skip
+    assert ended.status == 0, ended.err
+    (path,) = tmp_path.rglob("run_00.json")
+    for chosen in ("best_on_test", "last_epoch"):
+        assert 0 < records.read_record(path).result["selected"][chosen]["recall_at_1"] < 1

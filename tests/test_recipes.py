@@ -146,6 +146,7 @@ def test_presets_and_recipes_that_are_not_used_are_not_part_of_a_study(proxy_anc
     assert len({study.identity("x") for study in [plain, *others]}) == 4
 
 
+@pytest.mark.slow
 def test_final_eval_of_a_preset_needs_no_search_and_stands_in_the_table_beside_it(results: Path) -> None:
     overrides = ("preset=published", f"+loss.presets={PRESET}".replace("'", ""))
     with trainings() as trained:

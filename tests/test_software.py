@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import dispatch, final_eval, provenance, worker
+from benchmark import dispatch, final_eval, provenance, traditional, worker
 from tests.command_line import results_of, tiny
 
 
@@ -43,7 +43,14 @@ def test_every_unit_carries_the_software_of_its_driver(compose_study):
         assert [answer for _, answer in jobs.finished()] == [provenance.software()]
 
 
-@pytest.mark.parametrize("do", [lambda spec: worker.train_unit(spec, print), final_eval.score_unit])
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda spec: worker.train_unit(spec, print),
+        final_eval.score_unit,
+        lambda spec: traditional.run_unit(spec, print),
+    ],
+)
 def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path):
     spec = {"software": provenance.software() | {"benchmark": "code of yesterday"}, "directory": str(tmp_path / "unit")}
     with pytest.raises(ValueError, match=r"The software on .* code of yesterday here(?s:.)*the same command"):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmark import table_formats, tables
-from benchmark.study import Study
+from benchmark.study import Study, conf_dir
 from tests import fake_results
 
 Compose = Callable[..., Study]
@@ -226,3 +226,16 @@ def test_an_experiment_may_be_for_one_results_folder_only() -> None:
     assert here["results"] == "one_of_each"
     assert set(here["rows"]) > {"hist", "ms"}
     assert tables.read_experiment("unknown", Path("results")) == {}
+
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_asks_for_losses_and_parts_that_there_are(path: Path) -> None:
+    body = yaml.safe_load(path.read_text())
+    assert set(body) <= {"table", "results", "caption", "rows"} and body["caption"].endswith(".")
+    dataset, trunk, protocol = body["table"].split("-")
+    wanted = [("loss", row) for row in body["rows"]]
+    for group, name in [("dataset", dataset), ("trunk", trunk), ("protocol", protocol), *wanted]:
+        assert (conf_dir() / group / f"{name}.yaml").exists(), f"{group}={name}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from benchmark.images.pixels import Pixels
@@ -52,6 +53,21 @@ def test_gradients_are_clipped_by_value_or_by_the_norm_of_network_and_loss(tmp_p
     loss_norm = float(free.loss.proxies.grad.norm())
     torch.testing.assert_close(by_norm.loss.proxies.grad, free.loss.proxies.grad * min(1, 0.01 / loss_norm),
                                rtol=1e-3, atol=1e-9)  # fmt: skip
+
+
+@pytest.mark.parametrize("clip", [{"value": 1.0}, {"norm": 1.0}], ids=str)
+def test_a_loss_without_parameters_has_nothing_to_clip(clip: dict[str, float], tmp_path: Path) -> None:
+    parts = a_fold()
+    parts.loss = Triplets()
+    del parts.optimizers["loss"]
+    assert trained(parts, tmp_path, max_epochs=1, clip=clip).result["last_epoch"] == 1
+
+
+class Triplets(torch.nn.Module):
+    """A triplet loss of each embedding, the next and the one after."""
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.triplet_margin_loss(embeddings, embeddings.roll(1, 0), embeddings.roll(2, 0))
 
 
 def batch_norms(parts: Parts) -> list[dict[str, torch.Tensor]]:

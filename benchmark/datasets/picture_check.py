@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmark import records
 from benchmark.cache_dir import user_cache_dir
+from benchmark.images.decode import FORMATS, MAX_PIXELS
 
 CHECKS = ("lists", "files", "images")
 MAX_THREADS = 16  # decoders let other threads run
@@ -82,7 +83,9 @@ def _decode(path: str) -> str | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return f"has {image.width * image.height:,} pixels; at most {MAX_PIXELS:,} are read"
             image.draft("RGB", (64, 64))
             image.load()
     except Exception as error:  # a hostile file makes the decoders raise nearly anything

@@ -118,6 +118,7 @@ def test_a_second_drawing_gives_the_same_files(tiny, tmp_path):
         assert (tiny.folder / name).read_bytes() == (again.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_draw_it_once(tmp_path):
     code = (
         "from benchmark.datasets.glyphs import Glyphs; "

@@ -187,3 +187,12 @@ def test_an_interruption_does_not_wait_for_the_rest(root: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         complaints(root, names, "images")
     assert len(started) < 2_000
+
+
+def test_what_the_cache_would_not_read_is_refused_by_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.eps")  # a program, for another program
+    Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
+    monkeypatch.setattr(picture_check, "MAX_PIXELS", 1000)
+    eps, large = complaints(tmp_path, ["a.eps", "b.png"], "images")
+    assert eps is not None and "cannot be decoded" in eps
+    assert large == "has 1,200 pixels; at most 1,000 are read"

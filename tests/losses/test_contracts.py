@@ -20,7 +20,7 @@ from tests.losses.every_loss import (
 )  # fmt: skip
 
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
-OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets"}
+OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets", "recipe"}
 RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
@@ -78,6 +78,7 @@ def test_has_only_the_known_keys(name):
     node = config(name)
     assert REQUIRED <= node.keys() <= REQUIRED | OPTIONAL
     assert set(node["needs"]) <= OFFERED.keys()
+    assert (FOLDER.parent / "recipe" / f"{node.get('recipe', 'proxy_anchor')}.yaml").is_file()
     assert node["retrieval"] in ("l2", "hyperbolic") if "retrieval" in node else "retrieval_options" not in node
 
 

@@ -182,6 +182,7 @@ def test_while_too_few_trials_have_a_score_the_design_goes_on():
     assert searcher.ask(two) != searcher.ask(one)
 
 
+@pytest.mark.slow
 def test_equal_scores_do_not_stop_the_search():
     constant = search(Ax(SPACE, 0), 7, score=lambda setting: 0.5)
     assert len({tuple(t.parameters.items()) for t in constant}) == 7
@@ -213,6 +214,7 @@ def test_the_best_by_mean_is_the_first_of_the_highest():
     assert Ax(SPACE, 0).best(history) == 1
 
 
+@pytest.mark.slow
 def test_the_best_by_the_model_is_not_one_lucky_score():
     """Eleven settings along a line whose scores fall from the left, and one in the middle that was lucky."""
     space = {"x": Parameter((0.0, 1.0))}
@@ -227,6 +229,7 @@ def test_the_best_by_the_model_is_not_one_lucky_score():
         assert Ax(space, 0, noise="fold_sem", select="model").best(history) == index
 
 
+@pytest.mark.slow
 def test_where_the_model_cannot_choose_it_says_why(history, monkeypatch):
     searcher = Ax(SPACE, 0, select="model")
     few = [Trial(0, history[0].parameters, 0.3), Trial(1, history[1].parameters, None)]
