@@ -75,7 +75,9 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("override", MISTAKES)
+@pytest.mark.parametrize(
+    "override", [pytest.param(o, marks=[pytest.mark.slow] * (place % 3 > 0)) for place, o in enumerate(MISTAKES)]
+)
 def test_a_mistake_is_named_with_what_is_allowed_and_costs_nothing(override: str, tmp_path: Path) -> None:
     with trainings() as trained:
         ended = tiny(bo, tmp_path / "results", override)

@@ -73,6 +73,7 @@ def test_a_second_driver_is_refused_at_once_and_told_who_is_first(story: Any, re
 # -- a longer search --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_extended_search_trains_the_new_trials_only_and_evaluates_a_new_best_in_its_own_folder(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

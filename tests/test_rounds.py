@@ -36,6 +36,7 @@ def test_a_round_is_told_the_rounds_before_it_and_what_is_pending(
     assert (how["told"], how["pending"]) == (3, 1)
 
 
+@pytest.mark.slow
 def test_the_order_in_which_units_finish_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Backwards(Jobs):
         def add(self, spec: Any, *, first: bool = False) -> None:
@@ -49,6 +50,7 @@ def test_the_order_in_which_units_finish_changes_nothing(tmp_path: Path, monkeyp
     assert results_of(study_dir(tmp_path / "one")) == results_of(study_dir(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_a_round_that_was_killed_half_way_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
     options = ("searcher.round=2", "trials=4")
     assert tiny(bo, tmp_path / "one", *options).status == 0

@@ -163,6 +163,7 @@ def test_an_unfinished_search_is_named_with_its_command(compose_study: Compose) 
     )
 
 
+@pytest.mark.slow
 def test_the_rows_of_an_experiment_come_in_its_order_and_a_loss_that_was_not_run_is_named(
     compose_study: Compose,
 ) -> None:

@@ -116,6 +116,7 @@ def test_close_ends_jobs_and_starts_no_other(make):
     assert not any(Path(f"/proc/{message['pid']}").exists() for message in heard)
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_ended_and_only_that_one(make):
     heard = []
     executor = make("env", workers=2, on_progress=heard.append)
