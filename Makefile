@@ -14,7 +14,7 @@ overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.roo
 	$(if $(TRIALS),trials=$(TRIALS)) $(if $(EXECUTOR),executor=$(EXECUTOR)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval traditional tables status logs soak bench bench-gpu test test-all lint lock clean
+.PHONY: help setup data splits bo final-eval traditional tables status logs soak scale bench bench-gpu test test-all lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ logs: $(STAMP) ## show the newest log, or that of ARGS=unit=trial_003/fold_1; on
 soak: $(STAMP) ## kill workers and drivers of a search for five minutes, and count what that costs
 	$(RUN) tests.soak
 
+scale: $(STAMP) ## hand a thousand sleeping jobs to 32 Ray workers, and measure the driver
+	$(RUN) tests.scale
+
 bench: $(STAMP) ## measure speed, as ratios
 	$(RUN) benchmark.bench $(overrides)
 
@@ -71,7 +74,7 @@ test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"
 
 test-all: $(STAMP) ## run all tests
-	$(RUN) pytest -q -n logical --dist loadfile -m "not gpu"
+	$(RUN) pytest -q -n logical --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 lint: $(STAMP) ## ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

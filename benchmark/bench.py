@@ -33,6 +33,7 @@ from benchmark.loss_costs import loss_steps
 from benchmark.parts import Parts, Schedule
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.provenance import hardware, versions
+from benchmark.search_costs import search_costs
 from benchmark.stopwatch import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
 from benchmark.study import Study, conf_dir, main
 from benchmark.worker import build
@@ -60,7 +61,7 @@ def bench(study: Study, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     with threadpool_limits(1):
-        costs = (image_inputs(), loss_steps(study), dispatch_costs(study))
+        costs = (image_inputs(), loss_steps(study), dispatch_costs(study), search_costs(study))
         for part in (start_up(), trainings(study), metrics(), large_metrics(), *costs, searches(study)):
             for row in part:
                 print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)

@@ -18,6 +18,7 @@ from benchmark.executors.local import Local
 from benchmark.places import slots
 from benchmark.provenance import hardware
 from benchmark.study import Study, main
+from benchmark.threads import use_threads
 from benchmark.train import _set_train_mode, _train_epoch
 from benchmark.worker import build
 
@@ -73,7 +74,7 @@ def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tu
 def train_for(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train a fold for some seconds, without an evaluation."""
     study = Study.of(spec["study"])
-    torch.set_num_threads(study.config.threads)
+    use_threads(study.config.threads)
     parts, schedule = build(spec)
     _set_train_mode(parts, schedule.freeze_batchnorm)
     done, started = 0, time.perf_counter()

@@ -10,6 +10,7 @@ changes nothing.
 import functools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,22 +71,37 @@ def bo(study: Study, overrides: list[str]) -> None:
 def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: Found, display: Display) -> None:
     """Add the missing trials to `trials`, or to `lost`: a round after the other, its trials and folds side by side.
 
+    With `searcher.asynchronous` there are no rounds: the next trial is proposed whenever one is done.
+
     Raises:
         Incomplete: several trials in a row are lost.
     """
-    started, compute = time.perf_counter(), 0.0
+    started, compute, in_a_row = time.perf_counter(), 0.0, 0
     total, size = study.config.trials, study.config.searcher.round
+    step = 1 if study.config.searcher.asynchronous else size
+    rounds = deque(range(first, min(first + step, total)) for first in range(0, total, step))
+    training: Found = {}  # proposals by index
+    if step < size:
+        display.say(
+            "searcher.asynchronous=true: what is proposed depends on which trial ends first, so this search cannot be "
+            "repeated. Say so where you report it."
+        )
     with Jobs(study, train_unit, ["benchmark.worker"], display.report) as jobs, display:
         for index, record in trials.items():
             if record.result["map_at_r"] is not None:
                 display.best_so_far(record.result["map_at_r"], index)
-        for first in range(0, total, size):
-            indices = range(first, min(first + size, total))
-            asked = propose(study, fingerprint, searcher, trials, lost, indices, display)
-            for index, answers in train_folds(study, fingerprint, jobs, asked, display):
-                compute += conclude(study, asked[index], answers, trials, lost, display)
-            if asked and set(last := range(indices.stop)[-IN_A_ROW:]) <= set(lost) and len(last) == IN_A_ROW:
-                raise what_is_missing(study, lost)
+        trained = trained_trials(study, jobs, display)
+        while rounds or training:
+            while rounds and len(training) + step <= size:
+                if in_a_row >= IN_A_ROW:
+                    raise what_is_missing(study, lost)
+                asked = propose(study, fingerprint, searcher, trials, lost, training, rounds.popleft(), display)
+                train_folds(study, fingerprint, jobs, asked)
+                training |= asked
+            if training:
+                index, answers = next(trained)
+                compute += conclude(study, training.pop(index), answers, trials, lost, display)
+                in_a_row = in_a_row + 1 if index in lost else 0
         wall = time.perf_counter() - started
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": jobs.num_workers}
         records.append_line(study.directory / "bo" / "sessions.jsonl", session)
@@ -94,20 +110,25 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: F
 
 
 def propose(
-    study: Study, fingerprint: str, searcher: Any, trials: Found, lost: Found, indices: range, display: Display
-) -> Found:
+    study: Study, fingerprint: str, searcher: Any, trials: Found, lost: Found, training: Found, indices: range,
+    display: Display,
+) -> Found:  # fmt: skip
     """The proposals of a round's missing trials.
 
     All of a round are told the same history, lost trials as abandoned, and which settings stand before them in it. A
     proposal once made is kept, also over a restart, unless it is `doubted`; a trial whose proposal changes so is
-    missing again.
+    missing again. Where trials of earlier rounds are still in training, they are no history but pending as well, and
+    no proposal is ever doubted: it could not be repeated anyway.
     """
-    history = [ledger.as_told((lost | trials)[i]) for i in range(indices.start)]
+    known = [i for i in range(indices.start) if i not in training]
+    history = [ledger.as_told((lost | trials)[i]) for i in known]
     source = {"name": study.config.searcher.name, "seed": study.config.seed, "identity": study.identity(fingerprint)}
-    told: dict[str, Any] = {"told": len(history)} | (
-        {"lost": found} if (found := sorted({*lost} & {*range(indices.start)})) else {}
-    )
-    pending: list[dict[str, Any]] = []
+    told: dict[str, Any] = {"told": len(history)}
+    if study.config.searcher.asynchronous:
+        told |= {"in_training": sorted(training)}
+    elif found := sorted({*lost} & {*known}):
+        told |= {"lost": found}
+    pending: list[dict[str, Any]] = [training[i].result["setting"] for i in sorted(training)]
     asked: Found = {}
     for index in indices:
         setting = trials[index].result["setting"] if index in trials else None
@@ -142,25 +163,26 @@ def ask(
     return proposal
 
 
-def train_folds(
-    study: Study, fingerprint: str, jobs: Jobs, asked: Found, display: Display
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield each proposed trial once its folds are there, with their answers in order."""
-    num_folds = study.config.protocol.num_folds
+def train_folds(study: Study, fingerprint: str, jobs: Jobs, asked: Found) -> None:
+    """Queue the folds of proposed trials."""
     for index, proposal in asked.items():
-        for fold in range(num_folds):
+        for fold in range(study.config.protocol.num_folds):
             jobs.add({
                 "study": study.raw, "fingerprint": fingerprint, "kind": "trial", "index": index, "fold": fold,
                 "setting": proposal.result["setting"], "keep_weights": False,
                 "directory": str(ledger.trial_dir(study, index) / f"fold_{fold}"),
             })  # fmt: skip
-    answers: dict[int, dict[int, dict[str, Any]]] = {index: {} for index in asked}
+
+
+def trained_trials(study: Study, jobs: Jobs, display: Display) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each queued trial once its folds are there, with their answers in order; more may be queued meanwhile."""
+    trials: dict[int, dict[int, dict[str, Any]]] = {}
     for spec, answer in jobs.finished():
         for line in answer.get("notes", []):
             display.say(line)
-        folds = answers[spec["index"]]
+        folds = trials.setdefault(spec["index"], {})
         folds[spec["fold"]] = answer
-        if len(folds) == num_folds:
+        if len(folds) == study.config.protocol.num_folds:
             yield spec["index"], [folds[f] for f in sorted(folds)]
 
 

@@ -106,6 +106,9 @@ def check_values(study: Study, story: str = "search") -> None:
     for key, lowest in AT_LEAST.items():
         if (value := _get(study, key)) < lowest:
             raise ValueError(f"{key}={value}: must be at least {lowest}.")
+    if c.searcher.asynchronous and c.searcher.round == 1:
+        raise ValueError("searcher.asynchronous=true with searcher.round=1 has nothing to do beside the one trial; say "
+                         "how many may be in training at a time, searcher.round=4.")  # fmt: skip
     check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")

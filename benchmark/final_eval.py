@@ -36,6 +36,7 @@ from benchmark.protocol.modes import score
 from benchmark.protocol.statistics import t_interval
 from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
+from benchmark.threads import use_threads
 from benchmark.unseen import Unseen, open_test
 from benchmark.worker import Report, at_work, train_unit
 
@@ -165,7 +166,7 @@ def score_run(spec: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
     if missing:
         result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
     else:
-        torch.set_num_threads(study.config.threads)
+        use_threads(study.config.threads)
         look = {
             "run": spec["index"],
             "trial": spec["trial"],

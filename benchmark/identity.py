@@ -27,6 +27,7 @@ UNLESS_SET = {
     "trunk": ("crop",),
     "training": ("recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay"),
     "protocol": ("held_out",),
+    "searcher": ("asynchronous",),
 }
 
 

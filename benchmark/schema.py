@@ -98,9 +98,11 @@ class SearcherConfig(ModuleConfig):
 
     Attributes:
         round: settings that are proposed at a time, all from the same finished trials.
+        asynchronous: propose the next setting as soon as one of so many is done; such a search cannot be repeated.
     """
 
     round: int = 1
+    asynchronous: bool = False
 
 
 @dataclass

@@ -28,6 +28,7 @@ from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, provenance
 from benchmark.study import Study
+from benchmark.threads import use_threads
 from benchmark.train import Outcome, train_fold
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
@@ -110,7 +111,7 @@ def train(
     Returns:
         What was found, sentences about damaged files, and the parts as the last epoch left them.
     """
-    torch.set_num_threads(Study.of(spec["study"]).config.threads)
+    use_threads(Study.of(spec["study"]).config.threads)
     unit = Path(spec["directory"])
     written = time.monotonic()
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from tests.command_line import TINY, study_dir
+from tests.processes import children
 
 CHANGED = ("protocol.num_folds=4", "executor=local", "display=quiet", "executor.retries=1000")
 SHARE_OF_DRIVERS = 0.15
@@ -32,12 +33,6 @@ def start(results: Path, trials: int, workers: int) -> "subprocess.Popen[bytes]"
     return subprocess.Popen(
         [sys.executable, "-m", "benchmark.bo", *base, *changed], env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a driver has started."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(word) for word in found.split()]
 
 
 def finished(results: Path) -> set[Path]:

@@ -49,6 +49,7 @@ MISTAKES = {
     "protocol.num_folds=80": ("protocol.num_folds=80", "glyphs_small has 134 classes", "Take fewer folds"),
     "protocol.num_folds=200": ("protocol.num_folds=200 needs 200 or more", "ARGS=protocol.num_folds=134"),
     "protocol.confidence=95": ("protocol.confidence=95: must lie between 0 and 1",),
+    "searcher.asynchronous=true": ("nothing to do beside the one trial", "searcher.round=4"),
     "protocol.noise=none": ("protocol.noise='none': allowed are inferred, fold_sem",),
     "display=loud": ("display='loud': allowed are auto, live, plain, quiet",),
     "device=gpu": ("device='gpu': allowed on this machine are auto, cpu",),

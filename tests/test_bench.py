@@ -145,7 +145,7 @@ def test_it_prints_one_table_of_everything(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts = ("start_up", "trainings", "metrics", "large_metrics", "image_inputs", "loss_steps", "dispatch_costs",
-             "searches")  # fmt: skip
+             "search_costs", "searches")  # fmt: skip
     for number, part in enumerate(parts):
         row = Row(part, ("<=", 1.0), [0.5 + number] if number else [], "a fake")
         monkeypatch.setattr(bench, part, lambda *_, row=row: iter([row]))

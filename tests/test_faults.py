@@ -1,21 +1,24 @@
 """Real processes, really hurt: after each fault no finished fold is repeated, none lost, and records are the same."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark import records
 from benchmark.bo import bo
+from benchmark.pulse import last_beat
 from benchmark.status import status
 from tests.command_line import TINY, results_of, run, study_dir, tiny
+from tests.processes import children, is_alive, wait_for
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +33,7 @@ UNIT = Path("bo", "trial_000", "fold_1")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert tiny(bo, folder, *LONG).status == 0
-    return results_of(study_dir(folder))
+    return results_of(study_dir(folder) / "bo")
 
 
 @pytest.fixture
@@ -38,13 +41,13 @@ def search(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the same search in a process of its own."""
     processes = []
 
-    def begin(*overrides: str, results: Path = tmp_path) -> subprocess.Popen[str]:
+    def begin(*overrides: str, results: Path = tmp_path, **environment: str) -> subprocess.Popen[str]:
         keys = {override.split("=")[0] for override in (*LONG, *LOCAL, *overrides)}
         base = [override for override in TINY if override.split("=")[0] not in keys]
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmark.bo", *base, *LONG, *LOCAL, f"results_dir={results}", *overrides],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )  # fmt: skip
         processes.append(process)
         return process
@@ -54,14 +57,6 @@ def search(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 def worker_in_mid_fold(unit: Path, after: int = 0) -> int:
@@ -76,24 +71,12 @@ def worker_in_mid_fold(unit: Path, after: int = 0) -> int:
             pass
         return None
 
-    return int(wait_until(beat))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(word) for word in found.split()]
+    return int(wait_for(beat))
 
 
 def assert_nothing_repeated_or_lost(results: Path, undisturbed: dict[str, Any]) -> None:
     folder = study_dir(results)
-    assert results_of(folder) == undisturbed
+    assert results_of(folder / "bo") == undisturbed
     for log in folder.glob("bo/trial_*/fold_*/log"):
         assert "start: " not in log.read_text().partition(" end\n")[2], f"{log}: trained again after its end"
     assert not list(folder.rglob("alive.json")) and not list(folder.rglob("checkpoint.pt"))
@@ -121,6 +104,90 @@ def test_a_worker_that_is_killed_terminated_or_hangs_costs_its_unit_a_retry(
     assert_nothing_repeated_or_lost(tmp_path, undisturbed)
 
 
+@contextlib.contextmanager
+def little_memory(pid: int) -> Iterator[None]:
+    """Let a process have 1 MB more than it has; the kernel kills it when it asks for more."""
+    old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    parent, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
+    group = parent / f"test-{pid}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(1 << 20))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"limiting a process's memory needs root and a writable cgroup: {error}")
+    (group / "cgroup.procs").write_text(str(pid))
+    yield
+    wait_for(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_a_worker_that_the_kernel_kills_for_its_memory_costs_its_unit_a_retry(
+    tmp_path: Path, search: Any, undisturbed: dict[str, Any]
+) -> None:
+    driver, unit = search(), study_dir(tmp_path) / UNIT
+    with little_memory(worker_in_mid_fold(unit)):
+        out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err
+    assert "killed by signal 9" in out and "tried again (1 of 2)" in out
+    assert (unit / "log").read_text().count("resume: ") == 1
+    assert_nothing_repeated_or_lost(tmp_path, undisturbed)
+
+
+CLOCK = """
+import os, time
+true_time = time.time
+def time_as_told():
+    with open(os.environ["CLOCK"]) as file:
+        return true_time() + float(file.read())
+time.time = time_as_told
+"""
+
+
+@pytest.mark.parametrize("jump", [-90_000, 90_000])
+def test_a_wall_clock_that_jumps_by_a_day_neither_ends_nor_changes_anything(
+    jump: int, tmp_path: Path, search: Any, undisturbed: dict[str, Any]
+) -> None:
+    """In every process of ours: Python runs `sitecustomize` when it starts."""
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    (clock := tmp_path / "clock").write_text("0")
+    results = tmp_path / "results"
+    driver = search("executor.timeout_minutes=0.25", results=results, PYTHONPATH=str(tmp_path), CLOCK=str(clock))
+    unit = study_dir(results) / UNIT
+    worker_in_mid_fold(unit)
+    before = json.loads((unit / "alive.json").read_bytes())["at"]
+    records.write_whole(clock, str(jump).encode())
+    after = wait_for(lambda: (beat := last_beat(unit)) is None or (abs(beat["at"] - before) > 80_000 and beat["at"]))
+    assert after is True or (after > before) == (jump > 0), "the unit has seen the jump, or is done"
+    told = run(status, f"results_dir={results}")
+    assert told.status == 0 and not re.search(r"-\d", told.out)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err
+    assert "tried again" not in out and not (study_dir(results) / "trouble.jsonl").exists()
+    assert_nothing_repeated_or_lost(results, undisturbed)
+
+
+@pytest.mark.parametrize("jobs_survive", [True, False])
+def test_a_search_whose_executor_is_lost_goes_on_with_another(
+    jobs_survive: bool, tmp_path: Path, search: Any, undisturbed: dict[str, Any]
+) -> None:
+    """First jobs behind a launcher, which outlive their driver as a cluster's do; then workers of this machine."""
+    first, unit = search("executor=slurm", "executor.prefix=[env]"), study_dir(tmp_path) / UNIT
+    job = worker_in_mid_fold(unit)
+    jobs = children(first.pid)
+    assert job in jobs and len(jobs) == 2
+    first.kill()
+    for pid in () if jobs_survive else jobs:
+        os.kill(pid, signal.SIGKILL)
+    again = search()
+    assert again.wait(timeout=120) == 0, again.communicate()
+    wait_for(lambda: not any(map(is_alive, jobs)))
+    log = (unit / "log").read_text()
+    assert log.count("resume: ") == (not jobs_survive) and log.count("start: ") == 2 - jobs_survive
+    assert_nothing_repeated_or_lost(tmp_path, undisturbed)
+
+
 @pytest.mark.parametrize(("fault", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_driver_that_is_killed_or_terminated_takes_its_workers_along_and_goes_on(
     fault: signal.Signals, code: int, tmp_path: Path, search: Any, undisturbed: dict[str, Any]
@@ -131,7 +198,7 @@ def test_a_driver_that_is_killed_or_terminated_takes_its_workers_along_and_goes_
     assert len(workers) == 2
     driver.send_signal(fault)
     assert driver.wait(timeout=30) == code
-    wait_until(lambda: not any(map(is_alive, workers)), 10)
+    wait_for(lambda: not any(map(is_alive, workers)), 10)
     again = search()
     assert again.wait(timeout=120) == 0, again.communicate()
     assert (unit / "log").read_text().count("resume: ") == 1

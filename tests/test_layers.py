@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "benchmark"
 ROWS = (
     ("data", "splits", "bo", "final_eval", "traditional", "tables", "report", "status", "logs", "bench", "bench_gpu"),
-    ("fold_tables", "traditional_tables"),
+    ("fold_tables", "traditional_tables", "search_costs"),
     ("worker", "ledger", "dispatch", "checks", "unseen", "loss_costs", "image_costs", "dispatch_costs", "table_formats",
      "lost", "survey"),
     ("study",),
@@ -18,7 +18,7 @@ ROWS = (
     ("parts",),
     ("weights", "images", "neighbours", "pulse"),
     ("protocol", "records", "curves", "provenance", "display", "advice", "build", "stopwatch", "fetch", "decay",
-     "cache_dir", "unit_log"),
+     "cache_dir", "unit_log", "threads"),
 )  # fmt: skip
 ROW_OF = {part: number for number, row in enumerate(ROWS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import records
+from tests.processes import children, is_alive
 
 TINY = [
     "dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "dataset.iterations_per_epoch=3", "dataset.max_epochs=3",
@@ -143,15 +144,3 @@ def test_random_kills_of_driver_and_workers_change_nothing_and_leave_no_orphans(
     assert kills >= 2
     expected = {path: r for path, r in results_of(undisturbed).items() if "/bo/" in path}
     assert results_of(tmp_path) == expected
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(word) for word in found.split()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

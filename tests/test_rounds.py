@@ -51,6 +51,34 @@ def test_the_order_in_which_units_finish_changes_nothing(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
+def test_an_asynchronous_search_proposes_as_soon_as_a_trial_is_done_and_says_that_it_cannot_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NewestFirst(Jobs):
+        def add(self, spec: Any, *, first: bool = False) -> None:
+            super().add(spec, first=True)
+
+    monkeypatch.setattr(story, "Jobs", NewestFirst)
+    options = ("searcher.round=2", "searcher.asynchronous=true", "trials=4")
+    with trainings() as trained:
+        ended = tiny(bo, tmp_path, *options)
+    assert ended.status == 0 and "cannot be repeated" in ended.out
+    assert trained[:4] == [f"trial_00{i}/fold_{f}" for i, f in ((1, 1), (1, 0), (2, 1), (2, 0))]
+    folder = study_dir(tmp_path) / "bo"
+    how = [records.read_record(folder / f"trial_00{i}" / "ask.json").provenance for i in range(4)]
+    assert [h["in_training"] for h in how] == [[], [0], [0], [0]] and [h["told"] for h in how] == [0, 0, 1, 2]
+    settings = [records.read_record(folder / f"trial_00{i}.json").result["setting"]["proxy_lr"] for i in range(4)]
+    assert len(set(settings)) == 4, "points of a design are used once"
+
+    before = results_of(study_dir(tmp_path))
+    for path in (folder / "trial_000.json", folder / "trial_003.json"):  # as a kill leaves it: not in order
+        path.unlink()
+    with trainings() as trained:
+        assert tiny(bo, tmp_path, *options).status == 0
+    assert not trained and results_of(study_dir(tmp_path)) == before
+
+
+@pytest.mark.slow
 def test_a_round_that_was_killed_half_way_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
     options = ("searcher.round=2", "trials=4")
     assert tiny(bo, tmp_path / "one", *options).status == 0
@@ -66,6 +94,9 @@ def test_a_round_that_was_killed_half_way_goes_on_with_the_same_proposals(tmp_pa
 def test_one_at_a_time_is_the_study_that_it_was_and_more_are_another(compose_study: Callable[..., Study]) -> None:
     one, default, two = (compose_study(*o) for o in (["searcher.round=1"], [], ["searcher.round=2"]))
     assert one.identity("f") == default.identity("f") != two.identity("f")
+    both = compose_study("searcher.round=2", "searcher.asynchronous=true")
+    assert both.identity("f") != two.identity("f")
+    assert "asynchronous" not in two.science("f")["searcher"]
     assert "round" not in default.science("f")["searcher"] and two.science("f")["searcher"]["round"] == 2
 
 

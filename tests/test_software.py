@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import dispatch, final_eval, provenance, traditional, worker
-from tests.command_line import results_of, tiny
+from tests.command_line import TINY, results_of, tiny
 
 
 def test_code_is_known_by_its_content_and_not_by_its_place(tmp_path, monkeypatch):
@@ -56,6 +56,16 @@ def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path
     with pytest.raises(ValueError, match=r"The software on .* code of yesterday here(?s:.)*the same command"):
         do(spec)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_unit_is_refused_where_the_data_are_others(searched, compose_study, tmp_path):
+    """`searched` has drawn the data."""
+    spec = {"study": compose_study(*TINY).raw, "fingerprint": "data of another machine",
+            "kind": "trial", "index": 0, "fold": 0, "setting": {}, "keep_weights": False,
+            "directory": str(tmp_path / "unit"), "software": provenance.software()}  # fmt: skip
+    with pytest.raises(ValueError, match=r"on this machine has fingerprint .* data of another machine(?s:.)*make data"):
+        worker.train_unit(spec, print)
+    assert not (tmp_path / "unit" / "record.json").exists()
 
 
 @pytest.mark.slow

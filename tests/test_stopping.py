@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +13,7 @@ import yaml
 from benchmark import records
 from benchmark.bo import bo
 from tests.command_line import TINY, study_dir, tiny, trainings
+from tests.processes import children, is_alive, wait_for
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -42,26 +41,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def children(pid: int) -> list[int]:
-    """Living processes started by a process."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue  # it ended meanwhile
-        if parent == str(pid) and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 400) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes by Linux's /proc")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -71,9 +50,7 @@ def test_a_stopped_search_ends_cleanly_and_goes_on_where_it_was(
     base = [o for o in TINY if o.split("=")[0] not in {long.split("=")[0] for long in LONG} and o != "executor=inline"]
     driver = start("bo", *base, *LONG, "executor=local", "executor.workers=2", f"results_dir={tmp_path}")
     folder = study_dir(tmp_path) / "bo"
-    wait_for(
-        "a finished fold and one at work", lambda: list(folder.rglob("record.json")) and list(folder.rglob("*.pt"))
-    )
+    wait_for(lambda: list(folder.rglob("record.json")) and list(folder.rglob("*.pt")), 400, "for a fold at work")
     workers = children(driver.pid)
     driver.send_signal(number)
     out, err = driver.communicate(timeout=120)
@@ -81,7 +58,7 @@ def test_a_stopped_search_ends_cleanly_and_goes_on_where_it_was(
     assert "Stopped. Nothing finished is lost: the same command goes on from here." in err
     assert "Traceback" not in out + err
     assert len(workers) == 2
-    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in workers), seconds=30)
+    wait_for(lambda: not any(map(is_alive, workers)), 30, "for the workers to end")
     with records.only_one(study_dir(tmp_path) / "lock", "the study"):
         pass  # the lock is free
     finished = {"/".join(p.parent.parts[-2:]): p.read_bytes() for p in folder.rglob("record.json")}

@@ -27,10 +27,11 @@ from typing import Any
 from benchmark.executors.answers import Report, Unit, UnitFailed, WorkerCannotStart, WorkerDied, result_of
 from benchmark.executors.pool import Pool
 from benchmark.executors.serving import serve
+from benchmark.threads import environment
 
 __all__ = ["Local", "UnitFailed", "WorkerCannotStart", "WorkerDied", "serve"]
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ONE_THREAD = environment(1)  # until a unit says otherwise
 _TAIL_CHARACTERS = 2000
 STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
 

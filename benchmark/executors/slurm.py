@@ -6,7 +6,8 @@ disk from a lost machine, but only a job that ran to its end has answered. So a 
 cancelled, preempted, ran out of time or memory, or lost its machine: `WorkerDied`, and its unit can go on from its
 checkpoint. A job that ends before its imports are done is started once more before that is an error.
 
-Jobs carry a name made from the logs folder. A driver first cancels what an earlier one, killed, has left running.
+Jobs carry a name made from the logs folder. A driver first cancels what an earlier one, killed, has left running, and
+removes its files.
 """
 
 import contextlib
@@ -57,6 +58,8 @@ class Slurm(Pool):
         log_dir.mkdir(parents=True, exist_ok=True)
         self._name = "benchmark-" + hashlib.sha256(str(log_dir).encode()).hexdigest()[:12]
         self._cancel()
+        for left in log_dir.glob("job_*.json*"):  # by a driver that was killed
+            left.unlink(missing_ok=True)
         heard = on_progress or (lambda message: None)
         super().__init__([_Jobs(prefix, command, self._name, log_dir, i, heard) for i in range(workers)])
 

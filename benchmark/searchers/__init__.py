@@ -90,20 +90,22 @@ def best_by_mean(history: Sequence[Trial]) -> int:
 
 
 def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None:
-    """Refuse a history that is not trials 0, 1, 2, ... of this space.
+    """Refuse a history that is not trials of this space in the order of asking; some may be missing.
 
     Raises:
         ValueError: naming the trial, and the value that does not belong.
     """
-    for position, trial in enumerate(history):
-        if trial.index != position:
-            raise ValueError(f"Trial {trial.index} stands at place {position}; a history is trials 0, 1, 2, ...")
+    last = -1
+    for trial in history:
+        if trial.index <= last:
+            raise ValueError(f"Trial {trial.index} stands after trial {last}; a history is in the order of asking.")
+        last = trial.index
         if set(trial.parameters) != set(space):
             names, expected = sorted(trial.parameters), sorted(space)
-            raise ValueError(f"Trial {position} set {names}, the search space is {expected}; start another study.")
+            raise ValueError(f"Trial {trial.index} set {names}, the search space is {expected}; start another study.")
         for name, value in trial.parameters.items():
             if not space[name].contains(value):
                 raise ValueError(
-                    f"Trial {position} set {name}={value}, which {space[name]} does not allow; the search space was "
+                    f"Trial {trial.index} set {name}={value}, which {space[name]} does not allow; the search space was "
                     "changed after the trial. Restore the old bounds, or start another study."
                 )

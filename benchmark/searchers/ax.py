@@ -75,7 +75,7 @@ class Ax:
 
         Args:
             history: finished trials, in the order of their index.
-            pending: settings that were proposed after them and have no score yet; the model expects one, and looks
+            pending: settings that were proposed and have no score yet; the model expects one, and looks
                 elsewhere.
 
         Raises:

@@ -34,7 +34,7 @@ class Sobol:
 
         Args:
             history: finished trials, in the order of their index.
-            pending: settings that were proposed after them and have no score yet.
+            pending: settings that were proposed and have no score yet.
 
         Raises:
             ValueError: for a history of another space.

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.executors.local import Local, UnitFailed, WorkerCannotStart, WorkerDied
+from tests.processes import is_alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,20 +88,6 @@ def make(tmp_path, command, monkeypatch):
 
 def sleep(seconds, name=None):
     return {"do": "sleep", "seconds": seconds, "name": name}
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_units_start_in_the_order_of_submission(make):
@@ -200,13 +187,13 @@ def test_a_worker_killed_from_outside_or_while_idle_is_replaced(make):
     started = []
     executor = make(on_progress=started.append)
     future = executor.submit(sleep(30))
-    wait_until(lambda: started)
+    wait_for(lambda: started)
     os.kill(started[0]["started"], signal.SIGKILL)
     with pytest.raises(WorkerDied, match="signal 9"):
         future.result(timeout=20)
     idle = executor.submit(sleep(0)).result()["pid"]
     os.kill(idle, signal.SIGKILL)
-    wait_until(lambda: not is_alive(idle))
+    wait_for(lambda: not is_alive(idle))
     assert executor.submit(sleep(0)).result(timeout=20)["pid"] != idle
 
 
@@ -214,7 +201,7 @@ def test_a_unit_that_hangs_is_killed_alone_though_its_process_is_stopped(make):
     started = []
     executor = make(workers=2, on_progress=started.append)
     future = executor.submit(sleep(60))
-    wait_until(lambda: started)
+    wait_for(lambda: started)
     other = executor.submit(sleep(1.0, "other"))
     os.kill(started[0]["started"], signal.SIGSTOP)
     executor.kill(future)
@@ -269,7 +256,7 @@ def test_close_ends_busy_workers_at_once_and_cancels_what_waits(make):
     started = []
     executor = make(workers=2, on_progress=started.append)
     futures = [executor.submit(sleep(60)) for _ in range(5)]
-    wait_until(lambda: len(started) == 2)
+    wait_for(lambda: len(started) == 2)
     before = time.monotonic()
     executor.close()
     assert time.monotonic() - before < 2
@@ -349,7 +336,7 @@ def test_workers_end_with_their_driver(command, tmp_path, how):
         assert all(map(is_alive, pids))
         driver.send_signal(how)
         driver.wait(timeout=20)
-        wait_until(lambda: not any(map(is_alive, pids)), seconds=5)
+        wait_for(lambda: not any(map(is_alive, pids)), seconds=5)
 
 
 def test_a_worker_ends_when_its_standard_input_closes_though_a_unit_is_running(command, monkeypatch):
@@ -374,6 +361,6 @@ def test_ctrl_c_at_the_terminal_reaches_the_driver_only(make):
     started = []
     executor = make(on_progress=started.append)
     future = executor.submit(sleep(0.5))
-    wait_until(lambda: started)
+    wait_for(lambda: started)
     assert os.getpgid(started[0]["started"]) != os.getpgid(0)
     assert future.result()["pid"] == started[0]["started"]

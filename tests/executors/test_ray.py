@@ -7,14 +7,14 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import CancelledError
-from pathlib import Path
 
 import pytest
 
 from benchmark import places
 from benchmark.executors import ray as executor_ray
 from benchmark.executors.answers import UnitFailed, WorkerDied
-from tests.executors.watched import ROOT, Watched, extras, inline_results, wait_for
+from tests.executors.watched import ROOT, Watched, extras, inline_results
+from tests.processes import is_alive, wait_for
 
 WORKER = """
     import os, sys, time
@@ -36,13 +36,6 @@ WORKER = """
     if __name__ == "__main__":
         serve(run)
 """
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_missing_ray_is_named(monkeypatch):

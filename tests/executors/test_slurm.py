@@ -12,7 +12,8 @@ import pytest
 from benchmark.executors.answers import UnitFailed, WorkerCannotStart, WorkerDied
 from benchmark.executors.slurm import Slurm, launcher_options
 from tests.executors.slurm_here import missing, slurm
-from tests.executors.watched import ROOT, Watched, inline_results, wait_for
+from tests.executors.watched import ROOT, Watched, inline_results
+from tests.processes import wait_for
 
 real = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -65,6 +66,14 @@ def test_a_unit_goes_and_comes_back_as_json_files_which_are_then_gone(make, tmp_
     results = [f.result() for f in [executor.submit({"do": 0}) for _ in range(2)]]
     assert heard == [{"pid": r["pid"]} for r in results] and heard[0] != heard[1], "a job does one unit"
     assert [p.name for p in (tmp_path / "logs").iterdir()] == ["worker_0.log"]
+
+
+def test_what_a_killed_driver_has_left_is_removed(make, tmp_path):
+    (tmp_path / "logs").mkdir()
+    for name in ("job_0a.json", "job_0a.answer.jsonl", "worker_0.log"):
+        (tmp_path / "logs" / name).touch()
+    make("env")
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["worker_0.log"]
 
 
 def test_a_job_without_an_answer_is_a_worker_that_died_and_one_that_fails_is_not(make):

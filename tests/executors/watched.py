@@ -4,7 +4,6 @@ import json
 import os
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,15 +104,6 @@ class Watched:
 def extras() -> Iterator[str]:
     """Folders of this process's own PYTHONPATH."""
     return filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """What a condition says once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def inline_results(folder: Path) -> dict[str, Any]:

@@ -269,8 +269,8 @@ def test_options_that_do_not_fit_are_refused(space, options, message):
 
 
 def test_a_history_of_another_space_is_refused(history):
-    with pytest.raises(ValueError, match="stands at place 0"):
-        Ax(SPACE, 0).ask(history[1:])
+    with pytest.raises(ValueError, match="stands after trial"):
+        Ax(SPACE, 0).ask(history[::-1])
     with pytest.raises(ValueError, match="the search space is"):
         Ax({"lr": SPACE["lr"]}, 0).ask(history)
 

@@ -49,7 +49,7 @@ def test_a_failure_is_never_a_number(bad):
 @pytest.mark.parametrize(
     ("index", "parameters", "message"),
     [
-        (2, {"lr": 1e-2, "n": 3}, "Trial 2 stands at place 1"),
+        (0, {"lr": 1e-2, "n": 3}, "Trial 0 stands after trial 0"),
         (1, {"lr": 1e-2}, r"Trial 1 set \['lr'\], the search space is \['lr', 'n'\]"),
         (1, {"lr": 0.2, "n": 3}, "Trial 1 set lr=0.2, which .* does not allow"),
         (1, {"lr": 1e-2, "n": 3.5}, "Trial 1 set n=3.5"),

@@ -1,0 +1,67 @@
+"""make scale: a thousand units that sleep, on 32 workers of a Ray of our own; what that costs the driver.
+
+Prints the driver's CPU time, from the first answer to the last, and how much its memory grows with each unit. Units
+carry a study's configuration there and back, as real ones do, and report once. Wants about 6 GB for the workers.
+
+    python -m tests.scale [units] [workers] [seconds of sleep]
+"""
+
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from benchmark.dispatch import Jobs
+from benchmark.dispatch_costs import sleep_unit
+from benchmark.study import Study, conf_dir
+
+MOST_CPU, MOST_GROWTH = 20.0, 1000.0  # per cent of a core; bytes a unit, less than a unit's own text
+
+
+def megabytes() -> float:
+    """What this process has in memory now."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1000
+
+
+def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
+    """Run the units and say what they cost; whether that stays within the limits."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        study = Study.of(compose("config", ["executor=ray", f"executor.workers={workers}", f"results_dir={results}"]))
+    heard: list[int] = []
+
+    def hear(progress: dict[str, Any]) -> None:
+        heard.append(progress["pid"])
+
+    memory, started = [], time.perf_counter()
+    with Jobs(study, sleep_unit, ["benchmark.dispatch_costs"], hear) as jobs:
+        for number in range(units):
+            jobs.add({"study": study.raw, "seconds": seconds, "directory": str(results / f"unit_{number}")})
+        for number, _ in enumerate(jobs.finished()):
+            if not number:
+                first, cpu = time.perf_counter(), time.process_time()
+            memory.append(megabytes())
+        wall, cpu = time.perf_counter() - first, time.process_time() - cpu
+        threads = threading.active_count()
+    steady = len(memory) // 2  # the first half fills what is kept for good
+    growth = 1e6 * statistics.linear_regression(range(len(memory) - steady), memory[steady:]).slope
+    share = 100 * cpu / wall
+    print(
+        f"{len(memory)} units of {seconds:g} s on {len(set(heard))} workers: start {first - started:.0f} s, then "
+        f"{wall:.0f} s, {(len(memory) - 1) / wall:.1f} units/s (at most {workers / seconds:.1f}); driver: "
+        f"{share:.1f} % of a core, {1000 * cpu / (len(memory) - 1):.1f} ms a unit, {memory[0]:.0f} MB at first, "
+        f"{memory[-1]:.0f} at last, {growth:+.0f} bytes a unit over the last half, {threads} threads"
+    )
+    return len(memory) == units == len(heard) and share < MOST_CPU and growth < MOST_GROWTH
+
+
+if __name__ == "__main__":
+    given = [float(word) for word in sys.argv[1:]]
+    units, workers, seconds = (*given, *(1000.0, 32.0, 4.0)[len(given) :])
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(not scale(Path(folder), int(units), int(workers), seconds))
