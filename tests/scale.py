@@ -1,12 +1,15 @@
 """make scale: a thousand units that sleep, on 32 workers of a Ray of our own; what that costs the driver.
 
-Prints the driver's CPU time, from the first answer to the last, and how much its memory grows with each unit. Units
-carry a study's configuration there and back, as real ones do, and report once. Wants about 6 GB for the workers.
+Prints the driver's CPU time, from the first answer to the last, and how much its memory grows meanwhile. Units carry a
+study's configuration there and back, as real ones do, and report once. Wants about 16 GB for the workers.
+
+On paper: a driver that needs 6 ms of CPU time for a unit has 20 % of a core to spare for 33 units a second. Folds of ten
+minutes come at that rate from 20,000 workers; one search with `searcher.round=8` keeps 32 busy, so the number of GPUs
+is limited by the search (a round waits for its slowest fold), not by the driver. On disk a unit leaves 5 files.
 
     python -m tests.scale [units] [workers] [seconds of sleep]
 """
 
-import statistics
 import sys
 import tempfile
 import threading
@@ -20,7 +23,8 @@ from benchmark.dispatch import Jobs
 from benchmark.dispatch_costs import sleep_unit
 from benchmark.study import Study, conf_dir
 
-MOST_CPU, MOST_GROWTH = 20.0, 1000.0  # per cent of a core; bytes a unit, less than a unit's own text
+MOST_CPU = 20.0  # per cent of a core
+MOST_GROWTH = 20.0  # MB in all: Ray's own buffers, which are full after some thousand units, hold about 10
 
 
 def megabytes() -> float:
@@ -48,14 +52,13 @@ def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
             memory.append(megabytes())
         wall, cpu = time.perf_counter() - first, time.process_time() - cpu
         threads = threading.active_count()
-    steady = len(memory) // 2  # the first half fills what is kept for good
-    growth = 1e6 * statistics.linear_regression(range(len(memory) - steady), memory[steady:]).slope
+    growth = memory[-1] - memory[0]
     share = 100 * cpu / wall
     print(
         f"{len(memory)} units of {seconds:g} s on {len(set(heard))} workers: start {first - started:.0f} s, then "
         f"{wall:.0f} s, {(len(memory) - 1) / wall:.1f} units/s (at most {workers / seconds:.1f}); driver: "
         f"{share:.1f} % of a core, {1000 * cpu / (len(memory) - 1):.1f} ms a unit, {memory[0]:.0f} MB at first, "
-        f"{memory[-1]:.0f} at last, {growth:+.0f} bytes a unit over the last half, {threads} threads"
+        f"{growth:+.1f} at last, {threads} threads"
     )
     return len(memory) == units == len(heard) and share < MOST_CPU and growth < MOST_GROWTH
 
