@@ -3,9 +3,9 @@
 Prints the driver's CPU time, from the first answer to the last, and how much its memory grows meanwhile. Units carry a
 study's configuration there and back, as real ones do, and report once. Wants about 16 GB for the workers.
 
-On paper: a driver that needs 6 ms of CPU time for a unit has 20 % of a core to spare for 33 units a second. Folds of ten
-minutes come at that rate from 20,000 workers; one search with `searcher.round=8` keeps 32 busy, so the number of GPUs
-is limited by the search (a round waits for its slowest fold), not by the driver. On disk a unit leaves 5 files.
+On paper: a driver that needs 6 ms of CPU time for a unit has 20 % of a core to spare for 33 units a second, which is
+what 20,000 workers make of folds of ten minutes. A search with `searcher.round=8` keeps 32 workers busy, and waits for
+the slowest fold of each round: so the search limits the number of GPUs, not the driver. A unit leaves 6 small files.
 
     python -m tests.scale [units] [workers] [seconds of sleep]
 """

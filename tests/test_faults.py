@@ -188,6 +188,27 @@ def test_a_search_whose_executor_is_lost_goes_on_with_another(
     assert_nothing_repeated_or_lost(tmp_path, undisturbed)
 
 
+def test_a_search_whose_ray_cluster_is_lost_ends_and_goes_on_with_workers_of_this_machine(
+    tmp_path: Path, search: Any, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 * 2**20})
+    at = ("executor=ray", "executor.workers=2", f"executor.address={cluster.address}")
+    driver, unit = search(*at, RAY_gcs_rpc_server_reconnect_timeout_s="5"), study_dir(tmp_path) / UNIT
+    worker = worker_in_mid_fold(unit)
+    cluster.shutdown()
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 1 and "Failed to connect to GCS" in out + err
+    wait_for(lambda: not is_alive(worker), 10)
+    again = search()
+    assert again.wait(timeout=120) == 0, again.communicate()
+    assert (unit / "log").read_text().count("resume: ") == 1
+    assert_nothing_repeated_or_lost(tmp_path, undisturbed)
+
+
 @pytest.mark.parametrize(("fault", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_driver_that_is_killed_or_terminated_takes_its_workers_along_and_goes_on(
     fault: signal.Signals, code: int, tmp_path: Path, search: Any, undisturbed: dict[str, Any]
