@@ -2,8 +2,8 @@
 
     apt-get install slurmd slurmctld slurm-client munge slurm-wlm-basic-plugins
 
-Where it cannot start, the tests that want it are skipped with what its daemons say. Keys, sockets, state and logs are in
-a folder of its own; nothing of a SLURM that this machine may belong to is touched.
+Where it cannot start, the tests that want it are skipped with what its daemons say. Keys, sockets, state and logs are
+in a folder of its own; nothing of a SLURM that this machine may belong to is touched.
 """
 
 import contextlib
