@@ -27,10 +27,10 @@ $(STAMP): requirements.lock requirements-cpu.lock
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet uv
 ifeq ($(TORCH),cpu)
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --torch-backend=cpu $$(grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock)
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes -r requirements-cpu.lock
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --torch-backend=cpu $$(grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock)
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r requirements-cpu.lock
 else
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 endif
 	@touch $@
 
