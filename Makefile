@@ -58,7 +58,7 @@ status: $(STAMP) ## say how far the studies are, what runs where, and what is in
 logs: $(STAMP) ## show the newest log, or that of ARGS=unit=trial_003/fold_1; on a terminal while it grows
 	@$(RUN) benchmark.logs $(overrides)
 
-soak: $(STAMP) ## kill workers and drivers of a search for five minutes, and count what that costs
+soak: $(STAMP) ## kill workers and drivers of a search every few seconds, and count what that costs
 	$(RUN) tests.soak
 
 scale: $(STAMP) ## hand a thousand sleeping jobs to 32 Ray workers, and measure the driver

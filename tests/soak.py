@@ -6,7 +6,8 @@ starts and one when it ends. Beside them, finished folds are counted whenever so
 
     python -m tests.soak [minutes] [trials] [workers] [seconds between kills, on average]
 
-Where a worker needs long to start, give more seconds, or none ever gets to a unit.
+It ends when the search is done, or after 20 minutes. Where a worker needs long to start, give more seconds, or none ever
+gets to a unit.
 """
 
 import os
@@ -79,6 +80,6 @@ def soak(results: Path, minutes: float, trials: int, workers: int, seconds: floa
 
 if __name__ == "__main__":
     given = [float(word) for word in sys.argv[1:]]
-    minutes, trials, workers, seconds = (*given, *(5.0, 200.0, 4.0, 5.0)[len(given) :])
+    minutes, trials, workers, seconds = (*given, *(20.0, 200.0, 4.0, 5.0)[len(given) :])
     with tempfile.TemporaryDirectory() as folder:
         sys.exit(not soak(Path(folder), minutes, int(trials), int(workers), seconds))
