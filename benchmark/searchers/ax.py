@@ -154,12 +154,15 @@ class Ax:
     def _told(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> Any:
         """A client that knows the history and what is pending, and whose next proposal is the model's."""
         client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
-        for trial in history:
-            index = client.attach_trial(self._cast(trial.parameters))
+        trials = {client.attach_trial(self._cast(trial.parameters)): trial for trial in history}
+        for index, trial in trials.items():  # all data first: between completions they would be sorted anew each time
+            if trial.mean is not None:
+                client.attach_data(index, {_SCORE: self._observation(trial)})
+        for index, trial in trials.items():
             if trial.mean is None:
                 client.mark_trial_abandoned(index)  # unlike "failed", never proposed again
             else:
-                client.complete_trial(index, {_SCORE: self._observation(trial)})
+                client.complete_trial(index)
         for setting in pending:
             client.attach_trial(self._cast(setting))  # and left running
         return client
