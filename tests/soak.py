@@ -6,8 +6,8 @@ starts and one when it ends. Beside them, finished folds are counted whenever so
 
     python -m tests.soak [minutes] [trials] [workers] [seconds between kills, on average]
 
-It ends when the search is done, or after 20 minutes. Where a worker needs long to start, give more seconds, or none ever
-gets to a unit.
+It ends when the search is done, or after 20 minutes. Where a worker needs long to start, give more seconds, or none
+ever gets to a unit.
 """
 
 import os

@@ -57,8 +57,12 @@ def told(monkeypatch):
             calls.append(("attach", dict(parameters)))
             return super().attach_trial(parameters, arm_name)
 
+        def attach_data(self, trial_index, raw_data, progression=None):
+            calls.append(("data", trial_index, raw_data))
+            return super().attach_data(trial_index, raw_data, progression)
+
         def complete_trial(self, trial_index, raw_data=None, progression=None):
-            calls.append(("complete", trial_index, raw_data))
+            calls.append(("complete", trial_index))
             return super().complete_trial(trial_index, raw_data, progression)
 
         def mark_trial_abandoned(self, trial_index):
@@ -138,13 +142,14 @@ def test_a_failed_trial_is_abandoned_and_no_number_told(history, told):
     Ax(SPACE, 0).ask(history)
     assert [call[1] for call in told if call[0] == "attach"] == [t.parameters for t in history]
     assert [call[1] for call in told if call[0] == "abandon"] == [2, 5]
-    numbers = [call[2]["score"] for call in told if call[0] == "complete"]
+    assert [call[1] for call in told if call[0] == "complete"] == [0, 1, 3, 4, 6]
+    numbers = [call[2]["score"] for call in told if call[0] == "data"]
     assert numbers == [t.mean for t in history if t.mean is not None]
 
 
 def test_the_standard_error_reaches_ax_only_when_asked_for(history, told):
     Ax(SPACE, 0, noise="fold_sem").ask(history)
-    assert [call[2]["score"] for call in told if call[0] == "complete"] == [
+    assert [call[2]["score"] for call in told if call[0] == "data"] == [
         (t.mean, t.sem) for t in history if t.mean is not None
     ]
     assert Ax(SPACE, 0, noise="fold_sem").ask(history) != Ax(SPACE, 0).ask(history)
