@@ -19,7 +19,7 @@ from benchmark import advice, records, unit_log
 from benchmark.executors.answers import UnitFailed
 from benchmark.places import make_executor, num_workers
 from benchmark.provenance import software
-from benchmark.pulse import Judge
+from benchmark.pulse import Judge, last_beat
 from benchmark.study import Study
 
 Unit = dict[str, Any]
@@ -76,7 +76,9 @@ class Jobs:
         while self._waiting or self._running:
             while self._waiting and len(self._running) < self.num_workers:
                 spec = self._waiting.popleft()
-                self._running[self._executor.submit(spec)] = spec
+                left = last_beat(Path(spec["directory"]))
+                self._running[future := self._executor.submit(spec)] = spec
+                self._judge.begin(future, left)
             done, _ = concurrent.futures.wait(
                 self._running, timeout=self._judge.every, return_when=concurrent.futures.FIRST_COMPLETED
             )

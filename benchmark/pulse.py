@@ -81,6 +81,15 @@ class Judge:
         self.every = None if seconds is None else min(LOOK_SECONDS, seconds / 4)
         self._seen: dict[Hashable, tuple[Any, Any, float, bool]] = {}
 
+    def begin(self, key: Any, left: dict[str, Any] | None) -> None:
+        """An attempt is about to start.
+
+        Args:
+            key: of the attempt.
+            left: the beat that an earlier one has left; any other will be this one's.
+        """
+        self._seen[key] = (left, left, 0.0, False)
+
     def hung(self, units: Mapping[Any, tuple[Path, bool]]) -> list[Any]:
         """Keys of the units that hang.
 

@@ -23,7 +23,7 @@ from tests.processes import children, is_alive, wait_for
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 # Some seconds of training, so that there is a middle to be hurt in.
-LONG = ("trials=1", "dataset.iterations_per_epoch=60", "dataset.max_epochs=5", "dataset.patience=9",
+LONG = ("trials=1", "dataset.iterations_per_epoch=300", "dataset.max_epochs=5", "dataset.patience=9",
         "protocol.batch_size=64")  # fmt: skip
 LOCAL = ("executor=local", "executor.workers=2")
 UNIT = Path("bo", "trial_000", "fold_1")

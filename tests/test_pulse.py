@@ -123,6 +123,18 @@ def test_time_in_a_queue_does_not_count_and_an_earlier_attempt_s_beat_is_no_star
     assert look(judge, clock, tmp_path, 15, started=False), "watched from its first beat"
 
 
+def test_a_unit_that_hangs_between_its_first_beat_and_the_first_look_is_given_no_time_to_start(tmp_path: Path) -> None:
+    clock = Clock()
+    judge = Judge(60.0, clock)
+    judge.begin("it", None)
+    Heart(tmp_path)
+    assert not look(judge, clock, tmp_path, 55) and look(judge, clock, tmp_path, 15)
+    clock = Clock()
+    judge = Judge(60.0, clock)
+    judge.begin("it", last_beat(tmp_path))
+    assert not look(judge, clock, tmp_path, 200), "that beat was there before"
+
+
 def test_a_worker_that_hangs_before_its_first_beat_is_found_as_well(tmp_path: Path) -> None:
     clock = Clock()
     judge = Judge(60.0, clock)
