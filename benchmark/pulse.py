@@ -88,7 +88,8 @@ class Judge:
             key: of the attempt.
             left: the beat that an earlier one has left; any other will be this one's.
         """
-        self._seen[key] = (left, left, 0.0, False)
+        if self._seconds is not None:  # else nobody looks, and nobody would forget it again
+            self._seen[key] = (left, left, 0.0, False)
 
     def hung(self, units: Mapping[Any, tuple[Path, bool]]) -> list[Any]:
         """Keys of the units that hang.

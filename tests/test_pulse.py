@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,18 @@ def test_without_a_limit_nothing_hangs(tmp_path: Path) -> None:
     clock = Clock()
     judge = Judge(None, clock)
     assert not look(judge, clock, tmp_path, 1000) and judge.every is None
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_an_attempt_that_is_over_is_forgotten(seconds: float | None, tmp_path: Path) -> None:
+    """Its key is its future, which holds its answer."""
+    judge, key = Judge(seconds, Clock()), Heart(tmp_path)
+    kept = weakref.ref(key)
+    judge.begin(key, None)
+    judge.hung({key: (tmp_path, True)})
+    del key
+    judge.hung({})
+    assert kept() is None
 
 
 def test_a_torn_beat_is_none(tmp_path: Path) -> None:
