@@ -36,6 +36,7 @@ from benchmark.provenance import hardware, versions
 from benchmark.search_costs import search_costs
 from benchmark.stopwatch import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
 from benchmark.study import Study, conf_dir, main
+from benchmark.threads import use_threads
 from benchmark.worker import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,18 +55,14 @@ def bench(study: Study, overrides: list[str]) -> None:
         study: names the data set, trunk and protocol of the trainings, and the search whose time is reported.
         overrides: unused.
     """
-    import pytorch_metric_learning.utils.accuracy_calculator  # noqa: F401 - loads faiss, to be limited below
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
-    torch.set_num_threads(1)
+    use_threads(1)
     rows: list[Row] = []
-    with threadpool_limits(1):
-        costs = (image_inputs(), loss_steps(study), dispatch_costs(study), search_costs(study))
-        for part in (start_up(), trainings(study), metrics(), large_metrics(), *costs, searches(study)):
-            for row in part:
-                print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)
-                rows.append(row)
+    costs = (image_inputs(), loss_steps(study), dispatch_costs(study), search_costs(study))
+    for part in (start_up(), trainings(study), metrics(), large_metrics(), *costs, searches(study)):
+        for row in part:
+            print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)
+            rows.append(row)
     print("\n" + table(rows))
 
 

@@ -78,10 +78,11 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: F
     """
     started, compute, in_a_row = time.perf_counter(), 0.0, 0
     total, size = study.config.trials, study.config.searcher.round
-    step = 1 if study.config.searcher.asynchronous else size
+    asynchronous = study.config.searcher.asynchronous
+    step = 1 if asynchronous else size
     rounds = deque(range(first, min(first + step, total)) for first in range(0, total, step))
     training: Found = {}  # proposals by index
-    if step < size:
+    if asynchronous:
         display.say(
             "searcher.asynchronous=true: what is proposed depends on which trial ends first, so this search cannot be "
             "repeated. Say so where you report it."

@@ -99,7 +99,7 @@ class Judge:
         to have started, or leaves its first beat.
 
         Args:
-            units: folder, and whether it is known to have started, by a key of this attempt.
+            units: folder, and whether it is known to have started, by the key of an attempt that has begun.
         """
         if self._seconds is None or self.every is None:
             return []
@@ -108,7 +108,7 @@ class Judge:
         seen = {}
         for key, (unit, started) in units.items():
             mark = last_beat(unit)
-            first, before, quiet, watched = self._seen.get(key, (mark, mark, -step, False))
+            first, before, quiet, watched = self._seen[key]
             watched = watched or started or mark != before
             seen[key] = (first, mark, quiet + step if watched and mark == before else 0.0, watched)
         self._seen = seen

@@ -12,7 +12,6 @@ study's `test_ledger.jsonl` gets a line which says that they are looked at after
 
 import copy
 import functools
-import io
 import json
 import sys
 import time
@@ -34,6 +33,7 @@ from benchmark.parts import Parts, Schedule, Scored
 from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, commit, provenance
 from benchmark.study import Study, main
+from benchmark.train import write_state
 from benchmark.unseen import open_test
 from benchmark.worker import LOCK_SECONDS, Report, at_work, make_parts, make_schedule, same_dataset, train
 
@@ -116,12 +116,8 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
                     fingerprint=spec["fingerprint"],
                     test_contents=getattr(plan.study.make_dataset(), "test_contents", None),
                 ))  # fmt: skip
-                if spec["keep_weights"]:
-                    buffer = io.BytesIO()
-                    torch.save(
-                        outcome.weights or parts.weights(), buffer
-                    )  # of the held-out epoch, else of the last one
-                    records.write_checked(unit / "weights.pt", buffer.getvalue())
+                if spec["keep_weights"]:  # of the held-out epoch, else of the last one
+                    write_state(unit / "weights.pt", outcome.weights or parts.weights())
                 records.write_record(path, record)
                 (unit / "checkpoint.pt").unlink(missing_ok=True)
             notes += more

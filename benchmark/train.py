@@ -237,17 +237,21 @@ def _result(progress: Progress, stopped: str, reason: str | None) -> dict[str, A
 
 
 def _save(parts: Parts, progress: Progress, best: dict[str, Any] | None, checkpoint: Path) -> None:
-    state = {
+    write_state(checkpoint, {
         "progress": asdict(progress),
         "best": best,
         "trunk": parts.trunk.state_dict(),
         "head": parts.head.state_dict(),
         "loss": parts.loss.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()},
-    }
+    })  # fmt: skip
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors by name, whole and with a checksum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    records.write_checked(checkpoint, buffer.getvalue())
+    records.write_checked(path, buffer.getvalue())
 
 
 def _resume(parts: Parts, checkpoint: Path) -> tuple[Progress, dict[str, Any] | None]:

@@ -9,7 +9,6 @@ Run as `python -m benchmark.worker`, it serves units to a driver, see `executors
 
 import contextlib
 import functools
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.provenance import check_software, provenance
 from benchmark.study import Study
 from benchmark.threads import use_threads
-from benchmark.train import Outcome, train_fold
+from benchmark.train import Outcome, train_fold, write_state
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
 LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, mostly 90 s
@@ -64,9 +63,7 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
             write_curves(unit / "curves", outcome.result["history"])
             record = records.Record("fold", _result(spec, outcome), _provenance(spec, outcome))
             if spec["keep_weights"] and outcome.weights is not None:
-                buffer = io.BytesIO()
-                torch.save(outcome.weights, buffer)
-                records.write_checked(unit / "best.pt", buffer.getvalue())
+                write_state(unit / "best.pt", outcome.weights)
             records.write_record(unit / "record.json", record)
             (unit / "checkpoint.pt").unlink(missing_ok=True)
         return {"result": record.result, "provenance": record.provenance, "notes": [n for n in (note, *notes) if n]}

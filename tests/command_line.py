@@ -45,11 +45,15 @@ def run(story: Callable[..., None], *overrides: str, protocol: str = "") -> Ende
     return Ended(status, out.getvalue(), err.getvalue())
 
 
+def on_tiny(*overrides: str) -> list[str]:
+    """The overrides of the tiny study, where these do not replace them, and these."""
+    keys = {override.split("=")[0] for override in overrides}
+    return [override for override in TINY if override.split("=")[0] not in keys] + list(overrides)
+
+
 def tiny(story: Callable[..., None], results_dir: Path, *overrides: str, protocol: str = "") -> Ended:
     """The same for the tiny study; later overrides win."""
-    keys = {override.split("=")[0] for override in overrides}
-    base = [override for override in TINY if override.split("=")[0] not in keys]
-    return run(story, *base, f"results_dir={results_dir}", *overrides, protocol=protocol)
+    return run(story, *on_tiny(f"results_dir={results_dir}", *overrides), protocol=protocol)
 
 
 def assert_refused(ended: Ended, *phrases: str) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.command_line import TINY, study_dir
+from tests.command_line import on_tiny, study_dir
 from tests.processes import children
 
 CHANGED = ("protocol.num_folds=4", "executor=local", "display=quiet", "executor.retries=1000")
@@ -29,10 +29,8 @@ SHARE_OF_DRIVERS = 0.15
 def start(results: Path, trials: int, workers: int) -> "subprocess.Popen[bytes]":
     """A driver; what it says about mishaps is not wanted here."""
     changed = (*CHANGED, f"trials={trials}", f"executor.workers={workers}", f"results_dir={results}")
-    keys = {override.split("=")[0] for override in changed}
-    base = [override for override in TINY if override.split("=")[0] not in keys]
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmark.bo", *base, *changed], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "benchmark.bo", *on_tiny(*changed)], env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
 
 

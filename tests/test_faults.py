@@ -17,7 +17,7 @@ from benchmark import records
 from benchmark.bo import bo
 from benchmark.pulse import last_beat
 from benchmark.status import status
-from tests.command_line import TINY, results_of, run, study_dir, tiny
+from tests.command_line import on_tiny, results_of, run, study_dir, tiny
 from tests.processes import children, is_alive, wait_for
 
 pytestmark = pytest.mark.slow
@@ -42,10 +42,9 @@ def search(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     processes = []
 
     def begin(*overrides: str, results: Path = tmp_path, **environment: str) -> subprocess.Popen[str]:
-        keys = {override.split("=")[0] for override in (*LONG, *LOCAL, *overrides)}
-        base = [override for override in TINY if override.split("=")[0] not in keys]
+        command = on_tiny(*LONG, *LOCAL, f"results_dir={results}", *overrides)
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.bo", *base, *LONG, *LOCAL, f"results_dir={results}", *overrides],
+            [sys.executable, "-m", "benchmark.bo", *command],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )  # fmt: skip

@@ -37,6 +37,7 @@ def look(judge: Judge, clock: Clock, unit: Path, seconds: float, started: bool =
 def begun(clock: Clock, unit: Path) -> tuple[Judge, Heart]:
     """A judge with a limit of a minute that has seen a unit's first beat."""
     judge = Judge(60.0, clock)
+    judge.begin("it", None)
     judge.hung({"it": (unit, True)})
     heart = Heart(unit, every=0.0)
     judge.hung({"it": (unit, True)})
@@ -118,6 +119,7 @@ def test_time_in_a_queue_does_not_count_and_an_earlier_attempt_s_beat_is_no_star
     clock = Clock()
     judge = Judge(60.0, clock)
     (tmp_path / pulse.NAME).write_text(json.dumps({"batches": 7}))  # left by a worker that was killed
+    judge.begin("it", last_beat(tmp_path))
     assert not look(judge, clock, tmp_path, 600, started=False)
     Heart(tmp_path)
     assert not look(judge, clock, tmp_path, 55, started=False)
@@ -139,6 +141,7 @@ def test_a_unit_that_hangs_between_its_first_beat_and_the_first_look_is_given_no
 def test_a_worker_that_hangs_before_its_first_beat_is_found_as_well(tmp_path: Path) -> None:
     clock = Clock()
     judge = Judge(60.0, clock)
+    judge.begin("it", None)
     assert not look(judge, clock, tmp_path, pulse.START_SECONDS - 10), "imports may take a while"
     assert look(judge, clock, tmp_path, 20)
 
@@ -147,6 +150,7 @@ def test_another_attempt_starts_with_a_clean_slate(tmp_path: Path) -> None:
     clock = Clock()
     judge, _ = begun(clock, tmp_path)
     assert look(judge, clock, tmp_path, 70)
+    judge.begin("another", last_beat(tmp_path))
     assert judge.hung({"another": (tmp_path, True)}) == []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import records
-from tests.processes import children, is_alive
+from tests.processes import children, is_alive, wait_for
 
 TINY = [
     "dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "dataset.iterations_per_epoch=3", "dataset.max_epochs=3",
@@ -137,10 +137,7 @@ def test_random_kills_of_driver_and_workers_change_nothing_and_leave_no_orphans(
             if victim != driver.pid:
                 driver.wait()
         code = driver.wait()
-        gone_by = time.monotonic() + 10
-        while any(map(is_alive, workers)) and time.monotonic() < gone_by:
-            time.sleep(0.05)
-        assert not any(map(is_alive, workers)), "workers outlived their driver"
+        wait_for(lambda pids=workers: not any(map(is_alive, pids)), 10, "for the workers to end with their driver")
     assert kills >= 2
     expected = {path: r for path, r in results_of(undisturbed).items() if "/bo/" in path}
     assert results_of(tmp_path) == expected

@@ -12,7 +12,7 @@ import yaml
 
 from benchmark import records
 from benchmark.bo import bo
-from tests.command_line import TINY, study_dir, tiny, trainings
+from tests.command_line import TINY, on_tiny, study_dir, tiny, trainings
 from tests.processes import children, is_alive, wait_for
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -47,8 +47,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_a_stopped_search_ends_cleanly_and_goes_on_where_it_was(
     number: signal.Signals, status: int, tmp_path: Path, start: Start
 ) -> None:
-    base = [o for o in TINY if o.split("=")[0] not in {long.split("=")[0] for long in LONG} and o != "executor=inline"]
-    driver = start("bo", *base, *LONG, "executor=local", "executor.workers=2", f"results_dir={tmp_path}")
+    driver = start("bo", *on_tiny(*LONG, "executor=local", "executor.workers=2", f"results_dir={tmp_path}"))
     folder = study_dir(tmp_path) / "bo"
     wait_for(lambda: list(folder.rglob("record.json")) and list(folder.rglob("*.pt")), 400, "for a fold at work")
     workers = children(driver.pid)
