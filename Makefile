@@ -65,10 +65,10 @@ scale: $(STAMP) ## hand a thousand sleeping jobs to 32 Ray workers, and measure 
 	$(RUN) tests.scale
 
 bench: $(STAMP) ## measure speed, as ratios
-	$(RUN) benchmark.bench $(overrides)
+	$(RUN) benchmark.perf.cpu $(overrides)
 
 bench-gpu: $(STAMP) ## measure how many folds a GPU should train at once
-	$(RUN) benchmark.bench_gpu $(overrides)
+	$(RUN) benchmark.perf.gpu $(overrides)
 
 test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"

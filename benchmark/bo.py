@@ -14,16 +14,19 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmark import ledger, records
-from benchmark.advice import Incomplete
-from benchmark.checks import check_before_search, check_values, prepare
-from benchmark.dispatch import Jobs
-from benchmark.display import Display, human_time
-from benchmark.lost import IN_A_ROW, doubted, incomplete, read, record_of
-from benchmark.provenance import provenance
+from benchmark.core import records
+from benchmark.core.console import Display, human_time
+from benchmark.core.errors import Incomplete
+from benchmark.core.provenance import provenance
+from benchmark.jobs.queue import Jobs, incomplete
+from benchmark.jobs.train_unit import train_unit
 from benchmark.searchers import Parameter
-from benchmark.study import Study, main
-from benchmark.worker import train_unit
+from benchmark.study import layout
+from benchmark.study.cli import main
+from benchmark.study.lost_trials import IN_A_ROW, is_stale, read, record_of
+from benchmark.study.preflight import check_before_search, check_values
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
 
 Found = dict[int, records.Record]  # trials, or their proposals, by index
 AT_BOUND = 0.01  # share of a parameter's range that counts as sitting on its bound
@@ -45,10 +48,10 @@ def bo(study: Study, overrides: list[str]) -> None:
         # 1. prepare the data and check everything that can be checked before training
         fingerprint = prepare(study, "trainval")
         check_before_search(study)
-        warnings = ledger.open_study(study, fingerprint)
+        warnings = layout.open_study(study, fingerprint)
 
         # 2. replay: the finished trials on disk are the truth
-        trials, notes = ledger.finished_trials(study)
+        trials, notes = layout.finished_trials(study)
         lost = read(study.directory / "bo", trials)
         config = study.config
         display = Display(config.display, study.title, "trial", config.trials, len(trials), config.dataset.max_epochs)
@@ -57,8 +60,8 @@ def bo(study: Study, overrides: list[str]) -> None:
         searcher = study.make_searcher()
 
         # 3. ask, train, score and record until there are enough
-        asks = [ledger.trial_dir(study, i) / "ask.json" for i in range(study.config.trials)]
-        if any(i not in trials or doubted(path, trials) for i, path in enumerate(asks)):
+        asks = [layout.trial_dir(study, i) / "ask.json" for i in range(study.config.trials)]
+        if any(i not in trials or is_stale(path, trials) for i, path in enumerate(asks)):
             (study.directory / "bo" / "best.yaml").unlink(missing_ok=True)
             search(study, fingerprint, searcher, trials, lost, display)
 
@@ -87,7 +90,7 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: F
             "searcher.asynchronous=true: what is proposed depends on which trial ends first, so this search cannot be "
             "repeated. Say so where you report it."
         )
-    with Jobs(study, train_unit, ["benchmark.worker"], display.report) as jobs, display:
+    with Jobs(study, train_unit, ["benchmark.jobs.train_unit"], display.report) as jobs, display:
         for index, record in trials.items():
             if record.result["map_at_r"] is not None:
                 display.best_so_far(record.result["map_at_r"], index)
@@ -117,12 +120,12 @@ def propose(
     """The proposals of a round's missing trials.
 
     All of a round are told the same history, lost trials as abandoned, and which settings stand before them in it. A
-    proposal once made is kept, also over a restart, unless it is `doubted`; a trial whose proposal changes so is
+    proposal once made is kept, also over a restart, unless it is `is_stale`; a trial whose proposal changes so is
     missing again. Where trials of earlier rounds are still in training, they are no history but pending as well, and
-    no proposal is ever doubted: it could not be repeated anyway.
+    no proposal is ever is_stale: it could not be repeated anyway.
     """
     known = [i for i in range(indices.start) if i not in training]
-    history = [ledger.as_told((lost | trials)[i]) for i in known]
+    history = [layout.to_observation((lost | trials)[i]) for i in known]
     source = {"name": study.config.searcher.name, "seed": study.config.seed, "identity": study.identity(fingerprint)}
     told: dict[str, Any] = {"told": len(history)}
     if study.config.searcher.asynchronous:
@@ -133,7 +136,7 @@ def propose(
     asked: Found = {}
     for index in indices:
         setting = trials[index].result["setting"] if index in trials else None
-        if setting is None or doubted(ledger.trial_dir(study, index) / "ask.json", trials):
+        if setting is None or is_stale(layout.trial_dir(study, index) / "ask.json", trials):
             make = functools.partial(searcher.ask, history, *([pending] if pending else []))
             how = source | told | ({"pending": len(pending)} if pending else {})
             proposal = ask(study, index, make, how, trials, display)
@@ -147,17 +150,17 @@ def propose(
 def ask(
     study: Study, index: int, make: Callable[[], dict[str, Any]], how: dict[str, Any], trials: Found, display: Display
 ) -> records.Record:
-    """The proposal of a trial: the one on disk, or a new one where there is none or it is doubted."""
-    folder = ledger.trial_dir(study, index)
+    """The proposal of a trial: the one on disk, or a new one where there is none or it is is_stale."""
+    folder = layout.trial_dir(study, index)
     asked, note = records.read_or_set_aside(folder / "ask.json")
     if note:
         display.say(note)
-    if asked is not None and not doubted(folder / "ask.json", trials):
+    if asked is not None and not is_stale(folder / "ask.json", trials):
         return asked
     proposal = records.Record("ask", {"index": index, "setting": make()}, how)
     if asked is not None and asked.result != proposal.result:  # first the record: then it is missing, whatever happens
         if trials.pop(index, None) is not None:
-            records.set_aside(ledger.trial_path(study, index), "superseded")
+            records.set_aside(layout.trial_path(study, index), "superseded")
         kept = records.set_aside(folder, "superseded")
         display.say(f"trial {index + 1} was proposed while another was lost, and is proposed anew; see {kept}")
     records.write_record(folder / "ask.json", proposal)
@@ -171,7 +174,7 @@ def train_folds(study: Study, fingerprint: str, jobs: Jobs, asked: Found) -> Non
             jobs.add({
                 "study": study.raw, "fingerprint": fingerprint, "kind": "trial", "index": index, "fold": fold,
                 "setting": proposal.result["setting"], "keep_weights": False,
-                "directory": str(ledger.trial_dir(study, index) / f"fold_{fold}"),
+                "directory": str(layout.trial_dir(study, index) / f"fold_{fold}"),
             })  # fmt: skip
 
 
@@ -192,7 +195,7 @@ def conclude(
 ) -> float:
     """Record a trial, as finished or as lost, and return the seconds that its folds took."""
     index, setting = asked.result["index"], asked.result["setting"]
-    path = ledger.trial_dir(study, index) / "lost.json"
+    path = layout.trial_dir(study, index) / "lost.json"
     if gone := [answer["lost"] for answer in answers if "lost" in answer]:
         lost[index] = record_of(index, setting, gone)
         records.write_record(path, lost[index])
@@ -201,9 +204,9 @@ def conclude(
     lost.pop(index, None)
     path.unlink(missing_ok=True)
     seconds = {key: sum(a["provenance"]["seconds"][key] for a in answers) for key in ("train", "evaluate")}
-    result = ledger.trial_result(index, setting, [answer["result"] for answer in answers])
+    result = layout.trial_result(index, setting, [answer["result"] for answer in answers])
     trials[index] = records.Record("trial", result, provenance(seconds=seconds, searcher=asked.provenance))
-    records.write_record(ledger.trial_path(study, index), trials[index])
+    records.write_record(layout.trial_path(study, index), trials[index])
     if result["map_at_r"] is not None:
         display.best_so_far(result["map_at_r"], index)
     display.finished(index, trial_line(result))
@@ -248,15 +251,15 @@ def choose(study: Study, searcher: Any, found: Found, lost: Found, display: Disp
             "space (loss.space.NAME.bounds=[LOW,HIGH]), and start again beside it with variant=NAME."
         )
     known = lost | found
-    best = searcher.best([ledger.as_told(known[i]) for i in sorted(known)])
+    best = searcher.best([layout.to_observation(known[i]) for i in sorted(known)])
     result = next(t.result for t in trials if t.result["index"] == best)
     rule = study.config.protocol.select
-    choice = ledger.Choice(best, result["setting"], result["map_at_r"], result["standard_error"], len(trials), rule)
-    ledger.write_choice(study, choice)
+    choice = layout.Choice(best, result["setting"], result["map_at_r"], result["standard_error"], len(trials), rule)
+    layout.write_choice(study, choice)
     summary(study, choice, trials, display)
 
 
-def summary(study: Study, choice: ledger.Choice, trials: list[records.Record], display: Display) -> None:
+def summary(study: Study, choice: layout.Choice, trials: list[records.Record], display: Display) -> None:
     """The closing lines."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
     failed = sum(t.result["map_at_r"] is None for t in trials)

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmark import records
-from benchmark.checks import describe, make_ready
+from benchmark.core import records
+from benchmark.core.download import MARKER, FetchError, Limits, download, unpack
+from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import MissingDataError
-from benchmark.datasets.picture_files import PictureFiles
-from benchmark.fetch import MARKER, FetchError, Limits, download, unpack
-from benchmark.study import Study, main
+from benchmark.study.cli import main
+from benchmark.study.prepare import describe, make_ready
+from benchmark.study.study import Study
 
 
 def data(study: Study, overrides: list[str]) -> None:
@@ -23,7 +24,7 @@ def data(study: Study, overrides: list[str]) -> None:
 
     # 2. decode or draw what is missing, and check what is there
     found = make_ready(study, dataset, ("trainval", "test"))
-    if isinstance(dataset, PictureFiles):
+    if isinstance(dataset, ImageDataset):
         dataset.verify()
 
     # 3. say what it holds

@@ -23,22 +23,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark import ledger, records
-from benchmark.advice import Incomplete
-from benchmark.checks import check_values, prepare
-from benchmark.dispatch import Jobs
-from benchmark.display import Display
+from benchmark.core import records
+from benchmark.core.console import Display
+from benchmark.core.errors import Incomplete
+from benchmark.core.provenance import check_software, commit, provenance
+from benchmark.core.threads import use_threads
 from benchmark.images import Images
 from benchmark.images.batches import embed
-from benchmark.lost import incomplete
-from benchmark.neighbours import nearest_neighbours
+from benchmark.jobs.queue import Jobs, incomplete
+from benchmark.jobs.train_unit import Report, at_work, train_unit
 from benchmark.protocol.modes import score
+from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.protocol.statistics import t_interval
-from benchmark.provenance import check_software, commit, provenance
-from benchmark.study import Study, main
-from benchmark.threads import use_threads
-from benchmark.unseen import Unseen, open_test
-from benchmark.worker import Report, at_work, train_unit
+from benchmark.study import layout
+from benchmark.study.cli import main
+from benchmark.study.preflight import check_values
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+from benchmark.study.unseen import Unseen, open_test
 
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MODES = ("concatenated", "separated")
@@ -47,19 +49,19 @@ NUM_NEIGHBOURS = 10
 
 def final_eval(study: Study, overrides: list[str]) -> None:
     """Evaluate the named study, or every study whose search is finished when none is named."""
-    if ledger.names_a_study(overrides):
+    if layout.names_a_study(overrides):
         evaluate(study)
         return
     chosen = []
-    for directory in ledger.all_studies(Path(study.config.results_dir)):
+    for directory in layout.all_studies(Path(study.config.results_dir)):
         try:
-            stored = ledger.read_study(directory)["config"]
+            stored = layout.read_study(directory)["config"]
         except records.CorruptFileError as error:
             print(
                 f"Left out: {error} Run make bo for it again: the file is written anew, and nothing is trained again."
             )
             continue
-        other = Study.of(stored | {key: study.raw[key] for key in ledger.BOOKKEEPING})
+        other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
             chosen.append(other)
         else:
@@ -79,19 +81,19 @@ def final_eval(study: Study, overrides: list[str]) -> None:
 def evaluate(study: Study) -> None:
     """Train and score the missing runs of a study's chosen setting, and say what they come to."""
     check_values(study)  # before names become folders
-    ledger.read_chosen(study)  # before a folder is made for a study that there is not
+    layout.read_chosen(study)  # before a folder is made for a study that there is not
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
-        choice = ledger.read_chosen(study)
+        choice = layout.read_chosen(study)
         fingerprint = prepare(study, "trainval", "test")
-        warnings = ledger.open_study(study, fingerprint)
+        warnings = layout.open_study(study, fingerprint)
         num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
-        found = ledger.finished_runs(study, choice.trial, warnings.append)
+        found = layout.finished_runs(study, choice.trial, warnings.append)
         done = {r: rec for r, rec in found.items() if r < num_runs}
         display = Display(study.config.display, study.title, "run", num_runs, len(done), dataset.max_epochs)
         for line in warnings:
             display.say(line)
         for run in done:
-            drop_weights(study, ledger.run_dir(study, choice.trial, run))
+            drop_weights(study, layout.run_dir(study, choice.trial, run))
         lost: dict[int, list[dict[str, Any]]] = {}
         if len(done) < num_runs:
             with Jobs(study, run_unit, ["benchmark.final_eval", "--serve"], display.report) as jobs, display:
@@ -104,9 +106,9 @@ def evaluate(study: Study) -> None:
             raise incomplete(study, "final-eval", {f"run {run + 1}": units for run, units in sorted(lost.items())})
 
 
-def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) -> list[dict[str, Any]]:
+def fold_units(study: Study, fingerprint: str, choice: layout.Chosen, run: int) -> list[dict[str, Any]]:
     """The trainings of one run."""
-    directory = ledger.run_dir(study, choice.trial, run)
+    directory = layout.run_dir(study, choice.trial, run)
     return [
         {
             "unit": "train", "study": study.raw, "fingerprint": fingerprint, "kind": "run", "index": run, "fold": fold,
@@ -117,7 +119,7 @@ def fold_units(study: Study, fingerprint: str, choice: ledger.Chosen, run: int) 
 
 
 def collect(
-    study: Study, jobs: Jobs, choice: ledger.Chosen, done: dict[int, records.Record], display: Display
+    study: Study, jobs: Jobs, choice: layout.Chosen, done: dict[int, records.Record], display: Display
 ) -> dict[int, list[dict[str, Any]]]:
     """Score each run once its folds are trained, and add its record to `done`; return the units lost, by run."""
     lost: dict[int, list[dict[str, Any]]] = {}
@@ -134,11 +136,11 @@ def collect(
             if len(folds) == study.config.protocol.num_folds:
                 answers = [folds[f] for f in sorted(folds)]
                 jobs.add(spec | {
-                    "unit": "score", "trial": choice.trial, "directory": str(ledger.run_dir(study, choice.trial, run)),
+                    "unit": "score", "trial": choice.trial, "directory": str(layout.run_dir(study, choice.trial, run)),
                     "folds": [a["result"] for a in answers], "seconds": [a["provenance"]["seconds"] for a in answers],
                 }, first=True)  # fmt: skip
         else:
-            done[run] = records.read_record(ledger.run_path(study, choice.trial, run))
+            done[run] = records.read_record(layout.run_path(study, choice.trial, run))
             display.finished(run, run_line(done[run].result))
     return lost
 
@@ -151,8 +153,8 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
     """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
     check_software(spec["software"])
-    with at_work(spec) as heart:
-        return score_run(spec, heart.beat)
+    with at_work(spec) as heartbeat:
+        return score_run(spec, heartbeat.tick)
 
 
 def score_run(spec: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
@@ -272,7 +274,7 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        from benchmark.executors.local import serve
+        from benchmark.jobs.executors.local import serve
 
         serve(run_unit)
     else:

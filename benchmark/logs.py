@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark import ledger, records, survey
-from benchmark.study import Study, main
+from benchmark.core import records
+from benchmark.report import progress
+from benchmark.study import layout
+from benchmark.study.cli import main
+from benchmark.study.study import Study
 
 LOOK_SECONDS = 0.5
 
@@ -20,8 +23,8 @@ def logs(study: Study, overrides: list[str]) -> None:
         ValueError: there is none; the message says which there are.
     """
     results_dir = Path(study.config.results_dir)
-    named = ledger.names_a_study(overrides)
-    directories = [study.directory] if named else ledger.all_studies(results_dir)
+    named = layout.names_a_study(overrides)
+    directories = [study.directory] if named else layout.all_studies(results_dir)
     path = newest(directories, study.config.unit)
     print(f"== {path}", flush=True)
     follow(path, while_it_runs=sys.stdout.isatty())
@@ -29,7 +32,7 @@ def logs(study: Study, overrides: list[str]) -> None:
 
 def newest(directories: list[Path], unit: str) -> Path:
     """The log that was written last, of the units of this name where one is given."""
-    found = sorted((path for d in directories for path in survey.logs(d)), key=lambda path: path.stat().st_mtime)
+    found = sorted((path for d in directories for path in progress.logs(d)), key=lambda path: path.stat().st_mtime)
     wanted = tuple(Path(unit).parts)
     fitting = [path for path in found if path.parent.parts[len(path.parent.parts) - len(wanted) :] == wanted]
     if fitting:

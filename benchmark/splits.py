@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.checks import check_values, folds_of
-from benchmark.datasets.picture_files import PictureFiles
-from benchmark.study import Study, main
+from benchmark.datasets.image_dataset import ImageDataset
+from benchmark.study.cli import main
+from benchmark.study.preflight import check_values, folds_of
+from benchmark.study.study import Study
 
 
 def splits(study: Study, overrides: list[str]) -> None:
@@ -14,7 +15,7 @@ def splits(study: Study, overrides: list[str]) -> None:
     check_values(study, study.config.protocol.story)  # the name becomes part of a path
     config = study.config
     dataset = study.make_dataset()
-    if not isinstance(dataset, PictureFiles):
+    if not isinstance(dataset, ImageDataset):
         raise ValueError(f"{config.dataset.label} has no picture files whose split could be written.")
     listing = dataset.listing
     folds = folds_of(study, listing.classes("trainval"), listing.total_classes)

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import ledger, records
-from benchmark.display import human_time
-from benchmark.study import Study, main
-from benchmark.survey import Stage, age, stages, trouble
+from benchmark.core import records
+from benchmark.core.console import human_time
+from benchmark.report.progress import Stage, age, stages, trouble
+from benchmark.study import layout
+from benchmark.study.cli import main
+from benchmark.study.study import Study
 
 COLUMNS = ("study", "part", "done", "units", "running", "lost", "compute", "left")
 NUM_TROUBLES = 3
@@ -23,13 +25,13 @@ def status(study: Study, overrides: list[str]) -> None:
         ValueError: there is none.
     """
     results_dir = Path(study.config.results_dir)
-    directories = [study.directory] if ledger.names_a_study(overrides) else ledger.all_studies(results_dir)
+    directories = [study.directory] if layout.names_a_study(overrides) else layout.all_studies(results_dir)
     if not directories:
         raise ValueError(f"There is no study below {results_dir}. Run make bo to start one.")
     rows, details = [], []
     for directory in directories:
         try:
-            stored = Study.of(ledger.read_study(directory)["config"])
+            stored = Study.of(layout.read_study(directory)["config"])
         except records.CorruptFileError as error:
             details.append(f"{error} Run make bo for it again: the file is written anew, and nothing is trained again.")
             continue

@@ -11,9 +11,12 @@ from typing import Any
 
 import yaml
 
-from benchmark import fold_tables, ledger, traditional_tables
-from benchmark.study import Study, conf_dir, main
-from benchmark.table_formats import Row, Table, markdown, write_table
+from benchmark.core.paths import conf_dir, experiments_dir
+from benchmark.report import fold_rows, traditional_rows
+from benchmark.report.formats import Row, Table, markdown, write_table
+from benchmark.study import layout
+from benchmark.study.cli import main
+from benchmark.study.study import Study
 
 
 def tables(study: Study, overrides: list[str]) -> None:
@@ -28,8 +31,8 @@ def tables(study: Study, overrides: list[str]) -> None:
     """
     results_dir = Path(study.config.results_dir)
     groups: dict[str, list[Study]] = {}
-    for directory in ledger.all_studies(results_dir):
-        stored = Study.of(ledger.read_study(directory)["config"] | {"results_dir": str(results_dir)})
+    for directory in layout.all_studies(results_dir):
+        stored = Study.of(layout.read_study(directory)["config"] | {"results_dir": str(results_dir)})
         groups.setdefault(directory.parent.name, []).append(stored)
     if not groups:
         raise ValueError(f"There are no studies in {results_dir}/studies. Run make bo, then make final-eval.")
@@ -45,7 +48,7 @@ def read_experiment(name: str, results_dir: Path) -> dict[str, Any]:
 
     One that names its results folder comes before one that does not, and is for no other folder.
     """
-    folder = Path(__file__).resolve().parent.parent / "experiments"
+    folder = experiments_dir()
     bodies = [dict(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.yaml"))]
     asking = [body for body in bodies if body["table"] == name and body.get("results") in (None, results_dir.name)]
     return max(asking, key=lambda body: "results" in body, default={})
@@ -64,7 +67,7 @@ def make_table(name: str, studies: list[Study], experiment: dict[str, Any]) -> T
     first = studies[0]
     protocol = first.config.protocol
     caption = experiment.get("caption", f"{first.config.dataset.label}, protocol {protocol.name}.")
-    shape = traditional_tables if protocol.name == "traditional" else fold_tables
+    shape = traditional_rows if protocol.name == "traditional" else fold_rows
     rows: list[Row] = []
     for key in wanted:
         rows += shape.rows(found[key]) if key in found else shape.absent(first, key, label_of(key))

@@ -21,21 +21,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmark import ledger, records
-from benchmark import traditional_tables as rows_of
-from benchmark.checks import check_values, prepare
-from benchmark.curves import write_curves
+from benchmark.core import records
+from benchmark.core.console import Display
+from benchmark.core.provenance import check_software, commit, provenance
 from benchmark.datasets import Split
-from benchmark.dispatch import Jobs
-from benchmark.display import Display
-from benchmark.lost import incomplete
-from benchmark.parts import Parts, Schedule, Scored
+from benchmark.jobs.queue import Jobs, incomplete
+from benchmark.jobs.train_unit import LOCK_SECONDS, Report, at_work, train
 from benchmark.protocol.seeds import stable_seed
-from benchmark.provenance import check_software, commit, provenance
-from benchmark.study import Study, main
-from benchmark.train import write_state
-from benchmark.unseen import open_test
-from benchmark.worker import LOCK_SECONDS, Report, at_work, make_parts, make_schedule, same_dataset, train
+from benchmark.report import traditional_rows as rows_of
+from benchmark.study import layout
+from benchmark.study.assemble import make_parts, make_schedule, same_dataset
+from benchmark.study.cli import main
+from benchmark.study.preflight import check_values
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+from benchmark.study.unseen import open_test
+from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
+from benchmark.training.curves import write_curves
+from benchmark.training.loop import write_state
 
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
 
@@ -62,11 +65,11 @@ def traditional(study: Study, overrides: list[str]) -> None:
         fingerprint = prepare(study, "trainval", "test")
         plan = make_plan(json.dumps(study.raw), fingerprint)
         trained_parts(plan, run=0)
-        warnings = ledger.open_study(study, fingerprint)
+        warnings = layout.open_study(study, fingerprint)
 
         # 2. the finished runs on disk are the truth
         num_runs, num_epochs = study.config.protocol.num_runs, plan.study.config.dataset.max_epochs
-        done = {run for run in ledger.customary_runs(study, warnings.append) if run < num_runs}
+        done = {run for run in layout.traditional_runs(study, warnings.append) if run < num_runs}
         display = Display(study.config.display, study.title, "run", num_runs, len(done), num_epochs)
         for line in warnings:
             display.say(line)
@@ -94,7 +97,7 @@ def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:
     return {
         "unit": "traditional", "study": study.raw, "fingerprint": fingerprint, "kind": "run", "index": run,
         "setting": study.config.loss.setting, "keep_weights": study.config.keep != "none",
-        "directory": str(ledger.customary_path(study, run).with_suffix("")),
+        "directory": str(layout.traditional_path(study, run).with_suffix("")),
     }  # fmt: skip
 
 
@@ -108,8 +111,8 @@ def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
         notes = [note] if note else []
         if record is None:
             plan = make_plan(json.dumps(spec["study"]), spec["fingerprint"])
-            with at_work(spec) as heart:
-                outcome, more, parts = train(spec, report, heart, functools.partial(build, plan, spec))
+            with at_work(spec) as heartbeat:
+                outcome, more, parts = train(spec, report, heartbeat, functools.partial(build, plan, spec))
                 write_curves(unit / "curves", outcome.result["history"])
                 record = records.Record("traditional", result_of(plan, spec, outcome.result), provenance(
                     seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -186,7 +189,7 @@ def in_passes(study: Study, num_images: int) -> Study:
     return Study.of(raw)
 
 
-def trained_parts(plan: Plan, run: int) -> Parts:
+def trained_parts(plan: Plan, run: int) -> TrainingComponents:
     """What trains, on all classes that are not held out, with nothing yet to be scored on."""
     images = plan.study.make_images(plan.split.images)
     return make_parts(plan.study, plan.split, images.part(plan.train), plan.split.labels[plan.train], key(plan, run))
@@ -197,20 +200,22 @@ def key(plan: Plan, run: int) -> tuple[Any, ...]:
     return plan.study.config.seed, plan.study.config.dataset.name, "traditional", run
 
 
-def build(plan: Plan, spec: dict[str, Any]) -> tuple[Parts, Schedule]:
+def build(plan: Plan, spec: dict[str, Any]) -> tuple[TrainingComponents, Schedule]:
     """The parts of a run, fresh, with the unseen classes to watch, and its schedule."""
     study = plan.study
     parts, device = trained_parts(plan, spec["index"]), study.make_device()
     if len(plan.held_out):
         images = study.make_images(plan.split.images).part(plan.held_out)
-        parts.validation = Scored(images, torch.from_numpy(plan.split.labels[plan.held_out]).to(device))
+        parts.validation = EvaluationSet(images, torch.from_numpy(plan.split.labels[plan.held_out]).to(device))
     asked = Study.of(spec["study"])
     look = {
         "run": spec["index"], "story": "traditional", "looks": "after every epoch, the best of which is reported",
         "commit": commit(), "identity": asked.identity(spec["fingerprint"]),
     }  # fmt: skip
     unseen = open_test(json.dumps(spec["study"]), asked.directory, look)
-    parts.watched = Scored(unseen.images, unseen.labels, unseen.is_query, tuple(study.config.dataset.recall_at))
+    parts.monitored = EvaluationSet(
+        unseen.images, unseen.labels, unseen.is_query, tuple(study.config.dataset.recall_at)
+    )
     return parts, make_schedule(study, stable_seed(*key(plan, spec["index"]), "train"))
 
 
@@ -270,12 +275,12 @@ def summary(study: Study, display: Display) -> None:
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{column.title} {interval.mean:.2f}{half}")
         display.say(f"  {row.kind}\n    {'   '.join(cells) or row.reason}")
-    display.say(f"{rows_of.REMARK}\n  records: {ledger.customary_path(study, 0).parent}\nNext: make tables")
+    display.say(f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: make tables")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        from benchmark.executors.local import serve
+        from benchmark.jobs.executors.local import serve
 
         serve(run_unit)
     else:

@@ -12,8 +12,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
-from benchmark import records, worker
-from benchmark.study import main
+from benchmark.core import records
+from benchmark.jobs import train_unit as worker
+from benchmark.study.cli import main
 
 TINY = (
     "dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets import picture_check
-from benchmark.study import Study, conf_dir
+from benchmark.core.paths import conf_dir
+from benchmark.datasets import image_check
+from benchmark.study.study import Study
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +41,7 @@ def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Cal
 @pytest.fixture(autouse=True)
 def memo_of_pictures(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the memo of checked pictures out of the user's cache, where the glyphs may stay."""
-    monkeypatch.setattr(picture_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
+    monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.fixture

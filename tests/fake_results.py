@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmark import ledger, records
-from benchmark.study import Study
+from benchmark.core import records
+from benchmark.study import layout
+from benchmark.study.study import Study
 
 TRIAL = 3
 
@@ -16,11 +17,11 @@ def numbers(map_at_r: float) -> dict[str, float]:
 
 def start(study: Study, trials: Iterable[int] = ()) -> None:
     """A study whose search has finished these trials and has no choice yet."""
-    ledger.open_study(study, "0123456789abcdef")
+    layout.open_study(study, "0123456789abcdef")
     for index in trials:
         folds = [{"fold": fold, "map_at_r": 0.4, "reason": None} for fold in range(4)]
-        record = records.Record("trial", ledger.trial_result(index, {"x": 1.0}, folds))
-        records.write_record(ledger.trial_path(study, index), record)
+        record = records.Record("trial", layout.trial_result(index, {"x": 1.0}, folds))
+        records.write_record(layout.trial_path(study, index), record)
 
 
 def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float | str]) -> None:
@@ -32,7 +33,7 @@ def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float
             None where it is missing.
     """
     start(study, [TRIAL])
-    ledger.write_choice(study, ledger.Choice(TRIAL, {"x": 1.0}, 0.4, 0.0, 1, "raw"))
+    layout.write_choice(study, layout.Choice(TRIAL, {"x": 1.0}, 0.4, 0.0, 1, "raw"))
     for run, value in dict(runs if isinstance(runs, Mapping) else enumerate(runs)).items():
         if value is None:
             continue
@@ -46,7 +47,7 @@ def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float
             }
         provenance = {"seconds": {"train": 40.0, "evaluate": 10.0, "score": 5.0}}
         record = records.Record("run", {"run": run, "trial": TRIAL, "setting": {"x": 1.0}} | scores, provenance)
-        records.write_record(ledger.run_path(study, TRIAL, run), record)
+        records.write_record(layout.run_path(study, TRIAL, run), record)
 
 
 def finish_traditional(study: Study, runs: Sequence[dict[str, float | None] | None], reason: str | None = None) -> None:
@@ -58,7 +59,7 @@ def finish_traditional(study: Study, runs: Sequence[dict[str, float | None] | No
             missing. RP lies 0.1 above it, R@K K / 200.
         reason: why the runs ended early, if they did.
     """
-    ledger.open_study(study, "0123456789abcdef")
+    layout.open_study(study, "0123456789abcdef")
     for run, chosen in enumerate(runs):
         if chosen is None:
             continue
@@ -69,4 +70,4 @@ def finish_traditional(study: Study, runs: Sequence[dict[str, float | None] | No
         status = "completed" if reason is None else "diverged"
         result = {"run": run, "setting": {}, "status": status, "reason": reason, "selected": selected, "history": []}
         record = records.Record("traditional", result, {"seconds": {"train": 40.0, "evaluate": 10.0}})
-        records.write_record(ledger.customary_path(study, run), record)
+        records.write_record(layout.traditional_path(study, run), record)

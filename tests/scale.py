@@ -19,9 +19,10 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from benchmark.dispatch import Jobs
-from benchmark.dispatch_costs import sleep_unit
-from benchmark.study import Study, conf_dir
+from benchmark.core.paths import conf_dir
+from benchmark.jobs.queue import Jobs
+from benchmark.perf.dispatch import sleep_unit
+from benchmark.study.study import Study
 
 MOST_CPU = 20.0  # per cent of a core
 MOST_GROWTH = 20.0  # MB in all: Ray's own buffers, which are full after some thousand units, hold about 10
@@ -43,7 +44,7 @@ def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
         heard.append(progress["pid"])
 
     memory, started = [], time.perf_counter()
-    with Jobs(study, sleep_unit, ["benchmark.dispatch_costs"], hear) as jobs:
+    with Jobs(study, sleep_unit, ["benchmark.perf.dispatch"], hear) as jobs:
         for number in range(units):
             jobs.add({"study": study.raw, "seconds": seconds, "directory": str(results / f"unit_{number}")})
         for number, _ in enumerate(jobs.finished()):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from benchmark import bo as bo_story
-from benchmark import records
 from benchmark.bo import bo
+from benchmark.core import records
 from benchmark.data import data
 from benchmark.datasets.glyphs import Glyphs
 from benchmark.final_eval import final_eval
-from benchmark.study import Study
+from benchmark.study.study import Study
 from benchmark.tables import tables
 from tests.command_line import assert_refused, run, study_dir, tiny, trainings
 

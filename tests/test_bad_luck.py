@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark import records
 from benchmark.bo import bo
+from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.searchers import Trial
 from benchmark.searchers.sobol import Sobol

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import ledger
-from benchmark.study import Study
+from benchmark.study import layout
+from benchmark.study.study import Study
 from benchmark.tables import tables
 from tests.command_line import run
 
@@ -16,7 +16,7 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
 
 def test_there_are_committed_studies() -> None:
     assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "customary"}
-    assert all(ledger.all_studies(folder) for folder in FOLDERS)
+    assert all(layout.all_studies(folder) for folder in FOLDERS)
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Pat
     assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
 
 
-@pytest.mark.parametrize("directory", ledger.all_studies(RESULTS / "one_of_each"), ids=lambda path: path.name)
+@pytest.mark.parametrize("directory", layout.all_studies(RESULTS / "one_of_each"), ids=lambda path: path.name)
 def test_options_that_came_later_leave_a_study_what_it_was(directory: Path) -> None:
-    stored = ledger.read_study(directory)
+    stored = layout.read_study(directory)
     assert Study.of(stored["config"]).identity(stored["fingerprint"]) == stored["identity"]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from benchmark.bo import bo
+from benchmark.core.download import MARKER
+from benchmark.core.paths import conf_dir
 from benchmark.data import check_room, data
-from benchmark.fetch import MARKER
 from benchmark.splits import splits
-from benchmark.study import Study, conf_dir
+from benchmark.study.study import Study
 from tests.command_line import Ended, assert_refused, run, tiny
 from tests.datasets import trees
 

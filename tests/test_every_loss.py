@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import records
 from benchmark.bo import bo
+from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.tables import tables
 from benchmark.traditional import traditional

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmark import records
 from benchmark.bo import bo
-from benchmark.pulse import last_beat
+from benchmark.core import records
+from benchmark.jobs.heartbeat import last_beat
 from benchmark.status import status
 from tests.command_line import on_tiny, results_of, run, study_dir, tiny
 from tests.processes import children, is_alive, wait_for

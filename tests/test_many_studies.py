@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark import ledger, records, worker
 from benchmark.bo import bo
+from benchmark.core import records
 from benchmark.final_eval import final_eval
+from benchmark.jobs import train_unit as worker
+from benchmark.study import layout
 from tests.command_line import assert_refused, results_of, run, study_dir, tiny, trainings
 
 
@@ -147,7 +149,7 @@ def test_an_option_of_a_study_alone_names_a_study(results: Path) -> None:
 
 
 def test_the_study_file_survives_yaml_to_the_last_bit(results: Path) -> None:
-    body = ledger.read_study(study_dir(results))
+    body = layout.read_study(study_dir(results))
     assert body["identity"] == records.digest(body["science"])[:16]
     assert body["config"]["training"]["optimizers"]["trunk"] == {
         "_target_": "torch.optim.Adam", "lr": 2e-3, "weight_decay": 1e-4,

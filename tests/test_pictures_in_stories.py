@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import records
 from benchmark.bo import bo
+from benchmark.core import records
 from benchmark.data import data
 from benchmark.final_eval import final_eval
 from tests.command_line import assert_refused, run

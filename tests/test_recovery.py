@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import records
+from benchmark.core import records
 from tests.processes import children, is_alive, wait_for
 
 TINY = [
@@ -29,7 +29,12 @@ KILLER = """
     torch.set_num_threads(1)
     from pathlib import Path
     from hydra import compose, initialize_config_dir
-    from benchmark import bo, final_eval, records, study as studies, train, worker
+    from benchmark import bo
+    from benchmark import final_eval
+    from benchmark.core import records
+    from benchmark.study import study as studies
+    from benchmark.training import loop as train
+    from benchmark.jobs import train_unit as worker
 
     overrides, log, seed = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     with initialize_config_dir(str(studies.conf_dir()), version_base="1.3"):

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from benchmark import bo as story
-from benchmark import records
 from benchmark.bo import bo
-from benchmark.dispatch import Jobs
+from benchmark.core import records
+from benchmark.jobs.queue import Jobs
 from benchmark.searchers import Parameter, Trial
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol
-from benchmark.study import Study
+from benchmark.study.study import Study
 from tests.command_line import results_of, study_dir, tiny, trainings
 
 SPACE = {"x": Parameter((0.0, 1.0)), "n": Parameter((1, 9), type="int")}

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import ledger, pulse, records
+from benchmark.core import records
+from benchmark.jobs import heartbeat
 from benchmark.logs import follow, logs
+from benchmark.report.progress import stages
 from benchmark.status import status
-from benchmark.study import Study
-from benchmark.survey import stages
+from benchmark.study import layout
+from benchmark.study.study import Study
 from tests.command_line import assert_refused, run, study_dir
 
 NAME = "glyphs_small-small_conv-hpl/proxy_nca"
@@ -49,11 +51,11 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     folder = study_dir(results)
     (folder / "bo" / "best.yaml").unlink()
     path = folder / "study.yaml"
-    stored = ledger.read_study(folder)
+    stored = layout.read_study(folder)
     stored["config"]["trials"] = 5  # 10 units
     study = Study.of(stored["config"] | {"results_dir": str(results)})
     path.unlink()
-    ledger.open_study(study, stored["fingerprint"])
+    layout.open_study(study, stored["fingerprint"])
     running, lost, stopped = (folder / "bo" / "trial_002" / "fold_0", folder / "bo" / "trial_002" / "fold_1",
                               folder / "bo" / "trial_003" / "fold_0")  # fmt: skip
     for unit in (running, lost, stopped):
@@ -65,7 +67,7 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     (folder / "bo" / "sessions.jsonl").unlink()
     before = snapshot(results)
     with records.only_one(running / "lock", "unit"), records.only_one(folder / "lock", "study"):
-        pulse.Heart(running)
+        heartbeat.Heartbeat(running)
         (part,) = stages(study, folder)
         ended = run(status, f"results_dir={results}", "dataset=glyphs_small", "loss=proxy_nca")
     states = {state: part.count(state) for state in ("done", "running", "lost", "waiting")}

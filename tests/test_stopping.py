@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark import records
 from benchmark.bo import bo
+from benchmark.core import records
 from tests.command_line import TINY, on_tiny, study_dir, tiny, trainings
 from tests.processes import children, is_alive, wait_for
 

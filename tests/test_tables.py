@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmark import table_formats, tables
-from benchmark.study import Study, conf_dir
+from benchmark import tables
+from benchmark.core.paths import conf_dir
+from benchmark.report import formats
+from benchmark.study.study import Study
 from tests import fake_results
 
 Compose = Callable[..., Study]
@@ -32,7 +34,7 @@ def write_tables(study: Study) -> Path:
     return Path(study.config.results_dir)
 
 
-def made(studies: list[Study], **experiment: Any) -> table_formats.Table:
+def made(studies: list[Study], **experiment: Any) -> formats.Table:
     return tables.make_table("any", studies, experiment)
 
 
@@ -77,7 +79,7 @@ def test_the_best_mean_of_each_column_is_bold(compose_study: Compose) -> None:
     high, low = (compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca"))
     fake_results.finish(low, RUNS)
     fake_results.finish(high, [value + 0.001 for value in RUNS])
-    rows = markdown_rows(table_formats.markdown(made([low, high])))
+    rows = markdown_rows(formats.markdown(made([low, high])))
     assert rows["HPL-PA"] == [
         "**43.10** ± 4.11", "**73.10** ± 4.11", "**53.10** ± 4.11",
         "**38.10** ± 4.11", "**68.10** ± 4.11", "**48.10** ± 4.11",
@@ -91,7 +93,7 @@ def test_equal_means_as_printed_are_both_bold(compose_study: Compose) -> None:
     studies = [compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca", "contrastive")]
     for study, more in zip(studies, (0.0, 0.00001, -0.01), strict=True):
         fake_results.finish(study, [value + more for value in RUNS])
-    rows = markdown_rows(table_formats.markdown(made(studies)))
+    rows = markdown_rows(formats.markdown(made(studies)))
     assert rows["HPL-PA"][0] == rows["ProxyNCA"][0] == "**43.00** ± 4.11" and rows["Contrastive"][0] == "42.00 ± 4.11"
 
 
@@ -99,15 +101,15 @@ def test_one_run_has_a_mean_and_no_interval(compose_study: Compose) -> None:
     study = compose_study("loss=hpl_pa", "protocol.num_runs=1")
     fake_results.finish(study, [0.4])
     table = made([study])
-    assert markdown_rows(table_formats.markdown(table))["HPL-PA"][0] == "**40.00**"
+    assert markdown_rows(formats.markdown(table))["HPL-PA"][0] == "**40.00**"
     assert table.notes()[0].startswith("Mean over n = 1 run, in percent")
 
 
-def check_empty(table: table_formats.Table, label: str) -> None:
-    assert markdown_rows(table_formats.markdown(table))[label] == [""] * 6
-    line = next(line for line in table_formats.latex(table).splitlines() if line.startswith(f"{label} &"))
+def check_empty(table: formats.Table, label: str) -> None:
+    assert markdown_rows(formats.markdown(table))[label] == [""] * 6
+    line = next(line for line in formats.latex(table).splitlines() if line.startswith(f"{label} &"))
     assert re.sub(r"[&\s]", "", line) == re.sub(r"\s", "", label) + r"\\"
-    row = pd.read_csv(io.StringIO(table_formats.as_csv(table)), index_col="label").loc[label]
+    row = pd.read_csv(io.StringIO(formats.as_csv(table)), index_col="label").loc[label]
     assert row.filter(regex="^(concatenated|separated)").isna().all()
 
 
@@ -119,7 +121,7 @@ def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose
     check_empty(table, "HPL-PA")
     reason = "of 4 runs, run_01, run_03 missing; make final-eval DATASET=glyphs_small LOSS=hpl_pa"
     assert table.notes()[1:] == [f"HPL-PA: {reason}"] and table.rows[0].reason == reason and table.rows[0].num_runs == 2
-    assert markdown_rows(table_formats.markdown(table))["ProxyNCA"][0] == "**43.00** ± 4.11"
+    assert markdown_rows(formats.markdown(table))["ProxyNCA"][0] == "**43.00** ± 4.11"
     assert "n = 4 runs" in table.notes()[0]
 
 
@@ -187,7 +189,7 @@ def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
     runs = [0.1234567890123456, 0.2, 1 / 3, 0.7071067811865476]
     fake_results.finish(study, runs)
     table = made([study])
-    row = next(csv.DictReader(io.StringIO(table_formats.as_csv(table))))
+    row = next(csv.DictReader(io.StringIO(formats.as_csv(table))))
     for (mode, metric), interval in table.rows[0].cells.items():
         assert float(row[f"{mode}_{metric}"]) == interval.mean
         assert float(row[f"{mode}_{metric}_half_width"]) == interval.half_width

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import records, worker
 from benchmark import traditional as story
 from benchmark.bo import bo
+from benchmark.core import records
+from benchmark.core.provenance import software
 from benchmark.datasets.glyphs import Glyphs
-from benchmark.provenance import software
+from benchmark.jobs import train_unit as worker
 from benchmark.samplers.random import Random
-from benchmark.study import Study
+from benchmark.study.assemble import make_schedule
+from benchmark.study.study import Study
 from benchmark.traditional import held_out_classes, in_passes, select, traditional
-from benchmark.worker import make_schedule
 from tests.command_line import TINY, Diverging, Ended, assert_refused, run, tiny, trainings
 
 Compose = Callable[..., Study]
@@ -68,7 +69,7 @@ def test_every_epoch_is_scored_on_the_unseen_classes_and_nothing_is_trained_twic
     # All classes of the first half train, and none of the second.
     data = Glyphs(size=32, every=8)
     assert len(parts[0].labels) == len(data.trainval().labels) and parts[0].validation is None
-    assert np.array_equal(parts[0].watched.labels.numpy(), data.test().labels)
+    assert np.array_equal(parts[0].monitored.labels.numpy(), data.test().labels)
     assert "best epoch on test (as papers report)" in ended.out and "last epoch" in ended.out
     assert "chosen by looking at the answer" in ended.out
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import records
+from benchmark.core import records
 from benchmark.tables import tables
 from benchmark.traditional import traditional
 from tests.command_line import run, trainings
@@ -32,7 +32,9 @@ KILLER = """
     import record_keeper, rich.console, sklearn.cluster, torch, torch._dynamo  # paid once, before the forks
     torch.set_num_threads(1)
     from hydra import compose, initialize_config_dir
-    from benchmark import study as studies, traditional, worker
+    from benchmark.study import study as studies
+    from benchmark import traditional
+    from benchmark.jobs import train_unit as worker
 
     with initialize_config_dir(str(studies.conf_dir()), version_base="1.3"):
         study = studies.Study.of(compose("config", overrides=json.loads(sys.argv[1])))
@@ -127,7 +129,7 @@ def test_every_published_layout_goes_through_with_its_own_recalls(
     monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
     dataset = layouts.small(name, tmp_path / "a", num_classes=16, per_class=6)
     seen: list[Any] = []
-    with trainings(lambda number, parts: seen.append(parts.watched)):
+    with trainings(lambda number, parts: seen.append(parts.monitored)):
         ended = run(traditional, *dataset, *PICTURES, f"results_dir={tmp_path}", protocol="traditional")
     assert ended.status == 0, ended.err
     (record,) = (records.read_record(path) for path in tmp_path.rglob("run_00.json"))

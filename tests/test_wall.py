@@ -21,7 +21,9 @@ WATCHED = """
     opened = []
     sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
     from hydra import compose, initialize_config_dir
-    from benchmark import bo, final_eval, study
+    from benchmark import bo
+    from benchmark import final_eval
+    from benchmark.study import study
     study_dir, story = sys.argv[1], sys.argv[2]
     with initialize_config_dir(str(study.conf_dir()), version_base="1.3"):
         it = study.Study.of(compose("config", sys.argv[3:]))

@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.datasets.listing import NO_GROUP, Listing, check_counts, grouped, halves
-from benchmark.datasets.mat_file import read_mat
-from benchmark.datasets.on_disk import (
+from benchmark.datasets.dataset_files import (
     anywhere,
     check_pictures,
     find,
@@ -31,6 +29,8 @@ from benchmark.datasets.on_disk import (
     read_text,
     subfolders,
 )
+from benchmark.datasets.listing import NO_GROUP, Listing, check_counts, grouped, halves
+from benchmark.datasets.mat_file import read_mat
 
 TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")  # makes; all others are one word
 IN = ("", "*/", "*/*/")
@@ -43,7 +43,7 @@ def listing(root: str, *, expected: Mapping[str, Any] | None = None, check: str 
     Args:
         root: folder of the data set.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.datasets.dataset_files import anywhere, check_pictures, need, pictures_in, read_rows, subfolders
 from benchmark.datasets.listing import Listing, check_counts, grouped, halves
-from benchmark.datasets.on_disk import anywhere, check_pictures, need, pictures_in, read_rows, subfolders
 
 
 def listing(root: str, *, expected: Mapping[str, Any] | None = None, check: str = "files") -> Listing:
@@ -23,7 +23,7 @@ def listing(root: str, *, expected: Mapping[str, Any] | None = None, check: str 
     Args:
         root: folder of the data set.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

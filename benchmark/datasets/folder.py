@@ -10,9 +10,9 @@ CSV file.
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark.datasets.dataset_files import pictures_in, subfolders
 from benchmark.datasets.listing import Listing, MissingDataError
-from benchmark.datasets.on_disk import pictures_in, subfolders
-from benchmark.datasets.own_pictures import Row, assemble
+from benchmark.datasets.user_images import Row, assemble
 
 DEPTH = 16  # of nested folders; a link that leads back would never end
 
@@ -22,8 +22,8 @@ def listing(root: str, *, on_bad: str = "stop", check: str = "files") -> Listing
 
     Args:
         root: holds a folder for each class, or folders of such folders.
-        on_bad: `stop`, or `leave_out` and say how many; see `own_pictures.assemble`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        on_bad: `stop`, or `leave_out` and say how many; see `user_images.assemble`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the folders are not such folders, or hold pictures that cannot be used.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import records
+from benchmark.core import records
 
 LOCK_SECONDS = 600.0  # how long to wait for another process that fills the same folder
 

@@ -1,7 +1,7 @@
 """`glyphs`: an embedded data set with a human hierarchy, drawn from fonts that matplotlib ships; nothing is downloaded.
 
 Source: our own definition, in four parts: `glyph_outlines` (16 font faces), `glyph_characters` (which characters),
-`glyph_pictures` (how they are placed and warped) and `glyph_rasteriser`. A class is a Unicode character, its images
+`glyph_rendering` (how they are placed and warped) and `glyph_rasteriser`. A class is a Unicode character, its images
 are that character in 8 to 16 faces, its super class is its Unicode block. Classes are in the order of code points,
 images in the order of classes, then of faces. Blocks 0 to 10 (Basic Latin to Georgian) are trainval and 11 to 25 test,
 so classes and super classes are both unseen; a first half by classes would cut through Georgian.
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark import records
-from benchmark.cache_dir import user_cache_dir
+from benchmark.core import records
+from benchmark.core.cache_dir import user_cache_dir
 from benchmark.datasets import Split
 from benchmark.datasets.glyph_cache import HalvesCache
 from benchmark.datasets.glyph_characters import (
@@ -34,7 +34,7 @@ from benchmark.datasets.glyph_characters import (
     is_candidate,
 )
 from benchmark.datasets.glyph_outlines import matplotlib_font_dir, read_outlines
-from benchmark.datasets.glyph_pictures import draw, warp_numbers
+from benchmark.datasets.glyph_rendering import draw, warp_numbers
 
 LICENCE = (
     "DejaVu fonts (Bitstream Vera licence, changes in the public domain) and STIX fonts (STIX font licence 1.0), "

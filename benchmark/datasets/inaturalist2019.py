@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.datasets.dataset_files import anywhere, check_pictures, find, need, need_base, read_text
 from benchmark.datasets.listing import Listing, check_counts, grouped, halves
-from benchmark.datasets.on_disk import anywhere, check_pictures, find, need, need_base, read_text
 
 
 def listing(
@@ -35,7 +35,7 @@ def listing(
         images_root: folder of `train_val2019` where it lies elsewhere, such as a smaller copy.
         num_trainval: the species with lower ids are trained on.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.datasets.dataset_files import anywhere, check_pictures, need, need_base, read_rows
 from benchmark.datasets.listing import Listing, check_counts, grouped
-from benchmark.datasets.on_disk import anywhere, check_pictures, need, need_base, read_rows
 
 LIST = "list_eval_partition.txt"
 LIST_SHA256 = "cfada103c44df866db5e2ee9ecc2301ca691a4d0cdb3c875fe4051b62570894c"  # of a third party; none is official
@@ -39,7 +39,7 @@ def listing(
         root: folder of the data set.
         pictures: `img` (256 pixels wide) or `img_highres`; None takes the first of them that is there.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one.

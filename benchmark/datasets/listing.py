@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import records
+from benchmark.core import records
 
 ROLES = ("trainval", "test", "query", "gallery")
 NO_GROUP = "(none)"  # the one super class of data sets without a hierarchy

@@ -10,9 +10,9 @@ import csv
 import io
 from pathlib import Path
 
+from benchmark.datasets.dataset_files import read_text
 from benchmark.datasets.listing import ROLES, Listing
-from benchmark.datasets.on_disk import read_text
-from benchmark.datasets.own_pictures import Row, assemble
+from benchmark.datasets.user_images import Row, assemble
 
 
 def listing(
@@ -24,8 +24,8 @@ def listing(
         path: of the file; UTF-8, comma separated, with a header.
         root: folder that the paths start from; None for the file's own.
         order: of the classes, `appearance` or `sorted`.
-        on_bad: `stop`, or `leave_out` and say how many; see `own_pictures.assemble`.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        on_bad: `stop`, or `leave_out` and say how many; see `user_images.assemble`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the file is not such a file, or names pictures that cannot be used; the rows are named.

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.datasets.dataset_files import anywhere, check_pictures, need, need_base, read_rows
 from benchmark.datasets.listing import Listing, check_counts, halves
-from benchmark.datasets.on_disk import anywhere, check_pictures, need, need_base, read_rows
 
 FIELDS = {"image_id": int, "class_id": int, "super_class_id": int, "path": str}
 
@@ -30,7 +30,7 @@ def listing(
         root: folder of the data set.
         sop_cut: number of products to train on, 11,317 for the Reality Check's; None as the lists have it.
         expected: the published counts of the lists, see `check_counts`; the cut comes after it.
-        check: `lists`, `files` or `images`, see `picture_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.complaints`.
 
     Raises:
         ValueError: the data set is not there, incomplete, or another one, or the cut leaves one side empty.

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import records
+from benchmark.core import records
 from benchmark.images import shards
 from benchmark.images.decode import resized_shape, shape_of
-from benchmark.images.files import contents_of, inside
+from benchmark.images.decoded_on_read import contents_of, inside
 
 MAPPED_BYTES = 128e6  # of shards that stay mapped after their use: each takes a file descriptor and counts as memory
 HEADERS = 64  # pictures to estimate the space from

@@ -16,8 +16,8 @@ import numpy as np
 import PIL
 from PIL import features
 
-from benchmark import records
-from benchmark.images import files as picture_files
+from benchmark.core import records
+from benchmark.images import decoded_on_read as image_dataset
 from benchmark.images.decode import UnreadableError, decode
 
 SHARD = 128  # pictures
@@ -55,7 +55,7 @@ def is_current(note: dict[str, Any], paths: list[str], files: list[Path], short_
     if (note["short_side"], note["paths"]) != (short_side, paths):
         return False
     try:
-        return all(picture_files.stamp(path) == before[:2] for path, before in zip(files, note["files"], strict=True))
+        return all(image_dataset.stamp(path) == before[:2] for path, before in zip(files, note["files"], strict=True))
     except OSError:
         return False
 
@@ -96,7 +96,7 @@ def _decode_into(
     sizes, facts, bad, checksum = [], [], {}, hashlib.sha256()
     for i, path in enumerate(files):
         try:
-            payload, stamp = picture_files.read(path)
+            payload, stamp = image_dataset.read(path)
             picture = decode(payload, short_side)
         except UnreadableError as error:
             bad[i] = str(error)

@@ -13,7 +13,7 @@ earlier on maps of odd size, where the published network cannot join its branche
 from torch import Tensor, cat, channels_last, nn
 from torch.nn import functional
 
-from benchmark import weights as files
+from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import PublishedTrunk
 

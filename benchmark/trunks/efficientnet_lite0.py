@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, channels_last
 
-from benchmark import weights as files
+from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import HALF, PublishedTrunk, timm_network
 

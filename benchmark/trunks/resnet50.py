@@ -7,7 +7,7 @@ the papers on metric learning use; `v2` are those of its longer training recipe 
 
 from torch import Tensor, channels_last
 
-from benchmark import weights as files
+from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmark import weights as files
+from benchmark.trunks import weights as files
 from benchmark.trunks.published import HALF, IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk, timm_network
 
 AUGREG = "https://storage.googleapis.com/vit_models/augreg/S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from benchmark import records
+from benchmark.core import records
 from benchmark.datasets import glyph_cache
 from benchmark.datasets.glyph_cache import HalvesCache
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmark.datasets import manifest
-from benchmark.datasets.picture_check import complaints
+from benchmark.datasets.image_check import complaints
 from tests.datasets import layouts
 from tests.datasets.rendered import families, look, picture, rendered, small_pictures
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmark.images.batches import embed, read_ahead, to_batch
-from benchmark.images.pixels import Pixels
+from benchmark.images.in_memory import InMemoryImages
 
 
 def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,8 +67,8 @@ def test_constants_that_do_not_fit_the_channels_are_named(mean: list[float], std
         to_batch(pixels(2, 3, 4, 4), mean, std)
 
 
-def in_memory(num_images: int) -> Pixels:
-    return Pixels(pixels(num_images, 4, 4).numpy())
+def in_memory(num_images: int) -> InMemoryImages:
+    return InMemoryImages(pixels(num_images, 4, 4).numpy())
 
 
 class Trunk(nn.Module):
@@ -105,7 +105,7 @@ def modes(*parts: nn.Module) -> list[bool]:
 def test_embeddings_are_those_of_one_image_after_the_other_whatever_the_batch(batch_size: int) -> None:
     trunk, head = a_model()
     images = pixels(7, 4, 4)
-    found = embed(lambda batch: head(trunk(batch)), Pixels(images.numpy()), trunk, head, batch_size=batch_size)
+    found = embed(lambda batch: head(trunk(batch)), InMemoryImages(images.numpy()), trunk, head, batch_size=batch_size)
     assert found.shape == (7, 3) and found.dtype == torch.float32 and not found.requires_grad
     weight, bias = head[0].weight.detach().numpy(), head[0].bias.detach().numpy()
     for image, row in zip(images.numpy(), found.numpy(), strict=True):

@@ -17,7 +17,7 @@ import pytest
 
 from benchmark.images import cache, shards
 from benchmark.images.cache import Cache, build
-from benchmark.images.files import Files
+from benchmark.images.decoded_on_read import DecodedOnRead
 from tests.images.photographs import album, encoded, photograph
 
 SIZES = [(40, 60), (60, 40), (32, 32), (50, 20), (32, 80), (33, 47), (90, 64), (48, 48), (35, 36), (64, 32)]
@@ -56,7 +56,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
-def is_same(one: Cache | Files, other: Cache | Files) -> bool:
+def is_same(one: Cache | DecodedOnRead, other: Cache | DecodedOnRead) -> bool:
     return len(one) == len(other) and all(np.array_equal(one.picture(i), other.picture(i)) for i in range(len(one)))
 
 
@@ -65,7 +65,7 @@ def is_same(one: Cache | Files, other: Cache | Files) -> bool:
 def test_the_cache_has_what_the_files_have(
     make: Callable[..., Cache], root: Path, paths: list[str], short_side: int | None, workers: int
 ) -> None:
-    ours, files = make(short_side, workers), Files(root, paths, short_side)
+    ours, files = make(short_side, workers), DecodedOnRead(root, paths, short_side)
     assert is_same(ours, files)
     assert ours.sizes.tolist() == [list(files.picture(i).shape[:2]) for i in range(len(files))]
     assert ours.nbytes == 3 * ours.sizes.prod(axis=1).sum()
@@ -119,7 +119,7 @@ def test_a_build_that_was_stopped_goes_on_where_it_stopped(
     ours = make(progress=lambda *numbers: told.append(numbers))
     assert not done & {*decoded}
     assert told[-1] == (len(decoded), len(decoded))
-    assert is_same(ours, Files(root, paths, 32))
+    assert is_same(ours, DecodedOnRead(root, paths, 32))
 
 
 def test_only_the_shard_of_a_file_that_changed_is_made_again(
@@ -131,7 +131,7 @@ def test_only_the_shard_of_a_file_that_changed_is_made_again(
     del decoded[:]
     after = make()
     assert len(decoded) == 4
-    assert is_same(after, Files(root, paths, 32))
+    assert is_same(after, DecodedOnRead(root, paths, 32))
     assert after.contents != before.contents
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 3  # the outdated pixels went
     assert np.array_equal(before.picture(5), shown)  # whoever had mapped them keeps them
@@ -150,11 +150,11 @@ def test_a_file_of_the_same_length_and_another_time_is_read_again(
 def test_another_list_or_size_is_another_cache(make: Callable[..., Cache], paths: list[str], root: Path) -> None:
     make()
     paths.reverse()
-    assert is_same(make(), Files(root, paths, 32))
-    assert is_same(make(40), Files(root, paths, 40))
+    assert is_same(make(), DecodedOnRead(root, paths, 32))
+    assert is_same(make(40), DecodedOnRead(root, paths, 40))
     for count in (8, 5, 3):  # the first is two whole shards
         del paths[count:]
-        assert is_same(make(40), Files(root, paths, 40))
+        assert is_same(make(40), DecodedOnRead(root, paths, 40))
 
 
 def test_a_cache_that_was_half_made_anew_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_damaged_shard_is_put_aside_and_made_again(
     with pytest.warns(UserWarning, match="kept as .*damaged"):
         ours = make()
     assert len(decoded) == 4
-    assert is_same(ours, Files(root, paths, 32))
+    assert is_same(ours, DecodedOnRead(root, paths, 32))
     assert list((tmp_path / "cache").glob("00001*damaged*"))
 
 
@@ -207,7 +207,7 @@ def test_changed_pixels_are_found_by_their_checksum(
     pixels.write_bytes(b"\xff" + pixels.read_bytes()[1:])
     with pytest.raises(ValueError, match=r"00002-.*damaged.*run the same command again"):
         ours.verify()
-    assert is_same(make(), Files(root, paths, 32))
+    assert is_same(make(), DecodedOnRead(root, paths, 32))
 
 
 def test_a_folder_that_was_not_filled_is_not_read(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_pictures_that_cannot_be_read_are_named_once_all_were_tried(
     for row in (0, 1, 2, 3, 8, 9):
         (root / paths[row]).write_bytes(payloads[row])
     del decoded[:]
-    assert is_same(make(), Files(root, paths, 32))
+    assert is_same(make(), DecodedOnRead(root, paths, 32))
     assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was well
 
 
@@ -271,7 +271,7 @@ def test_a_link_may_lead_out_of_the_folder(
 ) -> None:
     (root / paths[0]).rename(tmp_path / "elsewhere.jpg")
     (root / paths[0]).symlink_to(tmp_path / "elsewhere.jpg")
-    assert is_same(make(), Files(root, paths, 32))
+    assert is_same(make(), DecodedOnRead(root, paths, 32))
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_work(
@@ -358,4 +358,4 @@ def test_a_build_that_was_killed_keeps_its_finished_shards(
         child.send_signal(signal.SIGKILL)
     ours = make()
     assert len(decoded) == 6
-    assert is_same(ours, Files(root, paths, 32))
+    assert is_same(ours, DecodedOnRead(root, paths, 32))

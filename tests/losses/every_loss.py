@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmark.build import build as build_node
+from benchmark.study.instantiate import build as build_node
 
 CONF = Path(__file__).parents[2] / "conf"
 FOLDER = CONF / "loss"

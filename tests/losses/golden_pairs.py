@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmark.build import build
 from benchmark.losses import multi_similarity
+from benchmark.study.instantiate import build
 from tests.losses.every_loss import config
 
 

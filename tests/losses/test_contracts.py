@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from benchmark.build import build as build_node
+from benchmark.study.instantiate import build as build_node
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,

@@ -11,7 +11,7 @@ import torch
 from benchmark.losses.hpl import HPL
 from benchmark.losses.proxy_nca import proxy_nca
 from benchmark.losses.soft_triple import soft_triple
-from benchmark.recipes import parameter_groups
+from benchmark.study.recipes import parameter_groups
 
 CLASSES, DIM = 12, 6
 SUPERS = [40, 7, 40, 7, 7, 7, 40, 7, 40, 7, 99, 99]

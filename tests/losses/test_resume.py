@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from benchmark.build import build as build_node
-from benchmark.train import train_fold
+from benchmark.study.instantiate import build as build_node
+from benchmark.training.loop import train_fold
 from tests.losses.every_loss import DIM, build, every_loss
-from tests.small_fold import a_fold, a_schedule, nothing
+from tests.training.small_fold import a_fold, a_schedule, nothing
 
 
 class KilledError(Exception):

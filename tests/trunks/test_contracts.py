@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmark.core.paths import conf_dir
 from benchmark.images.batches import to_batch
-from benchmark.study import Study, conf_dir
-from benchmark.train import _set_train_mode
+from benchmark.study.study import Study
+from benchmark.training.loop import _set_train_mode
 from benchmark.trunks import vit_small
 
 pytestmark = pytest.mark.slow

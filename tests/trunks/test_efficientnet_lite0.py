@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmark import weights
 from benchmark.images.batches import to_batch
+from benchmark.trunks import weights
 from benchmark.trunks.efficientnet_lite0 import PUBLISHED, EfficientNetLite0
 
 

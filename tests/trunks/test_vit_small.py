@@ -83,9 +83,11 @@ def test_each_set_of_weights_brings_the_mean_it_was_trained_with(
     weights: str | None, mean: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("benchmark.weights.find", lambda name, published: asked.append(name) or Path("there.pth"))
-    monkeypatch.setattr("benchmark.weights.read", lambda path: {})
-    monkeypatch.setattr("benchmark.weights.fill", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "benchmark.trunks.weights.find", lambda name, published: asked.append(name) or Path("there.pth")
+    )
+    monkeypatch.setattr("benchmark.trunks.weights.read", lambda path: {})
+    monkeypatch.setattr("benchmark.trunks.weights.fill", lambda *_, **__: None)
     trunk = ViTSmall(weights=weights)
     assert trunk.mean[0] == mean and asked == ([weights] if weights else [])
 

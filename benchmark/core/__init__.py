@@ -1,0 +1,1 @@
+"""What every part rests on: records on disk, errors, the console, downloads, provenance."""

@@ -1,0 +1,291 @@
+"""make bench: hold the harness against other code that does the same work, on one CPU core.
+
+Every comparison is a ratio, peer over ours, of repeats that take turns (`stopwatch.py`). Peers are used as their
+manuals show, and cheaply: pixels in memory, a few tensor operations to transform an image (torchvision's transforms
+take five times as long), no worker processes to talk to, embeddings already normalised.
+
+Peers: pytorch-metric-learning's trainer `MetricLossOnly` and its `AccuracyCalculator` (Musgrave, Belongie, Lim,
+"PyTorch Metric Learning", arXiv 2008.09164), and for starting up a bare `import torch`.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.nn import functional
+
+from benchmark.core import records
+from benchmark.core.paths import conf_dir
+from benchmark.core.provenance import hardware, versions
+from benchmark.core.threads import use_threads
+from benchmark.images.in_memory import InMemoryImages
+from benchmark.perf.dispatch import dispatch_costs
+from benchmark.perf.images import image_inputs
+from benchmark.perf.losses import loss_steps
+from benchmark.perf.search import search_costs
+from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
+from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.study import layout
+from benchmark.study.assemble import build
+from benchmark.study.cli import main
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+from benchmark.training import loop as train
+from benchmark.training.components import Schedule, TrainingComponents
+
+ROOT = Path(__file__).resolve().parents[2]
+LOSSES = ("proxy_anchor", "contrastive")
+ITERATIONS = 20  # of one repeat
+REPEATS = 15
+CLASSES = {6_000: 100, 60_000: 11_316}  # by number of vectors: about the test halves of CUB and SOP
+NAMES = {"precision_at_1": "precision_at_1", "r_precision": "r_precision", "map_at_r": "mean_average_precision_at_r"}
+TOLERANCE = 1e-6
+
+
+def bench(study: Study, overrides: list[str]) -> None:
+    """Measure everything and print one table.
+
+    Args:
+        study: names the data set, trunk and protocol of the trainings, and the search whose time is reported.
+        overrides: unused.
+    """
+    print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
+    use_threads(1)
+    rows: list[Row] = []
+    costs = (image_inputs(), loss_steps(study), dispatch_costs(study), search_costs(study))
+    for part in (start_up(), trainings(study), metrics(), large_metrics(), *costs, searches(study)):
+        for row in part:
+            print(f"  {row.what}: {row.cells()[2] or row.verdict()}", flush=True)
+            rows.append(row)
+    print("\n" + table(rows))
+
+
+def start_up() -> Iterator[Row]:
+    """Fresh interpreters until they end."""
+    commands = {
+        "bo": ["-m", "benchmark.bo", "--help"], "torch": ["-c", "import torch"], "ours": ["-c", "import benchmark"],
+    }  # fmt: skip
+    python = functools.partial(subprocess.run, cwd=ROOT, check=True, capture_output=True)
+    jobs = {name: functools.partial(python, [sys.executable, *command]) for name, command in commands.items()}
+    spent = interleave(jobs, 5, children_time)
+    bare = [s.cpu for s in spent["ours"]], [s.wall for s in spent["ours"]]
+    yield Row("import benchmark", ("<=", 0.5), bare[0], "a fresh interpreter until it ends", "s", bare[1])
+    what = "python -m benchmark.bo --help"
+    yield ratio_row(what, ("<=", 1.5), spent["bo"], spent["torch"], 'over python -c "import torch"')
+
+
+class LibraryDataset(torch.utils.data.Dataset):
+    """Training images one by one, as pytorch-metric-learning's trainer takes them: shifted, float, normalised.
+
+    What `to_batch` does for a batch, with the same arithmetic.
+    """
+
+    def __init__(self, parts: TrainingComponents) -> None:
+        assert isinstance(parts.images, InMemoryImages)
+        self.images, self.shift, self.labels = parts.images.images, parts.images.shift, parts.labels.tolist()
+        self.height, self.width = self.images.shape[2:]
+        scale = torch.tensor(parts.trunk.std).reciprocal()
+        self.scale, self.offset = (scale / 255).view(-1, 1, 1), (torch.tensor(parts.trunk.mean) * scale).view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        down, right = torch.randint(2 * self.shift + 1, (2,)).tolist()
+        padded = functional.pad(self.images[index], (self.shift,) * 4)
+        image = padded[:, down : down + self.height, right : right + self.width]
+        return image.float().mul_(self.scale).sub_(self.offset), self.labels[index]
+
+
+def trainings(study: Study) -> Iterator[Row]:
+    """Training images per second of a fold: our loop, and pytorch-metric-learning's trainer on the same parts."""
+    fingerprint = prepare(study, "trainval")
+    for name in LOSSES:
+        loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
+        one = Study.of(study.raw | {"loss": loss, "device": "cpu", "threads": 1})
+        unit = {"study": one.raw, "setting": {}, "fingerprint": fingerprint, "kind": "trial", "index": 0, "fold": 0}
+        spent = interleave({"ours": our_loop(*build(unit)), "peer": their_trainer(one, *build(unit))}, REPEATS)
+        rate = statistics.median(one.config.protocol.batch_size * ITERATIONS / s.cpu for s in spent["ours"])
+        compared = f"images/s ({rate:,.0f}) over MetricLossOnly's; both shift by up to {one.config.training.shift} px"
+        yield ratio_row(f"training a fold, {name}", (">=", 1.1), spent["peer"], spent["ours"], compared)
+
+
+def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
+    """What trains `ITERATIONS` iterations more at each call, as in a fold."""
+    first = 0
+
+    def go_on() -> None:
+        nonlocal first
+        train._set_train_mode(parts, schedule.freeze_batchnorm)
+        train._train_epoch(parts, schedule, range(first, first + ITERATIONS))
+        first += ITERATIONS
+
+    return go_on
+
+
+class WithoutTuples(torch.nn.Module):
+    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples of which it needs none."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, _: object = None) -> torch.Tensor:
+        """The loss."""
+        loss: torch.Tensor = self.loss(embeddings, labels)
+        return loss
+
+
+def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
+    """The same with `MetricLossOnly`; its sampler's list is as long as one call needs, so none of it is wasted."""
+    from pytorch_metric_learning.samplers import MPerClassSampler
+    from pytorch_metric_learning.trainers import MetricLossOnly
+
+    size, m = study.config.protocol.batch_size, study.config.loss.sampler["m"]
+    enough = m * len(parts.labels.unique()) >= size  # else its batches are slices of passes, like ours
+    sampler = MPerClassSampler(parts.labels, m, size if enough else None, length_before_new_iter=size * ITERATIONS)
+    theirs = {"trunk": "trunk_optimizer", "head": "embedder_optimizer", "loss": "metric_loss_optimizer"}
+    trainer = MetricLossOnly(
+        models={"trunk": parts.trunk, "embedder": parts.head}, loss_funcs={"metric_loss": WithoutTuples(parts.loss)},
+        optimizers={theirs[name]: optimizer for name, optimizer in parts.optimizers.items()},
+        dataset=LibraryDataset(parts), batch_size=size, sampler=sampler, iterations_per_epoch=ITERATIONS,
+        dataloader_num_workers=0, freeze_trunk_batchnorm=schedule.freeze_batchnorm, data_device=torch.device("cpu"),
+    )  # fmt: skip
+
+    def go_on() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            trainer.train()
+
+    return go_on
+
+
+def made_up(num_images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labelled unit vectors, (N, 128) and (N,): near the centres of their classes, a twentieth of them of another's."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randperm(num_images, generator=generator) % CLASSES[num_images]
+    stray = torch.rand(num_images, generator=generator) < 0.05
+    around = torch.where(stray, labels.roll(1), labels)
+    centres = torch.randn(CLASSES[num_images], 128, generator=generator)
+    vectors = torch.randn(num_images, 128, generator=generator).mul_(0.7)
+    for rows in torch.arange(num_images).split(1000):  # little at a time: the peak must not hide what comes after it
+        vectors[rows] = functional.normalize(vectors[rows] + centres[around[rows]])
+    return vectors, labels
+
+
+def scorer(side: str, vectors: torch.Tensor, labels: torch.Tensor) -> Callable[[], dict[str, float]]:
+    """What scores the vectors: `ours`, the `peer`, or, to see what they stand on, nothing at all (`inputs`)."""
+    if side == "inputs":
+        return dict
+    if side == "ours":
+        return lambda: retrieval_metrics(vectors, labels)
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    calculator = AccuracyCalculator(include=tuple(NAMES.values()), k="max_bin_count", device=torch.device("cpu"))
+    return lambda: calculator.get_accuracy(vectors, labels)
+
+
+def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
+    """Fast and wrong does not count.
+
+    Raises:
+        ValueError: a metric differs by more than `TOLERANCE`.
+    """
+    for name, theirs in NAMES.items():
+        if not abs(ours[name] - peer[theirs]) <= TOLERANCE:
+            raise ValueError(
+                f"{name} is {ours[name]!r}, but {peer[theirs]!r} by AccuracyCalculator: more than {TOLERANCE:g} apart. "
+                "Run make test; if it passes, please report this with the line of versions above."
+            )
+
+
+def metrics() -> Iterator[Row]:
+    """Retrieval metrics of a small test half, in this process."""
+    vectors, labels = made_up(6_000)
+    jobs = {side: scorer(side, vectors, labels) for side in ("ours", "peer")}
+    check_equal(jobs["ours"](), jobs["peer"]())
+    spent = interleave(jobs, REPEATS)
+    compared = "AccuracyCalculator(k='max_bin_count') over ours; 100 classes, values equal to 1e-6"
+    yield ratio_row("metrics of 6,000 x 128", (">=", 1.1), spent["peer"], spent["ours"], compared)
+
+
+def large_metrics() -> Iterator[Row]:
+    """Retrieval metrics of a large test half, once, each side in a process of its own so that its memory shows."""
+    inputs, ours = in_child("inputs"), in_child("ours")
+    extra = ours["megabytes"] - inputs["megabytes"]
+    what, target = "metrics of 60,000 x 128", (">=", 1.0)
+    try:
+        peer = in_child("peer")
+    except subprocess.CalledProcessError as error:  # it wants some 7 GB
+        yield Row(what, target, [], f"AccuracyCalculator's process ended with status {error.returncode}")
+        more = ""
+    else:
+        check_equal(ours["metrics"], peer["metrics"])
+        spent = [Spent(side["cpu"], side["wall"]) for side in (peer, ours)]
+        compared = f"AccuracyCalculator over ours ({ours['cpu']:.0f} s); 11,316 classes, values equal to 1e-6"
+        yield ratio_row(what, target, spent[:1], spent[1:], compared)
+        more = f"; AccuracyCalculator {peer['megabytes'] - inputs['megabytes']:,.0f}"
+    yield Row("memory for them", ("<=", 200), [extra], f"peak above a process that only makes the inputs{more}", "MB")
+
+
+def in_child(side: str) -> dict[str, Any]:
+    """What `child` prints in a fresh process."""
+    command = [sys.executable, "-c", f"from benchmark.perf.cpu import child; child({side!r})"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    return dict(json.loads(done.stdout))
+
+
+def child(side: str) -> None:
+    """Score 60,000 vectors and print metrics, seconds and the peak of memory as JSON."""
+    torch.set_num_threads(1)
+    score = scorer(side, *made_up(60_000))
+    start, found, end = own_time(), score(), own_time()
+    spent = {"cpu": end.cpu - start.cpu, "wall": end.wall - start.wall, "megabytes": peak_megabytes()}
+    print(json.dumps({"metrics": found} | spent))
+
+
+# -- searches that were run before ------------------------------------------------------------------------------------
+
+
+def searches(study: Study) -> Iterator[Row]:
+    """Time of finished searches that went into something else than training, and the length of this study's."""
+    found = {}
+    for directory in layout.all_studies(Path(study.config.results_dir)):
+        lines = directory / "bo" / "sessions.jsonl"
+        if (directory / "bo" / "best.yaml").exists() and lines.exists():
+            found[directory] = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    how = "1 - (training + scoring) / (wall x workers)"
+    if len(found) > 1:
+        shares = [100 * overhead(sittings) for sittings in found.values()]
+        yield Row(f"harness, {len(found)} finished searches", ("<=", 10), shares, how, "%")
+    mine, name = found.get(study.directory), study.command("bo")
+    first = f"run {name} first"
+    yield Row(f"harness, {name}", ("<=", 10), [100 * overhead(mine)] if mine else [], how if mine else first, "%")
+    minutes = [sum(s["wall_seconds"] for s in mine) / 60] if mine and is_whole(study.directory, mine) else []
+    why = "a sitting was killed, its time is unknown" if mine else first
+    yield Row(f"length, {name}", ("<=", 10), minutes, "wall clock, all sittings" if minutes else why, "min")
+
+
+def overhead(sittings: list[dict[str, Any]]) -> float:
+    """The share of the workers' time that was neither training nor evaluation."""
+    return 1 - sum(s["compute_seconds"] for s in sittings) / sum(s["wall_seconds"] * s["workers"] for s in sittings)
+
+
+def is_whole(directory: Path, sittings: list[dict[str, Any]]) -> bool:
+    """Whether the sittings account for every trial; one that was killed leaves trials and no line."""
+    trials = [records.read_record(path) for path in (directory / "bo").glob("trial_*.json")]
+    seconds = sum(sum(trial.provenance["seconds"].values()) for trial in trials)
+    return sum(s["compute_seconds"] for s in sittings) >= 0.99 * seconds
+
+
+if __name__ == "__main__":
+    main(bench)

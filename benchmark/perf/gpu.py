@@ -1,0 +1,99 @@
+"""make bench-gpu: what 1, 2, 4 and 8 folds that share one GPU train together, to choose `executor.workers_per_gpu`.
+
+Each worker trains a fold of the study in a process of its own, as `executor=local` does, all at the same time. The
+first round, with imports, data and the GPU's own warm-up, is not counted.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core.provenance import hardware
+from benchmark.core.threads import use_threads
+from benchmark.jobs.executors.local import Local
+from benchmark.jobs.placement import slots
+from benchmark.study.assemble import build
+from benchmark.study.cli import main
+from benchmark.study.preflight import check_values
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+from benchmark.training.loop import _set_train_mode, _train_epoch
+
+WORKERS = (1, 2, 4, 8)
+SECONDS = 20.0  # of training in a round
+
+
+def bench_gpu(study: Study, overrides: list[str]) -> None:
+    """Measure on the first GPU and print a line for each number of folds.
+
+    Args:
+        study: whose folds are trained.
+        overrides: unused.
+
+    Raises:
+        ValueError: there is no GPU.
+    """
+    check_values(study)
+    if not torch.cuda.is_available() or study.config.device == "cpu":
+        raise ValueError("make bench-gpu measures a GPU, and PyTorch sees none here. On the CPU, run make bench.")
+    fingerprint = prepare(study, "trainval")
+    print(f"{study.title}, {study.config.trunk.name}, batch {study.config.protocol.batch_size}, {hardware()['gpu']}")
+    for line in lines(study, fingerprint, WORKERS, SECONDS):
+        print(line, flush=True)
+
+
+def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: float) -> Iterator[str]:
+    """Images per second and memory of so many folds at once, and the former over that of the first count."""
+    alone = 0.0
+    for workers in counts:
+        rates, megabytes = together(study, fingerprint, workers, seconds)
+        alone = alone or sum(rates) / workers
+        yield (f"{workers} folds at once: {sum(rates):9,.0f} images/s, {sum(rates) / alone:5.2f} x one fold, "
+               f"{sum(megabytes):8,.0f} MB of the GPU")  # fmt: skip
+
+
+def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
+    """Images per second, and MB that PyTorch holds on the GPU, of each of so many folds."""
+    unit = {"study": study.raw, "setting": {}, "fingerprint": fingerprint, "kind": "trial", "index": 0}
+    command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
+    with tempfile.TemporaryDirectory() as folder:
+        executor = Local(command, workers, Path(folder), environments=slots(study.config, 1) * workers)
+        try:
+            for length in (0.2 * seconds, seconds):
+                folds = [i % study.config.protocol.num_folds for i in range(workers)]
+                futures = [executor.submit(unit | {"fold": fold, "seconds": length}) for fold in folds]
+                answers = [future.result() for future in futures]
+        finally:
+            executor.close()
+    return [a["images_per_second"] for a in answers], [a["megabytes"] for a in answers]
+
+
+def train_for(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train a fold for some seconds, without an evaluation."""
+    study = Study.of(spec["study"])
+    use_threads(study.config.threads)
+    parts, schedule = build(spec)
+    _set_train_mode(parts, schedule.freeze_batchnorm)
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < spec["seconds"]:
+        _train_epoch(parts, schedule, range(done, done + 10))
+        done += 10
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    rate = done * study.config.protocol.batch_size / (time.perf_counter() - started)
+    held = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    return {"images_per_second": rate, "megabytes": held / 1e6}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        from benchmark.jobs.executors.serve import serve
+
+        serve(train_for)
+    else:
+        main(bench_gpu)

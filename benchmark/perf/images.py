@@ -1,0 +1,210 @@
+"""What pictures cost before they reach the network: from the cache, and over code that decodes them at every use.
+
+The peer is torchvision's loader and transforms, composed as the Reality Check's code composes them, up to uint8: what
+comes after (float, normalised, BGR) is left out on both sides. Photographs are made up, of CUB's usual 500 x 375
+pixels: noise of four widths, as JPEGs of quality 90.
+"""
+
+import functools
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmark.core import records
+from benchmark.images import shards
+from benchmark.images.cache import Cache, build
+from benchmark.images.cropped import CroppedImages
+from benchmark.images.crops import Crops, draw_boxes
+from benchmark.images.decoded_on_read import contents_of
+from benchmark.perf.timing import Row, interleave, ratio_row
+
+ROOT = Path(__file__).resolve().parents[2]
+HEIGHT, WIDTH, QUALITY = 375, 500, 90
+NUM_FILES = 768  # with 256 the end of the work, on one thread, shows
+NUM_READ = 12_000
+BATCH = 32
+CPU = torch.device("cpu")
+REPEATS = 3
+MLRC = Crops(short_side=256, crop=227, scale=(0.16, 1.0), ratio=(0.75, 1.33), flip=0.5, resize_first=True)
+
+
+def image_inputs() -> Iterator[Row]:
+    """Rows on evaluation and training crops, filling the cache, and memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = Path(folder) / "pictures", Path(folder) / "cache"
+        paths = photographs(root)
+        yield filling(root, paths, Path(folder))
+        build(cache, root, paths, short_side=MLRC.short_side, workers=1)
+        files = [root / path for path in paths]
+        yield from evaluating(Cache(cache), files)
+        yield from training(Cache(cache), files)
+        yield reading(cache)
+
+
+def photographs(root: Path) -> list[str]:
+    """Write `NUM_FILES` JPEGs and give their names."""
+    root.mkdir(parents=True)
+    rng, names = np.random.default_rng(0), [f"{i:05}.jpg" for i in range(NUM_FILES)]
+    for name in names:
+        picture = np.zeros((HEIGHT, WIDTH, 3))
+        for share, blocks in ((0.5, 64), (0.25, 16), (0.15, 4), (0.05, 1)):
+            noise = rng.integers(0, 256, (HEIGHT // blocks + 1, WIDTH // blocks + 1, 3), dtype=np.uint8)
+            picture += share * np.asarray(Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+        Image.fromarray(picture.astype(np.uint8)).save(root / name, quality=QUALITY)
+    return names
+
+
+def filling(root: Path, paths: list[str], folder: Path) -> Row:
+    """Filling a cache with two threads over one, by the wall."""
+    what, target = "filling the picture cache, 2 threads", (">=", 1.8)
+    if (os.cpu_count() or 1) < 2:
+        return Row(what, target, [], "this machine has one core")
+
+    def fill(workers: int) -> None:
+        build(folder / "filled", root, paths, short_side=MLRC.short_side, workers=workers)
+        shutil.rmtree(folder / "filled")
+
+    spent = interleave({str(workers): functools.partial(fill, workers) for workers in (1, 2)}, REPEATS)
+    rate = statistics.median(len(paths) / one.wall for one in spent["1"])
+    walls = [one.wall / two.wall for one, two in zip(spent["1"], spent["2"], strict=True)]
+    return Row(what, target, walls, f"one thread ({rate:,.0f} images/s) over two, by the wall", wall=walls)
+
+
+def evaluating(cache: Cache, files: list[Path]) -> Iterator[Row]:
+    """Central crops from the cache, over decoding, resizing and cropping at every use."""
+    from torchvision.datasets.folder import default_loader
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+
+    pictures = CroppedImages(cache, np.arange(len(files)), MLRC, CPU)
+    transform = Compose([Resize(MLRC.short_side), CenterCrop(MLRC.crop), PILToTensor()])
+
+    def theirs(rows: np.ndarray) -> Tensor:
+        return torch.stack([transform(default_loader(str(files[row]))) for row in rows])
+
+    for rows in batches(len(files)):
+        check_equal(pictures.plain(rows), theirs(rows))
+    whats = {"ours": ("evaluation crops from the cache", 5.0)}
+    yield from ratios(whats, {"ours": pictures.plain, "theirs": theirs}, len(files))
+
+
+def training(cache: Cache, files: list[Path]) -> Iterator[Row]:
+    """Random crops from the cache, over decoding, resizing, cropping, resizing and flipping at every use."""
+    from torchvision.datasets.folder import default_loader
+    from torchvision.transforms import Compose, PILToTensor, RandomHorizontalFlip, RandomResizedCrop, Resize
+    from torchvision.transforms.functional import hflip, pil_to_tensor, resized_crop
+
+    crop = RandomResizedCrop(MLRC.crop, MLRC.scale, MLRC.ratio)
+    transform = Compose([Resize(MLRC.short_side), crop, RandomHorizontalFlip(MLRC.flip), PILToTensor()])
+    generator = torch.Generator()
+
+    def theirs(rows: np.ndarray) -> Tensor:
+        return torch.stack([transform(default_loader(str(files[row]))) for row in rows])
+
+    def same_crops(rows: np.ndarray) -> Tensor:
+        boxes, mirrored = draw_boxes(cache.sizes[rows], MLRC, generator.manual_seed(0))
+        cut = [Resize(MLRC.short_side)(default_loader(str(files[row]))) for row in rows]
+        cut = [resized_crop(image, *box, [MLRC.crop] * 2) for image, box in zip(cut, boxes.tolist(), strict=True)]
+        return torch.stack([pil_to_tensor(hflip(i) if turned else i) for i, turned in zip(cut, mirrored, strict=True)])
+
+    def ours(resampling: str) -> Callable[[np.ndarray], Tensor]:
+        crops = replace(MLRC, resampling=resampling)
+        return functools.partial(CroppedImages(cache, np.arange(len(files)), crops, CPU).augmented, generator=generator)
+
+    rows = np.arange(min(BATCH, len(files)))
+    expected = same_crops(rows)
+    check_equal(CroppedImages(cache, rows, MLRC, CPU).augmented(rows, generator.manual_seed(0)), expected)
+    jobs = {"theirs": theirs, "pil": ours("pil"), "torch": ours("torch")}
+    whats = {"pil": ("training crops from the cache", 3), "torch": ("the same, resampling=torch", 3)}
+    yield from ratios(whats, jobs, len(files))
+
+
+def ratios(
+    whats: Mapping[str, tuple[str, float]], jobs: Mapping[str, Callable[[np.ndarray], Tensor]], number: int
+) -> Iterator[Row]:
+    """Rows of the job `theirs` over the others, on one core, in batches."""
+
+    def all_of(work: Callable[[np.ndarray], Tensor]) -> None:
+        for rows in batches(number):
+            work(rows)
+
+    spent = interleave({name: functools.partial(all_of, work) for name, work in jobs.items()}, REPEATS)
+    rate = {name: statistics.median(number / one.cpu for one in each) for name, each in spent.items()}
+    for name, (what, target) in whats.items():
+        how = f"images/s a core ({rate[name]:,.0f}) over torchvision's from files ({rate['theirs']:,.0f})"
+        yield ratio_row(what, (">=", target), spent["theirs"], spent[name], how)
+
+
+def batches(number: int) -> list[np.ndarray]:
+    """All rows, `BATCH` at a time."""
+    return np.split(np.arange(number), range(BATCH, number, BATCH))
+
+
+def check_equal(ours: Tensor, theirs: Tensor) -> None:
+    """Fast and wrong does not count.
+
+    Raises:
+        ValueError: a pixel differs.
+    """
+    if not torch.equal(ours, theirs):
+        raise ValueError(
+            f"{int((ours != theirs).sum())} values differ from torchvision's. Run make test; if it passes, please "
+            "report this with the line of versions above."
+        )
+
+
+def reading(folder: Path) -> Row:
+    """Memory of a process that reads `NUM_READ` pictures in their order, as an evaluation does."""
+    what, target = "private memory for cached pictures", ("<=", 300)
+    if not Path("/proc/self/smaps_rollup").exists():
+        return Row(what, target, [], "this system does not count it", "MB")
+    stretch(folder)
+    script = "import sys; from benchmark.perf.images import child; child(sys.argv[1])"
+    command = [sys.executable, "-c", script, str(folder)]
+    megabytes = float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return Row(what, target, [megabytes], f"the most that a process gained by reading {NUM_READ:,} in order", "MB")
+
+
+def child(folder: str) -> None:
+    """Read the cache and print the most memory that this took."""
+    before, peak, cache = private_megabytes(), 0.0, Cache(Path(folder))
+    for row in range(len(cache)):
+        cache.picture(row).max()
+        if row % shards.SHARD == shards.SHARD - 1:  # a shard has been read to its end
+            peak = max(peak, private_megabytes())
+    print(peak - before)
+
+
+def stretch(folder: Path) -> None:
+    """Make a cache as large as `NUM_READ` pictures: its first shard again and again, with files that are all holes.
+
+    Memory cannot tell: a page of a hole is a page.
+    """
+    first = records.read_record(shards.note_path(folder, 0))
+    size = shards.pixels_path(folder, 0, first.result).stat().st_size
+    count = -(-NUM_READ // len(first.result["sizes"]))
+    for number in range(count):
+        records.write_record(shards.note_path(folder, number), first)
+        path = shards.pixels_path(folder, number, first.result)
+        path.touch()
+        os.truncate(path, size)
+    about = records.read_record(folder / "about.json")
+    sha256 = [sha256 for _, _, sha256 in first.result["files"]] * count
+    about.result.update(num_pictures=len(sha256), contents=contents_of(sha256))
+    records.write_record(folder / "about.json", about)
+
+
+def private_megabytes() -> float:
+    """Memory that no other process shares, in MB of 10^6 bytes (Linux)."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6

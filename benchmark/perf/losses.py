@@ -1,0 +1,75 @@
+"""What one step of each loss costs on a data set of 11,318 classes: memory beside its parameters, and time.
+
+The classes are as many as Stanford Online Products trains on, the largest of the papers; the embeddings are made up.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import count, islice
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.core.paths import conf_dir
+from benchmark.losses.xbm import XBM
+from benchmark.perf.timing import Row, peak_allocated
+from benchmark.study.study import Study
+
+NUM_CLASSES, NUM_IMAGES = 11_318, 59_551
+LIMIT = 400  # MB
+STEPS = 3
+
+
+def loss_steps(study: Study) -> Iterator[Row]:
+    """A row for each loss in `conf/loss`: MB of temporaries of forward and backward, beside time and parameters.
+
+    Args:
+        study: its protocol's batch size and embedding length count; settings are the authors' for that data set where
+            the file has them; hierarchy and memory start at once.
+    """
+    at_once = {"hpl": study.raw["dataset"]["hpl"] | {"warmup_iterations": 0}, "xbm": {"start_iteration": 0}}
+    for path in sorted((conf_dir() / "loss").glob("*.yaml")):
+        loss = yaml.safe_load(path.read_text(encoding="utf-8"))
+        authors = loss.get("presets", {}).get("authors", {}).get("sop", {})
+        yield cost(path.stem, Study.of(study.raw | {"loss": loss, "dataset": study.raw["dataset"] | at_once}, authors))
+
+
+def cost(name: str, study: Study) -> Row:
+    """The row of one loss."""
+    loss = study.make_loss(NUM_CLASSES, 0, np.arange(NUM_CLASSES) // 25, NUM_IMAGES)
+    fill_memory(loss)
+    megabytes, seconds = [], []
+    for embeddings, labels in islice(made_up_batches(study), STEPS):
+        embeddings.requires_grad_()
+        started = time.perf_counter()
+        loss(embeddings, labels).backward()
+        seconds.append(time.perf_counter() - started)
+        loss.zero_grad(set_to_none=True)
+        peak = peak_allocated(lambda: loss(embeddings, labels).backward())  # noqa: B023 - called here
+        gradients = sum(p.grad.nbytes for p in loss.parameters() if p.grad is not None)
+        megabytes.append((peak - gradients) / 1e6)
+    size = sum(p.nbytes for p in loss.parameters()) / 1e6
+    each = f"{1000 * statistics.median(seconds):.0f} ms a step, parameters {size:.1f} MB"
+    return Row(f"loss step, {name}", ("<=", LIMIT), megabytes, f"beside parameters and gradients; {each}", "MB")
+
+
+def made_up_batches(study: Study) -> Iterator[tuple[Tensor, Tensor]]:
+    """Unit vectors (B, D) and labels (B,), drawn as the loss's sampler draws, without end."""
+    protocol, labels = study.config.protocol, np.arange(NUM_IMAGES) % NUM_CLASSES
+    sampler, generator = study.make_sampler(labels, seed=0), torch.Generator().manual_seed(0)
+    for number in count():
+        vectors = torch.randn(protocol.batch_size, protocol.embedding_dim, generator=generator)
+        yield functional.normalize(vectors), torch.from_numpy(labels[sampler.batch(number)])
+
+
+def fill_memory(loss: torch.nn.Module) -> None:
+    """Make a cross-batch memory as full as it is after an epoch; other losses stay as they are."""
+    if isinstance(loss, XBM):
+        memory = torch.randn(loss.memory.shape, generator=torch.Generator().manual_seed(1))
+        labels = torch.arange(len(memory)) % NUM_CLASSES
+        counters = torch.tensor([len(memory), 0, len(memory)])  # steps, place of the next write, rows filled
+        loss.load_state_dict({"memory": memory, "memory_labels": labels, "counters": counters}, strict=False)

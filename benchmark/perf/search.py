@@ -1,0 +1,100 @@
+"""What a search costs beside its trainings: proposals, and the folds' workers side by side instead of in turn."""
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.core.paths import conf_dir
+from benchmark.jobs.queue import Jobs
+from benchmark.jobs.train_unit import train_unit
+from benchmark.perf.timing import Row, interleave
+from benchmark.searchers import Trial
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+
+TRIAL = 50  # whose proposal is timed: the last one of MLRC's search
+REPEATS = 5
+WORKERS = 2
+NUM_FOLDS = 4
+
+
+def search_costs(study: Study) -> Iterator[Row]:
+    """A row for the searcher, and one for workers.
+
+    Args:
+        study: whose searcher, space and trainings are taken.
+    """
+    yield proposal(study)
+    yield side_by_side(study)
+
+
+def proposal(study: Study) -> Row:
+    """Seconds that the searcher takes for trial 50, all others being there."""
+    searcher, history = study.make_searcher(), made_up_history(study)
+    spent = interleave({"ask": lambda: searcher.ask(history)}, REPEATS)["ask"]
+    what = f"proposal {TRIAL} of {study.config.searcher.name}"
+    compared = f"{study.config.loss.name}, {len(study.make_space())} hyper-parameters, without imports"
+    return Row(what, ("<=", 1), [s.cpu for s in spent], compared, "s", [s.wall for s in spent])
+
+
+def made_up_history(study: Study) -> list[Trial]:
+    """Trials over the study's space, better towards its middle and never quite the same twice."""
+    from benchmark.searchers.sobol import Sobol
+
+    space = study.make_space()
+    design, history = Sobol(space, seed=1), list[Trial]()
+    for index in range(TRIAL - 1):
+        setting = design.ask(history)
+        places = [(float(setting[name]) - p.bounds[0]) / (p.bounds[1] - p.bounds[0]) for name, p in space.items()]
+        score = 0.3 - sum((place - 0.5) ** 2 for place in places) / len(places) + 0.01 * (index * 7 % 5)
+        history.append(Trial(index, setting, score, 0.01))
+    return history
+
+
+def side_by_side(study: Study) -> Row:
+    """How much sooner two warm workers, one thread each, have trained the folds of a trial than this process."""
+    what = f"{NUM_FOLDS} folds, local over inline"
+    if (os.cpu_count() or 1) < WORKERS:
+        return Row(what, (">=", 1.6), [], f"{WORKERS} workers need as many cores")
+    fingerprint = prepare(study, "trainval")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        work = {
+            name: stack.enter_context(folds(study, name, Path(folder), fingerprint)) for name in ("inline", "local")
+        }
+        spent = interleave(work, REPEATS)
+    ratios = [one.wall / two.wall for one, two in zip(spent["inline"], spent["local"], strict=True)]
+    return Row(what, (">=", 1.6), ratios, f"by the wall; {WORKERS} warm workers and this process, one thread each")
+
+
+@contextlib.contextmanager
+def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterator[Callable[[], None]]:
+    """What trains the folds of a trial for one epoch, at each call from the start."""
+    place = yaml.safe_load((conf_dir() / "executor" / f"{executor}.yaml").read_text(encoding="utf-8"))
+    one = Study.of(study.raw | {
+        "dataset": study.raw["dataset"] | {"max_epochs": 1}, "threads": 1, "device": "cpu", "results_dir": str(folder),
+        "executor": place | {"workers": WORKERS if executor == "local" else 1},
+    })  # fmt: skip
+    numbers = itertools.count()
+
+    def ignore(progress: dict[str, Any]) -> None:
+        """Nobody watches."""
+
+    with Jobs(one, train_unit, ["benchmark.jobs.train_unit"], ignore) as jobs:
+
+        def train() -> None:
+            trial = folder / executor / f"trial_{next(numbers)}"
+            for fold in range(NUM_FOLDS):
+                jobs.add({
+                    "study": one.raw, "fingerprint": fingerprint, "kind": "trial", "index": 0, "fold": fold,
+                    "setting": {}, "keep_weights": False, "directory": str(trial / f"fold_{fold}"),
+                })  # fmt: skip
+            for _ in jobs.finished():
+                pass
+
+        yield train

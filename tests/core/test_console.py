@@ -1,0 +1,188 @@
+"""What a person reads while a study runs, on a terminal and in a log file."""
+
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmark.core import console as display
+from benchmark.core.console import Display
+
+
+class Clock:
+    """Stands in for the module's `time`."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(display, "time", clock)
+    return clock
+
+
+def a_display(mode: str, piece: str = "trial", done: int = 1) -> Display:
+    return Display(mode, "hpl_pa on glyphs", piece, total=4, done=done, max_epochs=5)
+
+
+def epoch(index: int, fold: int, number: int, loss: float | None, map_at_r: float) -> dict[str, Any]:
+    row = {"epoch": number, "loss": loss, "map_at_r": map_at_r, "r_precision": 0.0, "precision_at_1": 0.0}
+    return {"kind": "trial", "index": index, "fold": fold, "row": row}
+
+
+def one_trial(shown: Display, clock: Clock) -> None:
+    """The second of four trials, 30 seconds long; the first one was done in an earlier sitting."""
+    shown.best_so_far(0.4321, 0)
+    shown.report(epoch(1, 3, 0, None, 0.12))
+    clock.now += 15
+    shown.report(epoch(1, 3, 1, 2.34567, 0.3456))
+    clock.now += 15
+    shown.best_so_far(0.35, 1)
+    shown.finished(1, "MAP@R 35.00 +- 1.00   proxy_lr=0.1")
+
+
+def test_plain_lines_say_where_it_stands_what_is_best_and_how_long_it_takes(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with a_display("plain") as shown:
+        one_trial(shown, clock)
+    assert capsys.readouterr().out.splitlines() == [
+        "  trial 2 of 4  fold 3  epoch 0 of 5  loss -  validation MAP@R 12.00",
+        "  trial 2 of 4  fold 3  epoch 1 of 5  loss 2.346  validation MAP@R 34.56",
+        # One trial of this sitting took 30 s and two are left.
+        "trial 2 of 4: MAP@R 35.00 +- 1.00   proxy_lr=0.1   best so far 43.21 (trial 1)   60 s left",
+    ]
+
+
+def test_plain_lines_about_epochs_come_at_most_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with a_display("plain") as shown:
+        for number in range(25):
+            shown.report(epoch(1, number % 4, number, 1.0, 0.5))
+            clock.now += 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("epoch ")[1].split()[0] for line in lines] == ["0", "10", "20"]
+
+
+def test_a_higher_score_becomes_the_best_and_an_equal_one_does_not(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = a_display("plain", done=0)
+    for index, score in enumerate([0.2, 0.3, 0.3, 0.1]):
+        shown.best_so_far(score, index)
+        shown.finished(index, "done")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("(trial ")[1][0] for line in lines] == ["1", "2", "2", "2"]
+    assert "left" in lines[2] and "left" not in lines[3]
+
+
+def test_a_run_has_no_best_because_none_is_chosen(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    a_display("plain", piece="run").finished(2, "concatenated MAP@R 40.00")
+    assert capsys.readouterr().out == "run 3 of 4: concatenated MAP@R 40.00   0 s left\n"
+
+
+def recorded(shown: Display) -> Console:
+    shown.console = Console(record=True, file=io.StringIO(), force_terminal=True, width=120)
+    return shown.console
+
+
+def test_the_live_view_holds_the_same(clock: Clock) -> None:
+    shown = a_display("live")
+    console = recorded(shown)
+    with shown:
+        one_trial(shown, clock)
+        shown.report(epoch(2, 0, 4, 1.5, 0.2222))
+        shown.report(epoch(2, 1, 5, 1.25, 0.3333))
+    text = console.export_text()
+    assert "trial 2 of 4: MAP@R 35.00 +- 1.00   proxy_lr=0.1   best so far 43.21 (trial 1)   60 s left" in text
+    last = text[text.rindex("hpl_pa on glyphs") :].splitlines()
+    assert last[0].rstrip() == "hpl_pa on glyphs   2 of 4 trials   best so far 43.21 (trial 1)   60 s left"
+    rows = [line.rstrip() for line in last if line.startswith("trial")]
+    assert rows == [
+        "trial 3 of 4  fold 0  epoch 4 of 5  loss 1.5   validation MAP@R 22.22",
+        "trial 3 of 4  fold 1  epoch 5 of 5  loss 1.25  validation MAP@R 33.33",
+    ]
+
+
+def test_the_live_view_drops_the_folds_of_a_finished_trial(clock: Clock) -> None:
+    shown = a_display("live")
+    console = recorded(shown)
+    with shown:
+        one_trial(shown, clock)
+    text = console.export_text()
+    assert "fold" not in text[text.rindex("hpl_pa on glyphs") :]
+
+
+def test_text_in_square_brackets_is_text_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    a_display("plain").say("loss.space.proxy_lr.bounds=[1e-6, 1] [bold]x[/bold]")
+    assert capsys.readouterr().out == "loss.space.proxy_lr.bounds=[1e-6, 1] [bold]x[/bold]\n"
+
+
+def test_a_long_line_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    a_display("plain").say("word " * 100)
+    assert capsys.readouterr().out == "word " * 100 + "\n"
+
+
+def test_quiet_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with a_display("quiet") as shown:
+        one_trial(shown, clock)
+        shown.say("a note")
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""
+
+
+def test_a_pipe_gets_plain_lines_and_a_terminal_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert a_display("auto").mode == "plain"
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert a_display("auto").mode == "live"
+    assert [a_display(mode).mode for mode in ("plain", "quiet", "live")] == ["plain", "quiet", "live"]
+
+
+def test_a_message_about_something_else_is_not_shown(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with a_display("plain") as shown:
+        shown.report({"kind": "started", "index": 1, "fold": 0})
+    assert capsys.readouterr().out == ""
+
+
+def test_time_left_is_unknown_until_a_piece_of_this_sitting_is_done(clock: Clock) -> None:
+    shown = a_display("quiet", done=2)
+    assert shown.time_left() == "unknown time"
+    clock.now += 3600
+    shown.finished(2, "done")
+    assert shown.time_left() == "60.0 min"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_preparation_shows_how_far_it_is_and_a_short_one_says_nothing(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    show = display.counting("decoding")
+    for done in range(1, 11):
+        clock[0] += 0.01
+        show(done, 10)
+    assert capsys.readouterr().out == ""
+    show = display.counting("decoding")
+    for done in range(1, 5):
+        clock[0] += 15.0
+        show(done, 4)
+    lines = [line.strip() for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if line.strip()]
+    assert lines[0] == "decoding: 1 of 4, 45 s left" and lines[-1] == "decoding: 4 of 4, done" and len(lines) == 4
+
+
+def test_a_run_that_is_watched_on_the_unseen_classes_says_so_and_has_no_folds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"epoch": 2, "loss": 0.5, "watched": {"precision_at_1": 0.625}}
+    a_display("plain", piece="run").report({"index": 1, "fold": None, "row": row})
+    assert capsys.readouterr().out == "  run 2 of 4  epoch 2 of 5  loss 0.5  test R@1 62.50\n"

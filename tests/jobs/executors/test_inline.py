@@ -1,0 +1,42 @@
+"""Units in the calling thread."""
+
+import threading
+
+import pytest
+
+from benchmark.jobs.executors.inline import Inline
+
+
+def test_a_unit_runs_where_and_when_it_is_submitted():
+    ran = []
+
+    def run(spec, report):
+        ran.append(threading.get_ident())
+        report({"epoch": 1})
+        return {"doubled": 2 * spec["x"]}
+
+    heard = []
+    executor = Inline(run, heard.append)
+    futures = [executor.submit({"x": x}) for x in (3, 4)]
+    assert ran == [threading.get_ident()] * 2 and all(f.done() for f in futures)
+    assert [f.result() for f in futures] == [{"doubled": 6}, {"doubled": 8}]
+    assert heard == [{"epoch": 1}] * 2
+    executor.close()
+
+
+def test_an_exception_stays_in_its_future():
+    def run(spec, report):
+        report({"nobody": "listens"})
+        raise KeyError(spec["x"])
+
+    executor = Inline(run)
+    with pytest.raises(KeyError, match="7"):
+        executor.submit({"x": 7}).result()
+
+
+def test_ctrl_c_reaches_the_driver():
+    def run(spec, report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Inline(run).submit({})

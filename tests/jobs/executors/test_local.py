@@ -1,0 +1,366 @@
+"""Worker processes that sleep, fail, print, and are killed."""
+
+import concurrent.futures
+import contextlib
+import errno
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.jobs.executors.local import Local, UnitFailed, WorkerCannotStart, WorkerDied
+from tests.processes import is_alive, wait_for
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# A worker script: what each unit does stands in its spec. It stands outside the package, as another project's would.
+WORKER = """
+    import errno, os, signal, subprocess, sys, time
+    from benchmark.jobs.executors.serve import serve
+
+    def run(spec, report):
+        do = spec["do"]
+        if do == "sleep":
+            report({"started": os.getpid()})
+            start = time.monotonic()
+            time.sleep(spec["seconds"])
+            return {"start": start, "end": time.monotonic(), "pid": os.getpid(), "name": spec.get("name")}
+        if do == "environment":
+            return {name: os.environ.get(name) for name in spec["names"]} | {"session": os.getsid(0) == os.getpid()}
+        if do == "progress":
+            for step in range(spec["steps"]):
+                report({"step": step, "text": "a\\nline \\u2028 \\u00e9"})
+            return {"steps": spec["steps"]}
+        if do == "print":
+            print("said with print")
+            print('{"id": 0, "result": {"forged": true}}', flush=True)
+            os.write(1, b"said to descriptor 1\\n")
+            subprocess.run(["echo", "said by a child"])
+            print("said to stderr \\xe9", file=sys.stderr)
+            return {"read": sys.stdin.readline()}
+        if do == "raise":
+            raise {"key": KeyError("gone"), "disk": OSError(errno.ENOSPC, "No space left on device", "x.pt"),
+                   "value": ValueError("bad value")}[spec["what"]]
+        if do == "people":
+            from benchmark.jobs.executors.local import Local
+            Local(["true"], 0, None)
+        if do == "unjson":
+            return {"x": object()}
+        if do == "die":
+            print("last words", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if do == "exit":
+            sys.exit(spec["code"])
+
+    if __name__ == "__main__":
+        serve(run)
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    return [sys.executable, str(script)]
+
+
+@pytest.fixture
+def make(tmp_path, command, monkeypatch):
+    """Executors on the worker script, closed at the end."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with contextlib.ExitStack() as stack:
+
+        def make(workers=1, on_progress=None, environments=None, command=command):
+            executor = Local(command, workers, tmp_path / "logs", on_progress, environments)
+            stack.callback(executor.close)
+            return executor
+
+        yield make
+
+
+def sleep(seconds, name=None):
+    return {"do": "sleep", "seconds": seconds, "name": name}
+
+
+def test_units_start_in_the_order_of_submission(make):
+    executor = make(workers=1)
+    results = [f.result() for f in [executor.submit(sleep(0.0, name)) for name in range(8)]]
+    assert [r["name"] for r in results] == list(range(8))
+    assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(results))
+    assert len({r["pid"] for r in results}) == 1, "the worker is long-lived"
+
+
+def test_two_workers_work_at_the_same_time(make):
+    executor = make(workers=2)
+    a, b = (f.result() for f in [executor.submit(sleep(1.5)), executor.submit(sleep(1.5))])
+    assert max(a["start"], b["start"]) < min(a["end"], b["end"])
+    assert a["pid"] != b["pid"]
+
+
+def test_the_first_free_worker_takes_the_next_unit(make):
+    executor = make(workers=2)
+    concurrent.futures.wait([executor.submit(sleep(0.5)), executor.submit(sleep(0.5))])  # both have started
+    long = executor.submit(sleep(2.0))
+    short = [executor.submit(sleep(0.01)) for _ in range(5)]
+    assert len({f.result()["pid"] for f in short}) == 1
+    assert not long.done()
+
+
+def test_progress_arrives_in_order_and_before_the_result(make):
+    heard = []
+    executor = make(on_progress=heard.append)
+    assert executor.submit({"do": "progress", "steps": 50}).result() == {"steps": 50}
+    assert [message["step"] for message in heard] == list(range(50))
+    assert heard[0]["text"] == "a\nline \u2028 \u00e9"
+
+
+def test_workers_have_one_thread_their_own_variables_and_their_own_session(make, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setenv("INHERITED", "yes")
+    executor = make(environments=[{"CUDA_VISIBLE_DEVICES": "3"}])
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "INHERITED"]
+    found = executor.submit({"do": "environment", "names": names}).result()
+    assert found == dict(zip(names, ["1", "1", "1", "3", "yes"], strict=True)) | {"session": True}
+
+
+def test_what_a_unit_prints_goes_to_the_log_and_reads_nothing(make, tmp_path):
+    executor = make()
+    assert executor.submit({"do": "print"}).result() == {"read": ""}
+    log = (tmp_path / "logs" / "worker_0.log").read_text()
+    for said in ("with print", '"forged"', "to descriptor 1", "by a child", "to stderr \u00e9"):
+        assert said in log
+
+
+def test_what_is_printed_before_serving_goes_to_the_log(make, tmp_path):
+    script = tmp_path / "loud.py"
+    script.write_text(
+        "import os\nfrom benchmark.jobs.executors.serve import serve\n"
+        "os.write(1, b'imported\\n[1]\\n\\xff\\n')\nprint('no line end', end='')\nserve(lambda spec, report: spec)\n"
+    )
+    executor = make(command=[sys.executable, "-u", str(script)])
+    assert executor.submit({"x": 1}).result() == {"x": 1}
+    log = (tmp_path / "logs" / "worker_0.log").read_text()
+    assert "imported" in log and "[1]" in log and "no line end" in log
+
+
+def test_an_exception_comes_back_with_its_traceback(make):
+    executor = make()
+    with pytest.raises(UnitFailed, match=r"KeyError: 'gone'\n(?s:.)*worker\.py.*in run"):
+        executor.submit({"do": "raise", "what": "key"}).result()
+    with pytest.raises(UnitFailed, match="ValueError: bad value"):  # not a sentence of the package's: a defect
+        executor.submit({"do": "raise", "what": "value"}).result()
+    with pytest.raises(UnitFailed, match="TypeError: Object of type object is not JSON serializable"):
+        executor.submit({"do": "unjson"}).result()
+    assert executor.submit(sleep(0)).result()["end"] > 0, "the worker goes on"
+
+
+def test_a_sentence_of_the_package_and_a_full_disk_come_back_as_what_they_are(make):
+    executor = make()
+    with pytest.raises(ValueError, match=r"^0 workers with 0 environments"):
+        executor.submit({"do": "people"}).result()
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        executor.submit({"do": "raise", "what": "disk"}).result()
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_killed_worker_fails_its_own_unit_only_and_is_replaced(make, tmp_path):
+    executor = make(workers=2)
+    other = executor.submit(sleep(1.0, "other"))
+    dying = executor.submit({"do": "die"})
+    with pytest.raises(WorkerDied, match=r"killed by signal 9 \(Killed\)\. .*worker_\d\.log ends:\nlast words$"):
+        dying.result()
+    assert other.result()["name"] == "other"
+    after = [executor.submit(sleep(0.3)) for _ in range(4)]
+    assert len({f.result()["pid"] for f in after}) == 2
+    assert WorkerDied.worker_died
+
+
+def test_a_worker_killed_from_outside_or_while_idle_is_replaced(make):
+    started = []
+    executor = make(on_progress=started.append)
+    future = executor.submit(sleep(30))
+    wait_for(lambda: started)
+    os.kill(started[0]["started"], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="signal 9"):
+        future.result(timeout=20)
+    idle = executor.submit(sleep(0)).result()["pid"]
+    os.kill(idle, signal.SIGKILL)
+    wait_for(lambda: not is_alive(idle))
+    assert executor.submit(sleep(0)).result(timeout=20)["pid"] != idle
+
+
+def test_a_unit_that_hangs_is_killed_alone_though_its_process_is_stopped(make):
+    started = []
+    executor = make(workers=2, on_progress=started.append)
+    future = executor.submit(sleep(60))
+    wait_for(lambda: started)
+    other = executor.submit(sleep(1.0, "other"))
+    os.kill(started[0]["started"], signal.SIGSTOP)
+    executor.kill(future)
+    with pytest.raises(WorkerDied, match="signal 9"):
+        future.result(timeout=20)
+    assert not is_alive(started[0]["started"])
+    executor.kill(future)  # it is over, which hurts nobody
+    assert other.result(timeout=20)["name"] == "other"
+
+
+def test_a_defect_costs_its_worker_which_may_be_unfit_for_other_units(make):
+    executor = make()
+    before = executor.submit(sleep(0)).result()["pid"]
+    with pytest.raises(UnitFailed):
+        executor.submit({"do": "raise", "what": "key"}).result()
+    assert executor.submit(sleep(0)).result()["pid"] != before
+
+
+def test_a_worker_that_exits_reports_its_exit_code_and_only_its_own_words(make):
+    executor = make()
+    executor.submit({"do": "print"}).result()
+    with contextlib.suppress(WorkerDied):
+        executor.submit({"do": "die"}).result()
+    with pytest.raises(WorkerDied, match="with exit code 3") as caught:
+        executor.submit({"do": "exit", "code": 3}).result()
+    assert "last words" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([sys.executable, "-c", "raise SystemExit('no such module')"], "with exit code 1(?s:.)*no such module"),
+        (["/nowhere/python"], "No worker could be started with .*No such file"),
+        (["true"], "2 workers in a row ended before they could take a unit(?s:.)*printed nothing"),
+    ],
+)
+def test_a_worker_that_cannot_start_is_an_error_and_no_endless_loop(make, command, message):
+    executor = make(command=command)
+    for _ in range(2):
+        with pytest.raises(WorkerCannotStart, match=message) as caught:
+            executor.submit({}).result(timeout=20)
+    assert not hasattr(caught.value, "worker_died"), "trying again does not help"
+
+
+def test_a_worker_that_is_killed_before_it_is_ready_may_be_tried_again(make):
+    executor = make(command=[sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    with pytest.raises(WorkerDied, match="before it could take a unit, killed by signal 9"):
+        executor.submit({}).result(timeout=20)
+
+
+def test_close_ends_busy_workers_at_once_and_cancels_what_waits(make):
+    started = []
+    executor = make(workers=2, on_progress=started.append)
+    futures = [executor.submit(sleep(60)) for _ in range(5)]
+    wait_for(lambda: len(started) == 2)
+    before = time.monotonic()
+    executor.close()
+    assert time.monotonic() - before < 2
+    assert not any(is_alive(message["started"]) for message in started)
+    for future in futures:
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(timeout=1)
+    with pytest.raises(RuntimeError, match="closed"):
+        executor.submit(sleep(0))
+    executor.close()
+
+
+def test_close_ends_workers_that_are_still_starting(make):
+    threads = threading.active_count()
+    executor = make(command=[sys.executable, "-c", "import time; time.sleep(60)"])
+    future = executor.submit({})
+    time.sleep(0.3)
+    executor.close()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(timeout=1)
+    assert threading.active_count() == threads
+
+
+def test_a_unit_that_waits_can_be_cancelled(make):
+    executor = make()
+    first, second, third = (executor.submit(sleep(0.5, name)) for name in "abc")
+    assert second.cancel()
+    assert (first.result()["name"], third.result()["name"]) == ("a", "c")
+
+
+def test_a_failing_progress_callback_fails_the_unit_and_not_the_next(make):
+    calls = []
+
+    def on_progress(message):
+        calls.append(message)
+        if len(calls) == 1:
+            raise ValueError("no terminal")
+
+    executor = make(on_progress=on_progress)
+    with pytest.raises(ValueError, match="no terminal"):
+        executor.submit({"do": "progress", "steps": 3}).result()
+    assert executor.submit({"do": "progress", "steps": 2}).result() == {"steps": 2}
+
+
+def test_specs_that_are_no_json_and_senseless_numbers_are_refused(make):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        make().submit({"x": object()})
+    with pytest.raises(ValueError, match="0 workers"):
+        make(workers=0)
+    with pytest.raises(ValueError, match="2 workers with 1 environments"):
+        make(workers=2, environments=[{}])
+
+
+DRIVER = """
+    import json, sys, time
+    from pathlib import Path
+    from benchmark.jobs.executors.local import Local
+
+    def on_progress(message):
+        print(json.dumps(message), flush=True)
+
+    executor = Local(json.loads(sys.argv[1]), 2, Path(sys.argv[2]), on_progress)
+    for _ in range(3):
+        executor.submit({"do": "sleep", "seconds": 60})
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_driver(command, tmp_path, how):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(DRIVER), json.dumps(command), str(tmp_path / "logs")],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    with driver:
+        pids = [json.loads(driver.stdout.readline())["started"] for _ in range(2)]
+        assert all(map(is_alive, pids))
+        driver.send_signal(how)
+        driver.wait(timeout=20)
+        wait_for(lambda: not any(map(is_alive, pids)), seconds=5)
+
+
+def test_a_worker_ends_when_its_standard_input_closes_though_a_unit_is_running(command, monkeypatch):
+    """The way without Linux's help."""
+    script = Path(command[1])
+    script.write_text(script.read_text().replace("serve(run)", "import benchmark.jobs.executors.serve as s\n"
+                                                 "    s._die_with_parent = lambda: None\n    serve(run)"))  # fmt: skip
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    with worker:
+        assert [worker.stdout.readline() for _ in range(2)] == ["\n", '{"ready": true}\n']
+        worker.stdin.write('{"id": 5, "spec": {"do": "sleep", "seconds": 60}}\n')
+        worker.stdin.flush()
+        assert json.loads(worker.stdout.readline())["id"] == 5
+        worker.stdin.close()
+        assert worker.wait(timeout=5) == 0
+
+
+def test_ctrl_c_at_the_terminal_reaches_the_driver_only(make):
+    """A terminal signals its foreground process group; the workers are in sessions of their own."""
+    started = []
+    executor = make(on_progress=started.append)
+    future = executor.submit(sleep(0.5))
+    wait_for(lambda: started)
+    assert os.getpgid(started[0]["started"]) != os.getpgid(0)
+    assert future.result()["pid"] == started[0]["started"]

@@ -1,0 +1,262 @@
+"""Jobs of a real SLURM: cancelled, preempted, out of time, and the answers of those that end."""
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.jobs.executors.messages import UnitFailed, WorkerCannotStart, WorkerDied
+from benchmark.jobs.executors.slurm import Slurm, launcher_options
+from tests.jobs.executors.slurm_here import missing, slurm
+from tests.jobs.executors.watched import ROOT, Watched, inline_results
+from tests.processes import wait_for
+
+real = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+WORKER = """
+    import os, sys, time
+    from benchmark.jobs.executors.serve import serve
+
+    def run(spec, report):
+        report({"pid": os.getpid()})
+        if spec["do"] == "fail":
+            raise KeyError("gone")
+        if spec["do"] == "refuse":
+            from benchmark.jobs.executors.local import Local
+            Local(["true"], 0, None)
+        if spec["do"] == "die":
+            print("last words", flush=True)
+            os.kill(os.getpid(), 9)
+        if spec["do"] == "exit":
+            os._exit(3)
+        time.sleep(spec["do"])
+        return {"pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID"), "tasks": os.environ.get("SLURM_NTASKS")}
+
+    if __name__ == "__main__":
+        serve(run)
+"""
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Executors on the worker script, closed at the end."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    with contextlib.ExitStack() as stack:
+
+        def make(*prefix, workers=1, on_progress=None, command=(sys.executable, str(script))):
+            executor = Slurm(list(prefix), list(command), workers, tmp_path / "logs", on_progress)
+            stack.callback(executor.close)
+            return executor
+
+        yield make
+
+
+# -- any launcher: `env` runs its arguments, as srun does -------------------------------------------------------------
+
+
+def test_a_unit_goes_and_comes_back_as_json_files_which_are_then_gone(make, tmp_path):
+    heard = []
+    executor = make("env", on_progress=heard.append)
+    results = [f.result() for f in [executor.submit({"do": 0}) for _ in range(2)]]
+    assert heard == [{"pid": r["pid"]} for r in results] and heard[0] != heard[1], "a job does one unit"
+    assert [p.name for p in (tmp_path / "logs").iterdir()] == ["worker_0.log"]
+
+
+def test_what_a_killed_driver_has_left_is_removed(make, tmp_path):
+    (tmp_path / "logs").mkdir()
+    for name in ("job_0a.json", "job_0a.answer.jsonl", "worker_0.log"):
+        (tmp_path / "logs" / name).touch()
+    make("env")
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["worker_0.log"]
+
+
+def test_a_job_without_an_answer_is_a_worker_that_died_and_one_that_fails_is_not(make):
+    executor = make("env")
+    with pytest.raises(WorkerDied, match=r"killed by signal 9 (?s:.)*ends:\nlast words$"):
+        executor.submit({"do": "die"}).result()
+    with pytest.raises(WorkerDied, match=r"exit code 3(?s:.)*printed nothing"):
+        executor.submit({"do": "exit"}).result()
+    with pytest.raises(UnitFailed, match=r"KeyError: 'gone'\n(?s:.)*worker\.py"):
+        executor.submit({"do": "fail"}).result()
+    with pytest.raises(ValueError, match=r"^0 workers with 0 environments"):
+        executor.submit({"do": "refuse"}).result()
+
+
+def test_the_exit_code_of_the_launcher_is_not_the_answer(make, tmp_path):
+    launcher = tmp_path / "launcher"
+    launcher.write_text('#!/bin/sh\n"$@"\nexit 1\n')
+    launcher.chmod(0o700)
+    assert make(str(launcher)).submit({"do": 0}).result()["pid"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [(["/nowhere/srun"], "No job could be submitted"), (["false"], "2 jobs in a row(?s:.)*exit code 1")],
+)
+def test_a_job_that_never_starts_is_an_error_and_no_endless_loop(make, prefix, message):
+    with pytest.raises(WorkerCannotStart, match=message) as caught:
+        make(*prefix).submit({"do": 0}).result()
+    assert not hasattr(caught.value, "worker_died")
+
+
+def test_a_job_that_ends_before_its_imports_are_done_is_started_once_more(make, tmp_path):
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\ntest -e {tmp_path}/before || {{ touch {tmp_path}/before; exit 1; }}\nexec "$@"\n')
+    launcher.chmod(0o700)
+    assert make(str(launcher)).submit({"do": 0}).result()["pid"]
+
+
+def test_close_ends_jobs_and_starts_no_other(make):
+    heard = []
+    executor = make("env", workers=2, on_progress=heard.append)
+    futures = [executor.submit({"do": 60}) for _ in range(3)]
+    wait_for(lambda: len(heard) == 2)
+    before = time.monotonic()
+    executor.close()
+    assert time.monotonic() - before < 5
+    for future in futures:
+        assert future.cancelled() or future.exception() is not None
+    assert not any(Path(f"/proc/{message['pid']}").exists() for message in heard)
+
+
+@pytest.mark.slow
+def test_a_job_that_hangs_is_ended_and_only_that_one(make):
+    heard = []
+    executor = make("env", workers=2, on_progress=heard.append)
+    hanging, other = executor.submit({"do": 60}), executor.submit({"do": 3})
+    wait_for(lambda: len(heard) == 2)
+    executor.kill(hanging)
+    with pytest.raises(WorkerDied):
+        hanging.result(timeout=20)
+    assert other.result(timeout=20)["pid"]
+
+
+def test_sbatch_gets_a_script_that_keeps_its_arguments_and_a_log_whose_name_is_taken_as_it_is():
+    options = launcher_options("sbatch", "ours", Path("/a/100%j.log"))
+    assert "--wait" in options and "--output=/a/100%%j.log" in options
+    said = subprocess.run(["sh", options[-1], "printf", "%s|", "a b", "$HOME; `x`"], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert said.stdout == "a b|$HOME; `x`|"
+
+
+# -- a real one -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    with slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def cluster(here, monkeypatch):
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def watched(cluster, tmp_path, monkeypatch):
+    return Watched(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return inline_results(tmp_path_factory.mktemp("inline"))
+
+
+def jobs(state="all"):
+    said = subprocess.run(["squeue", "-h", "-o", "%i", f"--states={state}"], capture_output=True, text=True, check=True)
+    return said.stdout.split()
+
+
+class TestReal:
+    pytestmark = real
+
+    @pytest.mark.parametrize("prefix", ["[srun]", "[sbatch,-t10]"])
+    def test_a_cancelled_job_goes_on_from_its_checkpoint(self, watched, undisturbed, prefix):
+        def cancel(search):
+            subprocess.run(["scancel", wait_for(search.busy)[0]["job"]], check=True)
+
+        ended = watched.search("executor=slurm", "executor.workers=2", f"executor.prefix={prefix}", disturb=cancel)
+        assert ended.status == 0, ended
+        watched.assert_nothing_was_lost(undisturbed, lost=1)
+        assert len({t["job"] for t in watched.trainings()}) == 4, "a job for each fold, and one for the cancelled"
+
+    def test_a_preempted_job_ends_at_its_sigterm_and_goes_on_from_its_checkpoint(self, watched, undisturbed):
+        seconds = []
+
+        def preempt(search):
+            wait_for(lambda: len(search.busy()) == 2)  # both cores are taken
+            before = time.monotonic()
+            subprocess.run(["srun", "--partition=high", "--ntasks=1", "true"], check=True)
+            seconds.append(time.monotonic() - before)
+
+        ended = watched.search("executor=slurm", "executor.workers=2", disturb=preempt)
+        assert ended.status == 0, ended
+        watched.assert_nothing_was_lost(undisturbed, lost=1)
+        assert seconds[0] < 30, "a job may take 60 s after SIGTERM, and needs none"
+
+    def test_a_job_that_is_out_of_time_is_a_worker_that_died(self, cluster, make):
+        future = make("srun", "--time=1").submit({"do": 300})  # SLURM looks every half a minute
+        with pytest.raises(WorkerDied, match="DUE TO TIME LIMIT"):
+            future.result(timeout=240)
+
+    def test_a_killed_worker_is_told_from_a_failing_one_and_a_wrong_option_from_both(self, cluster, make):
+        executor = make("srun", "--ntasks=2")
+        with pytest.raises(WorkerDied, match="ended before it answered"):
+            executor.submit({"do": "die"}).result()
+        with pytest.raises(UnitFailed, match="KeyError: 'gone'"):
+            executor.submit({"do": "fail"}).result()
+        assert executor.submit({"do": 0}).result()["tasks"] == "1", "the last word is ours"
+        with pytest.raises(WorkerCannotStart, match="invalid partition"):
+            make("srun", "--partition=nowhere").submit({"do": 0}).result()
+
+    @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
+    def test_close_leaves_no_job_behind(self, cluster, make, prefix):
+        heard = []
+        executor = make(prefix, workers=3, on_progress=heard.append)
+        for _ in range(4):
+            executor.submit({"do": 300})
+        wait_for(lambda: len(heard) == 2 and jobs("pending"))
+        executor.close()
+        wait_for(lambda: not jobs("running,pending"), seconds=10)
+
+    @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
+    def test_a_job_that_hangs_is_cancelled_and_only_that_one(self, cluster, make, prefix):
+        heard = []
+        executor = make(prefix, workers=2, on_progress=heard.append)
+        futures = [executor.submit({"do": 60}), executor.submit({"do": 60})]
+        wait_for(lambda: len(heard) == 2)
+        before = set(jobs("running"))
+        executor.kill(futures[0])
+        with pytest.raises(WorkerDied):
+            futures[0].result(timeout=60)
+        wait_for(lambda: len(jobs("running")) == 1)
+        assert set(jobs("running")) < before and not futures[1].done()
+
+    @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
+    def test_a_new_driver_cancels_what_a_killed_one_has_left_running(self, cluster, make, tmp_path, prefix):
+        script = textwrap.dedent("""
+            import json, sys, time
+            from pathlib import Path
+            from benchmark.jobs.executors.slurm import Slurm
+
+            command = [sys.executable, sys.argv[2]]
+            executor = Slurm([sys.argv[1]], command, 1, Path(sys.argv[3]), lambda message: print(flush=True))
+            executor.submit({"do": 300})
+            time.sleep(60)
+        """)
+        command = [sys.executable, "-c", script, prefix, str(tmp_path / "worker.py"), str(tmp_path / "logs")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+            assert driver.stdout.readline() == b"\n"
+            left = jobs("running")
+            driver.kill()
+        assert len(left) == 1
+        assert make(prefix).submit({"do": 0}).result()["job"] not in left
+        assert left[0] not in jobs("running")

@@ -1,0 +1,52 @@
+"""Nearest neighbours against a full sort by numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.protocol.neighbours import nearest_neighbours
+
+
+def embeddings(metric: str) -> torch.Tensor:
+    """Two folds of 30 vectors in 5 dimensions, of unit length for cosine."""
+    found = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 30, 5)).astype(np.float32))
+    return torch.nn.functional.normalize(found, dim=2) if metric == "cosine" else found
+
+
+def sorted_others(vectors: torch.Tensor, metric: str) -> np.ndarray:
+    """(N, N) all images by distance from each, the image itself first."""
+    joined = np.concatenate(list(vectors.numpy().astype(np.float64)), axis=1)
+    distances = -joined @ joined.T if metric == "cosine" else np.linalg.norm(joined[:, None] - joined[None], axis=2)
+    np.fill_diagonal(distances, -np.inf)
+    return np.argsort(distances, axis=1)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_every_image_s_neighbours_are_the_nearest_others_by_all_folds_together(metric: str) -> None:
+    vectors = embeddings(metric)
+    found = nearest_neighbours(vectors, None, 4, metric=metric, threads=1)
+    np.testing.assert_array_equal(found, sorted_others(vectors, metric)[:, 1:5])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_query_s_neighbours_are_gallery_images_at_their_places_among_all(metric: str) -> None:
+    vectors, is_query = embeddings(metric), torch.arange(30) % 3 == 0
+    found = nearest_neighbours(vectors, is_query, 4, metric=metric, threads=1)
+    expected = [
+        [other for other in order if not is_query[other]][:4]
+        for order, asked in zip(sorted_others(vectors, metric), is_query, strict=True)
+        if asked
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_no_more_are_asked_for_than_there_are() -> None:
+    vectors, is_query = embeddings("cosine"), torch.arange(30) > 2
+    assert nearest_neighbours(vectors, None, 99, metric="cosine", threads=1).shape == (30, 29)
+    assert nearest_neighbours(vectors, is_query, 99, metric="cosine", threads=1).shape == (27, 3)
+
+
+def test_among_exact_copies_an_image_is_never_its_own_neighbour() -> None:
+    vectors = torch.nn.functional.normalize(torch.ones(1, 9, 4), dim=2)
+    found = nearest_neighbours(vectors, None, 3, metric="cosine", threads=1)
+    assert found.shape == (9, 3) and not (found == np.arange(9)[:, None]).any()

@@ -1,0 +1,155 @@
+"""Units that cannot be finished: tried again, then lost; the story goes on, says so, and mends it the next time."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.bo import bo
+from benchmark.core import records
+from benchmark.final_eval import final_eval
+from benchmark.jobs import train_unit as worker
+from benchmark.jobs.executors.messages import WorkerDied
+from benchmark.searchers import Trial
+from benchmark.searchers.sobol import Sobol
+from benchmark.traditional import traditional
+from tests.command_line import results_of, study_dir, tiny
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
+    """`breaking("trial_000/fold_1", times=2)` breaks those trainings, and returns the list of all that are started."""
+    real = worker.train_fold
+
+    def start(*names: str, times: int = 10**9, error: Callable[[], Exception] = lambda: KeyError("gone")) -> list[str]:
+        left, started = dict.fromkeys(names, times), []
+
+        def train_fold(parts: Any, schedule: Any, checkpoint: Path, on_epoch: Any) -> Any:
+            name = "/".join(checkpoint.parent.parts[-2:])
+            started.append(name)
+            left[name] = left.get(name, 0) - 1
+            if left[name] >= 0:
+                raise error()
+            return real(parts, schedule, checkpoint, on_epoch)
+
+        monkeypatch.setattr(worker, "train_fold", train_fold)
+        return started
+
+    yield start
+
+
+def trouble(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trouble.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("error", [lambda: KeyError("gone"), lambda: WorkerDied("A worker ended, killed by signal 9")])
+def test_a_unit_that_fails_less_often_than_it_is_tried_again_changes_nothing(
+    error: Callable[[], Exception], tmp_path: Path, searched: Path, breaking: Callable[..., list[str]]
+) -> None:
+    started = breaking("trial_000/fold_1", times=2, error=error)
+    ended = tiny(bo, tmp_path, "executor.retries=2")
+    folder = study_dir(tmp_path)
+    assert ended.status == 0 and started.count("trial_000/fold_1") == 3 and len(started) == 6
+    assert results_of(folder) == results_of(study_dir(searched))
+    assert [(t["unit"], t["tries"], t["lost"]) for t in trouble(folder)] == [
+        ("trial_000/fold_1", 1, False), ("trial_000/fold_1", 2, False),
+    ]  # fmt: skip
+    assert "tried again (1 of 2), see " in ended.out and "trial_000/fold_1/log" in ended.out
+
+
+def test_a_lost_trial_is_abandoned_named_with_its_log_and_tried_again_first(
+    tmp_path: Path, searched: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[Trial]] = []
+    ask = Sobol.ask
+    monkeypatch.setattr(Sobol, "ask", lambda self, h, p=(): (told.append(list(h)), ask(self, h, p))[1])
+    breaking("trial_000/fold_1")
+    ended = tiny(bo, tmp_path, "executor.retries=1")
+    folder = study_dir(tmp_path)
+    log = folder / "bo" / "trial_000" / "fold_1" / "log"
+    assert ended.status == 1 and "Traceback" not in ended.out
+    for said in ("proxy_nca on glyphs_small is incomplete", "trial 1: trial_000/fold_1: KeyError: 'gone'",
+                 f"log: {log}", '"make bo DATASET=glyphs_small LOSS=proxy_nca"'):  # fmt: skip
+        assert said in ended.err
+    assert log.read_text().count("KeyError: 'gone'") == 2
+    lost = records.read_record(folder / "bo" / "trial_000" / "lost.json")
+    assert not (folder / "bo" / "trial_000.json").exists() and "KeyError" in lost.provenance["units"][0]["tail"]
+    assert told[1] == [Trial(0, lost.result["setting"], None, None)], "abandoned, not a number"
+    assert "trial: 1\n" in (folder / "bo" / "best.yaml").read_text(), "the search went on, and chose"
+
+    started = breaking()
+    again = tiny(bo, tmp_path)
+    assert again.status == 0 and set(started) == {"trial_000/fold_1"}, "finished folds are not repeated"
+    assert results_of(folder) == results_of(study_dir(searched))
+
+
+@pytest.mark.slow
+def test_proposals_made_while_a_trial_was_lost_are_made_anew_once_it_is_there(
+    tmp_path: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Sobol.ask
+
+    def follow(self: Sobol, history: Any, pending: Any = ()) -> Any:
+        """Depends on every score, as a model's proposals do."""
+        seed = round(sum((trial.index + 1) * (trial.mean or 0.0) for trial in history) * 1e9)
+        return ask(Sobol(self._space, seed), history, pending)
+
+    monkeypatch.setattr(Sobol, "ask", follow)
+    assert tiny(bo, tmp_path / "undisturbed", "trials=4").status == 0
+    breaking("trial_001/fold_0")
+    assert tiny(bo, tmp_path / "lost", "trials=4").status == 1
+    folder = study_dir(tmp_path / "lost")
+    asked = [records.read_record(folder / "bo" / f"trial_00{i}" / "ask.json").provenance.get("lost") for i in range(4)]
+    assert asked == [None, None, [1], [1]]
+    started = breaking()
+    ended = tiny(bo, tmp_path / "lost", "trials=4")
+    assert ended.status == 0 and "trial 3 was proposed while another was lost, and is proposed anew" in ended.out
+    assert started == [f"trial_00{i}/fold_{f}" for i, f in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1))]
+    kept = {path: r for path, r in results_of(folder).items() if "superseded" not in path}
+    assert kept == results_of(study_dir(tmp_path / "undisturbed"))
+    started = breaking()
+    assert tiny(bo, tmp_path / "lost", "trials=4").status == 0 and not started
+
+
+def test_a_place_where_everything_fails_stops_the_search_with_the_last_log(
+    tmp_path: Path, breaking: Callable[..., list[str]]
+) -> None:
+    started = breaking(*[f"trial_00{i}/fold_{f}" for i in range(9) for f in range(2)])
+    ended = tiny(bo, tmp_path, "trials=9")
+    assert ended.status == 1 and len(started) == 3 * 2, "three trials in a row"
+    assert "The last log ends:" in ended.err and "KeyError: 'gone'" in ended.err
+    assert not (study_dir(tmp_path) / "bo" / "best.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_lost_run_stays_missing_and_the_others_are_scored(results: Path, breaking: Callable[..., list[str]]) -> None:
+    breaking("run_00/fold_1")
+    ended = tiny(final_eval, results)
+    assert ended.status == 1 and "over n = 1 runs" in ended.out
+    assert "run 1: run_00/fold_1: KeyError: 'gone'" in ended.err and '"make final-eval DATASET=glyphs' in ended.err
+    started = breaking()
+    assert tiny(final_eval, results).status == 0
+    assert started == ["run_00/fold_1"]
+
+
+@pytest.mark.slow
+def test_a_lost_run_of_the_customary_protocol_stays_missing(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
+    options = ("protocol.num_runs=2", "training.epochs=1")
+    breaking("setting/run_00")
+    ended = tiny(traditional, tmp_path, *options, protocol="traditional")
+    assert ended.status == 1 and "run 1: setting/run_00: KeyError: 'gone'" in ended.err
+    assert '"make traditional DATASET=glyphs_small LOSS=proxy_nca' in ended.err
+    started = breaking()
+    assert tiny(traditional, tmp_path, *options, protocol="traditional").status == 0
+    assert started == ["setting/run_00"]
+
+
+def test_what_a_user_can_mend_stops_at_once(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
+    def full() -> Exception:
+        return OSError(28, "No space left on device")
+
+    started = breaking("trial_000/fold_0", error=full)
+    ended = tiny(bo, tmp_path, "executor.retries=5")
+    assert ended.status == 2 and "disk is full" in ended.err and started == ["trial_000/fold_0"]

@@ -1,0 +1,128 @@
+"""A fold that is killed, at any moment and as often as one likes, ends as if nobody had touched it."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.core import records
+from benchmark.training.loop import Outcome, TrainingComponents, train_fold
+from tests.training.small_fold import a_fold, a_schedule, nothing
+
+# Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one that is no better.
+SCHEDULES = {
+    "max_epochs": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=20, max_epochs=7),
+    "patience": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=1, max_epochs=99),
+}
+SCHEDULE = SCHEDULES["max_epochs"]
+
+
+class KilledError(Exception):
+    """What stops a training from outside."""
+
+
+def killer(after: int) -> Any:
+    """A listener that kills when it is called for the n-th time, counted from 0."""
+    calls = iter(range(100))
+
+    def listen(history: list[dict[str, Any]]) -> None:
+        if next(calls) == after:
+            raise KilledError
+
+    return listen
+
+
+def everything(fold: TrainingComponents) -> list[torch.Tensor]:
+    """All tensors of the parts and of their optimisers."""
+    states = [part.state_dict() for part in (fold.trunk, fold.head, fold.loss)]
+    states += [slots for o in fold.optimizers.values() for slots in o.state_dict()["state"].values()]
+    return [torch.as_tensor(value) for state in states for value in state.values()]
+
+
+def train_undisturbed(folder: Path, stopped: str) -> tuple[Outcome, list[torch.Tensor]]:
+    fold = a_fold()
+    outcome = train_fold(fold, SCHEDULES[stopped], folder / "undisturbed.pt", nothing)
+    assert outcome.result["stopped"] == stopped
+    return outcome, everything(fold)
+
+
+def check_equal(outcome: Outcome, fold: TrainingComponents, undisturbed: tuple[Outcome, list[torch.Tensor]]) -> None:
+    expected, tensors = undisturbed
+    assert outcome.result == expected.result
+    assert outcome.weights is not None and expected.weights is not None
+    for part, state in expected.weights.items():
+        assert list(outcome.weights[part]) == list(state)
+        assert all(torch.equal(outcome.weights[part][key], value) for key, value in state.items())
+    assert all(torch.equal(a, b) for a, b in zip(everything(fold), tensors, strict=True))
+
+
+@pytest.mark.parametrize("stopped", SCHEDULES)
+def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
+    undisturbed = train_undisturbed(tmp_path, stopped)
+    for after in range(len(undisturbed[0].result["history"]) + 1):  # the last of them is over, but for its record
+        path = tmp_path / f"{after}.pt"
+        with pytest.raises(KilledError):
+            train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
+        fold = a_fold(seed=99 if after else 0)  # other weights: all of them must come from the checkpoint
+        outcome = train_fold(fold, SCHEDULES[stopped], path, nothing)
+        check_equal(outcome, fold, undisturbed)
+        assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 6, 13, 20])
+def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
+    fold = a_fold()
+    draw = fold.sampler.batch
+
+    def batch(number: int) -> Any:
+        if number == iteration:
+            raise KilledError
+        return draw(number)
+
+    fold.sampler.batch = batch
+    with pytest.raises(KilledError):
+        train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    fold = a_fold()
+    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
+
+
+def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> None:
+    for _ in range(5):
+        with pytest.raises(KilledError):
+            train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(1))
+    fold = a_fold()
+    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_named_and_not_trained_from(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KilledError):
+        train_fold(a_fold(), SCHEDULE, path, killer(2))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "empty": b""}[damage])
+    with pytest.raises(records.CorruptFileError, match=r"checkpoint\.pt is damaged"):
+        train_fold(a_fold(), SCHEDULE, path, nothing)
+
+
+def test_a_full_disk_is_an_error_and_no_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk is full"):
+        train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+
+
+def test_a_listener_hears_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
+    heard: list[int] = []
+    with pytest.raises(KilledError):
+        train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(2))
+    train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", lambda history: heard.append(len(history)))
+    assert heard == [2, 3, 4, 5]
