@@ -55,7 +55,7 @@ def test_a_beat_says_who_works_on_the_unit_and_is_gone_when_it_is_done(tmp_path:
 
 def test_the_file_is_written_at_most_so_often_and_counts_every_batch(tmp_path: Path) -> None:
     clock = Clock()
-    heartbeat = Heartbeat(tmp_path, every=10.0, clock=clock)
+    beating = Heartbeat(tmp_path, every=10.0, clock=clock)
     seen = []
     for _ in range(45):
         clock.now += 1.0
@@ -73,7 +73,7 @@ def test_every_batch_trained_on_or_evaluated_beats(tmp_path: Path) -> None:
 
 
 def test_a_beat_costs_no_microseconds_worth_measuring(tmp_path: Path) -> None:
-    heartbeat = Heartbeat(tmp_path)
+    beating = Heartbeat(tmp_path)
     started = time.perf_counter()
     for _ in range(10_000):
         beating.tick()
