@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmark.core import records
 from benchmark.core.console import Display, human_time
-from benchmark.core.errors import Incomplete
+from benchmark.core.errors import IncompleteError
 from benchmark.core.provenance import provenance
 from benchmark.jobs.queue import Jobs, incomplete
 from benchmark.jobs.train_unit import train_unit
@@ -77,7 +77,7 @@ def search(study: Study, fingerprint: str, searcher: Any, trials: Found, lost: F
     With `searcher.asynchronous` there are no rounds: the next trial is proposed whenever one is done.
 
     Raises:
-        Incomplete: several trials in a row are lost.
+        IncompleteError: several trials in a row are lost.
     """
     started, compute, in_a_row = time.perf_counter(), 0.0, 0
     total, size = study.config.trials, study.config.searcher.round
@@ -213,7 +213,7 @@ def conclude(
     return float(sum(seconds.values()))
 
 
-def what_is_missing(study: Study, lost: Found) -> Incomplete:
+def what_is_missing(study: Study, lost: Found) -> IncompleteError:
     """The closing words of a search that has lost trials."""
     return incomplete(study, "bo", {f"trial {i + 1}": lost[i].provenance["units"] for i in sorted(lost)})
 
@@ -237,7 +237,7 @@ def choose(study: Study, searcher: Any, found: Found, lost: Found, display: Disp
 
     Raises:
         ValueError: no trial has a score.
-        Incomplete: none has, and some were lost.
+        IncompleteError: none has, and some were lost.
     """
     trials = [found[i] for i in sorted(found)]
     scored = [t for t in trials if t.result["map_at_r"] is not None]

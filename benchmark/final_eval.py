@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.console import Display
-from benchmark.core.errors import Incomplete
+from benchmark.core.errors import IncompleteError
 from benchmark.core.provenance import check_software, commit, provenance
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
@@ -72,10 +72,10 @@ def final_eval(study: Study, overrides: list[str]) -> None:
     for other in chosen:
         try:
             evaluate(other)
-        except Incomplete as error:  # the others are worth having
+        except IncompleteError as error:  # the others are worth having
             missing.append(str(error))
     if missing:
-        raise Incomplete("\n\n".join(missing))
+        raise IncompleteError("\n\n".join(missing))
 
 
 def evaluate(study: Study) -> None:

@@ -1,4 +1,4 @@
-"""How commands fail: what a user can mend, what stayed incomplete, and what each says."""
+"""How commands fail, by type: what the user can put right, and what is incomplete. Any other exception is a defect."""
 
 import errno
 import traceback
@@ -7,7 +7,14 @@ from pathlib import Path
 GO_ON = "Nothing finished is lost: the same command goes on from here."
 
 
-class Incomplete(Exception):  # noqa: N818 - reads as how a story ended
+class UserError(Exception):
+    """Something that the user of a command can put right; the message names it, what is allowed and what to run next.
+
+    Derived from `Exception` alone, so that no `except ValueError` takes it for a defect, nor the other way round.
+    """
+
+
+class IncompleteError(Exception):
     """A story did what it could, and something is missing that no user's mistake explains; it says what."""
 
 
@@ -18,6 +25,8 @@ def message_for_user(error: BaseException) -> str | None:
     """
     if isinstance(error, BrokenPipeError):
         return None
+    if isinstance(error, UserError):
+        return str(error)
     if getattr(error, "worker_died", False):
         return f"{error}\nIf memory ran out, take fewer workers (executor.workers=1). {GO_ON}"
     if isinstance(error, OSError | ValueError) and _is_ours(error):

@@ -1,7 +1,8 @@
 """What every data set hands out: one half of its classes, as pixels and ids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,3 +48,37 @@ class Split:
         outside = (self.super_labels < 0) | (self.super_labels >= len(self.super_names))
         if outside.any():
             raise ValueError(f"super_labels must lie in 0..{len(self.super_names) - 1}, the entries of super_names.")
+
+
+class Dataset(Protocol):
+    """A data set whose classes are divided into a trainval and a test half.
+
+    `test` is for `final_eval` and `traditional` only.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the images and labels of the trainval half; part of a study's identity."""
+        ...
+
+    @property
+    def total_classes(self) -> int:
+        """Classes of both halves."""
+        ...
+
+    @property
+    def test_contents(self) -> str | None:
+        """SHA-256 of the test half's image files; None where there are no files."""
+        ...
+
+    def prepare(self, progress: Callable[..., Any] | None = None, *, halves: tuple[str, ...] = ...) -> dict[str, Any]:
+        """Draw or decode what is missing, and return what the data set holds."""
+        ...
+
+    def trainval(self) -> Split:
+        """Images and labels of the classes that may be trained on."""
+        ...
+
+    def test(self) -> Split:
+        """Images and labels of the classes that are scored at the end."""
+        ...

@@ -136,7 +136,7 @@ def name_of(directory: str) -> str:
     return "/".join(Path(directory).parts[-2:])
 
 
-def incomplete(study: Study, target: str, pieces: dict[str, list[dict[str, Any]]]) -> errors.Incomplete:
+def incomplete(study: Study, target: str, pieces: dict[str, list[dict[str, Any]]]) -> errors.IncompleteError:
     """What to raise when a story ends without some of its pieces.
 
     Args:
@@ -148,7 +148,7 @@ def incomplete(study: Study, target: str, pieces: dict[str, list[dict[str, Any]]
              for piece, units in pieces.items() for unit in units]  # fmt: skip
     last = next(reversed(pieces.values()))[-1]
     ends = f"\nThe last log ends:\n{last['tail']}" if last["tail"] else ""
-    return errors.Incomplete(
+    return errors.IncompleteError(
         f"{study.title} is incomplete, for no reason that lies in its setting:\n" + "\n".join(lines) + ends + "\nThe "
         f'same command tries this again, from the checkpoints, and repeats nothing finished: "{study.command(target)}"'
     )

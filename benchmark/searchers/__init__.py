@@ -7,7 +7,7 @@ them, so that a search goes on after a restart as if it had never stopped, and a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Value = float | int
 
@@ -75,6 +75,23 @@ class Trial:
         for name, value in (("mean", self.mean), ("sem", self.sem)):
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"Trial {self.index} has {name}={value}; without a finite score its mean is None.")
+
+
+class Searcher(Protocol):
+    """Proposes settings; stateless, so a search goes on after a restart as if it had never stopped."""
+
+    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
+        """The next setting, a pure function of the arguments, the search space and the seed.
+
+        Args:
+            history: finished trials in the order of asking.
+            pending: settings that are still in training.
+        """
+        ...
+
+    def best(self, history: Sequence[Trial]) -> int:
+        """Index of the trial to choose."""
+        ...
 
 
 def best_by_mean(history: Sequence[Trial]) -> int:

@@ -69,11 +69,11 @@ def _attempt(work: Callable[[], None]) -> int:
     status = 2
     try:
         work()
-    except errors.Incomplete as error:
+    except errors.IncompleteError as error:
         message, status = str(error), 1
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
         message = explain(error)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (errors.UserError, OSError, ValueError, RuntimeError) as error:
         message = errors.message_for_user(error) or ""
         if not message:
             raise

@@ -1,6 +1,21 @@
-"""Places where units run: `submit(spec) -> Future`, and `close()`.
+"""Executors: where units of work run.
 
-Specs and results are JSON; nothing of ours is below. Those that have workers take `kill(future)` as well, for a unit
-that hangs. An executor neither retries nor interprets: whether a unit hangs, and whether it is tried again, is the
-driver's decision. `answers`, `pool` and `serving` are what the executors share.
+Units and their results travel as JSON; nothing of ours is below. An executor neither retries nor interprets: whether a
+unit hangs, and whether it is tried again, is the driver's decision. `messages`, `pool` and `serve` are what the
+executors share.
 """
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+
+class Executor(Protocol):
+    """A place where units run."""
+
+    def submit(self, spec: dict[str, Any]) -> "Future[dict[str, Any]]":
+        """Start a unit as soon as a worker is free; the future holds its result or the exception that it raised."""
+        ...
+
+    def close(self) -> None:
+        """End all workers; futures that are not done raise `CancelledError`."""
+        ...

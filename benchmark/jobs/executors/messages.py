@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import UserError
+
 Unit = dict[str, Any]
 Report = Callable[[Unit], None]
 
@@ -27,7 +29,7 @@ class UnitFailed(RuntimeError):  # noqa: N818
     """A unit raised an exception in its worker; the message holds the worker's traceback."""
 
 
-_OURS = {kind.__name__: kind for kind in (WorkerDied, WorkerCannotStart, UnitFailed)}
+_OURS = {kind.__name__: kind for kind in (UserError, WorkerDied, WorkerCannotStart, UnitFailed)}
 
 
 def converse(run: Callable[[Unit, Report], Unit], spec: Unit, say: Report) -> None:
@@ -52,6 +54,8 @@ def described(error: Exception) -> dict[str, Any]:
     """
     if type(error) in _OURS.values():
         return {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, UserError):
+        return {"type": "UserError", "message": str(error)}
     kind = next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), None)
     frames = traceback.extract_tb(error.__traceback__)
     by_package = Path(frames[-1].filename).resolve().is_relative_to(Path(__file__).resolve().parents[2])
