@@ -17,12 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import UserError
+
+JsonObject = dict[str, Any]  # a JSON object: what `json.loads` returns, of which only its reader knows the fields
 SCHEMA = 1
 FULL = (errno.ENOSPC, errno.EDQUOT)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
-class CorruptFileError(ValueError):
+class CorruptFileError(UserError):
     """A file of ours that is truncated, altered or written by a newer version."""
 
 

@@ -6,6 +6,7 @@ A row whose runs are not all there stays empty, with the reason.
 import itertools
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.formats import Column, Row
 from benchmark.study import layout
@@ -41,7 +42,7 @@ def rows(study: Study) -> list[Row]:
         return [row]
     try:
         chosen = layout.read_chosen(study)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         row.reason = str(error)
         return [row]
     runs = layout.finished_runs(study, chosen.trial)

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.core.provenance import versions
 from benchmark.protocol.statistics import standard_error
 from benchmark.searchers import Trial
@@ -104,7 +105,7 @@ def read_study(directory: Path) -> dict[str, Any]:
             return body
     except FileNotFoundError:
         raise ValueError(f"There is no study in {directory}. Run make bo to start one.") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (UserError, yaml.YAMLError, KeyError, TypeError, ValueError):
         pass  # said below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
 
@@ -239,7 +240,7 @@ def read_choice(study: Study) -> Choice:
                 f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {path.parent} "
                 f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
             ) from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (UserError, yaml.YAMLError, KeyError, TypeError, ValueError):
         pass  # said below
     raise ValueError(
         f'{path} is damaged, or the record it names is. Run "{study.command("bo")}": it chooses again, from the '

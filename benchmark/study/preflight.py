@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.protocol.folds import Fold
 from benchmark.study.config import Config, TrainingConfig
 from benchmark.study.data import num_channels
@@ -179,7 +180,7 @@ def check_parts(study: Study) -> None:
         at = Study.of(study.raw, setting)
         try:
             loss = at.make_loss(len(classes), 0, class_to_super, len(labels))
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             fold = f"in a fold of {len(classes)} training classes"
             advice = "\nNarrow the space: loss.space.NAME.bounds=[LOW,HIGH]." if setting else ""
             raise ValueError(f"{at.config.loss.name} cannot be built {where}, {fold}: {error}{advice}") from error
