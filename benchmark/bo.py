@@ -18,6 +18,7 @@ from benchmark.core import records
 from benchmark.core.console import Display, human_time
 from benchmark.core.errors import IncompleteError
 from benchmark.core.provenance import provenance
+from benchmark.jobs.placement import check_executor
 from benchmark.jobs.queue import Jobs, incomplete
 from benchmark.jobs.train_unit import train_unit
 from benchmark.searchers import Parameter
@@ -40,6 +41,7 @@ def bo(study: Study, overrides: list[str]) -> None:
         overrides: unused; the configuration is in the study.
     """
     check_values(study)  # before names become folders
+    check_executor(study.config)
     if study.config.preset:
         raise ValueError(
             f"preset={study.config.preset} is a setting and needs no search: {study.command('final-eval')}"

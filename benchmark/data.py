@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core import records
-from benchmark.core.download import MARKER, FetchError, Limits, download, unpack
+from benchmark.core.download import MARKER, DownloadError, Limits, download, unpack
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import MissingDataError
 from benchmark.study.cli import main
@@ -49,7 +49,7 @@ def fetch(study: Study, missing: MissingDataError) -> None:
         for source in config.sources:
             try:
                 fetch_one(root, source)
-            except FetchError as error:
+            except DownloadError as error:
                 raise ValueError("\n".join(filter(None, [str(error), by_hand]))) from error
 
 

@@ -30,6 +30,7 @@ from benchmark.core.provenance import check_software, commit, provenance
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.jobs.placement import check_executor
 from benchmark.jobs.queue import Jobs, incomplete
 from benchmark.jobs.train_unit import Report, at_work, train_unit
 from benchmark.protocol.modes import score
@@ -81,6 +82,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
 def evaluate(study: Study) -> None:
     """Train and score the missing runs of a study's chosen setting, and say what they come to."""
     check_values(study)  # before names become folders
+    check_executor(study.config)
     layout.read_chosen(study)  # before a folder is made for a study that there is not
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         choice = layout.read_chosen(study)
@@ -274,7 +276,7 @@ def summary(study: Study, runs: list[records.Record], display: Display) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.local import serve
+        from benchmark.jobs.executors.serve import serve
 
         serve(run_unit)
     else:

@@ -25,6 +25,7 @@ from benchmark.core import records
 from benchmark.core.console import Display
 from benchmark.core.provenance import check_software, commit, provenance
 from benchmark.datasets import Split
+from benchmark.jobs.placement import check_executor
 from benchmark.jobs.queue import Jobs, incomplete
 from benchmark.jobs.train_unit import LOCK_SECONDS, Report, at_work, train
 from benchmark.protocol.seeds import stable_seed
@@ -60,6 +61,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
         overrides: unused; the configuration is in the study.
     """
     check_values(study, "traditional")  # before names become folders
+    check_executor(study.config)
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         # 1. prepare the data, and build once what every run is made of
         fingerprint = prepare(study, "trainval", "test")
@@ -280,7 +282,7 @@ def summary(study: Study, display: Display) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.local import serve
+        from benchmark.jobs.executors.serve import serve
 
         serve(run_unit)
     else:

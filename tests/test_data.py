@@ -176,7 +176,7 @@ def test_data_says_what_is_wrong_with_what_came(
     else:
         (folder / "CUB_200_2011.tgz").write_text("<!doctype html><title>Sign in</title>")
     ended = small(data, "cub", tmp_path / "data", source(address, sha256 or "0" * 64))
-    assert_refused(ended, said, "fetch it by hand", "https://www.vision.caltech.edu/datasets/cub_200_2011/")
+    assert_refused(ended, said, "download it by hand", "https://www.vision.caltech.edu/datasets/cub_200_2011/")
 
 
 # -- splits -----------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_search_that_is_being_extended_is_unfinished(results: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(worker, "train_fold", stop)
         ended = tiny(bo, results, "trials=3")
-    assert ended.status == 130 and "the same command goes on from here" in ended.err
+    assert ended.status == 130 and "the same command resumes from here" in ended.err
     assert_refused(
         tiny(final_eval, results, "trials=3"), "2 of 3 trials", "make bo DATASET=glyphs_small LOSS=proxy_nca"
     )

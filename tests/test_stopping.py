@@ -54,7 +54,7 @@ def test_a_stopped_search_ends_cleanly_and_goes_on_where_it_was(
     driver.send_signal(number)
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == status, err
-    assert "Stopped. Nothing finished is lost: the same command goes on from here." in err
+    assert "Stopped. Nothing finished is lost: the same command resumes from here." in err
     assert "Traceback" not in out + err
     assert len(workers) == 2
     wait_for(lambda: not any(map(is_alive, workers)), 30, "for the workers to end")

@@ -1,1 +1,1 @@
-"""What every part rests on: records on disk, errors, the console, downloads, provenance."""
+"""The foundation of every other part: records on disk, errors, console output, downloads, provenance."""

@@ -1,19 +1,19 @@
-"""Where this project keeps what can be made again: drawn and decoded pictures, downloaded weights."""
+"""The folder for what can be recreated: rendered and decoded images, downloaded weights."""
 
 import os
 import sys
 from pathlib import Path
 
-VARIABLE = "BENCHMARK_CACHE"  # environment variable with another folder
+VARIABLE = "BENCHMARK_CACHE"  # environment variable that names another folder
 
 
 def user_cache_dir() -> Path:
-    """$BENCHMARK_CACHE, else this project's folder in $XDG_CACHE_HOME or in what the operating system has for it."""
+    """$BENCHMARK_CACHE, or this project's folder in $XDG_CACHE_HOME or in the operating system's cache folder."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
-    asked = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(asked):  # the XDG specification says to ignore a relative one
-        root = Path(asked)
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(xdg):  # the XDG specification says to ignore a relative one
+        root = Path(xdg)
     elif sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

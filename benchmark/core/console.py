@@ -1,39 +1,45 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""What the user sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-PLAIN_EPOCH_SECONDS = 10.0  # plain output says how training goes at most this often
+from benchmark.core.records import JsonObject
+
+if TYPE_CHECKING:  # rich is imported when something is displayed
+    from rich.console import Group
+    from rich.live import Live
+
+PLAIN_EPOCH_SECONDS = 10.0  # plain output reports epochs at most this often
 
 
 class Display:
     """Progress of trials (or runs), each of several folds.
 
     Args:
-        mode: `auto`, `live`, `plain` or `quiet`.
-        title: the study.
-        piece: `trial` or `run`.
-        total: pieces in all.
-        done: pieces finished in an earlier sitting.
-        max_epochs: of a training.
+        mode: `auto` (live on a terminal, else plain), `live`, `plain` or `quiet`.
+        title: the study's name, the headline of the live view.
+        kind: what is counted: `trial` or `run`.
+        total: number of trials (or runs) in all.
+        done: how many of them were finished before this command started.
+        max_epochs: epochs of a training at most.
     """
 
-    def __init__(self, mode: str, title: str, piece: str, total: int, done: int, max_epochs: int) -> None:
+    def __init__(self, mode: str, title: str, kind: str, total: int, done: int, max_epochs: int) -> None:
         from rich.console import Console
 
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         live = mode == "live" or (mode == "auto" and self.console.is_terminal)
         self.mode = "live" if live else "plain" if mode == "auto" else mode
-        self.title, self.piece, self.total, self.max_epochs = title, piece, total, max_epochs
+        self.title, self.kind, self.total, self.max_epochs = title, kind, total, max_epochs
         self._done, self._done_here, self._started = done, 0, time.monotonic()
         self._best: tuple[float, int] | None = None
-        self._rows: dict[tuple[int, int | None], dict[str, Any]] = {}
+        self._rows: dict[tuple[int, int | None], JsonObject] = {}
         self._last_line = 0.0
         self._lock = threading.Lock()
-        self._live: Any = None
+        self._live: Live | None = None
 
     def __enter__(self) -> "Display":
         if self.mode == "live":
@@ -52,8 +58,13 @@ class Display:
         if self.mode != "quiet":
             self.console.print(text, markup=False)
 
-    def report(self, message: dict[str, Any]) -> None:
-        """Take a message about a unit: an epoch of a fold, or a trouble. Called from any thread."""
+    def report(self, message: JsonObject) -> None:
+        """Show a message about a unit: an evaluated epoch, or a failure. May be called from any thread.
+
+        Args:
+            message: `trouble`, a sentence; or `index`, `fold` and `row`, an entry of the training history. Any other
+                message is ignored.
+        """
         if "trouble" in message:
             self.say(message["trouble"])
         if "row" not in message:
@@ -66,34 +77,45 @@ class Display:
                 self.say("  " + "  ".join(self._cells(message["index"], message["fold"], message["row"])))
 
     def best_so_far(self, score: float, index: int) -> None:
-        """A finished piece's score; the display remembers the highest."""
+        """Remember the score of a finished trial if it is the highest so far.
+
+        Args:
+            score: a fraction in [0, 1].
+            index: the trial, counted from 0.
+        """
         if self._best is None or score > self._best[0]:
             self._best = (score, index)
 
     def finished(self, index: int, text: str) -> None:
-        """A piece is done: drop its folds, say how it ended and how long the rest will take."""
+        """Report that a trial (or run) ended, remove its folds from the view, and estimate the remaining time.
+
+        Args:
+            index: the trial or run, counted from 0.
+            text: how it ended.
+        """
         with self._lock:
             self._rows = {key: row for key, row in self._rows.items() if key[0] != index}
         self._done += 1
         self._done_here += 1
         self._last_line = time.monotonic()
         left = [f"{self.time_left()} left"] * (self._done < self.total)
-        self.say("   ".join([f"{self.piece} {index + 1} of {self.total}: {text}", *self._best_text(), *left]))
+        self.say("   ".join([f"{self.kind} {index + 1} of {self.total}: {text}", *self._best_text(), *left]))
 
     def time_left(self) -> str:
-        """An estimate from the pieces of this sitting."""
+        """The remaining time, estimated from what this command has finished so far."""
         if not self._done_here:
             return "unknown time"
         seconds = (time.monotonic() - self._started) / self._done_here * (self.total - self._done)
         return human_time(seconds)
 
     def _best_text(self) -> list[str]:
-        """The highest score and whose it is; nothing where no piece has told a score, as final runs do not."""
-        return [f"best so far {100 * self._best[0]:.2f} ({self.piece} {self._best[1] + 1})"] if self._best else []
+        """The highest score and its trial; empty without a score, as for final runs."""
+        return [f"best so far {100 * self._best[0]:.2f} ({self.kind} {self._best[1] + 1})"] if self._best else []
 
-    def _cells(self, index: int, fold: int | None, row: dict[str, Any]) -> tuple[str, ...]:
+    def _cells(self, index: int, fold: int | None, row: JsonObject) -> tuple[str, ...]:
+        """One line about a training: what is trained, and an entry of its history."""
         loss = "-" if row["loss"] is None else f"{row['loss']:.4g}"
-        cells = [f"{self.piece} {index + 1} of {self.total}", *([f"fold {fold}"] if fold is not None else [])]
+        cells = [f"{self.kind} {index + 1} of {self.total}", *([f"fold {fold}"] if fold is not None else [])]
         cells += [f"epoch {row['epoch']} of {self.max_epochs}", f"loss {loss}"]
         if "map_at_r" in row:
             cells.append(f"validation MAP@R {100 * row['map_at_r']:.2f}")
@@ -101,13 +123,13 @@ class Display:
             cells.append(f"test R@1 {100 * row['watched']['precision_at_1']:.2f}")
         return tuple(cells)
 
-    def _render(self) -> Any:
+    def _render(self) -> "Group":
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        done = f"{self._done} of {self.total} {self.piece}s"
+        done = f"{self._done} of {self.total} {self.kind}s"
         head = Text("   ".join([self.title, done, *self._best_text(), f"{self.time_left()} left"]))
         bar, table = Table.grid(), Table.grid(padding=(0, 2))
         bar.add_row(ProgressBar(total=self.total, completed=self._done, width=60))  # alone it ends without a new line
@@ -119,7 +141,7 @@ class Display:
 
 
 def human_time(seconds: float) -> str:
-    """Seconds as people say them.
+    """Format a duration, given in seconds.
 
     >>> human_time(42), human_time(150), human_time(7300)
     ('42 s', '2.5 min', '2.0 h')
@@ -130,7 +152,13 @@ def human_time(seconds: float) -> str:
 
 
 def counting(what: str) -> Callable[[int, int], None]:
-    """What to call with (done, in all), to show how far a long preparation is: one moving line, or some plain ones."""
+    """Return a function `show(done, total)` that reports the progress of a long preparation.
+
+    On a terminal it updates a single line, elsewhere it prints one now and then.
+
+    Args:
+        what: what is being done, the start of the line.
+    """
     started = last = time.monotonic()
     moving = sys.stdout.isatty()
 

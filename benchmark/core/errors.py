@@ -1,10 +1,16 @@
-"""How commands fail, by type: what the user can put right, and what is incomplete. Any other exception is a defect."""
+"""How a command fails; the type of the exception decides what the user sees.
+
+A `UserError` is something the user can put right, and its message is printed alone. So is an `OSError` that says that a
+file or a disk cannot be used. Any other exception is a defect and is shown with its traceback.
+"""
 
 import errno
 import traceback
 from pathlib import Path
 
-GO_ON = "Nothing finished is lost: the same command goes on from here."
+GO_ON = "Nothing finished is lost: the same command resumes from here."
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class UserError(Exception):
@@ -15,30 +21,54 @@ class UserError(Exception):
 
 
 class IncompleteError(Exception):
-    """A story did what it could, and something is missing that no user's mistake explains; it says what."""
+    """A command finished what it could, but some results are missing through no mistake of the user's."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker ended in the middle of a unit: killed, cancelled, out of memory or time, or its machine was lost.
+
+    The unit can be tried again: it resumes from its checkpoint.
+    """
 
 
 def message_for_user(error: BaseException) -> str | None:
-    """What an error says to people; None for a defect, which deserves its traceback.
-
-    Our own code raises `ValueError` and `OSError` on purpose only, and with a message for people.
-    """
-    if isinstance(error, BrokenPipeError):
-        return None
+    """The message to print for an error that the user can put right; None for a defect, which needs its traceback."""
     if isinstance(error, UserError):
         return str(error)
-    if getattr(error, "worker_died", False):
-        return f"{error}\nIf memory ran out, take fewer workers (executor.workers=1). {GO_ON}"
-    if isinstance(error, OSError | ValueError) and _is_ours(error):
-        return str(getattr(error, "strerror", None) or error)
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full: {error}. Free some space. {GO_ON}"
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-        return f"A folder cannot be used: {error}. Make it writable, or name another one with results_dir=FOLDER."
+    if isinstance(error, WorkerDiedError):
+        return f"{error}\nIf memory ran out, use fewer workers (executor.workers=1). {GO_ON}"
+    if (message := _transitional_message(error)) is not None:
+        return message
+    return _environment_message(error) if isinstance(error, OSError) else None
+
+
+def _environment_message(error: OSError) -> str | None:
+    """The message for a full disk or a file that may not be used; None for any other error of the operating system.
+
+    Without a file name, only a full disk can be acted on; for the rest the traceback says more.
+    """
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    what = ": ".join(filter(None, [error.strerror, " -> ".join(names)]))
+    if error.errno in DISK_FULL:
+        return f"The disk is full ({what}). Free some space. {GO_ON}"
+    if error.errno in NO_ACCESS and names:
+        return (
+            f"A file or folder cannot be used ({what}). Change its permissions, or name another one: "
+            "results_dir=FOLDER for results, dataset.module.root=FOLDER for data."
+        )
     return None
 
 
-def _is_ours(error: Exception) -> bool:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).resolve().is_relative_to(Path(__file__).resolve().parent.parent)
+def _transitional_message(error: BaseException) -> str | None:
+    """TRANSITIONAL, to be deleted with its call once the package raises `UserError` wherever it means the user.
+
+    Until then a `ValueError`, or an `OSError` that is a sentence, is the user's if our own package raised it.
+    """
+    sentence = isinstance(error, ValueError) or (
+        isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError)
+    )
+    if not sentence or error.__traceback__ is None:
+        return None
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    ours = last.resolve().is_relative_to(Path(__file__).resolve().parent.parent)
+    return str(getattr(error, "strerror", None) or error) if ours else None

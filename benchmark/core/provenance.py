@@ -1,4 +1,4 @@
-"""Where and with what a record was made: versions, commit, hardware. Never part of a result."""
+"""How a record was made: versions, commit, hardware. Never part of a result."""
 
 import functools
 import hashlib
@@ -7,9 +7,10 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from benchmark.core.errors import UserError
 from benchmark.core.paths import CHECKOUT_DIR, PACKAGE_DIR
+from benchmark.core.records import JsonObject
 
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "ax-platform", "botorch", "faiss-gpu",
             "faiss-cpu", "scikit-learn", "pillow")  # fmt: skip
@@ -29,10 +30,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def software() -> dict[str, str]:
-    """What all machines that work on a study must have in common: `versions`, and our own code by its content."""
-    package, code = PACKAGE_DIR, hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        code.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes() + b"\0")
+    """What all machines that work on a study must share: `versions`, and a hash of this package's code."""
+    code = hashlib.sha256()
+    for path in sorted(PACKAGE_DIR.rglob("*.py")):
+        code.update(f"{path.relative_to(PACKAGE_DIR)}\n".encode() + path.read_bytes() + b"\0")
     return versions() | {"benchmark": f"code {code.hexdigest()[:12]}"}
 
 
@@ -40,21 +41,21 @@ def check_software(driver: dict[str, str]) -> None:
     """Compare this process's software with the driver's.
 
     Raises:
-        ValueError: they differ, and so could the numbers.
+        UserError: they differ, and so could the results.
     """
     here = software()
     names = sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name))
     if names:
         differing = "; ".join(f"{n} is {here.get(n, 'absent')} there, {driver.get(n, 'absent')} here" for n in names)
-        raise ValueError(
-            f"The software on {platform.node()} is not that of this command: {differing}. Install the same on both; "
-            "where the code was changed while this ran, the same command starts anew with it and goes on from here."
+        raise UserError(
+            f"{platform.node()} runs different software from this command: {differing}. Install the same on both. If "
+            "the code was changed while this ran, the same command resumes from here with the new code."
         )
 
 
 @functools.cache
 def commit() -> str:
-    """The checkout's commit, with `+changes` where files differ from it; `unknown` outside a checkout."""
+    """The checkout's commit, with `+changes` if files differ from it; `unknown` outside a checkout."""
     root = CHECKOUT_DIR
     if not (root / ".git").exists():
         return "unknown"
@@ -69,8 +70,8 @@ def commit() -> str:
 
 
 @functools.cache
-def hardware() -> dict[str, Any]:
-    """The processor and, where one is used, the GPU."""
+def hardware() -> dict[str, str | None]:
+    """Operating system, machine type, name of the processor, and name of the GPU (None without one)."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -81,6 +82,6 @@ def hardware() -> dict[str, Any]:
     return {"system": platform.system(), "machine": platform.machine(), "cpu": name, "gpu": gpu}
 
 
-def provenance(**more: Any) -> dict[str, Any]:
-    """All of it, with what the caller adds (seed, seconds, ...)."""
+def provenance(**more: object) -> JsonObject:
+    """Versions, commit and hardware, and what the caller adds (seed, seconds, ...)."""
     return {"versions": versions(), "commit": commit(), "hardware": hardware()} | more

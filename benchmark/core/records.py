@@ -1,8 +1,8 @@
-"""Facts on disk: every file is whole or absent, says which schema wrote it, and can be checked.
+"""Records on disk: every file is complete or absent, names its schema version, and can be verified.
 
-A record is one finished piece of work (a fold, a trial, a run) as JSON with four parts: `schema`, `kind`,
-`result` (compared bit for bit between runs) and `provenance` (seed, versions, commit, hardware, seconds), plus the
-SHA-256 of the result, so that a damaged file is told from a good one. Nothing here knows what a record means.
+A record is one finished unit of work (a fold, a trial, a run) as JSON with four parts: `schema`, `kind`, `result`
+(compared bit for bit between runs) and `provenance` (seed, versions, commit, hardware, seconds). The SHA-256 of the
+result is stored with it, so that a damaged file is detected. This module does not know what a record means.
 """
 
 import contextlib
@@ -13,49 +13,57 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 
-JsonObject = dict[str, Any]  # a JSON object: what `json.loads` returns, of which only its reader knows the fields
+JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
-FULL = (errno.ENOSPC, errno.EDQUOT)
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+FULL = DISK_FULL
+READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # the last where a parent folder is a file
 
 
 class CorruptFileError(UserError):
     """A file of ours that is truncated, altered or written by a newer version."""
 
 
+class WriteError(UserError, OSError):
+    """A file that cannot be written; an `OSError` as well, so that optional files can be skipped with the others."""
+
+
+class LockedError(UserError):
+    """Another process holds the lock."""
+
+
 @dataclass(frozen=True)
 class Record:
-    """One finished piece of work.
+    """One finished unit of work.
 
     Attributes:
-        kind: `fold`, `trial` or `run`.
-        result: what was found; equal inputs give an equal result, bit for bit.
-        provenance: how it was found; differs between machines and days.
+        kind: `fold`, `trial`, `run`, ...
+        result: the outcome; equal inputs give an equal result, bit for bit.
+        provenance: how it was obtained; differs between machines and days.
         schema: version of the layout of `result`.
     """
 
     kind: str
-    result: dict[str, Any]
-    provenance: dict[str, Any] = field(default_factory=dict)
+    result: JsonObject
+    provenance: JsonObject = field(default_factory=dict)
     schema: int = SCHEMA
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader, or a restart after SIGKILL, sees all of it or the previous one.
+    """Write a file atomically: a reader, or a restart after SIGKILL, sees either all of it or the previous content.
 
     Args:
-        path: of the file.
-        data: all of it.
-        durable: whether it is on the disk on return, to survive a power cut as well.
+        path: the file; missing parent folders are created.
+        data: its whole content.
+        durable: flush to disk before returning, so that the file survives a power cut as well.
 
     Raises:
-        OSError: the disk is full or read-only; the message says what to do, and the old file is untouched.
+        WriteError: the file cannot be written, for example because the disk is full; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -82,24 +90,31 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: OSError, path: Path) -> OSError:
-    """The same error with what a person can do about it."""
+def _explained(error: OSError, path: Path) -> WriteError:
+    """The error with the file's name and advice."""
     if error.errno in FULL:
         advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
     elif error.errno in READ_ONLY:
         advice = "the folder cannot be written. Make it writable, or name another one with results_dir=FOLDER"
     else:
         advice = error.strerror or "unknown reason"
-    return OSError(error.errno, f"Cannot write {path}: {advice}.")
+    explained = WriteError(f"Cannot write {path}: {advice}.")
+    explained.errno = error.errno
+    return explained
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one JSON line and force it to disk before returning."""
+def append_line(path: Path, value: JsonObject) -> None:
+    """Append one JSON line and force it to disk before returning.
+
+    Raises:
+        ValueError: a number is not finite.
+        WriteError: the file cannot be written.
+    """
     line = json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # two machines that append to a network file system lose lines
+            fcntl.flock(file, fcntl.LOCK_EX)  # else two machines that append on a network file system lose lines
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -108,65 +123,79 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """SHA-256 of a JSON value, in hexadecimal; it does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record whole or not at all.
+    """Write a record completely or not at all.
 
     Raises:
-        ValueError: a number is not finite; a failure is never a number.
+        ValueError: a number is not finite; a failure is never recorded as a number.
+        WriteError: the file cannot be written.
     """
     body = asdict(record) | {"result_sha256": digest(record.result)}
     write_whole(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_record(path: Path) -> Record:
-    """Read a record and check it.
+    """Read a record and verify it.
 
     Raises:
-        CorruptFileError: the file is not what was written; it is named, with what to do.
-        FileNotFoundError: there is no such record.
+        CorruptFileError: the file is not a record, was altered, or was written by a newer version.
+        FileNotFoundError: there is no such file.
     """
+    data = path.read_bytes()
     try:
-        body = json.loads(path.read_bytes())
-        checksum = body.pop("result_sha256")
-        record = Record(**body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        body = json.loads(data)
+    except ValueError as error:
         raise CorruptFileError(f"{path} is damaged or not a record ({error}).") from error
-    if record.schema > SCHEMA:
-        raise CorruptFileError(f"{path} has schema {record.schema}; this version reads up to {SCHEMA}. Upgrade.")
+    if not isinstance(body, dict) or not isinstance(schema := body.get("schema"), int):
+        raise CorruptFileError(f"{path} is damaged or not a record.")
+    if schema > SCHEMA:
+        raise CorruptFileError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade.")
+    checksum = body.pop("result_sha256", None)
+    if body.keys() != {f.name for f in fields(Record)}:
+        raise CorruptFileError(f"{path} is damaged or not a record.")
+    record = Record(**body)
     if digest(record.result) != checksum:
         raise CorruptFileError(f"{path} does not match its own checksum: it was altered after it was written.")
     return record
 
 
 def read_or_set_aside(path: Path) -> tuple[Record | None, str | None]:
-    """A finished record, or None with a note about a damaged one, which is moved out of the way to be redone."""
+    """Read a finished record; a damaged one is quarantined, so that its unit is redone.
+
+    Returns:
+        The record, or None if there is none; and for a damaged one a note for the user, else None.
+    """
     try:
         return read_record(path), None
     except FileNotFoundError:
         return None, None
     except CorruptFileError as error:
-        return None, f"{error} It is kept as {set_aside(path).name}; only that piece is done again."
+        return None, f"{error} It is kept as {set_aside(path).name}; only this unit is done again."
 
 
 def set_aside(path: Path, why: str = "damaged") -> Path:
-    """Rename a file or folder to a name nobody reads, and return that name."""
+    """Quarantine a file or folder: rename it to a name that nothing reads, and return the new path."""
     target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
     os.replace(path, target)
     return target
 
 
 def write_checked(path: Path, payload: bytes) -> None:
-    """Write binary data behind its own SHA-256."""
+    """Write binary data, preceded by its own SHA-256.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     write_whole(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def read_checked(path: Path) -> bytes:
-    """Binary data written by `write_checked`.
+    """Read binary data written by `write_checked`.
 
     Raises:
         CorruptFileError: the checksum does not match.
@@ -180,12 +209,16 @@ def read_checked(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]:
-    """Hold a lock file for the time of the block; the system frees it when the process dies, however it dies.
+    """Hold a lock file during the block; the system releases it when the process dies, however it dies.
 
-    The default wait outlasts a look by `is_held`.
+    Args:
+        path: the lock file, which is created.
+        what: what the lock protects, as the message names it: "Study NAME".
+        wait_seconds: how long to wait for the lock; the default outlasts a check by `is_held`.
 
     Raises:
-        ValueError: another process still holds it after `wait_seconds`.
+        LockedError: another process still holds it after `wait_seconds`.
+        WriteError: the lock file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,21 +236,21 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
                     file.seek(0)
                     holder = file.read().decode(errors="replace").strip() or "unknown"
                     busy = f"{what} is already being worked on by process {holder} ({path})."
-                    raise ValueError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
+                    raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
                 time.sleep(0.05)
-        with contextlib.suppress(OSError):  # a full disk: who holds the lock is a courtesy, that it is held is not
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds, only its owner stays unnamed
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds a lock file; asks by taking it for an instant, and writes nothing."""
+    """Whether any process holds a lock file; takes a shared lock for an instant and writes nothing."""
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        pass  # there is none, or none that can be locked
+        pass  # it does not exist or cannot be locked
     return False

@@ -1,7 +1,7 @@
-"""How many threads a job computes with: part of the study, since the last digits of a sum depend on it.
+"""The number of threads of a job: part of the study, since the last digits of a sum depend on it.
 
-torch has its own switch. numpy's BLAS, scikit-learn and faiss have theirs, which otherwise follow the environment or
-the number of cores; measured: numpy's float32 product of 256 x 128 vectors differs between one thread and two.
+torch has its own setting. numpy's BLAS, scikit-learn and faiss have theirs, which otherwise follow the environment or
+the number of cores. Measured: numpy's float32 product of 256 x 128 vectors differs between one thread and two.
 """
 
 import os
@@ -10,12 +10,12 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # re
 
 
 def environment(count: int) -> dict[str, str]:
-    """The variables of a process whose libraries shall use so many threads."""
+    """The environment variables that give a process's libraries `count` threads."""
     return dict.fromkeys(VARIABLES, str(count))
 
 
 def use_threads(count: int) -> None:
-    """Let this process compute with so many threads: with the libraries that are loaded, and with those to come.
+    """Limit this process to `count` threads, in the libraries that are loaded and in those loaded later.
 
     Args:
         count: 1 or more.

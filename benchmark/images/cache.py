@@ -236,7 +236,7 @@ def _alone(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(records.only_one(lock, what))
-        except ValueError as busy:
+        except records.LockedError as busy:
             print(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", file=sys.stderr, flush=True)
             held.enter_context(records.only_one(lock, what, wait_seconds=math.inf))
         yield

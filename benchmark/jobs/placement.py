@@ -1,105 +1,77 @@
-"""Where a configuration's jobs run, and how many at a time: `executor` -> an object with `submit` and `close`."""
+"""Find the executor that a configuration names, and start it."""
 
-import os
-import sys
-from collections.abc import Callable
+import importlib
+import importlib.util
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
+from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
+from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit
 from benchmark.study.config import Config
 
-Unit = dict[str, Any]
+FOLDER = "benchmark.jobs.executors"
+
+
+def executor_names() -> list[str]:
+    """Names of all executors: those with a YAML file in `conf/executor/` and a module of that name."""
+    names = sorted(path.stem for path in (conf_dir() / "executor").glob("*.yaml"))
+    return [name for name in names if importlib.util.find_spec(f"{FOLDER}.{name}")]
+
+
+def executor_options(config: Config) -> Options:
+    """The executor's part of the configuration.
+
+    Raises:
+        UserError: a value cannot work.
+    """
+    executor = config.executor
+    if executor.name not in (names := executor_names()):
+        raise UserError(f"executor.name={executor.name!r}: allowed are {', '.join(names)}.")
+    if (workers := executor.workers) != "auto" and (type(workers) is not int or workers < 1):
+        raise UserError(f"executor.workers={workers!r}: give a positive number, or auto.")
+    module: ModuleType = importlib.import_module(f"{FOLDER}.{executor.name}")
+    allowed = [field.name for field in fields(module.Options)]
+    if unknown := [name for name in executor.options if name not in allowed]:
+        takes = ", ".join(f"executor.{name}" for name in allowed)
+        raise UserError(f"executor.{unknown[0]}: executor={executor.name} has no such key. It takes {takes}.")
+    options: Options = module.Options(workers=None if workers == "auto" else workers, **executor.options)
+    return options
+
+
+def check_executor(config: Config) -> None:
+    """Check the executor's part of the configuration, before anything is started.
+
+    Raises:
+        UserError: a value cannot work; the message has the key, the value and what is allowed.
+    """
+    executor_options(config)
 
 
 def num_workers(config: Config) -> int:
-    """Jobs at a time: as configured, else as many as there is room for.
-
-    Here that is `workers_per_gpu` on each GPU, else one on each core that this process may use; on a cluster, what
-    jobs of their size fit into it.
+    """Number of units at a time: as configured, or as many as there is room for.
 
     Raises:
-        ValueError: the cluster is not there or has no room.
+        UserError: a value cannot work, or there is no room for any worker.
     """
-    place = config.executor
-    if place.workers != "auto":
-        return int(place.workers)
-    gpus = _ray_gpus(config) if place.name == "ray" else 1 / place.workers_per_gpu
-    if place.name == "ray" and place.address:
-        from benchmark.jobs.executors.ray import room
-
-        if found := room(place.address, place.cpus_per_worker, gpus):
-            return found
-        raise ValueError(
-            f"executor.address={place.address}: no machine of this cluster has {place.cpus_per_worker:g} CPUs and "
-            f"{gpus:g} GPUs. Ask for less, or say executor.workers=N to wait for machines that are still to come."
-        )
-    if config.device not in ("auto", "cuda", "cpu"):
-        return place.workers_per_gpu  # one device, by its name
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return int(len(gpus_here(config)) / gpus) if gpus and gpus_here(config) else usable
-
-
-def gpus_here(config: Config) -> list[str]:
-    """The names by which this process's GPUs are made visible to a worker; none if the study does not use them."""
-    import torch
-
-    if config.device not in ("auto", "cuda"):
-        return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in given.split(",")] if given else [str(i) for i in range(torch.cuda.device_count())]
-    return names[: torch.cuda.device_count()]
-
-
-def slots(config: Config, workers: int) -> list[dict[str, str]]:
-    """The environment of each worker on this machine: one GPU each, in turn, where there are any."""
-    gpus = gpus_here(config)
-    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
+    return executor_options(config).num_workers(config.device)
 
 
 def make_executor(
-    config: Config,
-    workers: int,
-    run: Callable[[Unit, Callable[[Unit], None]], Unit],
-    module: list[str],
-    log_dir: Path,
-    on_progress: Callable[[Unit], None],
-) -> Any:
-    """What runs units.
+    config: Config, workers: int, run: RunUnit, module: list[str], log_dir: Path, on_progress: Report
+) -> Executor:
+    """Start the configured executor.
 
     Args:
-        config: says where.
-        workers: at a time.
+        config: the study's configuration.
+        workers: number of units at a time.
         run: does one unit in this process (`executor=inline`).
-        module: serves units as `python -m module` (all others).
-        log_dir: gets what workers print.
-        on_progress: called, from any thread, with what units report.
+        module: serves units when started as `python -m MODULE ARGUMENT ...` (all other executors).
+        log_dir: folder for what workers print.
+        on_progress: receives what units report, from any thread.
+
+    Raises:
+        UserError: a value cannot work, or the executor cannot be started.
     """
-    place, arguments = config.executor, ["-m", *module]
-    if place.name == "inline":
-        from benchmark.jobs.executors.inline import Inline
-
-        return Inline(run, on_progress)
-    if place.name == "ray":
-        from benchmark.jobs.executors.ray import Ray
-
-        gpus = _ray_gpus(config)
-        return Ray(arguments, workers, log_dir, on_progress, place.address, place.cpus_per_worker, gpus)
-    if place.name == "slurm":
-        from benchmark.jobs.executors.slurm import Slurm
-
-        return Slurm(place.prefix, [sys.executable, *arguments], workers, log_dir, on_progress)
-    from benchmark.jobs.executors.local import Local
-
-    return Local([sys.executable, *arguments], workers, log_dir, on_progress, slots(config, workers))
-
-
-def _ray_gpus(config: Config) -> float:
-    """A Ray worker's share of a GPU; auto: a whole one, where the study uses GPUs and the cluster has any."""
-    place = config.executor
-    if place.gpus_per_worker != "auto":
-        return float(place.gpus_per_worker)
-    if place.address and config.device != "cpu":
-        from benchmark.jobs.executors.ray import has_gpus
-
-        return float(has_gpus(place.address))
-    return float(bool(gpus_here(config)))
+    return executor_options(config).make(Job(run, module, workers, log_dir, on_progress, config.device))

@@ -18,7 +18,8 @@ from typing import Any
 from benchmark.core import errors, records
 from benchmark.core.provenance import software
 from benchmark.jobs import unit_log
-from benchmark.jobs.executors.messages import UnitFailed
+from benchmark.jobs.executors import CanKill
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError
 from benchmark.jobs.heartbeat import HangDetector, last_beat
 from benchmark.jobs.placement import make_executor, num_workers
 from benchmark.study.study import Study
@@ -87,7 +88,7 @@ class Jobs:
                 spec = self._running.pop(future)
                 if (error := future.exception()) is None:
                     yield spec, future.result()
-                elif not getattr(error, "worker_died", False) and errors.message_for_user(error) is not None:
+                elif not isinstance(error, WorkerDiedError) and errors.message_for_user(error) is not None:
                     raise error
                 elif self._again(spec, error, reason := self._hung.pop(future, None) or short(error)):
                     self.add(spec, first=True)
@@ -96,7 +97,9 @@ class Jobs:
             self._end_what_hangs()
 
     def _end_what_hangs(self) -> None:
-        queues = getattr(self._executor, "queues", False)
+        if not isinstance(self._executor, CanKill):
+            return
+        queues = self._executor.queues
         units = {f: (Path(spec["directory"]), f.running() and not queues) for f, spec in self._running.items()}
         for future in self._judge.hung(units):
             self._hung[future] = f"no batch in {self._minutes:g} min (executor.timeout_minutes): its worker was ended"
@@ -104,7 +107,7 @@ class Jobs:
 
     def _again(self, spec: Unit, error: BaseException, reason: str) -> bool:
         """Say what happened to a unit, and whether it is tried again."""
-        directory, died = spec["directory"], getattr(error, "worker_died", False)
+        directory, died = spec["directory"], isinstance(error, WorkerDiedError)
         limit = self._retries if died else min(self._retries, DEFECT_RETRIES)
         self._tries[directory, died] = number = self._tries.get((directory, died), 0) + 1
         again = number <= limit
@@ -126,7 +129,7 @@ class Jobs:
 
 def short(error: BaseException) -> str:
     """An error in one line, without where its worker's log is."""
-    ours = isinstance(error, UnitFailed) or getattr(error, "worker_died", False)
+    ours = isinstance(error, UnitFailedError | WorkerDiedError)
     lines = (str(error) if ours else f"{type(error).__name__}: {error}").splitlines()
     return re.sub(r"\. .* ends:$", "", lines[0])
 

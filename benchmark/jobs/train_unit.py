@@ -8,6 +8,7 @@ Run as `python -m benchmark.jobs.train_unit`, it serves units to a driver, see `
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,9 +67,8 @@ def train_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 @contextlib.contextmanager
 def at_work(spec: dict[str, Any]) -> Iterator[Heartbeat]:
     """Keep a unit's log and its beat for the time of the block."""
-    unit, executor = Path(spec["directory"]), Study.of(spec["study"]).config.executor
-    minutes = executor.timeout_minutes
-    with unit_log.kept(unit, capture=executor.name != "inline"):
+    unit, minutes = Path(spec["directory"]), Study.of(spec["study"]).config.executor.timeout_minutes
+    with unit_log.kept(unit, capture="BENCHMARK_WORKER" in os.environ):
         every = BEAT_SECONDS if minutes is None else min(BEAT_SECONDS, 60 * minutes / 4)
         heartbeat = Heartbeat(unit, every)
         try:
@@ -163,6 +163,6 @@ def _provenance(spec: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from benchmark.jobs.executors.local import serve
+    from benchmark.jobs.executors.serve import serve
 
     serve(train_unit)

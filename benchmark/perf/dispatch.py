@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import UserError
 from benchmark.jobs.executors.local import Local
 from benchmark.perf.timing import Row
 from benchmark.study.study import Study
@@ -35,7 +36,7 @@ def dispatch_costs(study: Study) -> Iterator[Row]:
             from benchmark.jobs.executors.ray import Ray
 
             executor = Ray(arguments, 1, Path(folder))
-        except ValueError as error:
+        except UserError as error:
             yield Row("dispatch, ray", ("<=", LIMITS["ray"]), [], str(error), "ms")
         else:
             yield cost("ray", executor, study)

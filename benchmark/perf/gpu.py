@@ -15,8 +15,7 @@ import torch
 
 from benchmark.core.provenance import hardware
 from benchmark.core.threads import use_threads
-from benchmark.jobs.executors.local import Local
-from benchmark.jobs.placement import slots
+from benchmark.jobs.executors.local import Local, slots
 from benchmark.study.assemble import build
 from benchmark.study.cli import main
 from benchmark.study.preflight import check_values
@@ -62,7 +61,7 @@ def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tu
     unit = {"study": study.raw, "setting": {}, "fingerprint": fingerprint, "kind": "trial", "index": 0}
     command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
     with tempfile.TemporaryDirectory() as folder:
-        executor = Local(command, workers, Path(folder), environments=slots(study.config, 1) * workers)
+        executor = Local(command, workers, Path(folder), environments=slots(study.config.device, 1) * workers)
         try:
             for length in (0.2 * seconds, seconds):
                 folds = [i % study.config.protocol.num_folds for i in range(workers)]

@@ -7,6 +7,8 @@ error with the key's full name. `Any` marks what a plug-in's own constructor che
 from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 PLACES = ("root", "path", "images_root", "check", "expected")  # of a data set: its fingerprint says what is there
 
 
@@ -178,27 +180,24 @@ class ProtocolConfig:
 
 @dataclass
 class ExecutorConfig:
-    """Where jobs run.
+    """Where jobs run: the keys of every executor. Each executor has others, see `options`.
 
     Attributes:
-        workers: jobs at a time, or auto.
-        retries: how often a job whose worker died or hung, or which failed by a defect, is started again.
-        timeout_minutes: without a batch, after which a job hangs; None: never.
-        workers_per_gpu: of this machine (local).
-        address: of a cluster (ray).
-        cpus_per_worker, gpus_per_worker: what a worker takes of it (ray).
-        prefix: arguments in front of a job's command (slurm).
+        name: module of `benchmark/jobs/executors/`.
+        workers: number of jobs at a time, or `auto`.
+        retries: how often a job whose worker died or hung, or that failed through a defect, is started again.
+        timeout_minutes: a job without a batch for so long hangs; None: never.
     """
 
     name: str
-    workers: Any
+    workers: bool | int | float | str
     retries: int
     timeout_minutes: float | None = 30.0
-    workers_per_gpu: int = 1
-    address: str | None = None
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: Any = "auto"
-    prefix: list[str] = field(default_factory=list)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The keys of this executor alone, which its own `Options` checks."""
+        return {key: value for key, value in vars(self).items() if key not in self.__dataclass_fields__}
 
 
 @dataclass
@@ -225,3 +224,12 @@ class Config:
     decode: str = "once"
     image_threads: Any = "auto"
     unit: str = ""
+
+
+def schema() -> DictConfig:
+    """The configuration's keys and types for OmegaConf; `executor` takes further keys, those of the chosen executor."""
+    shape = OmegaConf.structured(Config)
+    shape.executor = OmegaConf.structured(ExecutorConfig)
+    OmegaConf.set_struct(shape.executor, False)
+    assert isinstance(shape, DictConfig)
+    return shape

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.protocol.folds import Fold
-from benchmark.study.config import Config, TrainingConfig
+from benchmark.study.config import TrainingConfig
 from benchmark.study.data import num_channels
 from benchmark.study.study import Study
 from benchmark.training.lr_schedule import learning_rate_factor
@@ -25,7 +24,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol.loss_optimizer": ("searched", "authors"),
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
-    "executor.name": ("inline", "local", "ray", "slurm"),
     "decode": ("once", "always"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
@@ -72,7 +70,6 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.searcher.asynchronous and c.searcher.round == 1:
         raise ValueError("searcher.asynchronous=true with searcher.round=1 has nothing to do beside the one trial; say "
                          "how many may be in training at a time, searcher.round=4.")  # fmt: skip
-    check_place(c)
     if strange := list(_not_finite(study.raw)):
         raise ValueError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or leave the key out.")
     check_training(c.training)
@@ -218,37 +215,3 @@ def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np
 
 def _typed(parameter: Any, value: float) -> float | int:
     return int(value) if parameter.type == "int" else float(value)
-
-
-def check_place(config: Config) -> None:
-    """Check what the executor is told, before anything is started.
-
-    Raises:
-        ValueError: naming the key, its value and what is allowed.
-    """
-    place = config.executor
-    if place.workers != "auto" and (not _is_number(place.workers, int) or place.workers < 1):
-        raise ValueError(f"executor.workers={place.workers!r}: give a positive number, or auto.")
-    if place.workers_per_gpu < 1:
-        raise ValueError(f"executor.workers_per_gpu={place.workers_per_gpu}: give 1, or more to share each GPU.")
-    if place.gpus_per_worker != "auto" and not (_is_number(place.gpus_per_worker) and place.gpus_per_worker >= 0):
-        raise ValueError(f"executor.gpus_per_worker={place.gpus_per_worker!r}: give a number such as 0.5, or auto.")
-    if not 0 < place.cpus_per_worker < math.inf:
-        raise ValueError(f"executor.cpus_per_worker={place.cpus_per_worker:g}: give a number above 0.")
-    if (place.address or "").startswith("ray://"):
-        raise ValueError(
-            f"executor.address={place.address}: Ray's client carries no streams. Run this on a machine of the cluster "
-            "with executor.address=auto, as ray job submit does."
-        )
-    if place.name == "slurm":
-        if place.workers == "auto":
-            raise ValueError("executor.workers=auto: say how many jobs SLURM may have at a time, such as WORKERS=8.")
-        if not place.prefix or shutil.which(place.prefix[0]) is None:
-            raise ValueError(
-                f"executor.prefix={place.prefix}: its first word must be a program of this machine, such as "
-                "'executor.prefix=[srun,-G1,-t120]'. Run this where jobs are submitted."
-            )
-
-
-def _is_number(value: Any, kind: Any = (int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)

@@ -23,7 +23,7 @@ from benchmark.protocol import folds as fold_rules
 from benchmark.searchers import Parameter
 from benchmark.study import data, identity, recipes
 from benchmark.study.command import make_command
-from benchmark.study.config import Config
+from benchmark.study.config import Config, schema
 from benchmark.study.instantiate import build
 
 
@@ -55,7 +55,7 @@ class Study:
 
     @classmethod
     def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> "Study":
-        merged = OmegaConf.merge(OmegaConf.structured(Config), raw)
+        merged = OmegaConf.merge(schema(), raw)
         preset = recipes.preset_setting(OmegaConf.to_object(merged)) if merged.preset else {}  # type: ignore[arg-type]
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
@@ -88,7 +88,7 @@ class Study:
 
     def science(self, fingerprint: str) -> dict[str, Any]:
         """What can change a result, see `identity.science`."""
-        plain: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), self.raw), resolve=True)
+        plain: Any = OmegaConf.to_container(OmegaConf.merge(schema(), self.raw), resolve=True)
         return identity.science(plain, self.config, fingerprint)
 
     def identity(self, fingerprint: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
-from benchmark.core.download import FetchError, download
+from benchmark.core.download import DownloadError, download
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
 LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
@@ -129,7 +129,7 @@ def _download(entry: Published, path: Path) -> None:
     try:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
-    except FetchError as error:
+    except DownloadError as error:
         raise ValueError(f"{error}\n{NO_INTERNET}") from error
     except OSError as error:
         raise OSError(

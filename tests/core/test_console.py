@@ -28,8 +28,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     return clock
 
 
-def a_display(mode: str, piece: str = "trial", done: int = 1) -> Display:
-    return Display(mode, "hpl_pa on glyphs", piece, total=4, done=done, max_epochs=5)
+def a_display(mode: str, kind: str = "trial", done: int = 1) -> Display:
+    return Display(mode, "hpl_pa on glyphs", kind, total=4, done=done, max_epochs=5)
 
 
 def epoch(index: int, fold: int, number: int, loss: float | None, map_at_r: float) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def epoch(index: int, fold: int, number: int, loss: float | None, map_at_r: floa
 
 
 def one_trial(shown: Display, clock: Clock) -> None:
-    """The second of four trials, 30 seconds long; the first one was done in an earlier sitting."""
+    """The second of four trials, 30 seconds long; the first one was done before."""
     shown.best_so_far(0.4321, 0)
     shown.report(epoch(1, 3, 0, None, 0.12))
     clock.now += 15
@@ -56,7 +56,7 @@ def test_plain_lines_say_where_it_stands_what_is_best_and_how_long_it_takes(
     assert capsys.readouterr().out.splitlines() == [
         "  trial 2 of 4  fold 3  epoch 0 of 5  loss -  validation MAP@R 12.00",
         "  trial 2 of 4  fold 3  epoch 1 of 5  loss 2.346  validation MAP@R 34.56",
-        # One trial of this sitting took 30 s and two are left.
+        # One trial of this command took 30 s and two are left.
         "trial 2 of 4: MAP@R 35.00 +- 1.00   proxy_lr=0.1   best so far 43.21 (trial 1)   60 s left",
     ]
 
@@ -85,7 +85,7 @@ def test_a_higher_score_becomes_the_best_and_an_equal_one_does_not(
 
 
 def test_a_run_has_no_best_because_none_is_chosen(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    a_display("plain", piece="run").finished(2, "concatenated MAP@R 40.00")
+    a_display("plain", kind="run").finished(2, "concatenated MAP@R 40.00")
     assert capsys.readouterr().out == "run 3 of 4: concatenated MAP@R 40.00   0 s left\n"
 
 
@@ -152,7 +152,7 @@ def test_a_message_about_something_else_is_not_shown(clock: Clock, capsys: pytes
     assert capsys.readouterr().out == ""
 
 
-def test_time_left_is_unknown_until_a_piece_of_this_sitting_is_done(clock: Clock) -> None:
+def test_time_left_is_unknown_until_a_piece_of_this_command_is_done(clock: Clock) -> None:
     shown = a_display("quiet", done=2)
     assert shown.time_left() == "unknown time"
     clock.now += 3600
@@ -184,5 +184,5 @@ def test_a_run_that_is_watched_on_the_unseen_classes_says_so_and_has_no_folds(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"epoch": 2, "loss": 0.5, "watched": {"precision_at_1": 0.625}}
-    a_display("plain", piece="run").report({"index": 1, "fold": None, "row": row})
+    a_display("plain", kind="run").report({"index": 1, "fold": None, "row": row})
     assert capsys.readouterr().out == "  run 2 of 4  epoch 2 of 5  loss 0.5  test R@1 62.50\n"

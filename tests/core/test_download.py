@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.core import download as fetch
-from benchmark.core.download import FetchError, download
+from benchmark.core.download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -97,7 +97,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(server: Server, tmp
 
 def test_what_came_is_kept_when_it_breaks_off_every_time(server: Server, tmp_path: Path) -> None:
     server.break_off_at = [10_000, 20_000, 30_000]
-    with pytest.raises(FetchError, match=r"broke off.* 30,000 bytes are kept") as caught:
+    with pytest.raises(DownloadError, match=r"broke off.* 30,000 bytes are kept") as caught:
         download(f"{server.address}/data.tgz", tmp_path / "data.tgz", sha256=SHA256)
     assert f"put it at {tmp_path / 'data.tgz'}" in str(caught.value)
     assert not (tmp_path / "data.tgz").exists()
@@ -122,7 +122,7 @@ def test_a_part_of_another_file_is_thrown_away(server: Server, tmp_path: Path, l
 def test_a_wrong_checksum_is_refused_and_what_came_is_kept(
     server: Server, tmp_path: Path, published: dict[str, str]
 ) -> None:
-    with pytest.raises(FetchError, match=rf"its {next(iter(published))} is \w+, expected 0+\. What came is kept"):
+    with pytest.raises(DownloadError, match=rf"its {next(iter(published))} is \w+, expected 0+\. The download is kept"):
         download(f"{server.address}/data.tgz", tmp_path / "data.tgz", **published)
     assert (tmp_path / "data.tgz.wrong").read_bytes() == CONTENT
     assert not (tmp_path / "data.tgz").exists()
@@ -130,20 +130,22 @@ def test_a_wrong_checksum_is_refused_and_what_came_is_kept(
 
 def test_a_file_put_there_by_hand_is_checked_too(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data.tgz").write_bytes(b"something else")
-    with pytest.raises(FetchError, match="is not the published file: it has 14 bytes, expected 102,400"):
+    with pytest.raises(DownloadError, match="is not the published file: it has 14 bytes, expected 102,400"):
         download(f"{server.address}/data.tgz", tmp_path / "data.tgz", size=len(CONTENT))
     assert server.ranges == []
 
 
 def test_another_size_is_refused_before_the_transfer(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=r"it has 102,400 bytes, expected 5\."):
+    with pytest.raises(DownloadError, match=r"it has 102,400 bytes, expected 5\."):
         download(f"{server.address}/data.tgz", tmp_path / "data.tgz", size=5)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("page", ["/moved", "/page.zip"])
 def test_a_web_page_in_place_of_an_archive_is_refused(server: Server, tmp_path: Path, page: str) -> None:
-    with pytest.raises(FetchError, match=r"sends a web page in place of data\.tgz \(it ended at http.*/(login|page)"):
+    with pytest.raises(
+        DownloadError, match=r"sends a web page instead of data\.tgz \(redirected to http.*/(login|page)"
+    ):
         download(server.address + page, tmp_path / "data.tgz")
     assert not list(tmp_path.iterdir())
 
@@ -152,18 +154,18 @@ def test_a_web_page_in_place_of_an_archive_is_refused(server: Server, tmp_path: 
 def test_a_refusal_is_told_and_only_trouble_of_the_server_is_tried_again(
     server: Server, tmp_path: Path, address: str, requests: int, said: str
 ) -> None:
-    with pytest.raises(FetchError, match=said):
+    with pytest.raises(DownloadError, match=said):
         download(server.address + address, tmp_path / "data.tgz")
     assert len(server.ranges) == requests
 
 
 def test_an_unreachable_host_is_told(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=r"Cannot download http://127\.0\.0\.1:1/data\.tgz: .*refused"):
+    with pytest.raises(DownloadError, match=r"Cannot download http://127\.0\.0\.1:1/data\.tgz: .*refused"):
         download("http://127.0.0.1:1/data.tgz", tmp_path / "data.tgz")
 
 
 def test_other_addresses_are_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="is no http or https address"):
+    with pytest.raises(DownloadError, match="is no http or https address"):
         download("file:///etc/passwd", tmp_path / "data.tgz")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmark import final_eval, traditional
 from benchmark.core import provenance
+from benchmark.core.errors import UserError
 from benchmark.jobs import queue as dispatch
 from benchmark.jobs import train_unit as worker
 from tests.command_line import TINY, results_of, tiny
@@ -32,10 +33,10 @@ def test_code_is_known_by_its_content_and_not_by_its_place(tmp_path, monkeypatch
 def test_what_differs_is_named_with_both_versions():
     here = provenance.software()
     provenance.check_software(dict(here))
-    with pytest.raises(ValueError, match=f"torch is {here['torch']} there, 1.0 here") as caught:
+    with pytest.raises(UserError, match=f"torch is {here['torch']} there, 1.0 here") as caught:
         provenance.check_software(here | {"torch": "1.0"})
     assert "numpy" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"fancy is absent there, 2\.0 here"):
+    with pytest.raises(UserError, match=r"fancy is absent there, 2\.0 here"):
         provenance.check_software(here | {"fancy": "2.0"})
 
 
@@ -56,7 +57,9 @@ def test_every_unit_carries_the_software_of_its_driver(compose_study):
 )
 def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path):
     spec = {"software": provenance.software() | {"benchmark": "code of yesterday"}, "directory": str(tmp_path / "unit")}
-    with pytest.raises(ValueError, match=r"The software on .* code of yesterday here(?s:.)*the same command"):
+    with pytest.raises(
+        UserError, match=r"runs different software from this command: .* code of yesterday here(?s:.)*the same command"
+    ):
         do(spec)
     assert not any(tmp_path.iterdir())
 

@@ -79,14 +79,14 @@ def test_a_full_disk_keeps_the_old_file_and_says_what_to_do(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync" if when == "write" else "replace", full)
-    with pytest.raises(OSError, match=r"(?s)r\.json.*disk is full.*Free some space") as caught:
+    with pytest.raises(records.WriteError, match=r"(?s)r\.json.*disk is full.*Free some space") as caught:
         records.write_whole(path, b"new")
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_really_full_disk_is_reported() -> None:
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises(records.WriteError, match="disk is full"):
         records.append_line(Path("/dev/full"), {"a": 1})
 
 
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    with pytest.raises(OSError, match="results_dir=FOLDER"):
+    with pytest.raises(records.WriteError, match="results_dir=FOLDER"):
         records.write_whole(tmp_path / "new" / "r.json", b"")
 
 
@@ -108,7 +108,7 @@ def test_a_second_process_is_refused_while_the_first_holds_the_lock(tmp_path: Pa
     code = (
         "import sys; from pathlib import Path; from benchmark.core import records\n"
         "try:\n    with records.only_one(Path(sys.argv[1]), 'Study x on y'): print('in')\n"
-        "except ValueError as error: print(error)\n"
+        "except records.LockedError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]
     with records.only_one(tmp_path / "lock", "this"):

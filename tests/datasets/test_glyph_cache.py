@@ -138,7 +138,7 @@ def test_waits_for_the_process_that_fills_the_folder_and_then_gives_up(tmp_path,
     cache = HalvesCache(tmp_path, {})
     with (
         records.only_one(tmp_path / "lock", "The other"),
-        pytest.raises(ValueError, match=f"already being worked on by process {os.getpid()}"),
+        pytest.raises(records.LockedError, match=f"already being worked on by process {os.getpid()}"),
     ):
         cache.ensure(BOTH, make)
     assert make.calls == 0

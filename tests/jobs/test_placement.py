@@ -1,12 +1,14 @@
 """Which executor, how many workers, and which GPU each of them sees."""
 
+import os
 import re
 
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.jobs import placement
-from benchmark.study.preflight import check_place
+from benchmark.jobs.executors.local import slots
 from tests.command_line import TINY
 
 
@@ -22,7 +24,7 @@ def gpus(monkeypatch):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        monkeypatch.setattr(placement.os, "sched_getaffinity", lambda pid: range(7))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(7))
 
     return have
 
@@ -48,15 +50,15 @@ def test_as_many_workers_as_there_is_room_for(config, gpus, number, overrides, w
     assert placement.num_workers(config(*overrides)) == workers
 
 
-def test_workers_take_the_visible_gpus_in_turn(config, gpus):
+def test_workers_take_the_visible_gpus_in_turn(gpus):
     gpus(2)
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in placement.slots(config(), 4)] == ["0", "1", "0", "1"]
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in slots("auto", 4)] == ["0", "1", "0", "1"]
     gpus(2, visible="5, GPU-3f")
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in placement.slots(config(), 3)] == ["5", "GPU-3f", "5"]
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in slots("auto", 3)] == ["5", "GPU-3f", "5"]
     gpus(0)
-    assert placement.slots(config(), 2) == [{}, {}]
+    assert slots("auto", 2) == [{}, {}]
     gpus(2)
-    assert placement.slots(config("device='cuda:1'"), 2) == [{}, {}], "the worker finds it by that name"
+    assert slots("cuda:1", 2) == [{}, {}], "the worker finds it by that name"
 
 
 @pytest.mark.parametrize(
@@ -68,18 +70,18 @@ def test_workers_take_the_visible_gpus_in_turn(config, gpus):
         (["executor=ray", "executor.gpus_per_worker=-1"], "executor.gpus_per_worker=-1: give a number such as 0.5"),
         (["executor=ray", "executor.gpus_per_worker=some"], "executor.gpus_per_worker='some'"),
         (["executor=ray", "executor.cpus_per_worker=0"], "executor.cpus_per_worker=0"),
-        (["executor=ray", "executor.address='ray://head:10001'"], "Ray's client carries no streams"),
-        (["executor=slurm", "executor.workers=auto"], "say how many jobs"),
+        (["executor=ray", "executor.address='ray://head:10001'"], "Ray's client cannot stream results"),
+        (["executor=slurm", "executor.workers=auto"], "executor.workers=auto: give the number of SLURM jobs"),
         (["executor=slurm", "executor.prefix=[nowhere,-n1]"], "executor.prefix=['nowhere', '-n1']: its first word"),
         (["executor=slurm", "executor.prefix=[]"], "executor.prefix=[]: its first word"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_key(config, overrides, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_place(config(*overrides))
+    with pytest.raises(UserError, match=re.escape(message)):
+        placement.check_executor(config(*overrides))
 
 
 def test_what_can_work_is_not(config):
     for overrides in ([], ["executor=ray", "executor.gpus_per_worker=0.25"],
                       ["executor=slurm", "executor.prefix=[env,-i]"]):  # fmt: skip
-        check_place(config(*overrides))
+        placement.check_executor(config(*overrides))

@@ -11,7 +11,7 @@ from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.jobs import train_unit as worker
-from benchmark.jobs.executors.messages import WorkerDied
+from benchmark.jobs.executors.messages import WorkerDiedError
 from benchmark.searchers import Trial
 from benchmark.searchers.sobol import Sobol
 from benchmark.traditional import traditional
@@ -44,7 +44,9 @@ def trouble(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "trouble.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("error", [lambda: KeyError("gone"), lambda: WorkerDied("A worker ended, killed by signal 9")])
+@pytest.mark.parametrize(
+    "error", [lambda: KeyError("gone"), lambda: WorkerDiedError("A worker ended, killed by signal 9")]
+)
 def test_a_unit_that_fails_less_often_than_it_is_tried_again_changes_nothing(
     error: Callable[[], Exception], tmp_path: Path, searched: Path, breaking: Callable[..., list[str]]
 ) -> None:

@@ -1,3 +1,3 @@
 #!/bin/sh
-# What sbatch runs: its arguments, as they are. The worker takes this shell's place, and so its signals.
+# sbatch runs this: it replaces the shell by the command in its arguments, which then receives the signals itself.
 exec "$@"

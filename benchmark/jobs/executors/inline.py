@@ -1,31 +1,47 @@
 """Units in this process, one after the other: for tests, debugging, and a single GPU."""
 
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import dataclass
 
-Unit = dict[str, Any]
-Report = Callable[[Unit], None]
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import Job, Report, RunUnit
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `conf/executor/inline.yaml`."""
+
+    workers: int | None = 1
+
+    def num_workers(self, device: str) -> int:
+        """How many units are started before the first is asked for: 1 unless configured."""
+        return self.workers or 1
+
+    def make(self, job: Job) -> "Inline":
+        """The executor, which needs no worker."""
+        return Inline(job.run, job.on_progress)
 
 
 class Inline:
     """Runs each unit when it is submitted, in the calling thread; `submit` returns when the unit is done.
 
     Args:
-        run: does one unit; gets the spec and a function to report progress with.
+        run: does one unit; receives the spec and a function to report progress with.
         on_progress: receives those reports.
     """
 
-    def __init__(self, run: Callable[[Unit, Report], Unit], on_progress: Report | None = None) -> None:
+    queues = False
+
+    def __init__(self, run: RunUnit, on_progress: Report | None = None) -> None:
         self._run, self._on_progress = run, on_progress or (lambda message: None)
 
-    def submit(self, spec: Unit) -> Future[Unit]:
-        """A finished future of the unit's result, or of the exception that it raised.
+    def submit(self, spec: JsonObject) -> Future[JsonObject]:
+        """Run a unit and return a finished future, which holds its result or the exception that it raised.
 
         Raises:
-            KeyboardInterrupt: at once, as does anything else that is no `Exception`; it is meant for the driver.
+            KeyboardInterrupt: raised at once, like every exception that is no `Exception`: it is meant for the driver.
         """
-        future: Future[Unit] = Future()
+        future: Future[JsonObject] = Future()
         try:
             future.set_result(self._run(spec, self._on_progress))
         except Exception as error:  # whatever a unit raises belongs to its future
@@ -33,4 +49,4 @@ class Inline:
         return future
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: no worker is left to end."""

@@ -1,15 +1,14 @@
-"""Long-lived worker processes on this machine, spoken to in JSON lines over their standard input and output.
+"""Long-lived worker processes on this machine, driven by JSON lines over their standard input and output.
 
     worker -> driver   {"ready": true}, once its imports are done
     driver -> worker   {"id": 3, "spec": {...}}
     worker -> driver   {"id": 3, "progress": {...}}, any number of times, then one of
                        {"id": 3, "result": {...}}
-                       {"id": 3, "error": {"type": "KeyError", "message": "...", "traceback": "...", ...}}
+                       {"id": 3, "error": {"type": "UnitFailedError", "message": "..."}}
 
-Imports (seconds each) are paid once a worker, not once a unit. A worker that dies fails its own unit only and is
-replaced. Workers run in sessions of their own, so that Ctrl-C reaches the driver alone, and end with their driver,
-however it ends: their standard input closes, and on Linux the kernel is asked to kill them as well. `serving.py` is the
-worker's half.
+Imports take seconds, but only once per worker. A worker that dies fails its own unit only and is replaced. Workers run
+in sessions of their own, so that Ctrl-C reaches the driver alone. They end with their driver, however it ends: their
+standard input closes, and on Linux the kernel is asked to kill them as well. `serve.py` is the worker's side.
 """
 
 import contextlib
@@ -18,37 +17,99 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.records import JsonObject
 from benchmark.core.threads import environment
-from benchmark.jobs.executors.messages import Report, Unit, UnitFailed, WorkerCannotStart, WorkerDied, result_of
+from benchmark.jobs.executors import Job, Report
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError, result_of
 from benchmark.jobs.executors.pool import Pool
-from benchmark.jobs.executors.serve import serve
 
-__all__ = ["Local", "UnitFailed", "WorkerCannotStart", "WorkerDied", "serve"]
-
-ONE_THREAD = environment(1)  # until a unit says otherwise
-_TAIL_CHARACTERS = 2000
+ONE_THREAD = environment(1)  # until a unit sets its own number
 STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
+_TAIL_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `conf/executor/local.yaml`.
+
+    Attributes:
+        workers: number of worker processes; None: `workers_per_gpu` on each GPU, or without GPUs one per core.
+        workers_per_gpu: how many workers share a GPU.
+
+    Raises:
+        UserError: a value cannot work.
+    """
+
+    workers: int | None = None
+    workers_per_gpu: int = 1
+
+    def __post_init__(self) -> None:
+        share = self.workers_per_gpu
+        if not isinstance(share, int) or isinstance(share, bool) or share < 1:
+            raise UserError(f"executor.workers_per_gpu={share!r}: give 1, or a larger number to share each GPU.")
+
+    def num_workers(self, device: str) -> int:
+        """How many workers this machine has room for, unless their number is configured."""
+        if self.workers is not None:
+            return self.workers
+        if device not in ("auto", "cuda", "cpu"):
+            return self.workers_per_gpu  # one device, by its name
+        gpus = gpus_here(device)
+        return len(gpus) * self.workers_per_gpu if gpus else usable_cores()
+
+    def make(self, job: Job) -> "Local":
+        """Start the workers."""
+        command = [sys.executable, "-m", *job.module]
+        return Local(command, job.workers, job.log_dir, job.on_progress, slots(job.device, job.workers))
+
+
+def gpus_here(device: str) -> list[str]:
+    """The names by which this machine's GPUs are made visible to workers; empty if the study uses none or a given one.
+
+    Args:
+        device: of the study, see `Job`.
+    """
+    import torch
+
+    if device not in ("auto", "cuda"):
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in given.split(",")] if given else [str(i) for i in range(torch.cuda.device_count())]
+    return names[: torch.cuda.device_count()]
+
+
+def slots(device: str, workers: int) -> list[dict[str, str]]:
+    """The environment variables of each worker on this machine: one GPU each, in turn, if there are any."""
+    gpus = gpus_here(device)
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 class Local(Pool):
     """A fixed number of worker processes, each doing one unit at a time; units start in the order of submission.
 
     Args:
-        command: argument list (never a shell's) that starts a worker, which calls `serve`.
-        workers: number of processes.
-        log_dir: gets `worker_<i>.log` with everything that worker i prints.
-        on_progress: called, from the workers' threads, with what units report; must not raise.
-        environments: variables of each worker, over this process's own and one thread per worker; one mapping each.
+        command: argument list (not a shell command) that starts a worker, which calls `serve`.
+        workers: number of processes, 1 or more.
+        log_dir: folder for `worker_<i>.log` with everything that worker i prints.
+        on_progress: receives what units report, from the workers' threads; must not raise.
+        environments: for each worker, variables that override this process's environment and its one thread.
         cwd: the folder in which workers start; None for this process's.
 
     Raises:
-        ValueError: for no workers, or another number of environments.
+        ValueError: there is no worker, or not one environment for each.
     """
 
     def __init__(
@@ -64,9 +125,9 @@ class Local(Pool):
         if workers < 1 or len(environments) != workers:
             raise ValueError(f"{workers} workers with {len(environments)} environments; give 1 or more, one each.")
         log_dir.mkdir(parents=True, exist_ok=True)
-        heard = on_progress or (lambda message: None)
+        report = on_progress or (lambda message: None)
         self._processes = [
-            _Worker(command, log_dir / f"worker_{i}.log", heard, environment, cwd)
+            _Worker(command, log_dir / f"worker_{i}.log", report, environment, cwd)
             for i, environment in enumerate(environments)
         ]
         super().__init__(self._processes)
@@ -79,7 +140,7 @@ class Local(Pool):
 
 
 class _Worker:
-    """One process at a time, and the conversation with it. Used by one thread, but for `end` and `close`."""
+    """One process at a time, and the messages to and from it. A single thread uses it, except for `end` and `close`."""
 
     def __init__(
         self, command: list[str], log_path: Path, on_progress: Report, environment: dict[str, str], cwd: str | None
@@ -89,17 +150,17 @@ class _Worker:
         self._environment, self._cwd = os.environ | ONE_THREAD | named | environment, cwd
         self._process: subprocess.Popen[str] | None = None
         self._ready = self._closed = False
-        self._log_start = 0  # where the present process's part of the log begins
+        self._log_start = 0  # where the current process's part of the log begins, in bytes
         self._lock = threading.Lock()
         self._ids = itertools.count()
 
     def prepare(self) -> None:
-        """Start a process unless there is one; its imports go on while it waits for a unit."""
+        """Start a process unless there is one; it imports while no unit is there yet."""
         if self._process is None or self._process.poll() is not None:
             self.start()
 
     def start(self) -> None:
-        """Start a fresh process in place of the last; it is not ready yet."""
+        """Start a new process in place of the last; it is not ready yet."""
         self.discard()
         with self._lock, open(self._log_path, "ab") as log:
             if self._closed:
@@ -110,41 +171,41 @@ class _Worker:
                 cwd=self._cwd, start_new_session=True, encoding="utf-8", errors="replace",
             )  # fmt: skip
 
-    def do(self, text: str) -> Unit:
-        """Hand one unit to the process and listen until it is done."""
+    def do(self, text: str) -> JsonObject:
+        """Send one unit to the process and wait for its answer."""
         self._make_ready()
         assert self._process is not None and self._process.stdin is not None
         number = next(self._ids)
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has just died, as the missing answer will show
+            with contextlib.suppress(BrokenPipeError):  # it has just died; then there will be no answer
                 self._process.stdin.write(f'{{"id": {number}, "spec": {text}}}\n')
                 self._process.stdin.flush()
             answer = self._answer(number)
         except BaseException:
-            self.kill()  # else the next unit would hear the end of this one
+            self.kill()  # else the next unit would receive the rest of this one's messages
             raise
         if answer is None:
-            raise WorkerDied(f"A worker ended in the middle of a unit, {self._obituary()}")
+            raise WorkerDiedError(f"A worker ended in the middle of a unit, {self._exit_summary()}")
         try:
             return result_of(answer)
-        except UnitFailed:
-            self.kill()  # a defect may have left it unfit for other units, as one of CUDA's does
+        except UnitFailedError:
+            self.kill()  # a defect may leave a process unusable, as a CUDA error does
             raise
 
     def kill(self) -> None:
-        """End the process with all that it started; files are whole or absent at any moment, so it needs no warning."""
+        """End the process and its children; files are complete or absent at any moment, so it needs no warning."""
         self.end()
         if self._process is not None:
             self._process.wait()
 
     def end(self) -> None:
-        """Kill the process from another thread; a stopped one dies as well, one that waits for a dead disk later."""
+        """Kill the process from another thread; one that waits for a dead disk ends later."""
         if (process := self._process) is not None and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill the process and start no other; may be called while another thread listens to it."""
+        """Kill the process and start no other; may be called while another thread waits for its messages."""
         with self._lock:
             self._closed = True
         self.kill()
@@ -164,17 +225,17 @@ class _Worker:
             try:
                 self.prepare()
             except OSError as error:
-                raise WorkerCannotStart(f"No worker could be started with {self._command}: {error}") from error
+                raise WorkerStartError(f"No worker could be started with {self._command}: {error}") from error
             if self._ready or any("ready" in message for message in self._messages()):
                 self._ready = True
                 return
-            last = self._obituary()
+            last = self._exit_summary()
             if self._process is not None and (self._process.returncode or 0) < 0:
-                raise WorkerDied(f"A worker ended before it could take a unit, {last}")  # by no fault of its own
-        raise WorkerCannotStart(f"{STARTS} workers in a row ended before they could take a unit, the last {last}")
+                raise WorkerDiedError(f"A worker ended before it could take a unit, {last}")  # killed by somebody
+        raise WorkerStartError(f"{STARTS} workers in a row ended before they could take a unit, the last {last}")
 
-    def _answer(self, number: int) -> dict[str, Any] | None:
-        """The last message about a unit, after passing on its progress; None if the process ends before it."""
+    def _answer(self, number: int) -> JsonObject | None:
+        """Pass on a unit's progress and return its last message; None if the process ends before that."""
         for message in self._messages():
             if message.get("id") == number:
                 if "progress" not in message:
@@ -182,8 +243,8 @@ class _Worker:
                 self._on_progress(message["progress"])
         return None
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        """What the process says until it closes its output; what is no message of ours goes to the log."""
+    def _messages(self) -> Iterator[JsonObject]:
+        """The process's messages until it closes its output; other lines go to the log."""
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             try:
@@ -196,7 +257,7 @@ class _Worker:
                 with open(self._log_path, "a", encoding="utf-8") as log:
                     log.write(line)
 
-    def _obituary(self) -> str:
+    def _exit_summary(self) -> str:
         """How the process ended and what it printed last."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -204,19 +265,19 @@ class _Worker:
         self.kill()
         if self._closed:
             raise CancelledError
-        return obituary(self._process.returncode, self._log_path, self._log_start)
+        return exit_summary(self._process.returncode, self._log_path, self._log_start)
 
 
-def obituary(code: int, log_path: Path, start: int) -> str:
+def exit_summary(code: int, log_path: Path, start: int) -> str:
     """How a process ended and what it printed last.
 
     Args:
         code: its exit code, negative for a signal.
-        log_path: what it printed into.
+        log_path: the file with what it printed.
         start: where its part of that file begins, in bytes.
     """
     how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
     with open(log_path, "rb") as log:
         log.seek(start)
-        said = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
-    return f"{how}. {log_path} ends:\n{said or '(it printed nothing)'}"
+        printed = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
+    return f"{how}. {log_path} ends:\n{printed or '(it printed nothing)'}"

@@ -1,86 +1,72 @@
-"""How a unit ended, as JSON between machines and as an exception for the driver.
+"""How a unit ended: as JSON between processes, and as an exception in the driver.
 
-Nothing here is pickled: what another machine could have written is read as JSON and taken apart by key.
+Nothing here is pickled: messages from another machine are parsed as JSON and read key by key.
 """
 
-import errno
 import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, WorkerDiedError, message_for_user
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import Report, RunUnit
 
-Unit = dict[str, Any]
-Report = Callable[[Unit], None]
+__all__ = ["UnitFailedError", "WorkerDiedError", "WorkerStartError"]
 
 
-class WorkerDied(RuntimeError):  # noqa: N818 - reads as what happened
-    """A worker ended in the middle of a unit: killed, cancelled, out of memory or time, its machine lost. Try again."""
-
-    worker_died = True
+class WorkerStartError(UserError):
+    """A worker ends before it can take a unit; trying again will not help."""
 
 
-class WorkerCannotStart(ChildProcessError):  # noqa: N818
-    """A worker ends before it can take a unit. Trying again will not help."""
+class UnitFailedError(RuntimeError):
+    """A unit failed through a defect in its worker; the message ends with the worker's traceback."""
 
 
-class UnitFailed(RuntimeError):  # noqa: N818
-    """A unit raised an exception in its worker; the message holds the worker's traceback."""
+_KINDS = {kind.__name__: kind for kind in (UserError, WorkerDiedError, WorkerStartError, UnitFailedError)}
 
 
-_OURS = {kind.__name__: kind for kind in (UserError, WorkerDied, WorkerCannotStart, UnitFailed)}
-
-
-def converse(run: Callable[[Unit, Report], Unit], spec: Unit, say: Report) -> None:
-    """Do a unit and say what there is: its progress, any number of times, then its result or its error.
+def run_and_report(run: RunUnit, spec: JsonObject, send: Report) -> None:
+    """Do a unit and send its progress, any number of times, and then its result or its error.
 
     Args:
-        run: does it; gets the spec and a function to report progress with.
-        spec: of the unit.
-        say: takes `{"progress": ...}`, `{"result": ...}` or `{"error": ...}`, and raises for what is no JSON.
+        run: does the unit; receives the spec and a function to report progress with.
+        spec: the unit.
+        send: receives `{"progress": ...}`, `{"result": ...}` or `{"error": ...}`; raises `TypeError` for what is not
+            JSON.
     """
     try:
-        say({"result": run(spec, lambda progress: say({"progress": progress}))})
+        send({"result": run(spec, lambda progress: send({"progress": progress}))})
     except Exception as error:  # the driver decides what it means
-        say({"error": described(error)})
+        send({"error": error_to_json(error)})
 
 
-def described(error: Exception) -> dict[str, Any]:
-    """An exception as JSON.
+def error_to_json(error: Exception) -> JsonObject:
+    """An exception as `type` and `message`.
 
-    `for_people` marks a sentence: a `ValueError` or `OSError` raised by the package that this file is in, which raises
-    them for nothing else, or a full disk. Any other exception is a defect, and needs its traceback.
+    An error that the user can put right becomes a `UserError` with its message, and a defect a `UnitFailedError` with
+    its traceback; the exceptions of this module keep their type.
     """
-    if type(error) in _OURS.values():
+    if type(error) in _KINDS.values():
         return {"type": type(error).__name__, "message": str(error)}
-    if isinstance(error, UserError):
-        return {"type": "UserError", "message": str(error)}
-    kind = next((t.__name__ for t in (OSError, ValueError) if isinstance(error, t)), None)
-    frames = traceback.extract_tb(error.__traceback__)
-    by_package = Path(frames[-1].filename).resolve().is_relative_to(Path(__file__).resolve().parents[2])
-    number = getattr(error, "errno", None)
-    return {
-        "type": kind or type(error).__name__,
-        "message": str(getattr(error, "strerror", None) or error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "errno": number,
-        "for_people": kind is not None and (by_package or number in (errno.ENOSPC, errno.EDQUOT)),
-    }
+    if (message := message_for_user(error)) is not None:
+        return {"type": UserError.__name__, "message": message}
+    text = "".join(traceback.format_exception(error))
+    return {"type": UnitFailedError.__name__, "message": f"{type(error).__name__}: {error}\n{text}"}
 
 
-def result_of(answer: dict[str, Any]) -> Unit:
+def error_from_json(body: JsonObject) -> Exception:
+    """The exception that `error_to_json` has described."""
+    return _KINDS[body["type"]](body["message"])
+
+
+def result_of(message: JsonObject) -> JsonObject:
     """The result in a unit's last message.
 
     Raises:
-        Exception: the one that `described` has described: one of this file's, an `OSError` or `ValueError` with a
-            sentence for people, and for anything else `UnitFailed`.
+        UserError: the unit stopped at something that the user can put right.
+        WorkerDiedError: its worker died.
+        WorkerStartError: no worker could be started for it.
+        UnitFailedError: it failed through a defect.
     """
-    if "result" in answer:
-        return dict(answer["result"])
-    error = answer["error"]
-    if error["type"] in _OURS:
-        raise _OURS[error["type"]](error["message"])
-    if error["for_people"]:
-        raise OSError(error["errno"], error["message"]) if error["type"] == "OSError" else ValueError(error["message"])
-    raise UnitFailed(f"{error['type']}: {error['message']}\n{error['traceback']}")
+    if "error" in message:
+        raise error_from_json(message["error"])
+    result: JsonObject = message["result"]
+    return result

@@ -1,4 +1,4 @@
-"""A thread for each worker, wherever it is, and the queue from which they take units: what the executors share."""
+"""A thread for each worker, wherever the worker runs, and the queue from which they take units."""
 
 import contextlib
 import functools
@@ -9,41 +9,43 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Protocol
 
-from benchmark.jobs.executors.messages import Unit
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors.messages import WorkerStartError
 
 
 class Worker(Protocol):
-    """What does one unit at a time. One thread uses it, but for `end` and `close`."""
+    """Does one unit at a time. A single thread uses it, except for `end` and `close`."""
 
     def prepare(self) -> None:
-        """Make ready for a unit before one is there, for as long as that takes.
+        """Get ready for a unit before there is one, however long that takes.
 
         Raises:
-            OSError: it cannot; `do` tries again and tells the unit.
-            CancelledError: it was closed.
+            OSError: this failed; `do` tries again, and reports a second failure to its unit.
+            WorkerStartError: see above.
+            CancelledError: the worker was closed.
         """
 
-    def do(self, text: str) -> Unit:
-        """Do a unit, given as JSON, and return its result or raise what its future shall raise."""
+    def do(self, text: str) -> JsonObject:
+        """Do a unit, given as JSON, and return its result or raise the exception for its future."""
 
     def end(self) -> None:
-        """Make the unit that hangs in `do` end, without waiting for it: `do` then raises `WorkerDied`."""
+        """Abort the unit that hangs in `do`, without waiting for it: `do` then raises `WorkerDiedError`."""
 
     def close(self) -> None:
-        """End what is running, soon, and start nothing more; may be called while another thread is in the others."""
+        """End what is running, soon, and start nothing more; may be called while another method is running."""
 
 
 class Pool:
     """Workers, each doing one unit at a time; units start in the order of submission.
 
     Args:
-        workers: of any kind.
+        workers: one or more, of any kind.
 
     Attributes:
-        queues: whether a unit may wait in a queue elsewhere after a worker has taken it.
+        queues: whether a unit that a worker has taken may still wait in a queue, for example a cluster's.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no worker.
     """
 
     queues = False
@@ -52,35 +54,31 @@ class Pool:
         if not workers:
             raise ValueError("0 workers do no work; give 1 or more.")
         self._workers = workers
-        self._queue: queue.SimpleQueue[tuple[str, Future[Unit]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, Future[JsonObject]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._doing: dict[Future[Unit], Worker] = {}
+        self._doing: dict[Future[JsonObject], Worker] = {}
         self._closed = False
         self._threads = [threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in workers]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, spec: Unit) -> Future[Unit]:
-        """Queue a unit for the first free worker.
-
-        The future gives the unit's result, or raises `WorkerDied`, `WorkerCannotStart`, an `OSError` or `ValueError`
-        that the unit's own package raised as a sentence for people (or a full disk), and for anything else
-        `UnitFailed`.
+    def submit(self, spec: JsonObject) -> Future[JsonObject]:
+        """Queue a unit for the first free worker; `Executor.submit` describes the future.
 
         Raises:
             TypeError: the spec is not JSON.
             RuntimeError: the executor is closed.
         """
-        text, future = json.dumps(spec), Future[Unit]()
+        text, future = json.dumps(spec), Future[JsonObject]()
         with self._lock:
             if self._closed:
                 raise RuntimeError("This executor is closed and takes no more units.")
             self._queue.put((text, future))
         return future
 
-    def kill(self, future: Future[Unit]) -> None:
-        """End the worker that does a unit, however it hangs; the future raises `WorkerDied`, the worker is replaced."""
-        with self._lock:  # so that it is not at the next unit already
+    def kill(self, future: Future[JsonObject]) -> None:
+        """End the worker that does a unit; the future raises `WorkerDiedError`, and the worker is replaced."""
+        with self._lock:  # else the worker may have moved on to the next unit
             if future in self._doing:
                 self._doing[future].end()
 
@@ -99,9 +97,9 @@ class Pool:
             thread.join()
 
     def _drive(self, worker: Worker) -> None:
-        """One worker's thread. A unit is taken only by a worker that is ready: another may have room for it sooner."""
+        """One worker's thread. Only a worker that is ready takes a unit, as another may have room for it sooner."""
         while True:
-            with contextlib.suppress(CancelledError, OSError):  # told to the next unit, which tries again
+            with contextlib.suppress(CancelledError, OSError, WorkerStartError):  # `do` tries again
                 worker.prepare()
             work = self._queue.get()
             if work is None:

@@ -1,12 +1,12 @@
-"""Workers on a cluster of Ray (Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018).
+"""Workers on a Ray cluster (Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018).
 
-Each worker is an actor, which Ray places where its CPUs and share of a GPU are free; in it runs one worker process of
-`local.py`, in the driver's folder on that machine. So units are served by the same code as on one machine, imports are
-paid once a worker, and Ray itself carries nothing but JSON text: a unit there, its progress and its answer back, as
-the items of a generator. An actor that dies, with its machine or without, fails its own unit only; another one takes
-its place wherever there is room, and until there is, the others do the work.
+Each worker is an actor, which Ray places where its CPUs and its share of a GPU are free. The actor runs one worker
+process of `local.py`, in a folder with the path of the driver's. So units are served by the same code as on one
+machine, imports take time only once per worker, and Ray itself carries nothing but JSON text: a unit to the actor, and
+its progress and answer back as the items of a generator. An actor that dies, with its machine or without, fails its own
+unit only. It is replaced wherever there is room; until there is, the other workers do the work.
 
-Ray is an extra of this package (`pip install .[ray]`) and is imported nowhere else.
+Ray is an extra of this package (`pip install .[ray]`) and is imported only where it is used.
 """
 
 import json
@@ -18,29 +18,102 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from benchmark.jobs.executors.local import Local
-from benchmark.jobs.executors.messages import Report, Unit, WorkerCannotStart, WorkerDied, described, result_of
+from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import Job, Report, is_number
+from benchmark.jobs.executors.local import Local, gpus_here, usable_cores
+from benchmark.jobs.executors.messages import WorkerStartError, error_to_json, result_of
 from benchmark.jobs.executors.pool import Pool
 
-_STORE_BYTES = 100 * 2**20  # for objects, of which we have none; Ray's default is 30 % of the memory
+if TYPE_CHECKING:
+    from ray.actor import ActorClass, ActorHandle
+
+_STORE_BYTES = 100 * 2**20  # for Ray's objects, of which we have none; its default is 30 % of the memory
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `conf/executor/ray.yaml`.
+
+    Attributes:
+        workers: number of workers; None: as many as the cluster has room for.
+        address: `HOST:PORT` of a cluster's head, or `auto` for the cluster this machine belongs to; None: start Ray on
+            this machine.
+        cpus_per_worker: CPUs that a worker takes.
+        gpus_per_worker: GPUs that a worker takes, possibly a fraction; `auto`: 1 if there are any, else 0.
+
+    Raises:
+        UserError: a value cannot work.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float | str = "auto"
+
+    def __post_init__(self) -> None:
+        gpus, cpus = self.gpus_per_worker, self.cpus_per_worker
+        if gpus != "auto" and (isinstance(gpus, str) or not is_number(gpus) or gpus < 0):
+            raise UserError(f"executor.gpus_per_worker={gpus!r}: give a number such as 0.5, or auto.")
+        if not is_number(cpus) or cpus <= 0:
+            raise UserError(f"executor.cpus_per_worker={cpus!r}: give a number above 0.")
+        if self.address is not None and not isinstance(self.address, str):
+            raise UserError(f"executor.address={self.address!r}: give HOST:PORT, auto, or null.")
+        if (self.address or "").startswith("ray://"):
+            raise UserError(
+                f"executor.address={self.address}: Ray's client cannot stream results. Run this on a machine of the "
+                "cluster with executor.address=auto, as ray job submit does."
+            )
+
+    def num_workers(self, device: str) -> int:
+        """How many workers the cluster, or this machine, has room for, unless their number is configured."""
+        if self.workers is not None:
+            return self.workers
+        gpus = self._gpus(device)
+        if not self.address:
+            here = gpus_here(device)
+            return int(len(here) / gpus) if gpus and here else usable_cores()
+        if found := room(self.address, self.cpus_per_worker, gpus):
+            return found
+        raise UserError(
+            f"executor.address={self.address}: no machine of this cluster has {self.cpus_per_worker:g} CPUs and "
+            f"{gpus:g} GPUs. Ask for less, or set executor.workers=N to wait for machines that join later."
+        )
+
+    def make(self, job: Job) -> "Ray":
+        """Join the cluster and ask for the workers."""
+        arguments = ["-m", *job.module]
+        gpus = self._gpus(job.device)
+        return Ray(arguments, job.workers, job.log_dir, job.on_progress, self.address, self.cpus_per_worker, gpus)
+
+    def _gpus(self, device: str) -> float:
+        """GPUs that a worker takes; for `auto` one, if the study uses GPUs and the cluster has any."""
+        if self.gpus_per_worker != "auto":
+            return float(self.gpus_per_worker)
+        if self.address and device != "cpu":
+            return float(has_gpus(self.address))
+        return float(bool(gpus_here(device)))
 
 
 class Ray(Pool):
     """A number of workers on a cluster; units start in the order of submission.
 
     Args:
-        arguments: of each machine's Python, to start a worker, which calls `serve`.
-        workers: as many as are wanted; those for which there is no room wait for it.
-        log_dir: gets `ray_<i>/worker_0.log` with what worker i prints, on the machine where it runs.
-        on_progress: called, from threads, with what units report; must not raise.
-        address: of an existing cluster; None to start a Ray of our own on this machine, which ends with this process.
-        cpus, gpus: what a worker takes; a fraction of a GPU lets several share it.
+        arguments: arguments for each machine's Python that start a worker, which calls `serve`.
+        workers: number of workers, 1 or more; those for which there is no room wait for it.
+        log_dir: folder for `ray_<i>/worker_0.log` with what worker i prints, on the machine where it runs.
+        on_progress: receives what units report, from several threads; must not raise.
+        address: an existing cluster, see `Options`; None to start Ray on this machine, which ends with this process.
+        cpus: CPUs that a worker takes.
+        gpus: GPUs that a worker takes; with a fraction, several workers share a GPU.
 
     Raises:
-        ValueError: for no workers; or there is no cluster at the address.
+        ValueError: there is no worker.
+        UserError: there is no cluster at the address, or Ray is not installed.
     """
 
     def __init__(
@@ -51,10 +124,10 @@ class Ray(Pool):
         import ray
 
         make = ray.remote(_Served).options(num_cpus=cpus, num_gpus=gpus)
-        heard = on_progress or (lambda message: None)
+        report = on_progress or (lambda message: None)
         logs = log_dir.resolve()
         super().__init__([
-            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd()), heard) for i in range(workers)
+            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd()), report) for i in range(workers)
         ])  # fmt: skip
 
     def close(self) -> None:
@@ -66,20 +139,20 @@ class Ray(Pool):
 
 
 def connect(address: str | None, cpus: float = 1) -> None:
-    """Become part of a cluster, or start one of our own on this machine, unless that is done.
+    """Join a cluster, or start one on this machine, unless this process has done so already.
 
     Args:
-        address: `HOST:PORT` of its head, or `auto` for the one that this machine belongs to; None for our own.
-        cpus: how many our own has, whatever the machine has.
+        address: `HOST:PORT` of its head, or `auto` for the cluster this machine belongs to; None to start one.
+        cpus: number of CPUs that a cluster started here offers, whatever the machine has.
 
     Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address.
+        UserError: Ray is not installed, or there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its makers are told nothing unless the user wants it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry unless the user wants it
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ValueError("executor=ray needs Ray: pip install 'ray>=2.40', or this package's extra [ray].") from error
+        raise UserError("executor=ray needs Ray: pip install 'ray>=2.40', or this package's extra [ray].") from error
     if ray.is_initialized():
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -89,16 +162,25 @@ def connect(address: str | None, cpus: float = 1) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
     except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise ValueError(
+        raise UserError(
             f"executor.address={address}: no Ray cluster answers there ({error}). Start one on this machine with "
             "ray start --head, add others with ray start --address=HOST:6379, and run this on one of them."
         ) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
+        signal.signal(signal.SIGTERM, handler)  # Ray has installed its own
 
 
 def room(address: str, cpus: float, gpus: float) -> int:
-    """How many workers a cluster has room for when nothing else runs on it."""
+    """How many workers a cluster has room for when nothing else runs on it.
+
+    Args:
+        address: the cluster, see `connect`.
+        cpus: CPUs that a worker takes.
+        gpus: GPUs that a worker takes.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
     connect(address)
     import ray
 
@@ -110,7 +192,11 @@ def room(address: str, cpus: float, gpus: float) -> int:
 
 
 def has_gpus(address: str) -> bool:
-    """Whether a cluster has any GPU."""
+    """Whether a cluster has any GPU.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
     connect(address)
     import ray
 
@@ -118,16 +204,22 @@ def has_gpus(address: str) -> bool:
 
 
 class _Worker:
-    """One actor at a time, and the conversation with it. Used by one thread, but for `end` and `close`."""
+    """One actor at a time, and the messages to and from it. A single thread uses it, except for `end` and `close`.
 
-    def __init__(self, make: Any, arguments: tuple[Any, ...], on_progress: Report) -> None:
+    Args:
+        make: creates an actor.
+        arguments: arguments of `_Served`.
+        on_progress: receives what units report.
+    """
+
+    def __init__(self, make: "ActorClass[_Served]", arguments: tuple[list[str], str, str], on_progress: Report) -> None:
         self._make, self._arguments, self._on_progress = make, arguments, on_progress
-        self._actor: Any = None
+        self._actor: ActorHandle[_Served] | None = None
         self._closed = False
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Wait until there is an actor, which takes as long as the cluster has no room for it."""
+        """Wait until there is an actor, for as long as the cluster has no room for it."""
         import ray
 
         if self._actor is not None:
@@ -140,13 +232,14 @@ class _Worker:
             ray.get(self._actor.ready.remote())
         except ray.exceptions.RayError as error:
             self._discard()
-            raise WorkerCannotStart(f"No worker could be started on the cluster: {error}") from error
+            raise WorkerStartError(f"No worker could be started on the cluster: {error}") from error
 
-    def do(self, text: str) -> Unit:
-        """Hand one unit to the actor and listen until it is done."""
+    def do(self, text: str) -> JsonObject:
+        """Send one unit to the actor and wait for its answer."""
         import ray
 
         self.prepare()
+        assert self._actor is not None
         try:
             for item in self._actor.do.options(num_returns="streaming").remote(text):
                 message = json.loads(ray.get(item))
@@ -155,8 +248,8 @@ class _Worker:
                 self._on_progress(message["progress"])
         except ray.exceptions.RayError as error:
             self._discard()
-            raise WorkerDied(f"A worker on the cluster was lost in the middle of a unit: {error}") from error
-        raise AssertionError("the conversation ended without an answer")
+            raise WorkerDiedError(f"A worker on the cluster was lost in the middle of a unit: {error}") from error
+        raise AssertionError("the actor ended without an answer")
 
     def end(self) -> None:
         """Kill the actor from another thread; its worker process ends with it."""
@@ -187,28 +280,28 @@ class _Worker:
 
 
 class _Served:
-    """On the cluster: one worker process of `local.py`, and what it says.
+    """The actor: runs one worker process of `local.py` and passes on its messages.
 
     Args:
-        arguments: of this machine's Python.
-        log_dir: of the process.
-        cwd: where it starts: the driver's folder, so that relative paths and a checkout mean the same.
+        arguments: arguments for this machine's Python.
+        log_dir: folder for the process's log.
+        cwd: where the process starts: the driver's folder, so that relative paths are valid there, too.
     """
 
     def __init__(self, arguments: list[str], log_dir: str, cwd: str) -> None:
-        self._said: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
-        self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._said.put, cwd=cwd)
+        self._progress: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
+        self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._progress.put, cwd=cwd)
 
     def ready(self) -> None:
-        """Answered once this actor runs."""
+        """Return once this actor runs."""
 
     def do(self, text: str) -> Iterator[str]:
-        """What a unit reports, and then its answer, each as JSON."""
+        """Yield what a unit reports, and then its answer, each as JSON text."""
         future = self._local.submit(json.loads(text))
-        future.add_done_callback(lambda _: self._said.put(None))
-        while (progress := self._said.get()) is not None:
+        future.add_done_callback(lambda _: self._progress.put(None))
+        while (progress := self._progress.get()) is not None:
             yield json.dumps({"progress": progress})
         try:
             yield json.dumps({"result": future.result()})
         except Exception as error:  # the driver decides what it means
-            yield json.dumps({"error": described(error)})
+            yield json.dumps({"error": error_to_json(error)})

@@ -1,6 +1,6 @@
-"""The worker's half of `local.py` and `slurm.py`: take units, do them, answer.
+"""The worker's side of `local.py` and `slurm.py`: receive units, do them, send the answers.
 
-By default units come from standard input and are answered on standard output until the driver ends. With the arguments
+By default units arrive on standard input and answers leave on standard output until the driver ends. With the arguments
 `--unit FILE` there is one unit, the JSON in that file, and the answer is appended to `answer_path(FILE)`.
 """
 
@@ -11,22 +11,22 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmark.jobs.executors.messages import Report, Unit, converse
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import RunUnit
+from benchmark.jobs.executors.messages import run_and_report
 
 _PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
-def serve(run: Callable[[Unit, Report], Unit]) -> None:
-    """The worker's side: do units until standard input closes, which ends this process wherever it is; or one.
+def serve(run: RunUnit) -> None:
+    """Do units until standard input closes, which ends this process at once; or the one of `--unit FILE`.
 
-    SIGTERM ends it at once: a unit's files are whole or absent at any moment, so it needs no warning.
+    SIGTERM ends it at once, too: a unit's files are complete or absent at any moment, so it needs no warning.
 
     Args:
-        run: does one unit; gets the spec and a function to report progress with.
+        run: does one unit; receives the spec and a function to report progress with.
     """
     if sys.argv[-2:-1] == ["--unit"]:
         _serve_file(run, Path(sys.argv[-1]))
@@ -35,29 +35,29 @@ def serve(run: Callable[[Unit, Report], Unit]) -> None:
 
 
 def answer_path(unit: Path) -> Path:
-    """The file that gets the answer to the unit in a file."""
+    """The file for the answer to the unit in the file `unit`."""
     return unit.with_suffix(".answer.jsonl")
 
 
-def _serve_file(run: Callable[[Unit, Report], Unit], path: Path) -> None:
-    """Do the unit in a file; each message is visible to other machines once its line is closed."""
+def _serve_file(run: RunUnit, path: Path) -> None:
+    """Do the unit in a file; the file is closed after each line, so that other machines see the message."""
 
-    def say(message: dict[str, Any]) -> None:
+    def send(message: JsonObject) -> None:
         line = json.dumps(message)
         with open(answer_path(path), "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    say({"ready": True})
-    converse(run, json.loads(path.read_bytes()), say)
+    send({"ready": True})
+    run_and_report(run, json.loads(path.read_bytes()), send)
 
 
-def _serve_driver(run: Callable[[Unit, Report], Unit]) -> None:
+def _serve_driver(run: RunUnit) -> None:
     """Do units from standard input.
 
-    Standard input and output are taken for the conversation. Whatever else reads gets nothing, and whatever else prints
-    goes to standard error, also from C and from child processes.
+    Standard input and output are reserved for messages. Everything else that reads gets nothing, and everything else
+    that prints, C code and child processes included, goes to standard error.
     """
-    ears, mouth = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    requests, responses = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
@@ -66,27 +66,27 @@ def _serve_driver(run: Callable[[Unit, Report], Unit]) -> None:
     _die_with_parent()
     lock, units = threading.Lock(), queue.SimpleQueue[str]()
 
-    def say(message: dict[str, Any]) -> None:
+    def send(message: JsonObject) -> None:
         line = json.dumps(message)
         with lock:
-            mouth.write(line + "\n")
-            mouth.flush()
+            responses.write(line + "\n")
+            responses.flush()
 
     def listen() -> None:
-        for line in ears:
+        for line in requests:
             units.put(line)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    mouth.write("\n")  # something may have been printed without a line end
-    say({"ready": True})
+    responses.write("\n")  # something may have been printed without a line end
+    send({"ready": True})
     while True:
-        message = json.loads(units.get())
+        request = json.loads(units.get())
 
-        def tell(said: dict[str, Any], number: int = message["id"]) -> None:
-            say({"id": number} | said)
+        def answer(message: JsonObject, number: int = request["id"]) -> None:
+            send({"id": number} | message)
 
-        converse(run, message["spec"], tell)
+        run_and_report(run, request["spec"], answer)
 
 
 def _die_with_parent() -> None:

@@ -1,13 +1,13 @@
-"""Units as jobs of SLURM, one job each, by putting `srun ...` or `sbatch ...` in front of the worker's command.
+"""Units as SLURM jobs, one job each: the worker's command is prefixed with `srun ...` or `sbatch ...`.
 
-A unit travels as `job_<id>.json` in the logs folder, which all machines must see; its messages come back, a JSON line
-each, as `job_<id>.answer.jsonl`, whatever the exit code of the job is: SLURM without accounting does not tell a full
-disk from a lost machine, but only a job that ran to its end has answered. So a job without an answer has been
-cancelled, preempted, ran out of time or memory, or lost its machine: `WorkerDied`, and its unit can go on from its
-checkpoint. A job that ends before its imports are done is started once more before that is an error.
+A unit travels as `job_<id>.json` in the logs folder, which all machines must see. Its messages come back, one JSON line
+each, in `job_<id>.answer.jsonl`. The job's exit code is ignored: SLURM without accounting does not distinguish a full
+disk from a lost machine, but only a job that ran to its end has answered. So a job without an answer was cancelled,
+preempted, ran out of time or memory, or lost its machine: `WorkerDiedError`, and its unit can resume from its
+checkpoint. A job that ends before its imports are done is started once more before that counts as an error.
 
-Jobs carry a name made from the logs folder. A driver first cancels what an earlier one, killed, has left running, and
-removes its files.
+Jobs have a name derived from the logs folder. A driver first cancels the jobs that an earlier, killed driver has left
+running, and removes its files.
 """
 
 import contextlib
@@ -17,21 +17,60 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmark.jobs.executors.local import ONE_THREAD, STARTS, obituary
-from benchmark.jobs.executors.messages import Report, Unit, WorkerCannotStart, WorkerDied, result_of
+from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import Job, Report
+from benchmark.jobs.executors.local import ONE_THREAD, STARTS, exit_summary
+from benchmark.jobs.executors.messages import WorkerStartError, result_of
 from benchmark.jobs.executors.pool import Pool
 from benchmark.jobs.executors.serve import answer_path
 
 SCRIPT = Path(__file__).with_name("batch_job.sh")  # sbatch takes scripts only; this one runs its arguments
-_LOOK_SECONDS = 0.5  # between looks at what a job says
+_POLL_SECONDS = 0.5  # between two reads of a job's messages
 _END_SECONDS = 10.0  # for srun to see its job end, before it is killed itself
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of `conf/executor/slurm.yaml`.
+
+    Attributes:
+        workers: number of jobs at a time, queued or running.
+        prefix: argument list in front of a worker's command.
+
+    Raises:
+        UserError: a value cannot work.
+    """
+
+    workers: int | None
+    prefix: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.workers is None:
+            raise UserError("executor.workers=auto: give the number of SLURM jobs at a time, such as 8.")
+        if not isinstance(self.prefix, list) or not self.prefix or shutil.which(str(self.prefix[0])) is None:
+            raise UserError(
+                f"executor.prefix={self.prefix}: its first word must be a program of this machine, such as "
+                "'executor.prefix=[srun,-G1,-t120]'. Run this where jobs are submitted."
+            )
+
+    def num_workers(self, device: str) -> int:
+        """The configured number of jobs."""
+        assert self.workers is not None
+        return self.workers
+
+    def make(self, job: Job) -> "Slurm":
+        """Make ready to submit jobs."""
+        command = [sys.executable, "-m", *job.module]
+        return Slurm([str(word) for word in self.prefix], command, job.workers, job.log_dir, job.on_progress)
 
 
 class Slurm(Pool):
@@ -39,14 +78,14 @@ class Slurm(Pool):
 
     Args:
         prefix: argument list that submits a command and waits for it, such as `["srun", "--gpus=1", "--time=60"]` or
-            `["sbatch", "--partition=gpu"]`; any other launcher of a command will do as well.
-        command: argument list that starts a worker, which calls `serve`; the same on every machine.
-        workers: jobs at a time.
-        log_dir: gets the units and answers, and `worker_<i>.log` with what they print.
-        on_progress: called, from threads, with what units report; must not raise.
+            `["sbatch", "--partition=gpu"]`; any other launcher of a command works as well.
+        command: argument list that starts a worker, which calls `serve`; identical on all machines.
+        workers: number of jobs at a time, 1 or more.
+        log_dir: folder for units and answers, and for `worker_<i>.log` with what workers print.
+        on_progress: receives what units report, from several threads; must not raise.
 
     Raises:
-        ValueError: for no workers.
+        ValueError: there is no worker.
     """
 
     queues = True
@@ -60,13 +99,13 @@ class Slurm(Pool):
         self._cancel()
         for left in log_dir.glob("job_*.json*"):  # by a driver that was killed
             left.unlink(missing_ok=True)
-        heard = on_progress or (lambda message: None)
-        super().__init__([_Jobs(prefix, command, self._name, log_dir, i, heard) for i in range(workers)])
+        report = on_progress or (lambda message: None)
+        super().__init__([_Jobs(prefix, command, self._name, log_dir, i, report) for i in range(workers)])
 
     def close(self) -> None:
         """Cancel all jobs and wait until they have ended; futures that are not done raise `CancelledError`."""
         super().close()
-        self._cancel()  # sbatch's, and what was being submitted
+        self._cancel()  # the jobs of sbatch, and those just being submitted
 
     def _cancel(self) -> None:
         if shutil.which("scancel"):
@@ -74,7 +113,7 @@ class Slurm(Pool):
 
 
 class _Jobs:
-    """One job at a time. Used by one thread, but for `end` and `close`."""
+    """One job at a time. A single thread uses it, except for `end` and `close`."""
 
     def __init__(
         self, prefix: list[str], command: list[str], name: str, log_dir: Path, number: int, on_progress: Report
@@ -88,16 +127,16 @@ class _Jobs:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """There is nothing to prepare: a job that waits would hold a machine."""
+        """Prepare nothing: a job that waits would occupy a machine."""
 
-    def do(self, text: str) -> Unit:
-        """Submit a job for the unit and follow what it says."""
+    def do(self, text: str) -> JsonObject:
+        """Submit a job for the unit and follow its messages."""
         for _ in range(STARTS):
             unit = self._log_path.with_name(f"job_{uuid.uuid4().hex}.json")
             try:
                 unit.write_text(text, encoding="utf-8")
-                answer_path(unit).touch()  # there from the start: a network file system remembers what is absent
-                started, answer, how = self._run(unit)
+                answer_path(unit).touch()  # at once: a network file system caches that a file is absent
+                started, answer, ending = self._run(unit)
             finally:
                 unit.unlink(missing_ok=True)
                 answer_path(unit).unlink(missing_ok=True)
@@ -106,11 +145,11 @@ class _Jobs:
             if self._closed:
                 raise CancelledError
             if started:
-                raise WorkerDied(f"The job of a unit ended before it answered, {how}")
-        raise WorkerCannotStart(f"{STARTS} jobs in a row ended before they could take a unit, the last {how}")
+                raise WorkerDiedError(f"The job of a unit ended before it answered, {ending}")
+        raise WorkerStartError(f"{STARTS} jobs in a row ended before they could take a unit, the last {ending}")
 
     def end(self) -> None:
-        """Cancel the job: srun does so when it is told to end, what sbatch has submitted is known by its number."""
+        """Cancel the job: srun does so when it receives SIGTERM; a job of sbatch is cancelled by its number."""
         if (process := self._process) is None or process.poll() is not None:
             return
         with open(self._log_path, "rb") as log:
@@ -121,7 +160,7 @@ class _Jobs:
         process.terminate()
 
     def close(self) -> None:
-        """Tell srun to end its job, and start no other; `scancel` takes care of sbatch's."""
+        """Make srun end its job, and start no other; `Slurm.close` cancels the jobs of sbatch."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -130,8 +169,8 @@ class _Jobs:
                     self._process.wait(_END_SECONDS)
                 self._process.kill()
 
-    def _run(self, unit: Path) -> tuple[bool, dict[str, Any] | None, str]:
-        """Whether a job started, its answer if there was one, and how it ended."""
+    def _run(self, unit: Path) -> tuple[bool, JsonObject | None, str]:
+        """Run a job; return whether it started, its answer if there was one, and how it ended."""
         with self._lock, open(self._log_path, "ab") as log:
             if self._closed:
                 raise CancelledError
@@ -142,7 +181,7 @@ class _Jobs:
                     env=os.environ | ONE_THREAD | {"BENCHMARK_WORKER": self._log_path.stem}, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
-                raise WorkerCannotStart(f"No job could be submitted with {self._launch}: {error}") from error
+                raise WorkerStartError(f"No job could be submitted with {self._launch}: {error}") from error
         started, answer = False, None
         try:
             for message in _messages(answer_path(unit), process):
@@ -152,31 +191,31 @@ class _Jobs:
                     answer = message
                 started = True
         finally:
-            process.terminate()  # where listening has failed; else it has ended
+            process.terminate()  # it still runs only if reading its messages failed
             process.wait()
-        return started, answer, obituary(process.returncode, self._log_path, start)
+        return started, answer, exit_summary(process.returncode, self._log_path, start)
 
 
 def launcher_options(program: str, name: str, log_path: Path) -> list[str]:
-    """What our jobs need whatever else the user asks of them: one process, a name, and for sbatch a log and a wait.
+    """The options that every job of ours needs: one process, a name, and with sbatch a log file and waiting.
 
     >>> launcher_options("/usr/bin/srun", "ours", Path("w.log"))
     ['--job-name=ours', '--ntasks=1']
     """
     common = [f"--job-name={name}", "--ntasks=1"]
-    log = str(log_path).replace("%", "%%")  # sbatch's marks begin with it
+    log = str(log_path).replace("%", "%%")  # sbatch replaces patterns such as %j
     return {
         "srun": common,
         "sbatch": [*common, "--wait", f"--output={log}", "--open-mode=append", str(SCRIPT)],
     }.get(Path(program).name, [])
 
 
-def _messages(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
-    """The lines that a file gets until a process has ended; each look opens it anew, as network file systems want."""
+def _messages(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[JsonObject]:
+    """The messages appended to a file until a process ends; reopens it each time, as network file systems require."""
     read, ended = 0, False
     while not ended:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOK_SECONDS)
+            process.wait(_POLL_SECONDS)
             ended = True
         with open(path, "rb") as file:
             file.seek(read)

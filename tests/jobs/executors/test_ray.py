@@ -10,14 +10,16 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.jobs import placement
 from benchmark.jobs.executors import ray as executor_ray
-from benchmark.jobs.executors.messages import UnitFailed, WorkerDied
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError
 from tests.jobs.executors.watched import ROOT, Watched, extras, inline_results
 from tests.processes import is_alive, wait_for
 
 WORKER = """
     import os, sys, time
+    from benchmark.core.errors import UserError
     from benchmark.jobs.executors.serve import serve
 
     def run(spec, report):
@@ -25,8 +27,7 @@ WORKER = """
         if spec["do"] == "fail":
             raise KeyError("gone")
         if spec["do"] == "refuse":
-            from benchmark.jobs.executors.local import Local
-            Local(["true"], 0, None)
+            raise UserError("bad setting")
         if spec["do"] == "die":
             print("last words", flush=True)
             os.kill(os.getpid(), 9)
@@ -40,7 +41,7 @@ WORKER = """
 
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'ray>=2\.40'"):
+    with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
         executor_ray.connect(None)
 
 
@@ -74,11 +75,11 @@ class TestReal:
             assert len({r["pid"] for r in results}) == 2, "workers are long-lived"
             assert {(r["cwd"], r["threads"]) for r in results} == {(os.getcwd(), "1")}
 
-            with pytest.raises(UnitFailed, match=r"^KeyError: 'gone'\n(?s:.)*worker\.py"):
+            with pytest.raises(UnitFailedError, match=r"^KeyError: 'gone'\n(?s:.)*worker\.py"):
                 executor.submit({"do": "fail"}).result()
-            with pytest.raises(ValueError, match=r"^0 workers with 0 environments"):
+            with pytest.raises(UserError, match=r"^bad setting$"):
                 executor.submit({"do": "refuse"}).result()
-            with pytest.raises(WorkerDied, match=r"killed by signal 9 (?s:.)*last words"):
+            with pytest.raises(WorkerDiedError, match=r"killed by signal 9 (?s:.)*last words"):
                 executor.submit({"do": "die"}).result()
 
             heard.clear()
@@ -86,7 +87,7 @@ class TestReal:
             wait_for(lambda: len(heard) == 2)
             os.kill(heard[0]["actor"], signal.SIGKILL)
             died = [f.exception(timeout=30) for f in futures]
-            assert [type(e) for e in died if e] == [WorkerDied], "the other unit is not touched"
+            assert [type(e) for e in died if e] == [WorkerDiedError], "the other unit is not touched"
             wait_for(lambda: not is_alive(heard[0]["pid"]), seconds=10)
             assert executor.submit({"do": 0}).result()["pid"] != heard[0]["pid"]
 
@@ -95,7 +96,7 @@ class TestReal:
             wait_for(lambda: heard)
             os.kill(heard[0]["pid"], signal.SIGSTOP)
             executor.kill(hanging)
-            assert isinstance(hanging.exception(timeout=30), WorkerDied)
+            assert isinstance(hanging.exception(timeout=30), WorkerDiedError)
             wait_for(lambda: not is_alive(heard[0]["pid"]), seconds=10)
 
             heard.clear()
@@ -132,12 +133,12 @@ class TestReal:
 
     def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study):
         at = ["executor=ray", f"executor.address={cluster.address}"]
-        with pytest.raises(ValueError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
+        with pytest.raises(UserError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
             placement.num_workers(compose_study(*at).config)
         cluster.more()
         assert placement.num_workers(compose_study(*at).config) == 1
         assert placement.num_workers(compose_study(*at, "executor.cpus_per_worker=0.25").config) == 4
-        with pytest.raises(ValueError, match="1 CPUs and 1 GPUs"):
+        with pytest.raises(UserError, match="1 CPUs and 1 GPUs"):
             placement.num_workers(compose_study(*at, "executor.gpus_per_worker=1").config)
 
         executor = executor_ray.Ray([str(tmp_path / "worker.py")], 3, tmp_path / "logs", None, cluster.address)
@@ -164,6 +165,6 @@ class TestReal:
 
     def test_a_cluster_that_is_not_there_is_named(self):
         with pytest.raises(
-            ValueError, match=r"executor\.address=auto: no Ray cluster answers there(?s:.)*ray start --head"
+            UserError, match=r"executor\.address=auto: no Ray cluster answers there(?s:.)*ray start --head"
         ):
             executor_ray.connect("auto")

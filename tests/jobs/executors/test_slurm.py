@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.jobs.executors.messages import UnitFailed, WorkerCannotStart, WorkerDied
+from benchmark.core.errors import UserError
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError, WorkerStartError
 from benchmark.jobs.executors.slurm import Slurm, launcher_options
 from tests.jobs.executors.slurm_here import missing, slurm
 from tests.jobs.executors.watched import ROOT, Watched, inline_results
@@ -19,6 +20,7 @@ real = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 WORKER = """
     import os, sys, time
+    from benchmark.core.errors import UserError
     from benchmark.jobs.executors.serve import serve
 
     def run(spec, report):
@@ -26,8 +28,7 @@ WORKER = """
         if spec["do"] == "fail":
             raise KeyError("gone")
         if spec["do"] == "refuse":
-            from benchmark.jobs.executors.local import Local
-            Local(["true"], 0, None)
+            raise UserError("bad setting")
         if spec["do"] == "die":
             print("last words", flush=True)
             os.kill(os.getpid(), 9)
@@ -78,13 +79,13 @@ def test_what_a_killed_driver_has_left_is_removed(make, tmp_path):
 
 def test_a_job_without_an_answer_is_a_worker_that_died_and_one_that_fails_is_not(make):
     executor = make("env")
-    with pytest.raises(WorkerDied, match=r"killed by signal 9 (?s:.)*ends:\nlast words$"):
+    with pytest.raises(WorkerDiedError, match=r"killed by signal 9 (?s:.)*ends:\nlast words$"):
         executor.submit({"do": "die"}).result()
-    with pytest.raises(WorkerDied, match=r"exit code 3(?s:.)*printed nothing"):
+    with pytest.raises(WorkerDiedError, match=r"exit code 3(?s:.)*printed nothing"):
         executor.submit({"do": "exit"}).result()
-    with pytest.raises(UnitFailed, match=r"KeyError: 'gone'\n(?s:.)*worker\.py"):
+    with pytest.raises(UnitFailedError, match=r"KeyError: 'gone'\n(?s:.)*worker\.py"):
         executor.submit({"do": "fail"}).result()
-    with pytest.raises(ValueError, match=r"^0 workers with 0 environments"):
+    with pytest.raises(UserError, match=r"^bad setting$"):
         executor.submit({"do": "refuse"}).result()
 
 
@@ -100,9 +101,8 @@ def test_the_exit_code_of_the_launcher_is_not_the_answer(make, tmp_path):
     [(["/nowhere/srun"], "No job could be submitted"), (["false"], "2 jobs in a row(?s:.)*exit code 1")],
 )
 def test_a_job_that_never_starts_is_an_error_and_no_endless_loop(make, prefix, message):
-    with pytest.raises(WorkerCannotStart, match=message) as caught:
+    with pytest.raises(WorkerStartError, match=message):
         make(*prefix).submit({"do": 0}).result()
-    assert not hasattr(caught.value, "worker_died")
 
 
 def test_a_job_that_ends_before_its_imports_are_done_is_started_once_more(make, tmp_path):
@@ -132,7 +132,7 @@ def test_a_job_that_hangs_is_ended_and_only_that_one(make):
     hanging, other = executor.submit({"do": 60}), executor.submit({"do": 3})
     wait_for(lambda: len(heard) == 2)
     executor.kill(hanging)
-    with pytest.raises(WorkerDied):
+    with pytest.raises(WorkerDiedError):
         hanging.result(timeout=20)
     assert other.result(timeout=20)["pid"]
 
@@ -204,17 +204,17 @@ class TestReal:
 
     def test_a_job_that_is_out_of_time_is_a_worker_that_died(self, cluster, make):
         future = make("srun", "--time=1").submit({"do": 300})  # SLURM looks every half a minute
-        with pytest.raises(WorkerDied, match="DUE TO TIME LIMIT"):
+        with pytest.raises(WorkerDiedError, match="DUE TO TIME LIMIT"):
             future.result(timeout=240)
 
     def test_a_killed_worker_is_told_from_a_failing_one_and_a_wrong_option_from_both(self, cluster, make):
         executor = make("srun", "--ntasks=2")
-        with pytest.raises(WorkerDied, match="ended before it answered"):
+        with pytest.raises(WorkerDiedError, match="ended before it answered"):
             executor.submit({"do": "die"}).result()
-        with pytest.raises(UnitFailed, match="KeyError: 'gone'"):
+        with pytest.raises(UnitFailedError, match="KeyError: 'gone'"):
             executor.submit({"do": "fail"}).result()
         assert executor.submit({"do": 0}).result()["tasks"] == "1", "the last word is ours"
-        with pytest.raises(WorkerCannotStart, match="invalid partition"):
+        with pytest.raises(WorkerStartError, match="invalid partition"):
             make("srun", "--partition=nowhere").submit({"do": 0}).result()
 
     @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
@@ -235,7 +235,7 @@ class TestReal:
         wait_for(lambda: len(heard) == 2)
         before = set(jobs("running"))
         executor.kill(futures[0])
-        with pytest.raises(WorkerDied):
+        with pytest.raises(WorkerDiedError):
             futures[0].result(timeout=60)
         wait_for(lambda: len(jobs("running")) == 1)
         assert set(jobs("running")) < before and not futures[1].done()
