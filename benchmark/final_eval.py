@@ -1,234 +1,306 @@
-"""make final-eval: retrain the chosen setting (or a preset) in 10 runs x 4 folds and score the unseen classes.
+"""make final-eval: retrain the chosen setting (or a preset) in 10 runs x 4 folds and score the test classes.
 
-A run's four models are each trained as in the search, early stopping on their own validation classes included; nothing
+A run's four models are each trained as in the search, including early stopping on their own validation classes; nothing
 is ever trained on all of them. *Separated*: each model's embedding is scored alone and the four scores are averaged.
-*Concatenated*: the four embeddings, each L2-normalised, are joined and scored once.
+*Concatenated*: the four embeddings, each L2-normalised, are concatenated and scored once.
 
-This is the only story but `traditional` that can read test classes, and each look leaves a line in the study's
-`test_ledger.jsonl` before it happens.
+Apart from `traditional`, this is the only command that can read test classes, and every access leaves a line in the
+study's `test_ledger.jsonl` before it happens.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3.
-Departure: 10 fresh runs; the best search trial, which is selected for being good, is not one of them.
+Departure: 10 fresh runs; the best trial of the search, which was selected for its score, is not one of them.
 """
 
 import io
-import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.core import records
-from benchmark.core.console import Display
-from benchmark.core.errors import IncompleteError
-from benchmark.core.provenance import check_software, commit, provenance
+from benchmark.core.errors import IncompleteError, UserError
+from benchmark.core.provenance import commit, provenance
+from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
 from benchmark.images.batches import embed
-from benchmark.jobs.placement import check_executor
-from benchmark.jobs.queue import Jobs, incomplete
-from benchmark.jobs.train_unit import Report, at_work, train_unit
+from benchmark.jobs.executors import Report
+from benchmark.jobs.queue import Jobs
+from benchmark.jobs.session import Say, Session, describe_warnings
+from benchmark.jobs.train_unit import running, train_unit
+from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.modes import score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.protocol.statistics import t_interval
+from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.study import layout
 from benchmark.study.cli import main
-from benchmark.study.preflight import check_values
-from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
-from benchmark.study.unseen import Unseen, open_test
+from benchmark.study.testset import TestSet, open_test_set
+from benchmark.training.loop import read_state
 
-METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
-MODES = ("concatenated", "separated")
+Runs = dict[int, records.Record]  # records of scored runs, by number
 NUM_NEIGHBOURS = 10
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
-    """Evaluate the named study, or every study whose search is finished when none is named."""
+    """Evaluate the named study, or every study whose search is finished when none is named.
+
+    Args:
+        study: the study to evaluate, or any one in the results folder.
+        overrides: what the user gave on the command line.
+
+    Raises:
+        UserError: there is nothing to evaluate, or something cannot work.
+        IncompleteError: some runs are missing.
+    """
     if layout.names_a_study(overrides):
         evaluate(study)
         return
-    chosen = []
-    for directory in layout.all_studies(Path(study.config.results_dir)):
-        try:
-            stored = layout.read_study(directory)["config"]
-        except records.CorruptFileError as error:
-            print(
-                f"Left out: {error} Run make bo for it again: the file is written anew, and nothing is trained again."
-            )
-            continue
-        other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
-        if other.config.preset or (directory / "bo" / "best.yaml").exists():
-            chosen.append(other)
-        else:
-            print(f"{other.title}: its search is unfinished, left out ({other.command('bo')})")
+    chosen = list(finished_searches(study))
     if not chosen:
-        raise ValueError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
+        raise UserError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
     missing = []
     for other in chosen:
         try:
             evaluate(other)
-        except IncompleteError as error:  # the others are worth having
+        except IncompleteError as error:  # the other studies are worth having
             missing.append(str(error))
     if missing:
         raise IncompleteError("\n\n".join(missing))
 
 
+def finished_searches(study: Study) -> Iterator[Study]:
+    """Yield each study in the results folder that has a setting to retrain, and print which ones are skipped.
+
+    Args:
+        study: names the results folder, and how the others run: executor, display, device and what is kept.
+    """
+    for directory in layout.all_studies(Path(study.config.results_dir)):
+        try:
+            stored = layout.read_study(directory)["config"]
+        except records.CorruptFileError as error:
+            print(f"Skipped: {error} Run make bo for it again: it rewrites the file, and trains nothing again.")
+            continue
+        other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
+        if other.config.preset or (directory / "bo" / "best.yaml").exists():
+            yield other
+        else:
+            print(f"{other.title}: its search is unfinished, skipped ({other.command('bo')})")
+
+
 def evaluate(study: Study) -> None:
-    """Train and score the missing runs of a study's chosen setting, and say what they come to."""
-    check_values(study)  # before names become folders
-    check_executor(study.config)
-    layout.read_chosen(study)  # before a folder is made for a study that there is not
-    with records.only_one(study.directory / "lock", f"Study {study.title}"):
-        choice = layout.read_chosen(study)
-        fingerprint = prepare(study, "trainval", "test")
-        warnings = layout.open_study(study, fingerprint)
-        num_runs, dataset = study.config.protocol.num_runs, study.config.dataset
-        found = layout.finished_runs(study, choice.trial, warnings.append)
-        done = {r: rec for r, rec in found.items() if r < num_runs}
-        display = Display(study.config.display, study.title, "run", num_runs, len(done), dataset.max_epochs)
-        for line in warnings:
-            display.say(line)
-        for run in done:
+    """Train and score the missing runs of a study's chosen setting, and print the mean over all runs.
+
+    Raises:
+        UserError: there is no chosen setting, or something cannot work.
+        IncompleteError: some runs are lost.
+    """
+    session = Session(study, "final-eval", halves=("trainval", "test"))
+    layout.read_chosen(study)  # before a folder is made for a study that does not exist
+    with session:
+        # 1. the chosen setting, and its runs that are scored already
+        choice, num_runs = layout.read_chosen(study), study.config.protocol.num_runs
+
+        def scored(say: Say) -> Runs:
+            runs = layout.finished_runs(study, choice.trial, say)
+            return {run: record for run, record in runs.items() if run < num_runs}
+
+        runs = session.open(num_runs, scored)
+        for run in runs:
             drop_weights(study, layout.run_dir(study, choice.trial, run))
-        lost: dict[int, list[dict[str, Any]]] = {}
-        if len(done) < num_runs:
-            with Jobs(study, run_unit, ["benchmark.final_eval", "--serve"], display.report) as jobs, display:
-                for run in (r for r in range(num_runs) if r not in done):
-                    for unit in fold_units(study, fingerprint, choice, run):
+
+        # 2. train the folds of the others, and score each run once its folds are there
+        if len(runs) < num_runs:
+            with session.jobs(run_unit, ["benchmark.final_eval", "--serve"]) as jobs:
+                for run in (r for r in range(num_runs) if r not in runs):
+                    for unit in fold_units(session, choice, run):
                         jobs.add(unit)
-                lost = collect(study, jobs, choice, done, display)
-        summary(study, [done[run] for run in sorted(done)], display)
-        if lost:
-            raise incomplete(study, "final-eval", {f"run {run + 1}": units for run, units in sorted(lost.items())})
+                runs |= score_runs(session, jobs, choice)
+
+        # 3. the mean over the runs
+        for line in summary(study, [runs[run] for run in sorted(runs)]):
+            session.display.say(line)
+        session.check_complete()
 
 
-def fold_units(study: Study, fingerprint: str, choice: layout.Chosen, run: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class ScoreUnit(Unit):
+    """The evaluation of one run on the test classes, once all its folds are trained.
+
+    Attributes:
+        trial: the trial that the setting comes from; None for a preset.
+        folds: result of each fold, in order.
+        seconds: `train` and `evaluate` of each fold.
+        warnings: what the loss warned about in each fold.
+    """
+
+    task: ClassVar[str] = "score"
+    trial: int | None
+    folds: Sequence[JsonObject]
+    seconds: Sequence[Mapping[str, float]]
+    warnings: Sequence[Sequence[str]]
+
+
+def fold_units(session: Session, choice: layout.Chosen, run: int) -> list[Unit]:
     """The trainings of one run."""
-    directory = layout.run_dir(study, choice.trial, run)
+    directory = layout.run_dir(session.study, choice.trial, run)
     return [
-        {
-            "unit": "train", "study": study.raw, "fingerprint": fingerprint, "kind": "run", "index": run, "fold": fold,
-            "setting": choice.setting, "directory": str(directory / f"fold_{fold}"), "keep_weights": True,
-        }
-        for fold in range(study.config.protocol.num_folds)
+        Unit(
+            study=session.study, fingerprint=session.fingerprint, kind="run", index=run, fold=fold,
+            setting=choice.setting, directory=directory / f"fold_{fold}", keep_weights=True,
+        )
+        for fold in range(session.study.config.protocol.num_folds)
     ]  # fmt: skip
 
 
-def collect(
-    study: Study, jobs: Jobs, choice: layout.Chosen, done: dict[int, records.Record], display: Display
-) -> dict[int, list[dict[str, Any]]]:
-    """Score each run once its folds are trained, and add its record to `done`; return the units lost, by run."""
-    lost: dict[int, list[dict[str, Any]]] = {}
-    trained: dict[int, dict[int, dict[str, Any]]] = {}
-    for spec, answer in jobs.finished():
-        for line in answer.get("notes", []):
-            display.say(line)
-        run = spec["index"]
-        if "lost" in answer:
-            lost.setdefault(run, []).append(answer["lost"])
-        elif spec["unit"] == "train":
-            folds = trained.setdefault(run, {})
-            folds[spec["fold"]] = answer
-            if len(folds) == study.config.protocol.num_folds:
-                answers = [folds[f] for f in sorted(folds)]
-                jobs.add(spec | {
-                    "unit": "score", "trial": choice.trial, "directory": str(layout.run_dir(study, choice.trial, run)),
-                    "folds": [a["result"] for a in answers], "seconds": [a["provenance"]["seconds"] for a in answers],
-                }, first=True)  # fmt: skip
-        else:
-            done[run] = records.read_record(layout.run_path(study, choice.trial, run))
-            display.finished(run, run_line(done[run].result))
-    return lost
+def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
+    """Have each run scored once its folds are trained, and return the records of the scored runs."""
+    study = session.study
+    trained: dict[int, dict[int | None, FinishedUnit]] = {}
+    runs: Runs = {}
+    for unit, answer in session.answers(jobs):
+        run = unit.index
+        if not isinstance(answer, FinishedUnit):
+            continue
+        if isinstance(unit, ScoreUnit):
+            runs[run] = records.read_record(layout.run_path(study, choice.trial, run))
+            session.display.finished(run, run_line(runs[run]))
+            continue
+        folds = trained.setdefault(run, {})
+        folds[unit.fold] = answer
+        if len(folds) == study.config.protocol.num_folds:
+            answers = [folds[fold] for fold in range(len(folds))]
+            jobs.add(ScoreUnit(
+                study=study, fingerprint=session.fingerprint, kind="run", index=run, fold=None,
+                setting=choice.setting, directory=layout.run_dir(study, choice.trial, run), trial=choice.trial,
+                folds=[a.result for a in answers], seconds=[a.provenance["seconds"] for a in answers],
+                warnings=[a.provenance.get("warnings", []) for a in answers],
+            ), first=True)  # fmt: skip
+    return runs
 
 
-def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Train a fold or score a run: what `final_eval`'s workers can do, and `bo`'s cannot."""
-    return train_unit(spec, report) if spec["unit"] == "train" else score_unit(spec)
+def run_unit(body: JsonObject, report: Report) -> JsonObject:
+    """Train a fold or score a run: what `final_eval`'s workers can do, and `bo`'s cannot.
+
+    Args:
+        body: a `Unit` or a `ScoreUnit` as JSON.
+        report: called with the progress of a training.
+
+    Returns:
+        A `FinishedUnit` as JSON.
+
+    Raises:
+        UserError: the data or the software on this machine is not the driver's.
+    """
+    return train_unit(body, report) if body.get("task") == Unit.task else score_unit(body)
 
 
-def score_unit(spec: dict[str, Any]) -> dict[str, Any]:
-    """Score a run's models on the unseen classes, keep what figures need, and write the run's record."""
-    check_software(spec["software"])
-    with at_work(spec) as heartbeat:
-        return score_run(spec, heartbeat.tick)
+def score_unit(body: JsonObject) -> JsonObject:
+    """Score a run's models on the test classes, keep what figures need, and write the run's record.
+
+    Args:
+        body: a `ScoreUnit` as JSON.
+
+    Returns:
+        A `FinishedUnit` as JSON, with the number of the run alone: its result is in the record.
+
+    Raises:
+        UserError: the software on this machine is not the driver's.
+    """
+    unit = ScoreUnit.from_json(body)
+    with running(unit) as heartbeat:
+        started = time.perf_counter()
+        result, contents = score_run(unit, heartbeat.tick)
+        totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
+        seconds = totals | {"score": time.perf_counter() - started}
+        origin = provenance(seconds=seconds, test_contents=contents, warnings=list(unit.warnings))
+        records.write_record(unit.directory.with_suffix(".json"), records.Record("run", result, origin))
+        drop_weights(unit.study, unit.directory)  # only now: a run killed before its record needs them again
+        return FinishedUnit({"run": unit.index}).to_json()
 
 
-def score_run(spec: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
-    """The same, calling `beat` for each batch."""
-    started = time.perf_counter()
-    study, directory = Study.of(spec["study"], spec["setting"]), Path(spec["directory"])
-    path = directory.with_suffix(".json")
-    result: dict[str, Any] = {"run": spec["index"], "trial": spec["trial"], "setting": spec["setting"]}
-    contents = None
-    missing = [f"fold {f['fold']}: {f['reason']}" for f in spec["folds"] if f["map_at_r"] is None]
+def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, str | None]:
+    """The result of a run, and the SHA-256 of the test images' files where there are any.
+
+    A run with a fold that has no score opens no test class and has no score either.
+
+    Args:
+        unit: the run.
+        tick: called for each batch.
+    """
+    result: JsonObject = {"run": unit.index, "trial": unit.trial, "setting": dict(unit.setting)}
+    missing = [f"fold {f['fold']}: {f['reason']}" for f in unit.folds if f["map_at_r"] is None]
     if missing:
         result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
-    else:
-        use_threads(study.config.threads)
-        look = {
-            "run": spec["index"],
-            "trial": spec["trial"],
-            "commit": commit(),
-            "identity": study.identity(spec["fingerprint"]),
-        }
-        unseen = open_test(json.dumps(spec["study"]), study.directory, look)
-        contents = unseen.contents
-        embeddings = torch.stack(
-            [embed_fold(study, directory / f"fold_{f}", unseen.images, beat) for f in range(len(spec["folds"]))]
-        )
-        loss = study.config.loss
-        options = {"is_query": unseen.is_query, "metric": loss.retrieval} | loss.retrieval_options
-        result |= {"status": "completed", "reason": None} | score(embeddings, unseen.labels, tuple(METRICS), **options)
-        keep_for_figures(study, directory, embeddings, unseen)
-    result["folds"] = spec["folds"]
-    totals = {key: sum(s[key] for s in spec["seconds"]) for key in ("train", "evaluate")}
-    seconds = totals | {"score": time.perf_counter() - started}
-    records.write_record(path, records.Record("run", result, provenance(seconds=seconds, test_contents=contents)))
-    drop_weights(study, directory)  # only now: a run killed before its record needs them again
-    return {"result": {"run": spec["index"]}}
+        return result | {"folds": unit.folds}, None
+    study, directory = unit.study.with_setting(unit.setting), unit.directory
+    use_threads(study.config.threads)
+    entry = {"run": unit.index, "trial": unit.trial, "commit": commit(), "identity": study.identity(unit.fingerprint)}
+    test = open_test_set(unit.study, entry)
+    embeddings = torch.stack(
+        [embed_fold(study, directory / f"fold_{fold}", test.images, tick) for fold in range(len(unit.folds))]
+    )  # (folds, N, D)
+    loss = study.config.loss
+    options = {"is_query": test.is_query, "metric": loss.retrieval} | loss.retrieval_options
+    result |= {"status": "completed", "reason": None} | score(embeddings, test.labels, tuple(METRICS), **options)
+    keep_for_figures(study, directory, embeddings, test)
+    return result | {"folds": unit.folds}, test.contents
 
 
-def embed_fold(study: Study, unit: Path, images: Images, beat: Callable[[], None]) -> Tensor:
-    """(N, D) embeddings of a fold's best-epoch model, L2-normalised where they are compared by cosine."""
-    state = torch.load(
-        io.BytesIO(records.read_checked(unit / "best.pt")), map_location=images.device, weights_only=True
-    )
+def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None]) -> Tensor:
+    """Embeddings (N, D) of the best-epoch model of a fold, L2-normalised where they are compared by cosine.
+
+    Args:
+        study: with the setting that was trained.
+        unit: folder of the fold.
+        images: N images.
+        tick: called for each batch.
+    """
+    state = read_state(unit / "best.pt", images.device)
     trunk = study.make_trunk(images.channels, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
 
     def embedder(batch: Tensor) -> Tensor:
-        beat()
-        return head(trunk(batch))
+        tick()
+        embeddings: Tensor = head(trunk(batch))
+        return embeddings
 
     embeddings = embed(embedder, images, trunk, head)
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
-def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, unseen: Unseen) -> None:
-    """Keep test embeddings (half precision), proxies and nearest neighbours; weights only where asked."""
+def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: TestSet) -> None:
+    """Keep test embeddings and the loss's parameters (both in half precision), and nearest neighbours.
+
+    Args:
+        study: with the setting that was trained.
+        directory: folder of the run, which gets `embeddings.npz`.
+        embeddings: (folds, N, D) float32.
+        test: the N test images and their labels.
+    """
     loss = study.config.loss
     neighbours = nearest_neighbours(
-        embeddings, unseen.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
+        embeddings, test.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
         **loss.retrieval_options,
     )  # fmt: skip
     kept = {
         "embeddings": embeddings.cpu().numpy().astype(np.float16),
-        "labels": unseen.labels.cpu().numpy(),
+        "labels": test.labels.cpu().numpy(),
         "neighbours": neighbours.astype(np.int32),
     }
-    if unseen.is_query is not None:
-        kept["is_query"] = unseen.is_query.cpu().numpy()
+    if test.is_query is not None:
+        kept["is_query"] = test.is_query.cpu().numpy()
     for fold in range(len(embeddings)):
-        unit = directory / f"fold_{fold}"
-        state = torch.load(io.BytesIO(records.read_checked(unit / "best.pt")), map_location="cpu", weights_only=True)
+        state = read_state(directory / f"fold_{fold}" / "best.pt", torch.device("cpu"))
         kept |= {f"fold_{fold}.{name}": value.numpy().astype(np.float16) for name, value in state["loss"].items()}
     buffer = io.BytesIO()
     np.savez(buffer, **kept)  # type: ignore[arg-type]
@@ -242,36 +314,34 @@ def drop_weights(study: Study, directory: Path) -> None:
             path.unlink()
 
 
-def run_line(result: dict[str, Any]) -> str:
+def run_line(record: records.Record) -> str:
     """One line about a scored run."""
+    result = record.result
     if result["concatenated"] is None:
         return f"no score ({result['reason']})"
-    return "   ".join(
+    scores = (
         f"{mode} MAP@R {100 * result[mode]['map_at_r']:.2f} P@1 {100 * result[mode]['precision_at_1']:.2f}"
         for mode in MODES
     )
+    return "   ".join(scores) + describe_warnings(record.provenance.get("warnings", []))
 
 
-def summary(study: Study, runs: list[records.Record], display: Display) -> None:
-    """Mean and interval of each number over the runs that have one."""
-    scored = [r.result for r in runs if r.result["concatenated"] is not None]
+def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
+    """Yield the lines about all runs: mean and interval of each metric over the runs that have a score."""
+    scored = [run.result for run in runs if run.result["concatenated"] is not None]
     confidence = study.config.protocol.confidence
-    display.say(
-        f"\n{study.title}, unseen classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %"
-    )
+    yield f"\n{study.title}, test classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %"
     for mode in MODES:
         cells = []
         for key, name in METRICS.items():
             if scored:
-                interval = t_interval([100 * r[mode][key] for r in scored], confidence)
+                interval = t_interval([100 * result[mode][key] for result in scored], confidence)
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{name} {interval.mean:.2f}{half}")
-        display.say(f"  {mode:13s} " + "   ".join(cells))
+        yield f"  {mode:13s} " + "   ".join(cells)
     if len(scored) < len(runs):
-        display.say(
-            f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
-        )
-    display.say("Next: make tables")
+        yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
+    yield "Next: make tables"
 
 
 if __name__ == "__main__":

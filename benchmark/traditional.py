@@ -1,42 +1,42 @@
-"""make traditional: train on all training classes as the papers do, and score the unseen ones at every epoch.
+"""make traditional: train on all training classes as the papers do, and score the test classes after every epoch.
 
-Source: the customary protocol of deep metric learning, as Yang et al. (WACV 2022, arXiv 2103.13538, section 4.2) and
-Kim et al. (CVPR 2020, arXiv 2003.13911) ran it: no validation classes, Recall@K on the unseen half after each pass over
-the data, and the best of these epochs is reported. How each paper trains is in `conf/recipe`.
+Source: the traditional protocol of deep metric learning, as Yang et al. (WACV 2022, arXiv 2103.13538, section 4.2) and
+Kim et al. (CVPR 2020, arXiv 2003.13911) ran it: no validation classes, Recall@K on the test classes after each pass
+over the data, and the best of these epochs is reported. How each paper trains is in `conf/recipe`.
 
 That number is chosen by looking at the answer (Musgrave, Belongie, Lim, ECCV 2020, arXiv 2003.08505, section 2.3).
-Departure: a record has beside it the last epoch's, which nothing chose, and with `protocol.held_out` above 0 that of
-the epoch chosen on training classes that were kept out of training. Before a unit opens the unseen classes, the
-study's `test_ledger.jsonl` gets a line which says that they are looked at after every epoch.
+Departure: a record also holds the last epoch, which nothing chose, and with `protocol.held_out` above 0 the epoch
+chosen on training classes that were kept out of training. Before a unit opens the test classes, it logs in the study's
+`test_ledger.jsonl` that they are scored after every epoch.
 """
 
 import copy
 import functools
-import json
 import sys
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from benchmark.core import records
-from benchmark.core.console import Display
-from benchmark.core.provenance import check_software, commit, provenance
-from benchmark.datasets import Split
-from benchmark.jobs.placement import check_executor
-from benchmark.jobs.queue import Jobs, incomplete
-from benchmark.jobs.train_unit import LOCK_SECONDS, Report, at_work, train
+from benchmark.core.errors import UserError
+from benchmark.core.provenance import commit, provenance
+from benchmark.core.records import JsonObject
+from benchmark.datasets import Dataset, Split
+from benchmark.jobs.executors import Report
+from benchmark.jobs.session import Say, Session
+from benchmark.jobs.train_unit import LOCK_SECONDS, Trained, running, train
+from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.seeds import stable_seed
 from benchmark.report import traditional_rows as rows_of
 from benchmark.study import layout
-from benchmark.study.assemble import make_parts, make_schedule, same_dataset
+from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
 from benchmark.study.cli import main
-from benchmark.study.preflight import check_values
-from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
-from benchmark.study.unseen import open_test
+from benchmark.study.testset import open_test_set
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
 from benchmark.training.loop import write_state
@@ -44,8 +44,106 @@ from benchmark.training.loop import write_state
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
 
 
-class Plan(NamedTuple):
-    """What a run trains on: the study with its data's numbers filled in, and rows of the training half."""
+def traditional(study: Study, overrides: list[str]) -> None:
+    """Train and score the missing runs of a study, and print the mean over all runs.
+
+    Args:
+        study: the study to train.
+        overrides: unused; the configuration is in the study.
+
+    Raises:
+        UserError: something cannot work.
+        IncompleteError: some runs are lost.
+    """
+    # 1. prepare the data, and build once what every run is made of
+    with Session(study, "traditional", halves=("trainval", "test")) as session:
+        plan = make_plan(study, session.fingerprint)
+        trained_parts(plan, run=0)
+
+        # 2. the finished runs on disk are the truth
+        num_runs = study.config.protocol.num_runs
+
+        def finished(say: Say) -> dict[int, records.Record]:
+            return {run: record for run, record in layout.traditional_runs(study, say).items() if run < num_runs}
+
+        runs = session.open(num_runs, finished, plan.study.config.dataset.max_epochs)
+
+        # 3. train and score the others
+        if len(runs) < num_runs:
+            with session.jobs(run_unit, ["benchmark.traditional", "--serve"]) as jobs:
+                for run in (r for r in range(num_runs) if r not in runs):
+                    jobs.add(unit_of(study, session.fingerprint, run))
+                for unit, answer in session.answers(jobs):
+                    if isinstance(answer, FinishedUnit):
+                        session.display.finished(unit.index, run_line(answer))
+
+        # 4. the mean over the runs
+        for line in summary(study):
+            session.display.say(line)
+        session.check_complete()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraditionalUnit(Unit):
+    """One training under the traditional protocol; its record stands next to its folder."""
+
+    task: ClassVar[str] = "traditional"
+
+
+def unit_of(study: Study, fingerprint: str, run: int) -> TraditionalUnit:
+    """The unit of a run."""
+    return TraditionalUnit(
+        study=study, fingerprint=fingerprint, kind="run", index=run, fold=None, setting=study.config.loss.setting,
+        directory=layout.traditional_path(study, run).with_suffix(""), keep_weights=study.config.keep != "none",
+    )  # fmt: skip
+
+
+def run_unit(body: JsonObject, report: Report) -> JsonObject:
+    """Train a run, scored on the test classes after every epoch, or return its record if that is finished already.
+
+    Args:
+        body: a `TraditionalUnit` as JSON.
+        report: called after each epoch.
+
+    Returns:
+        A `FinishedUnit` as JSON.
+
+    Raises:
+        UserError: the data or the software on this machine is not the driver's, or another process still holds the unit
+            after `LOCK_SECONDS`.
+    """
+    unit = TraditionalUnit.from_json(body)
+    folder, path = unit.directory, unit.directory.with_suffix(".json")
+    with records.only_one(folder / "lock", f"Unit {folder}", wait_seconds=LOCK_SECONDS):
+        record, note = records.read_or_set_aside(path)
+        notes = [note] if note else []
+        if record is None:
+            plan = make_plan(unit.study, unit.fingerprint)
+            with running(unit) as heartbeat:
+                trained = train(unit, report, heartbeat, functools.partial(build, plan, unit))
+                write_curves(folder / "curves", trained.outcome.result["history"])
+                record = make_record(plan, unit, trained)
+                if unit.keep_weights:  # of the held-out epoch, else of the last one
+                    write_state(folder / "weights.pt", trained.outcome.weights or trained.parts.weights())
+                records.write_record(path, record)
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+            notes += trained.notes
+        return FinishedUnit(record.result, record.provenance, notes).to_json()
+
+
+# -- what a run is made of --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every run of a study trains on.
+
+    Attributes:
+        study: with the numbers that depend on how many images are trained on.
+        split: the training half of the data, N images.
+        train: rows of the images to train on, ascending.
+        held_out: rows of the images that choose an epoch, ascending.
+    """
 
     study: Study
     split: Split
@@ -53,93 +151,18 @@ class Plan(NamedTuple):
     held_out: np.ndarray
 
 
-def traditional(study: Study, overrides: list[str]) -> None:
-    """Train and score the missing runs of a study, and say what they come to.
+@functools.lru_cache(maxsize=2)
+def make_plan(study: Study, fingerprint: str) -> Plan:
+    """Divide the training half; the plan is kept between the units of a long-lived worker.
 
     Args:
-        study: what to train.
-        overrides: unused; the configuration is in the study.
-    """
-    check_values(study, "traditional")  # before names become folders
-    check_executor(study.config)
-    with records.only_one(study.directory / "lock", f"Study {study.title}"):
-        # 1. prepare the data, and build once what every run is made of
-        fingerprint = prepare(study, "trainval", "test")
-        plan = make_plan(json.dumps(study.raw), fingerprint)
-        trained_parts(plan, run=0)
-        warnings = layout.open_study(study, fingerprint)
-
-        # 2. the finished runs on disk are the truth
-        num_runs, num_epochs = study.config.protocol.num_runs, plan.study.config.dataset.max_epochs
-        done = {run for run in layout.traditional_runs(study, warnings.append) if run < num_runs}
-        display = Display(study.config.display, study.title, "run", num_runs, len(done), num_epochs)
-        for line in warnings:
-            display.say(line)
-
-        # 3. train and score the others
-        lost: dict[str, list[dict[str, Any]]] = {}
-        if len(done) < num_runs:
-            with Jobs(study, run_unit, ["benchmark.traditional", "--serve"], display.report) as jobs, display:
-                for run in (r for r in range(num_runs) if r not in done):
-                    jobs.add(unit_of(study, fingerprint, run))
-                for spec, answer in jobs.finished():
-                    if "lost" in answer:
-                        lost[f"run {spec['index'] + 1}"] = [answer["lost"]]
-                        continue
-                    for line in answer["notes"]:
-                        display.say(line)
-                    display.finished(spec["index"], run_line(answer["result"]))
-        summary(study, display)
-        if lost:
-            raise incomplete(study, "traditional", lost)
-
-
-def unit_of(study: Study, fingerprint: str, run: int) -> dict[str, Any]:
-    """One training, as JSON."""
-    return {
-        "unit": "traditional", "study": study.raw, "fingerprint": fingerprint, "kind": "run", "index": run,
-        "setting": study.config.loss.setting, "keep_weights": study.config.keep != "none",
-        "directory": str(layout.traditional_path(study, run).with_suffix("")),
-    }  # fmt: skip
-
-
-def run_unit(spec: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Train a run, scored on the unseen classes at every epoch, or return its record if that is done already."""
-    check_software(spec["software"])
-    unit = Path(spec["directory"])
-    path = unit.with_suffix(".json")
-    with records.only_one(unit / "lock", f"Unit {unit}", wait_seconds=LOCK_SECONDS):
-        record, note = records.read_or_set_aside(path)
-        notes = [note] if note else []
-        if record is None:
-            plan = make_plan(json.dumps(spec["study"]), spec["fingerprint"])
-            with at_work(spec) as heartbeat:
-                outcome, more, parts = train(spec, report, heartbeat, functools.partial(build, plan, spec))
-                write_curves(unit / "curves", outcome.result["history"])
-                record = records.Record("traditional", result_of(plan, spec, outcome.result), provenance(
-                    seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                    fingerprint=spec["fingerprint"],
-                    test_contents=getattr(plan.study.make_dataset(), "test_contents", None),
-                ))  # fmt: skip
-                if spec["keep_weights"]:  # of the held-out epoch, else of the last one
-                    write_state(unit / "weights.pt", outcome.weights or parts.weights())
-                records.write_record(path, record)
-                (unit / "checkpoint.pt").unlink(missing_ok=True)
-            notes += more
-        return {"result": record.result, "provenance": record.provenance, "notes": notes}
-
-
-# -- what a run is made of --------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=2)
-def make_plan(study_json: str, fingerprint: str) -> Plan:
-    """The training half, divided; kept between units, since a worker lives long.
+        study: the study as configured.
+        fingerprint: identifies the driver's data.
 
     Raises:
-        ValueError: the data on this machine is not the driver's, or too few classes are left on a side.
+        OtherDataError: this machine's data differ from the driver's.
+        UserError: a share of classes or a batch size does not fit the data.
     """
-    study = Study.of(json.loads(study_json))
     split = same_dataset(study, fingerprint).trainval()
     kept_out = np.isin(split.labels, held_out_classes(np.asarray(split.class_ids), study.config.protocol.held_out))
     train_rows = np.flatnonzero(~kept_out)
@@ -147,14 +170,18 @@ def make_plan(study_json: str, fingerprint: str) -> Plan:
 
 
 def held_out_classes(class_ids: np.ndarray, share: float) -> np.ndarray:
-    """The last classes, which choose an epoch and are not trained on; none for a share of 0.
+    """The last classes (H,) in ascending order, which choose an epoch and are not trained on; none for a share of 0.
+
+    Args:
+        class_ids: (C,) int64.
+        share: of the classes, in [0, 1).
 
     Raises:
-        ValueError: fewer than two classes would be on a side.
+        UserError: fewer than two classes would be left on a side.
     """
     count = round(share * len(class_ids))
     if share != 0 and not 2 <= count <= len(class_ids) - 2:
-        raise ValueError(
+        raise UserError(
             f"protocol.held_out={share:g}: {count} of {len(class_ids)} classes would choose the epoch, the rest train. "
             f"Give 0, or a share that leaves 2 on both sides: {2 / len(class_ids):.3g} to {1 - 2 / len(class_ids):.3g}."
         )
@@ -174,7 +201,7 @@ def in_passes(study: Study, num_images: int) -> Study:
     raw, c = copy.deepcopy(study.raw), study.config
     batch_size, num_epochs = c.training.batch_size or c.protocol.batch_size, c.training.epochs or c.dataset.max_epochs
     if batch_size > num_images:
-        raise ValueError(
+        raise UserError(
             f"A batch of {batch_size} images is more than the {num_images} that {study.title} trains on: give "
             f"training.batch_size={max(2, num_images // 4)}, or a number up to that."
         )
@@ -192,61 +219,64 @@ def in_passes(study: Study, num_images: int) -> Study:
 
 
 def trained_parts(plan: Plan, run: int) -> TrainingComponents:
-    """What trains, on all classes that are not held out, with nothing yet to be scored on."""
-    images = plan.study.make_images(plan.split.images)
-    return make_parts(plan.study, plan.split, images.part(plan.train), plan.split.labels[plan.train], key(plan, run))
+    """The components of a run, which train on all classes that are not held out, with nothing to be scored on yet."""
+    images = plan.study.make_images(plan.split.images).part(plan.train)
+    return make_parts(plan.study, plan.split, images, plan.split.labels[plan.train], seed_prefix(plan, run))
 
 
-def key(plan: Plan, run: int) -> tuple[Any, ...]:
-    """Of every seed of a run but that of the loss's own state; losses are compared on paired runs."""
+def seed_prefix(plan: Plan, run: int) -> SeedPrefix:
+    """The start of every seed of a run; it names no loss, so that losses are compared on paired runs."""
     return plan.study.config.seed, plan.study.config.dataset.name, "traditional", run
 
 
-def build(plan: Plan, spec: dict[str, Any]) -> tuple[TrainingComponents, Schedule]:
-    """The parts of a run, fresh, with the unseen classes to watch, and its schedule."""
+def build(plan: Plan, unit: TraditionalUnit) -> tuple[TrainingComponents, Schedule]:
+    """Fresh components of a run, with the test classes to monitor, and its schedule; the access is logged first."""
     study = plan.study
-    parts, device = trained_parts(plan, spec["index"]), study.make_device()
+    parts, device = trained_parts(plan, unit.index), study.make_device()
     if len(plan.held_out):
         images = study.make_images(plan.split.images).part(plan.held_out)
         parts.validation = EvaluationSet(images, torch.from_numpy(plan.split.labels[plan.held_out]).to(device))
-    asked = Study.of(spec["study"])
-    look = {
-        "run": spec["index"], "story": "traditional", "looks": "after every epoch, the best of which is reported",
-        "commit": commit(), "identity": asked.identity(spec["fingerprint"]),
-    }  # fmt: skip
-    unseen = open_test(json.dumps(spec["study"]), asked.directory, look)
-    parts.monitored = EvaluationSet(
-        unseen.images, unseen.labels, unseen.is_query, tuple(study.config.dataset.recall_at)
-    )
-    return parts, make_schedule(study, stable_seed(*key(plan, spec["index"]), "train"))
+    test = open_test_set(unit.study, {
+        "run": unit.index, "story": "traditional", "looks": "after every epoch, the best of which is reported",
+        "commit": commit(), "identity": unit.study.identity(unit.fingerprint),
+    })  # fmt: skip
+    parts.monitored = EvaluationSet(test.images, test.labels, test.is_query, tuple(study.config.dataset.recall_at))
+    return parts, make_schedule(study, stable_seed(*seed_prefix(plan, unit.index), "train"))
 
 
 # -- what it comes to -------------------------------------------------------------------------------------------------
 
 
-def result_of(plan: Plan, spec: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """A run's result: its history, and the epochs that are reported by the way in which they were chosen."""
+def make_record(plan: Plan, unit: TraditionalUnit, trained: Trained) -> records.Record:
+    """The record of a run: its history, and the epochs that are reported, by how they were chosen."""
+    found = trained.outcome.result
     completed = found["reason"] is None
-    return {
-        "run": spec["index"],
+    held_out_epoch = found["best_epoch"] if len(plan.held_out) else None
+    result = {
+        "run": unit.index,
         "setting": plan.study.config.loss.setting,
         "status": "completed" if completed else "diverged",
         "reason": found["reason"],
-        "selected": select(found["history"], found["best_epoch"] if len(plan.held_out) else None, completed),
+        "selected": select(found["history"], held_out_epoch, completed),
         "history": found["history"],
     }
+    dataset: Dataset = plan.study.make_dataset()
+    return records.Record("traditional", result, provenance(
+        seconds=trained.outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
+        test_contents=getattr(dataset, "test_contents", None), warnings=trained.warnings(),
+    ))  # fmt: skip
 
 
-def select(history: list[dict[str, Any]], held_out_epoch: int | None, completed: bool) -> dict[str, Any]:
-    """Metrics on the unseen classes at each epoch that is reported, by `traditional_tables.KINDS`; None where none is.
+def select(history: Sequence[JsonObject], held_out_epoch: int | None, completed: bool) -> dict[str, JsonObject | None]:
+    """Metrics on the test classes at each reported epoch, by `traditional_rows.KINDS`; None where none is reported.
 
     Args:
-        history: a row for each epoch, the untrained one first.
-        held_out_epoch: that the held-out classes chose.
+        history: one row per epoch, the untrained one first.
+        held_out_epoch: the epoch that the held-out classes chose.
         completed: whether the training reached its last epoch.
     """
     trained = [row for row in history if row["epoch"] > 0]
-    best = max(trained, key=lambda row: row["watched"]["precision_at_1"], default=None)  # the earliest of equals
+    best = max(trained, key=lambda row: float(row["watched"]["precision_at_1"]), default=None)  # of equals the earliest
     chosen = {
         "best_on_test": best,
         "last_epoch": trained[-1] if completed else None,
@@ -255,29 +285,32 @@ def select(history: list[dict[str, Any]], held_out_epoch: int | None, completed:
     return {kind: row and {"epoch": row["epoch"]} | row["watched"] for kind, row in chosen.items()}
 
 
-def run_line(result: dict[str, Any]) -> str:
+def run_line(answer: FinishedUnit) -> str:
     """One line about a finished run."""
-    said = [
+    result = answer.result
+    cells = [
         f"{name}: epoch {chosen['epoch']}, R@1 {100 * chosen['precision_at_1']:.2f}"
         for kind, name in rows_of.KINDS.items()
         if (chosen := result["selected"][kind]) is not None
     ]
-    return "   ".join(said + [f"diverged: {result['reason']}"] * (result["reason"] is not None))
+    cells += [f"diverged: {result['reason']}"] * (result["reason"] is not None)
+    cells += [f"WARNING: {text}" for text in answer.provenance.get("warnings", [])]
+    return "   ".join(cells)
 
 
-def summary(study: Study, display: Display) -> None:
-    """Mean and interval of each number over the runs, for each way to choose the epoch."""
+def summary(study: Study) -> Iterator[str]:
+    """Yield the lines about all runs: mean and interval of each metric, for each way to choose the epoch."""
     protocol, columns = study.config.protocol, rows_of.columns(study)
     runs = f"n = {protocol.num_runs} run" + "s" * (protocol.num_runs > 1)
-    display.say(f"\n{study.title}, unseen classes: mean over {runs}, %")
+    yield f"\n{study.title}, test classes: mean over {runs}, %"
     for row in rows_of.rows(study):
         cells = []
         for column in columns:
             if interval := row.cells.get(column.key):
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{column.title} {interval.mean:.2f}{half}")
-        display.say(f"  {row.kind}\n    {'   '.join(cells) or row.reason}")
-    display.say(f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: make tables")
+        yield f"  {row.kind}\n    {'   '.join(cells) or row.reason}"
+    yield f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: make tables"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,19 @@ from hydra import compose, initialize_config_dir
 
 from benchmark.core.paths import conf_dir
 from benchmark.jobs.queue import Jobs
+from benchmark.jobs.unit import Unit
 from benchmark.perf.dispatch import sleep_unit
 from benchmark.study.study import Study
 
 MOST_CPU = 20.0  # per cent of a core
 MOST_GROWTH = 20.0  # MB in all: Ray's own buffers, which are full after some thousand units, hold about 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SleepUnit(Unit):
+    """A unit that sleeps for some seconds."""
+
+    seconds: float
 
 
 def megabytes() -> float:
@@ -46,7 +55,10 @@ def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
     memory, started = [], time.perf_counter()
     with Jobs(study, sleep_unit, ["benchmark.perf.dispatch"], hear) as jobs:
         for number in range(units):
-            jobs.add({"study": study.raw, "seconds": seconds, "directory": str(results / f"unit_{number}")})
+            jobs.add(SleepUnit(
+                study=study, fingerprint="", kind="trial", index=number, fold=None, setting={},
+                directory=results / f"unit_{number}", seconds=seconds,
+            ))  # fmt: skip
         for number, _ in enumerate(jobs.finished()):
             if not number:
                 first, cpu = time.perf_counter(), time.process_time()

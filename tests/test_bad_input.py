@@ -11,6 +11,7 @@ from benchmark.core import records
 from benchmark.data import data
 from benchmark.datasets.glyphs import Glyphs
 from benchmark.final_eval import final_eval
+from benchmark.jobs import session
 from benchmark.study.study import Study
 from benchmark.tables import tables
 from tests.command_line import assert_refused, run, study_dir, tiny, trainings
@@ -118,7 +119,7 @@ def test_a_study_that_a_mistake_kept_from_starting_starts_once_it_is_mended(tmp_
 
 
 def test_the_data_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bo_story, "prepare", lambda study, *halves: "abc123")  # what the driver's machine holds
+    monkeypatch.setattr(session, "prepare", lambda study, *halves: "abc123")  # what the driver's machine holds
     ended = tiny(bo, tmp_path)
     assert_refused(ended, "glyphs_small", "started with abc123", "make data DATASET=glyphs_small")
 

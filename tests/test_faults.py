@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.bo import bo
 from benchmark.core import records
-from benchmark.jobs.heartbeat import last_beat
+from benchmark.jobs.heartbeat import last_heartbeat
 from benchmark.status import status
 from tests.command_line import on_tiny, results_of, run, study_dir, tiny
 from tests.processes import children, is_alive, wait_for
@@ -127,7 +127,7 @@ def test_a_worker_that_the_kernel_kills_for_its_memory_costs_its_unit_a_retry(
 ) -> None:
     """At the start of a unit: later a worker makes do with what it has."""
     driver, unit = search(), study_dir(tmp_path) / UNIT
-    with little_memory(int(wait_for(lambda: last_beat(unit))["pid"])):
+    with little_memory(int(wait_for(lambda: last_heartbeat(unit))["pid"])):
         out, err = driver.communicate(timeout=120)
     assert driver.returncode == 0, err
     assert "trial_000/fold_1: A worker ended" in out and "killed by signal 9" in out and "tried again (1 of 2)" in out
@@ -158,7 +158,9 @@ def test_a_wall_clock_that_jumps_by_a_day_neither_ends_nor_changes_anything(
     worker_in_mid_fold(unit)
     before = json.loads((unit / "alive.json").read_bytes())["at"]
     records.write_whole(clock, str(jump).encode())
-    after = wait_for(lambda: (beat := last_beat(unit)) is None or (abs(beat["at"] - before) > 80_000 and beat["at"]))
+    after = wait_for(
+        lambda: (beat := last_heartbeat(unit)) is None or (abs(beat["at"] - before) > 80_000 and beat["at"])
+    )
     assert after is True or (after > before) == (jump > 0), "the unit has seen the jump, or is done"
     told = run(status, f"results_dir={results}")
     assert told.status == 0 and not re.search(r"-\d", told.out)

@@ -65,8 +65,8 @@ def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
         return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in ast.walk(tree))
 
     openers = {path for path in MODULES if opens(path) and part_of(path) != "datasets"}
-    assert openers == {PACKAGE / "study" / "unseen.py"}
-    users = {part_of(path) for path in MODULES if "benchmark.study.unseen" in imports(path)}
+    assert openers == {PACKAGE / "study" / "testset.py"}
+    users = {part_of(path) for path in MODULES if "benchmark.study.testset" in imports(path)}
     assert users == {"final_eval", "traditional"}
 
 

@@ -52,7 +52,7 @@ def test_what_cannot_change_a_result_may_change(results: Path) -> None:
 
 
 def test_other_data_than_the_study_was_started_with_are_refused(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.bo.prepare", lambda study, *halves: "abc123")
+    monkeypatch.setattr("benchmark.jobs.session.prepare", lambda study, *halves: "abc123")
     ended = tiny(bo, results)
     assert_refused(ended, "another configuration", "now")
     assert re.search(r"^  data: [0-9a-f]+ there, abc123 now$", ended.err, re.M)
@@ -134,9 +134,9 @@ def test_final_eval_without_arguments_takes_the_finished_searches_and_names_the_
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")
     assert len(trained) == 4, "only the finished one: 2 runs x 2 folds"
-    assert "proxy_nca on glyphs_small: its search is unfinished, left out (make bo DATASET=glyphs_small" in ended.out
-    assert f"Left out: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
-    assert "proxy_nca on glyphs_small, unseen classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
+    assert "proxy_nca on glyphs_small: its search is unfinished, skipped (make bo DATASET=glyphs_small" in ended.out
+    assert f"Skipped: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
+    assert "proxy_nca on glyphs_small, test classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
     assert_refused(ended, "dataset.name='../../..' becomes part of a path")
     with trainings() as trained:
         assert tiny(final_eval, results).status == 0

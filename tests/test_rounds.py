@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmark import bo as story
 from benchmark.bo import bo
 from benchmark.core import records
+from benchmark.jobs import session
 from benchmark.jobs.queue import Jobs
+from benchmark.jobs.unit import Unit
 from benchmark.searchers import Parameter, Trial
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol
@@ -19,7 +20,7 @@ from tests.command_line import results_of, study_dir, tiny, trainings
 SPACE = {"x": Parameter((0.0, 1.0)), "n": Parameter((1, 9), type="int")}
 
 
-def test_a_round_is_told_the_rounds_before_it_and_what_is_pending(
+def test_a_round_is_proposed_from_the_rounds_before_it_and_what_is_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[list[int], int]] = []
@@ -39,11 +40,11 @@ def test_a_round_is_told_the_rounds_before_it_and_what_is_pending(
 @pytest.mark.slow
 def test_the_order_in_which_units_finish_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Backwards(Jobs):
-        def add(self, spec: Any, *, first: bool = False) -> None:
-            super().add(spec, first=True)
+        def add(self, unit: Unit, *, first: bool = False) -> None:
+            super().add(unit, first=True)
 
     assert tiny(bo, tmp_path / "one", "searcher.round=2", "trials=3").status == 0
-    monkeypatch.setattr(story, "Jobs", Backwards)
+    monkeypatch.setattr(session, "Jobs", Backwards)
     with trainings() as trained:
         assert tiny(bo, tmp_path / "other", "searcher.round=2", "trials=3").status == 0
     assert trained[:2] == ["trial_001/fold_1", "trial_001/fold_0"]
@@ -51,14 +52,14 @@ def test_the_order_in_which_units_finish_changes_nothing(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_an_asynchronous_search_proposes_as_soon_as_a_trial_is_done_and_says_that_it_cannot_be_repeated(
+def test_an_asynchronous_search_proposes_as_soon_as_a_trial_is_finished_and_says_that_it_cannot_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NewestFirst(Jobs):
-        def add(self, spec: Any, *, first: bool = False) -> None:
-            super().add(spec, first=True)
+        def add(self, unit: Unit, *, first: bool = False) -> None:
+            super().add(unit, first=True)
 
-    monkeypatch.setattr(story, "Jobs", NewestFirst)
+    monkeypatch.setattr(session, "Jobs", NewestFirst)
     options = ("searcher.round=2", "searcher.asynchronous=true", "trials=4")
     with trainings() as trained:
         ended = tiny(bo, tmp_path, *options)
@@ -79,7 +80,7 @@ def test_an_asynchronous_search_proposes_as_soon_as_a_trial_is_done_and_says_tha
 
 
 @pytest.mark.slow
-def test_a_round_that_was_killed_half_way_goes_on_with_the_same_proposals(tmp_path: Path) -> None:
+def test_a_round_that_was_killed_half_way_resumes_with_the_same_proposals(tmp_path: Path) -> None:
     options = ("searcher.round=2", "trials=4")
     assert tiny(bo, tmp_path / "one", *options).status == 0
     assert tiny(bo, tmp_path / "other", *options).status == 0
@@ -91,7 +92,7 @@ def test_a_round_that_was_killed_half_way_goes_on_with_the_same_proposals(tmp_pa
     assert results_of(study_dir(tmp_path / "one")) == results_of(study_dir(tmp_path / "other"))
 
 
-def test_one_at_a_time_is_the_study_that_it_was_and_more_are_another(compose_study: Callable[..., Study]) -> None:
+def test_rounds_of_one_keep_the_identity_and_longer_ones_change_it(compose_study: Callable[..., Study]) -> None:
     one, default, two = (compose_study(*o) for o in (["searcher.round=1"], [], ["searcher.round=2"]))
     assert one.identity("f") == default.identity("f") != two.identity("f")
     both = compose_study("searcher.round=2", "searcher.asynchronous=true")
@@ -112,7 +113,7 @@ def test_pending_settings_use_up_points_of_the_design(searcher: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_model_looks_elsewhere_than_where_something_is_pending() -> None:
+def test_the_model_proposes_away_from_pending_settings() -> None:
     searcher = Ax(SPACE, 3)
     history: list[Trial] = []
     for index in range(5):

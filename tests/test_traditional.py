@@ -1,4 +1,4 @@
-"""The customary protocol: what trains, what is watched, which epochs are reported, and who looks when."""
+"""The traditional protocol: what trains, what is monitored, which epochs are reported, who opens test classes when."""
 
 import json
 import re
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import traditional as story
+from benchmark import traditional as command
 from benchmark.bo import bo
 from benchmark.core import records
-from benchmark.core.provenance import software
+from benchmark.core.errors import UserError
 from benchmark.datasets.glyphs import Glyphs
 from benchmark.jobs import train_unit as worker
 from benchmark.samplers.random import Random
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def short(results_dir: Path, *overrides: str) -> Ended:
-    """The story for a tiny study that names no protocol."""
+    """Run the command for a tiny study that names no protocol."""
     keys = {override.split("=")[0] for override in overrides}
     base = [override for override in SHORT if override.split("=")[0] not in keys]
     return tiny(traditional, results_dir, *base, *overrides, protocol="traditional")
@@ -47,14 +47,14 @@ def result(results_dir: Path, run: int = 0, folder: Path = FOLDER) -> dict[str, 
     return records.read_record(results_dir / folder / "traditional" / "setting" / f"run_{run:02d}.json").result
 
 
-def looks(results_dir: Path, folder: Path = FOLDER) -> list[dict[str, Any]]:
+def accesses(results_dir: Path, folder: Path = FOLDER) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (results_dir / folder / "test_ledger.jsonl").read_text().splitlines()]
 
 
 # -- a whole study ----------------------------------------------------------------------------------------------------
 
 
-def test_every_epoch_is_scored_on_the_unseen_classes_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+def test_every_epoch_is_scored_on_the_test_classes_and_nothing_is_trained_twice(tmp_path: Path) -> None:
     parts: list[Any] = []
     with trainings(lambda number, made: parts.append(made)) as trained:
         ended = short(tmp_path)
@@ -74,23 +74,23 @@ def test_every_epoch_is_scored_on_the_unseen_classes_and_nothing_is_trained_twic
     assert "chosen by looking at the answer" in ended.out
 
 
-def test_a_unit_that_is_finished_gives_its_record_without_a_look(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    spec = story.unit_of(Study.of(tiny_study | {"results_dir": str(tmp_path)}), "any data", run=4)
+def test_a_finished_unit_returns_its_record_and_opens_no_test_class(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    unit = command.unit_of(Study.of(tiny_study | {"results_dir": str(tmp_path)}), "any data", run=4)
     path = tmp_path / FOLDER / "traditional" / "setting" / "run_04.json"
-    assert Path(spec["directory"]).with_suffix(".json") == path
+    assert unit.directory.with_suffix(".json") == path
     records.write_record(path, records.Record("traditional", {"run": 4}, {"by": "hand"}))
-    answer = story.run_unit(spec | {"software": software()}, lambda message: None)
+    answer = command.run_unit(unit.to_json(), lambda message: None)
     assert answer == {"result": {"run": 4}, "provenance": {"by": "hand"}, "notes": []}
     assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists()
 
 
-def test_the_look_is_written_down_before_the_unseen_classes_are_opened(
+def test_an_access_is_logged_before_the_test_classes_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[dict[str, Any]]] = []
 
     def refuse(self: Glyphs) -> None:
-        seen.append(looks(tmp_path))
+        seen.append(accesses(tmp_path))
         raise ValueError("not today")
 
     monkeypatch.setattr(Glyphs, "test", refuse)
@@ -98,7 +98,7 @@ def test_the_look_is_written_down_before_the_unseen_classes_are_opened(
     assert ended.status == 1 and "not today" in ended.err
     (line,) = seen[0]
     assert (line["run"], line["story"]) == (0, "traditional") and "every epoch" in line["looks"]
-    assert looks(tmp_path) == [line]
+    assert accesses(tmp_path) == [line]
 
 
 def test_held_out_classes_choose_an_epoch_and_are_never_trained_on(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_several_runs_differ_and_have_an_interval(tmp_path: Path) -> None:
     ended = short(tmp_path, "protocol.num_runs=2", "training.epochs=1")
     assert ended.status == 0 and "n = 2 runs" in ended.out and "+-" in ended.out
     assert result(tmp_path, 0)["history"][1]["loss"] != result(tmp_path, 1)["history"][1]["loss"]
-    assert [line["run"] for line in looks(tmp_path)] == [0, 1]
+    assert [line["run"] for line in accesses(tmp_path)] == [0, 1]
 
 
 def test_a_training_that_diverges_has_no_last_epoch_and_says_why(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_training_that_diverges_has_no_last_epoch_and_says_why(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     assert short(tmp_path / "a").status == 0
     train_fold = worker.train_fold
 
@@ -156,7 +156,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path
         assert short(tmp_path / "b").status == 130
     assert short(tmp_path / "b").status == 0
     assert result(tmp_path / "b") == result(tmp_path / "a")
-    assert len(looks(tmp_path / "b")) == 2  # each sitting looks
+    assert len(accesses(tmp_path / "b")) == 2  # every attempt opens them
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_preset_has_a_folder_of_its_own(tmp_path: Path) -> None:
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_search_under_this_protocol_and_this_story_under_another_one_are_refused(tmp_path: Path) -> None:
+def test_a_search_under_this_protocol_and_this_command_under_another_one_are_refused(tmp_path: Path) -> None:
     assert_refused(tiny(bo, tmp_path, "protocol=traditional"), "protocol=traditional", "make traditional")
     assert_refused(tiny(traditional, tmp_path, "protocol=hpl"), "protocol=hpl", "make bo")
     assert not (tmp_path / "studies").exists()
@@ -206,7 +206,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 ) -> None:
     group, name = key.split(".")
     raw = tiny_study | {"results_dir": str(tmp_path), group: tiny_study[group] | {name: value}}
-    with trainings() as trained, pytest.raises(ValueError, match=re.escape(phrase)):
+    with trainings() as trained, pytest.raises((UserError, ValueError), match=re.escape(phrase)):
         traditional(Study.of(raw), [])
     assert not trained and not list(tmp_path.rglob("study.yaml"))
 
@@ -316,4 +316,4 @@ def test_which_recalls_are_recorded_makes_a_study_under_this_protocol_only(tiny_
 def test_the_command_needs_no_protocol_and_says_so(tmp_path: Path) -> None:
     ended = run(traditional, "--cfg", "job", "dataset=cub", "loss=hpl_pa", protocol="traditional")
     assert ended.status == 0 and "story: traditional" in ended.out and "name: customary" in ended.out
-    assert story.__doc__ and "make traditional" in story.__doc__
+    assert command.__doc__ and "make traditional" in command.__doc__

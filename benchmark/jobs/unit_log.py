@@ -1,7 +1,7 @@
-"""A unit's own log: what it prints and logs, and a line when it starts, goes on, is scored and ends.
+"""The log of a unit: what it prints and logs, and a line when it starts, resumes, is scored and ends.
 
-The file only grows, over every worker that works on the unit. It is a courtesy: where it cannot be written, the unit
-goes on, and the record that cannot be written either says so.
+The file only grows, over every worker that runs the unit. Logging is best effort: where the log cannot be written the
+unit continues, and a record that cannot be written either raises the error.
 """
 
 import contextlib
@@ -12,25 +12,26 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from benchmark.core.records import JsonObject
 
 NAME = "log"
 TAIL_CHARACTERS = 2000
 
 
-def me() -> dict[str, Any]:
-    """Who works here: host, process, and the name that the executor gave the worker in `BENCHMARK_WORKER`."""
+def this_worker() -> JsonObject:
+    """This process: `host`, `pid`, and as `worker` the name that the executor gave it in `BENCHMARK_WORKER`."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "worker": os.environ.get("BENCHMARK_WORKER", "driver")}
 
 
 def note(unit: Path, text: str) -> None:
-    """Append a line with the time to a unit's log."""
+    """Append a line with the time to the log of the unit in a folder."""
     with contextlib.suppress(OSError), open(unit / NAME, "a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
 
 
 def tail(path: Path) -> str:
-    """The end of a log; nothing where there is none."""
+    """The end of a log; an empty string where there is none."""
     try:
         with open(path, "rb") as log:
             log.seek(max(0, path.stat().st_size - TAIL_CHARACTERS))
@@ -40,21 +41,22 @@ def tail(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def kept(unit: Path, capture: bool) -> Iterator[None]:
-    """Keep the log for the time of the block: who starts, how it ends, and what is said in between.
+def recording(unit: Path, capture: bool) -> Iterator[None]:
+    """Log who runs the unit, how it ends (with the traceback of an exception), and what is printed in between.
 
     Args:
-        unit: its folder.
-        capture: whether what this process prints belongs to the unit; it does where a worker does one at a time.
+        unit: folder of the unit.
+        capture: whether to redirect what this process prints into the log; right for a worker that runs one unit at a
+            time, wrong for the driver.
     """
-    here = me()
+    here = this_worker()
     with contextlib.suppress(OSError):
         unit.mkdir(parents=True, exist_ok=True)
     note(unit, f"start: {here['worker']} on {here['host']}, process {here['pid']}")
     with contextlib.ExitStack() as stack:
         if capture:
             with contextlib.suppress(OSError):
-                stack.enter_context(_captured(unit / NAME))
+                stack.enter_context(_redirected_output(unit / NAME))
         try:
             yield
         except Exception:
@@ -67,23 +69,23 @@ def kept(unit: Path, capture: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _captured(path: Path) -> Iterator[None]:
-    """Lead standard output and error into a file, also what C and child processes print."""
+def _redirected_output(path: Path) -> Iterator[None]:
+    """Redirect standard output and error to a file, including what C code and child processes print."""
     with open(path, "ab", buffering=0) as log:
         _flush()
-        before = [os.dup(1), os.dup(2)]
+        originals = [os.dup(1), os.dup(2)]
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
     try:
         yield
     finally:
         _flush()
-        for descriptor, kept_open in zip((1, 2), before, strict=True):
-            os.dup2(kept_open, descriptor)
-            os.close(kept_open)
+        for descriptor, original in zip((1, 2), originals, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a closed stream raises ValueError
             stream.flush()

@@ -113,8 +113,8 @@ def trainings(study: Study) -> Iterator[Row]:
     for name in LOSSES:
         loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
         one = Study.of(study.raw | {"loss": loss, "device": "cpu", "threads": 1})
-        unit = {"study": one.raw, "setting": {}, "fingerprint": fingerprint, "kind": "trial", "index": 0, "fold": 0}
-        spent = interleave({"ours": our_loop(*build(unit)), "peer": their_trainer(one, *build(unit))}, REPEATS)
+        make = functools.partial(build, one, {}, fingerprint=fingerprint, kind="trial", index=0, fold=0)
+        spent = interleave({"ours": our_loop(*make()), "peer": their_trainer(one, *make())}, REPEATS)
         rate = statistics.median(one.config.protocol.batch_size * ITERATIONS / s.cpu for s in spent["ours"])
         compared = f"images/s ({rate:,.0f}) over MetricLossOnly's; both shift by up to {one.config.training.shift} px"
         yield ratio_row(f"training a fold, {name}", (">=", 1.1), spent["peer"], spent["ours"], compared)

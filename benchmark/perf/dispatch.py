@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.jobs.executors.local import Local
+from benchmark.jobs.unit import FinishedUnit
 from benchmark.perf.timing import Row
 from benchmark.study.study import Study
 
@@ -66,7 +67,7 @@ def sleep_unit(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) -
     """A unit that sleeps, reports once and returns what it was given."""
     report({"pid": os.getpid()})
     time.sleep(spec["seconds"])
-    return spec
+    return FinishedUnit(spec).to_json()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: floa
 
 def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
     """Images per second, and MB that PyTorch holds on the GPU, of each of so many folds."""
-    unit = {"study": study.raw, "setting": {}, "fingerprint": fingerprint, "kind": "trial", "index": 0}
+    unit = {"study": study.raw, "fingerprint": fingerprint}
     command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
     with tempfile.TemporaryDirectory() as folder:
         executor = Local(command, workers, Path(folder), environments=slots(study.config.device, 1) * workers)
@@ -76,7 +76,7 @@ def train_for(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
     """Train a fold for some seconds, without an evaluation."""
     study = Study.of(spec["study"])
     use_threads(study.config.threads)
-    parts, schedule = build(spec)
+    parts, schedule = build(study, {}, fingerprint=spec["fingerprint"], kind="trial", index=0, fold=spec["fold"])
     _set_train_mode(parts, schedule.freeze_batchnorm)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < spec["seconds"]:

@@ -13,6 +13,7 @@ import yaml
 from benchmark.core.paths import conf_dir
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.train_unit import train_unit
+from benchmark.jobs.unit import Unit
 from benchmark.perf.timing import Row, interleave
 from benchmark.searchers import Trial
 from benchmark.study.prepare import prepare
@@ -90,10 +91,10 @@ def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterat
         def train() -> None:
             trial = folder / executor / f"trial_{next(numbers)}"
             for fold in range(NUM_FOLDS):
-                jobs.add({
-                    "study": one.raw, "fingerprint": fingerprint, "kind": "trial", "index": 0, "fold": fold,
-                    "setting": {}, "keep_weights": False, "directory": str(trial / f"fold_{fold}"),
-                })  # fmt: skip
+                jobs.add(Unit(
+                    study=one, fingerprint=fingerprint, kind="trial", index=0, fold=fold, setting={},
+                    directory=trial / f"fold_{fold}",
+                ))  # fmt: skip
             for _ in jobs.finished():
                 pass
 

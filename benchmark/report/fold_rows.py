@@ -37,7 +37,7 @@ def rows(study: Study) -> list[Row]:
     """A study's one row."""
     row = Row(study.directory.name, layout.label(study))
     if not study.config.preset and not (study.directory / "bo" / "best.yaml").exists():
-        num_done = len(layout.finished_trials(study)[0])
+        num_done = len(layout.finished_trials(study, lambda note: None))
         row.reason = f"its search is unfinished, with {num_done} trials done; {study.command('bo final-eval')}"
         return [row]
     try:

@@ -146,7 +146,7 @@ def look(path: Path, record: Path, lost: set[tuple[str, ...]]) -> Unit:
     if record.exists():
         return Unit(path, "done", seconds_of(record))
     if records.is_held(path / "lock"):
-        return Unit(path, "running", beat=heartbeat.last_beat(path) or {})
+        return Unit(path, "running", beat=heartbeat.last_heartbeat(path) or {})
     return Unit(path, "lost" if path.parts[-3:] in lost else "waiting")
 
 

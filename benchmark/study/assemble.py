@@ -1,13 +1,13 @@
-"""A unit -> what it trains: data, components and schedule, with all their seeds."""
+"""What a training consists of: data, components and schedule, with all their seeds."""
 
 import functools
-import json
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from benchmark.datasets import Split
+from benchmark.core.errors import UserError
+from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.protocol.folds import Fold
 from benchmark.protocol.seeds import stable_seed
@@ -15,55 +15,84 @@ from benchmark.study import recipes
 from benchmark.study.study import Study
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 
+SeedPrefix = tuple[int | str, ...]
 
-def build(spec: dict[str, Any]) -> tuple[TrainingComponents, Schedule]:
-    """The parts of a unit, fresh, and its schedule.
 
-    Folds' batches, augmentation, trunk and head are seeded by (seed, data set, trial or run, fold), so that losses
-    are compared on paired runs; the loss's own state adds the loss's name.
+class OtherDataError(UserError):
+    """The data on this machine are not the data that the study was started with."""
+
+
+def build(
+    study: Study, setting: Mapping[str, float | int], *, fingerprint: str, kind: str, index: int, fold: int
+) -> tuple[TrainingComponents, Schedule]:
+    """Fresh components and the schedule for training one fold.
+
+    Batches, augmentation, trunk and head are seeded by (seed, data set, kind, index, fold), so that losses are compared
+    on paired runs; the seed of the loss's own state also depends on the loss's name.
+
+    Args:
+        study: what is trained, without `setting`.
+        setting: hyper-parameters that replace the loss's own.
+        fingerprint: identifies the driver's data.
+        kind: `trial` or `run`.
+        index: number of the trial or run.
+        fold: number of the fold.
+
+    Raises:
+        OtherDataError: this machine's data differ from the driver's.
+        UserError: a component refuses its configuration.
     """
-    study = Study.of(spec["study"], spec["setting"])
-    config = study.config
-    split, folds = _trainval(json.dumps(spec["study"]), spec["fingerprint"])
-    images, labels, fold = study.make_images(split.images), split.labels, folds[spec["fold"]]
-    key = (config.seed, config.dataset.name, spec["kind"], spec["index"], spec["fold"])
-    train, validation = (np.flatnonzero(np.isin(labels, c)) for c in (fold.train_classes, fold.validation_classes))
-    parts = make_parts(study, split, images.part(train), labels[train], key)
+    split, folds = _trainval(study, fingerprint)
+    study = study.with_setting(setting)
+    images, labels, classes = study.make_images(split.images), split.labels, folds[fold]
+    seed_prefix = (study.config.seed, study.config.dataset.name, kind, index, fold)
+    train, validation = (
+        np.flatnonzero(np.isin(labels, c)) for c in (classes.train_classes, classes.validation_classes)
+    )
+    parts = make_parts(study, split, images.part(train), labels[train], seed_prefix)
     parts.validation = EvaluationSet(images.part(validation), torch.from_numpy(labels[validation]).to(images.device))
-    return parts, make_schedule(study, stable_seed(*key, "train"))
+    return parts, make_schedule(study, stable_seed(*seed_prefix, "train"))
 
 
 def make_parts(
-    study: Study, split: Split, images: Images, labels: np.ndarray, key: tuple[Any, ...]
+    study: Study, split: Split, images: Images, labels: np.ndarray, seed_prefix: SeedPrefix
 ) -> TrainingComponents:
-    """What trains on these images, with nothing yet to be scored on.
+    """Components that train on the given images, with nothing to be scored on yet.
 
     Args:
         study: with the setting to train.
-        split: the half that the images are of.
-        images: to train on.
-        labels: (N,) class id of each.
-        key: of every seed.
+        split: the half of the data that the images belong to.
+        images: N training images.
+        labels: (N,) int64, global class id of each image.
+        seed_prefix: start of the key of every seed; losses with equal prefixes are paired.
+
+    Raises:
+        UserError: a component refuses its configuration.
     """
     classes = np.unique(labels)
-    ranked = np.searchsorted(classes, labels)  # 0..C-1 by sorted rank, as MLRC
-    class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]
-    trunk = study.make_trunk(images.channels, stable_seed(*key, "trunk"))
-    head = study.make_head(trunk.out_features, stable_seed(*key, "head"))  # type: ignore[arg-type]
-    loss_seed = stable_seed(*key, "loss", study.config.loss.name)
+    ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as MLRC
+    class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
+    trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
+    head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))  # type: ignore[arg-type]
+    loss_seed = stable_seed(*seed_prefix, "loss", study.config.loss.name)
     loss = study.make_loss(len(classes), loss_seed, class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):
         part.to(images.device)
     return TrainingComponents(
         trunk, head, loss,
         study.make_optimizers(trunk=trunk, head=head, loss=loss),
-        study.make_sampler(ranked, stable_seed(*key, "batches")),
+        study.make_sampler(ranked, stable_seed(*seed_prefix, "batches")),
         images, torch.from_numpy(ranked).to(images.device), validation=None,
     )  # fmt: skip
 
 
 def make_schedule(study: Study, seed: int) -> Schedule:
-    """The protocol's and the data set's constants for one training."""
+    """The protocol's and the data set's constants for one training.
+
+    Args:
+        study: whose training.
+        seed: of augmentation.
+    """
     c = study.config
     return Schedule(
         iterations_per_epoch=c.protocol.iterations_per_epoch,
@@ -81,19 +110,26 @@ def make_schedule(study: Study, seed: int) -> Schedule:
 
 
 @functools.lru_cache(maxsize=2)
-def _trainval(study_json: str, fingerprint: str) -> tuple[Split, list[Fold]]:
-    """The training classes and their folds; kept between units, since a worker lives long."""
-    study = Study.of(json.loads(study_json))
+def _trainval(study: Study, fingerprint: str) -> tuple[Split, list[Fold]]:
+    """The training classes and their folds, kept between the units of a long-lived worker."""
     dataset = same_dataset(study, fingerprint)
     split = dataset.trainval()
     return split, study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
 
 
-def same_dataset(study: Study, fingerprint: str) -> Any:
-    """The study's data set as it is on this machine, if it is the driver's."""
-    dataset = study.make_dataset()
+def same_dataset(study: Study, fingerprint: str) -> Dataset:
+    """The study's data set on this machine, which must be the driver's.
+
+    Args:
+        study: whose data set.
+        fingerprint: identifies the driver's data.
+
+    Raises:
+        OtherDataError: this machine's data differ.
+    """
+    dataset: Dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
-        raise ValueError(
+        raise OtherDataError(
             f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
             f"was started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
         )

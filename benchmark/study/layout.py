@@ -196,16 +196,16 @@ def trial_result(index: int, setting: dict[str, Any], folds: list[dict[str, Any]
     }
 
 
-def finished_trials(study: Study) -> tuple[dict[int, records.Record], list[str]]:
-    """Trials on disk by index, and notes about damaged ones, which were set aside."""
-    found, notes = {}, []
+def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
+    """Trials on disk by index; damaged records are quarantined, and `say` is called with a note about each."""
+    found = {}
     for path in sorted((study.directory / "bo").glob("trial_*.json")):
         record, note = records.read_or_set_aside(path)
         if record is not None:
             found[int(record.result["index"])] = record
         if note:
-            notes.append(note)
-    return found, notes
+            say(note)
+    return found
 
 
 def write_choice(study: Study, choice: Choice) -> None:

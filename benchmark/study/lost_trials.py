@@ -1,51 +1,61 @@
-"""Work that is lost: units whose worker died, hung or failed by a defect more often than they are tried again.
+"""Lost trials: a unit of theirs exhausted its retries, because its worker died or hung, or it failed by a defect.
 
-A loss is no result. A lost trial leaves `lost.json` in its folder and no record, a lost run nothing at all, so the same
-command tries them again. Meanwhile a search goes on with the trial as abandoned, and its later proposals say in
-`ask.json` which trials were lost to them. Once such a trial is there, those proposals are made anew, in order: where
-one is the same its trial stands (as in Sobol's design, which no score changes), where it differs its trial is set aside
-and trained with the new setting. So the records come to be those of a search that lost nothing.
+A lost trial has no result. It leaves `lost.json` in its folder and no record, so the same command retries it. Meanwhile
+the search continues with the trial as abandoned, and later proposals list in `ask.json` the trials that were lost when
+they were made. Once such a trial is finished, these proposals are made again, in order: an unchanged proposal keeps its
+trial (as in Sobol's design, which does not depend on scores), a changed one has its trial quarantined and trained with
+the new setting. In the end the records are those of a search that lost nothing.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmark.core import records
 from benchmark.core.provenance import provenance
+from benchmark.core.records import JsonObject
 
-IN_A_ROW = 3  # lost trials that say that the place is broken, not the trial
+MOST_IN_A_ROW = 3  # more lost trials in a row show that the machines are at fault and not the trials
 
 
-def record_of(index: int, setting: dict[str, Any], units: list[dict[str, Any]]) -> records.Record:
-    """What is known of a lost trial; the searcher is told of it as of one without a score.
+def lost_record(index: int, setting: Mapping[str, float | int], units: Sequence[JsonObject]) -> records.Record:
+    """The record of a lost trial, which a searcher receives as a trial without a score.
 
     Args:
-        index: of the trial.
+        index: number of the trial.
         setting: its hyper-parameters.
-        units: answers of the lost ones, see `dispatch.Jobs.finished`.
+        units: its lost units, at least one, each with `unit`, `reason`, `log` and `tail`.
     """
-    result = {"index": index, "setting": setting, "status": "lost", "map_at_r": None, "standard_error": None}
-    return records.Record("lost", result | {"reason": units[0]["reason"]}, provenance(units=units))
+    result = {"index": index, "setting": dict(setting), "status": "lost", "map_at_r": None, "standard_error": None}
+    return records.Record("lost", result | {"reason": units[0]["reason"]}, provenance(units=list(units)))
 
 
-def read(folder: Path, finished: Container[int]) -> dict[int, records.Record]:
-    """Lost trials below a search's folder, by index, but those that are finished by now."""
+def read_lost(folder: Path, finished: Container[int]) -> dict[int, records.Record]:
+    """Records of the lost trials below a search's folder, by index.
+
+    Args:
+        folder: the search's folder, `bo`.
+        finished: indices of trials that are finished by now, which are skipped.
+    """
     found = {}
     for path in sorted(folder.glob("trial_*/lost.json")):
         try:
             record = records.read_record(path)
         except records.CorruptFileError:
-            continue  # the trial has no record, which says enough
+            continue  # the trial has no record either, so it is trained again
         if record.result["index"] not in finished and path.parent.name == f"trial_{record.result['index']:03d}":
             found[record.result["index"]] = record
     return found
 
 
-def is_stale(ask: Path, finished: Container[int]) -> bool:
-    """Whether a proposal was made while a trial was lost that is finished by now."""
+def is_stale(proposal: Path, finished: Container[int]) -> bool:
+    """Whether a proposal was made while a trial was lost that is finished by now.
+
+    Args:
+        proposal: path of an `ask.json`; one that is missing or damaged is not stale.
+        finished: indices of finished trials.
+    """
     try:
-        told = records.read_record(ask).provenance.get("lost", ())
+        lost = records.read_record(proposal).provenance.get("lost", ())
     except (FileNotFoundError, records.CorruptFileError):
         return False
-    return any(index in finished for index in told)
+    return any(index in finished for index in lost)

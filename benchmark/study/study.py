@@ -7,7 +7,7 @@ search can be extended and continued elsewhere.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from benchmark.study.config import Config, schema
 from benchmark.study.instantiate import build
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """One loss x data set x trunk x protocol: its configuration and the makers of its parts.
 
@@ -69,6 +69,21 @@ class Study:
         plain = OmegaConf.to_container(merged, resolve=False)
         assert isinstance(plain, dict)
         return cls(raw=plain, config=config)  # type: ignore[arg-type]
+
+    def with_setting(self, setting: Mapping[str, float | int]) -> "Study":
+        """This study with other hyper-parameters of its loss; the last few are kept."""
+        return Study.of(self.raw, dict(setting))
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The configuration as text, by which studies are compared and cached."""
+        return json.dumps(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Study) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @property
     def directory(self) -> Path:

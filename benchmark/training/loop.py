@@ -254,13 +254,23 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     records.write_checked(path, buffer.getvalue())
 
 
+def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `write_state` wrote, with its tensors on a device.
+
+    Raises:
+        CorruptFileError: the checksum does not match.
+        FileNotFoundError: there is no such file.
+    """
+    state: dict[str, Any] = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
+    return state
+
+
 def _resume(parts: TrainingComponents, checkpoint: Path) -> tuple[Progress, dict[str, Any] | None]:
     """Load a checkpoint into the parts; fresh parts where there is none."""
     try:
-        payload = records.read_checked(checkpoint)
+        state = read_state(checkpoint, parts.images.device)
     except FileNotFoundError:
         return Progress(), None
-    state = torch.load(io.BytesIO(payload), map_location=parts.images.device, weights_only=True)
     for name in ("trunk", "head", "loss"):
         getattr(parts, name).load_state_dict(state[name])
     for name, optimizer in parts.optimizers.items():

@@ -8,8 +8,9 @@ import pytest
 from benchmark import final_eval, traditional
 from benchmark.core import provenance
 from benchmark.core.errors import UserError
-from benchmark.jobs import queue as dispatch
+from benchmark.jobs import queue
 from benchmark.jobs import train_unit as worker
+from benchmark.jobs.unit import FinishedUnit, Unit
 from tests.command_line import TINY, results_of, tiny
 
 
@@ -40,19 +41,24 @@ def test_what_differs_is_named_with_both_versions():
         provenance.check_software(here | {"fancy": "2.0"})
 
 
-def test_every_unit_carries_the_software_of_its_driver(compose_study):
-    study = compose_study("executor=inline")
-    with dispatch.Jobs(study, lambda spec, report: spec["software"], ["nothing"], print) as jobs:
-        jobs.add({"directory": "anywhere"})
-        assert [answer for _, answer in jobs.finished()] == [provenance.software()]
+def a_unit(study, folder):
+    return Unit(study=study, fingerprint="data of another machine", kind="trial", index=0, fold=0, setting={},
+                directory=folder / "unit")  # fmt: skip
+
+
+def test_every_unit_carries_the_software_of_its_driver(compose_study, tmp_path):
+    unit = a_unit(compose_study("executor=inline"), tmp_path)
+    with queue.Jobs(unit.study, lambda body, report: FinishedUnit(body).to_json(), ["nothing"], print) as jobs:
+        jobs.add(unit)
+        assert [answer.result["software"] for _, answer in jobs.finished()] == [provenance.software()]
 
 
 @pytest.mark.parametrize(
     "do",
     [
-        lambda spec: worker.train_unit(spec, print),
+        lambda body: worker.train_unit(body, print),
         final_eval.score_unit,
-        lambda spec: traditional.run_unit(spec, print),
+        lambda body: traditional.run_unit(body, print),
     ],
 )
 def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path):
@@ -66,11 +72,9 @@ def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path
 
 def test_a_unit_is_refused_where_the_data_are_others(searched, compose_study, tmp_path):
     """`searched` has drawn the data."""
-    spec = {"study": compose_study(*TINY).raw, "fingerprint": "data of another machine",
-            "kind": "trial", "index": 0, "fold": 0, "setting": {}, "keep_weights": False,
-            "directory": str(tmp_path / "unit"), "software": provenance.software()}  # fmt: skip
-    with pytest.raises(ValueError, match=r"on this machine has fingerprint .* data of another machine(?s:.)*make data"):
-        worker.train_unit(spec, print)
+    body = a_unit(compose_study(*TINY), tmp_path).to_json()
+    with pytest.raises(UserError, match=r"on this machine has fingerprint .* data of another machine(?s:.)*make data"):
+        worker.train_unit(body, print)
     assert not (tmp_path / "unit" / "record.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""Beats are left by the loop, and judged by how long their count stays the same on the judge's own clock."""
+"""The loop writes heartbeats; a unit hangs when they stop changing, measured by the detector's own clock."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmark.jobs import heartbeat
-from benchmark.jobs.heartbeat import HangDetector, Heartbeat, last_beat
+from benchmark.jobs.heartbeat import HangDetector, Heartbeat, last_heartbeat
 from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import train_fold
 from tests.training.small_fold import a_fold, a_schedule, nothing
 
 
 class Clock:
-    """A monotonic clock that goes when it is told to."""
+    """A monotonic clock that a test moves."""
 
     now = 50.0
 
@@ -24,69 +24,69 @@ class Clock:
         return self.now
 
 
-def look(judge: HangDetector, clock: Clock, unit: Path, seconds: float, started: bool = True) -> bool:
-    """Let so many seconds pass between looks, and say whether the last look finds the unit hanging."""
+def is_hung_after(detector: HangDetector, clock: Clock, unit: Path, seconds: float, started: bool = True) -> bool:
+    """Check at the detector's interval until some seconds have passed; whether the last check finds the unit hung."""
     hung = False
     until = clock.now + seconds
     while clock.now < until:
-        clock.now += judge.every or 1.0
-        hung = bool(judge.hung({"it": (unit, started)}))
+        clock.now += detector.every or 1.0
+        hung = bool(detector.hung({"it": (unit, started)}))
     return hung
 
 
-def begun(clock: Clock, unit: Path) -> tuple[HangDetector, Heartbeat]:
-    """A judge with a limit of a minute that has seen a unit's first beat."""
-    judge = HangDetector(60.0, clock)
-    judge.begin("it", None)
-    judge.hung({"it": (unit, True)})
+def after_first_heartbeat(clock: Clock, unit: Path) -> tuple[HangDetector, Heartbeat]:
+    """A detector with a limit of a minute that has seen a unit's first heartbeat."""
+    detector = HangDetector(60.0, clock)
+    detector.begin("it", None)
+    detector.hung({"it": (unit, True)})
     heartbeat = Heartbeat(unit, every=0.0)
-    judge.hung({"it": (unit, True)})
-    return judge, heartbeat
+    detector.hung({"it": (unit, True)})
+    return detector, heartbeat
 
 
-def test_a_beat_says_who_works_on_the_unit_and_is_gone_when_it_is_done(tmp_path: Path) -> None:
+def test_a_heartbeat_names_the_worker_and_is_deleted_at_the_end(tmp_path: Path) -> None:
     heartbeat = Heartbeat(tmp_path)
-    beat = last_beat(tmp_path)
-    assert beat is not None and beat["pid"] == os.getpid() and beat["batches"] == 0
-    assert {"host", "worker", "started", "at", "epoch"} <= beat.keys()
+    content = last_heartbeat(tmp_path)
+    assert content is not None and content["pid"] == os.getpid() and content["batches"] == 0
+    assert {"host", "worker", "started", "at", "epoch"} <= content.keys()
     heartbeat.stop()
-    assert last_beat(tmp_path) is None and not list(tmp_path.iterdir())
+    assert last_heartbeat(tmp_path) is None and not list(tmp_path.iterdir())
 
 
-def test_the_file_is_written_at_most_so_often_and_counts_every_batch(tmp_path: Path) -> None:
+def test_the_file_counts_every_batch_and_is_written_at_its_interval(tmp_path: Path) -> None:
     clock = Clock()
-    beating = Heartbeat(tmp_path, every=10.0, clock=clock)
+    heartbeat_of_unit = Heartbeat(tmp_path, every=10.0, clock=clock)
     seen = []
     for _ in range(45):
         clock.now += 1.0
-        beating.tick()
-        seen.append((last_beat(tmp_path) or {})["batches"])
+        heartbeat_of_unit.tick()
+        seen.append((last_heartbeat(tmp_path) or {})["batches"])
     assert sorted(set(seen)) == [0, 10, 20, 30, 40]
 
 
-def test_every_batch_trained_on_or_evaluated_beats(tmp_path: Path) -> None:
-    fold, beats = a_fold(), []
-    fold.beat = lambda: beats.append(1)
+def test_every_batch_trained_on_or_evaluated_ticks(tmp_path: Path) -> None:
+    fold, ticks = a_fold(), []
+    fold.beat = lambda: ticks.append(1)
     train_fold(fold, a_schedule(max_epochs=3, iterations_per_epoch=2), tmp_path / "checkpoint.pt", nothing)
-    assert len(beats) == 3 * 2 + 4, "6 batches trained on, and the one of validation before and after each epoch"
+    assert len(ticks) == 3 * 2 + 4, "6 batches trained on, and the one of validation before and after each epoch"
     assert TrainingComponents.beat is None
 
 
-def test_a_beat_costs_no_microseconds_worth_measuring(tmp_path: Path) -> None:
-    beating = Heartbeat(tmp_path)
+def test_a_tick_costs_less_than_20_microseconds(tmp_path: Path) -> None:
+    heartbeat_of_unit = Heartbeat(tmp_path)
     started = time.perf_counter()
     for _ in range(10_000):
-        beating.tick()
+        heartbeat_of_unit.tick()
     assert (time.perf_counter() - started) / 10_000 < 20e-6
 
 
-def test_a_unit_hangs_once_its_count_stays_the_same_for_too_long(tmp_path: Path) -> None:
+def test_a_unit_hangs_once_its_count_has_not_changed_for_too_long(tmp_path: Path) -> None:
     clock = Clock()
-    judge, beating = begun(clock, tmp_path)
-    assert not look(judge, clock, tmp_path, 55)
-    beating.tick()
-    assert not look(judge, clock, tmp_path, 55)
-    assert look(judge, clock, tmp_path, 10)
+    detector, heartbeat_of_unit = after_first_heartbeat(clock, tmp_path)
+    assert not is_hung_after(detector, clock, tmp_path, 55)
+    heartbeat_of_unit.tick()
+    assert not is_hung_after(detector, clock, tmp_path, 55)
+    assert is_hung_after(detector, clock, tmp_path, 10)
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
@@ -94,85 +94,87 @@ def test_a_jump_of_the_wall_clock_neither_kills_nor_saves_a_unit(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, wall = Clock(), time.time()
-    judge, beating = begun(clock, tmp_path)
-    look(judge, clock, tmp_path, 30)
+    detector, heartbeat_of_unit = after_first_heartbeat(clock, tmp_path)
+    is_hung_after(detector, clock, tmp_path, 30)
     monkeypatch.setattr(heartbeat.time, "time", lambda: wall + jump)
-    beating.tick()
-    assert (last_beat(tmp_path) or {})["at"] == wall + jump
-    assert not look(judge, clock, tmp_path, 40), "it moved"
+    heartbeat_of_unit.tick()
+    assert (last_heartbeat(tmp_path) or {})["at"] == wall + jump
+    assert not is_hung_after(detector, clock, tmp_path, 40), "it moved"
     monkeypatch.setattr(heartbeat.time, "time", lambda: wall - jump)
     os.utime(tmp_path / heartbeat.FILE_NAME, (wall - jump, wall - jump))
-    assert look(judge, clock, tmp_path, 40), "it did not move, whatever the time"
+    assert is_hung_after(detector, clock, tmp_path, 40), "it did not move, whatever the time"
 
 
-def test_time_in_which_nobody_looked_does_not_condemn(tmp_path: Path) -> None:
-    """The driver and its workers were stopped together for a day, or the laptop slept."""
+def test_time_in_which_nothing_was_checked_counts_as_two_intervals_at_most(tmp_path: Path) -> None:
+    """The driver and its workers were suspended together for a day, or the laptop slept."""
     clock = Clock()
-    judge, _ = begun(clock, tmp_path)
-    look(judge, clock, tmp_path, 20)
+    detector, _ = after_first_heartbeat(clock, tmp_path)
+    is_hung_after(detector, clock, tmp_path, 20)
     clock.now += 86_400.0
-    assert not judge.hung({"it": (tmp_path, True)})
-    assert look(judge, clock, tmp_path, 60)
+    assert not detector.hung({"it": (tmp_path, True)})
+    assert is_hung_after(detector, clock, tmp_path, 60)
 
 
-def test_time_in_a_queue_does_not_count_and_an_earlier_attempt_s_beat_is_no_start(tmp_path: Path) -> None:
+def test_time_in_a_queue_does_not_count_and_a_leftover_heartbeat_is_no_start(tmp_path: Path) -> None:
     clock = Clock()
-    judge = HangDetector(60.0, clock)
-    (tmp_path / heartbeat.FILE_NAME).write_text(json.dumps({"batches": 7}))  # left by a worker that was killed
-    judge.begin("it", last_beat(tmp_path))
-    assert not look(judge, clock, tmp_path, 600, started=False)
+    detector = HangDetector(60.0, clock)
+    (tmp_path / heartbeat.FILE_NAME).write_text(json.dumps({"batches": 7}))  # the leftover of a worker that was killed
+    detector.begin("it", last_heartbeat(tmp_path))
+    assert not is_hung_after(detector, clock, tmp_path, 600, started=False)
     Heartbeat(tmp_path)
-    assert not look(judge, clock, tmp_path, 55, started=False)
-    assert look(judge, clock, tmp_path, 15, started=False), "watched from its first beat"
+    assert not is_hung_after(detector, clock, tmp_path, 55, started=False)
+    assert is_hung_after(detector, clock, tmp_path, 15, started=False), "timed from its first heartbeat"
 
 
-def test_a_unit_that_hangs_between_its_first_beat_and_the_first_look_is_given_no_time_to_start(tmp_path: Path) -> None:
+def test_a_unit_that_hangs_between_its_first_heartbeat_and_the_first_check_gets_no_time_to_start(
+    tmp_path: Path,
+) -> None:
     clock = Clock()
-    judge = HangDetector(60.0, clock)
-    judge.begin("it", None)
+    detector = HangDetector(60.0, clock)
+    detector.begin("it", None)
     Heartbeat(tmp_path)
-    assert not look(judge, clock, tmp_path, 55) and look(judge, clock, tmp_path, 15)
+    assert not is_hung_after(detector, clock, tmp_path, 55) and is_hung_after(detector, clock, tmp_path, 15)
     clock = Clock()
-    judge = HangDetector(60.0, clock)
-    judge.begin("it", last_beat(tmp_path))
-    assert not look(judge, clock, tmp_path, 200), "that beat was there before"
+    detector = HangDetector(60.0, clock)
+    detector.begin("it", last_heartbeat(tmp_path))
+    assert not is_hung_after(detector, clock, tmp_path, 200), "that heartbeat was there before"
 
 
-def test_a_worker_that_hangs_before_its_first_beat_is_found_as_well(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_before_its_first_heartbeat_is_found(tmp_path: Path) -> None:
     clock = Clock()
-    judge = HangDetector(60.0, clock)
-    judge.begin("it", None)
-    assert not look(judge, clock, tmp_path, heartbeat.START_SECONDS - 10), "imports may take a while"
-    assert look(judge, clock, tmp_path, 20)
+    detector = HangDetector(60.0, clock)
+    detector.begin("it", None)
+    assert not is_hung_after(detector, clock, tmp_path, heartbeat.START_SECONDS - 10), "imports may take a while"
+    assert is_hung_after(detector, clock, tmp_path, 20)
 
 
-def test_another_attempt_starts_with_a_clean_slate(tmp_path: Path) -> None:
+def test_a_new_attempt_starts_without_the_silence_of_the_last_one(tmp_path: Path) -> None:
     clock = Clock()
-    judge, _ = begun(clock, tmp_path)
-    assert look(judge, clock, tmp_path, 70)
-    judge.begin("another", last_beat(tmp_path))
-    assert judge.hung({"another": (tmp_path, True)}) == []
+    detector, _ = after_first_heartbeat(clock, tmp_path)
+    assert is_hung_after(detector, clock, tmp_path, 70)
+    detector.begin("another", last_heartbeat(tmp_path))
+    assert detector.hung({"another": (tmp_path, True)}) == []
 
 
 def test_without_a_limit_nothing_hangs(tmp_path: Path) -> None:
     clock = Clock()
-    judge = HangDetector(None, clock)
-    assert not look(judge, clock, tmp_path, 1000) and judge.every is None
+    detector = HangDetector(None, clock)
+    assert not is_hung_after(detector, clock, tmp_path, 1000) and detector.every is None
 
 
 @pytest.mark.parametrize("seconds", [None, 60.0])
 def test_an_attempt_that_is_over_is_forgotten(seconds: float | None, tmp_path: Path) -> None:
     """Its key is its future, which holds its answer."""
-    judge, key = HangDetector(seconds, Clock()), Heartbeat(tmp_path)
+    detector, key = HangDetector(seconds, Clock()), Heartbeat(tmp_path)
     kept = weakref.ref(key)
-    judge.begin(key, None)
-    judge.hung({key: (tmp_path, True)})
+    detector.begin(key, None)
+    detector.hung({key: (tmp_path, True)})
     del key
-    judge.hung({})
+    detector.hung({})
     assert kept() is None
 
 
-def test_a_torn_beat_is_none(tmp_path: Path) -> None:
+def test_a_torn_heartbeat_is_none(tmp_path: Path) -> None:
     for content in (b"", b"{", b"[1", b"7"):
         (tmp_path / heartbeat.FILE_NAME).write_bytes(content)
-        assert last_beat(tmp_path) is None
+        assert last_heartbeat(tmp_path) is None

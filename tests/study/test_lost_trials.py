@@ -1,4 +1,4 @@
-"""Units that cannot be finished: tried again, then lost; the story goes on, says so, and mends it the next time."""
+"""Units that cannot be finished are retried, then lost; the command continues, reports them, and retries next time."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def trouble(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "error", [lambda: KeyError("gone"), lambda: WorkerDiedError("A worker ended, killed by signal 9")]
 )
-def test_a_unit_that_fails_less_often_than_it_is_tried_again_changes_nothing(
+def test_a_unit_that_succeeds_within_its_retries_changes_nothing(
     error: Callable[[], Exception], tmp_path: Path, searched: Path, breaking: Callable[..., list[str]]
 ) -> None:
     started = breaking("trial_000/fold_1", times=2, error=error)
@@ -61,25 +61,26 @@ def test_a_unit_that_fails_less_often_than_it_is_tried_again_changes_nothing(
     assert "tried again (1 of 2), see " in ended.out and "trial_000/fold_1/log" in ended.out
 
 
-def test_a_lost_trial_is_abandoned_named_with_its_log_and_tried_again_first(
+def test_a_lost_trial_is_abandoned_named_with_its_log_and_retried_first(
     tmp_path: Path, searched: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[list[Trial]] = []
+    histories: list[list[Trial]] = []
     ask = Sobol.ask
-    monkeypatch.setattr(Sobol, "ask", lambda self, h, p=(): (told.append(list(h)), ask(self, h, p))[1])
+    monkeypatch.setattr(Sobol, "ask", lambda self, h, p=(): (histories.append(list(h)), ask(self, h, p))[1])
     breaking("trial_000/fold_1")
     ended = tiny(bo, tmp_path, "executor.retries=1")
     folder = study_dir(tmp_path)
     log = folder / "bo" / "trial_000" / "fold_1" / "log"
-    assert ended.status == 1 and "Traceback" not in ended.out
-    for said in ("proxy_nca on glyphs_small is incomplete", "trial 1: trial_000/fold_1: KeyError: 'gone'",
+    assert ended.status == 1 and ended.out.count("Traceback") == 1, "of a defect, the first time"
+    assert f'{Path(__file__).name}", line' in ended.out and "raise error()" in ended.out and str(log) in ended.out
+    for phrase in ("proxy_nca on glyphs_small is incomplete", "trial 1: trial_000/fold_1: KeyError: 'gone'",
                  f"log: {log}", '"make bo DATASET=glyphs_small LOSS=proxy_nca"'):  # fmt: skip
-        assert said in ended.err
+        assert phrase in ended.err
     assert log.read_text().count("KeyError: 'gone'") == 2
     lost = records.read_record(folder / "bo" / "trial_000" / "lost.json")
     assert not (folder / "bo" / "trial_000.json").exists() and "KeyError" in lost.provenance["units"][0]["tail"]
-    assert told[1] == [Trial(0, lost.result["setting"], None, None)], "abandoned, not a number"
-    assert "trial: 1\n" in (folder / "bo" / "best.yaml").read_text(), "the search went on, and chose"
+    assert histories[1] == [Trial(0, lost.result["setting"], None, None)], "abandoned, not a number"
+    assert "trial: 1\n" in (folder / "bo" / "best.yaml").read_text(), "the search continued, and chose"
 
     started = breaking()
     again = tiny(bo, tmp_path)
@@ -88,7 +89,7 @@ def test_a_lost_trial_is_abandoned_named_with_its_log_and_tried_again_first(
 
 
 @pytest.mark.slow
-def test_proposals_made_while_a_trial_was_lost_are_made_anew_once_it_is_there(
+def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finished(
     tmp_path: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Sobol.ask
@@ -107,7 +108,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_anew_once_it_is_there(
     assert asked == [None, None, [1], [1]]
     started = breaking()
     ended = tiny(bo, tmp_path / "lost", "trials=4")
-    assert ended.status == 0 and "trial 3 was proposed while another was lost, and is proposed anew" in ended.out
+    assert ended.status == 0 and "trial 3 was proposed while another was lost, and is proposed again" in ended.out
     assert started == [f"trial_00{i}/fold_{f}" for i, f in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1))]
     kept = {path: r for path, r in results_of(folder).items() if "superseded" not in path}
     assert kept == results_of(study_dir(tmp_path / "undisturbed"))
@@ -115,7 +116,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_anew_once_it_is_there(
     assert tiny(bo, tmp_path / "lost", "trials=4").status == 0 and not started
 
 
-def test_a_place_where_everything_fails_stops_the_search_with_the_last_log(
+def test_three_lost_trials_in_a_row_stop_the_search_with_the_last_log(
     tmp_path: Path, breaking: Callable[..., list[str]]
 ) -> None:
     started = breaking(*[f"trial_00{i}/fold_{f}" for i in range(9) for f in range(2)])
@@ -137,7 +138,9 @@ def test_a_lost_run_stays_missing_and_the_others_are_scored(results: Path, break
 
 
 @pytest.mark.slow
-def test_a_lost_run_of_the_customary_protocol_stays_missing(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
+def test_a_lost_run_of_the_traditional_protocol_stays_missing(
+    tmp_path: Path, breaking: Callable[..., list[str]]
+) -> None:
     options = ("protocol.num_runs=2", "training.epochs=1")
     breaking("setting/run_00")
     ended = tiny(traditional, tmp_path, *options, protocol="traditional")
@@ -148,7 +151,7 @@ def test_a_lost_run_of_the_customary_protocol_stays_missing(tmp_path: Path, brea
     assert started == ["setting/run_00"]
 
 
-def test_what_a_user_can_mend_stops_at_once(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
+def test_what_a_user_can_put_right_stops_at_once(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
     def full() -> Exception:
         return OSError(28, "No space left on device")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmark import bo
-from benchmark.jobs import queue as dispatch
+from benchmark.jobs import queue, session
 from tests.command_line import Ended, results_of, run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +79,7 @@ class Watched:
 
     def search(self, *overrides: str, disturb: Callable[["Watched"], None] | None = None) -> Ended:
         """Run it to its end while another thread disturbs it."""
-        self.monkeypatch.setattr(bo, "Jobs", lambda study, run, module, heard: dispatch.Jobs(
+        self.monkeypatch.setattr(session, "Jobs", lambda study, run, module, heard: queue.Jobs(
             study, run, ["watched_worker"], heard))  # fmt: skip
         thread = threading.Thread(target=disturb, args=(self,)) if disturb else None
         if thread:

@@ -1,0 +1,155 @@
+"""The frame that `bo`, `final_eval` and `traditional` share: checks, lock, data, study folder, display and jobs."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from benchmark.core import records
+from benchmark.core.console import Display
+from benchmark.core.errors import IncompleteError
+from benchmark.jobs.executors import RunUnit
+from benchmark.jobs.placement import check_executor
+from benchmark.jobs.queue import Jobs
+from benchmark.jobs.unit import Answer, LostUnit, Unit
+from benchmark.study import layout
+from benchmark.study.preflight import check_values
+from benchmark.study.prepare import prepare
+from benchmark.study.study import Study
+
+Say = Callable[[str], None]
+
+
+class Session:
+    """One command at work on one study; as a context it holds the study's lock.
+
+    Args:
+        study: what to work on.
+        command: the make target that runs, and resumes, this session.
+        halves: the halves of the data that will be read: `trainval`, and `test` where test classes are scored.
+
+    Attributes:
+        fingerprint: identifies the prepared data.
+        display: there once the study is open.
+        lost: units that exhausted their retries in this session, by number of their trial or run.
+
+    Raises:
+        UserError: a value of the configuration is not allowed.
+    """
+
+    display: Display
+
+    def __init__(
+        self, study: Study, command: Literal["bo", "final-eval", "traditional"], halves: Sequence[str]
+    ) -> None:
+        check_values(study, "traditional" if command == "traditional" else "search")  # before names become folders
+        check_executor(study.config)
+        self.study, self.command, self._halves = study, command, halves
+        self.fingerprint = ""
+        self.lost: dict[int, list[LostUnit]] = {}
+        self._piece = "trial" if command == "bo" else "run"
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "Session":
+        """Take the lock and prepare the data.
+
+        Raises:
+            UserError: another process works on the study, or its data cannot be prepared.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(records.only_one(self.study.directory / "lock", f"Study {self.study.title}"))
+            self.fingerprint = prepare(self.study, *self._halves)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def open(
+        self, total: int, finished: Callable[[Say], dict[int, records.Record]], max_epochs: int | None = None
+    ) -> dict[int, records.Record]:
+        """Open the study's folder, start the display, and return what is finished already.
+
+        Args:
+            total: trials or runs that are wanted.
+            finished: reads their records and quarantines damaged ones; called with what prints a sentence.
+            max_epochs: length of the longest training, for the display; None for the data set's.
+
+        Raises:
+            UserError: the folder holds a study with another configuration.
+        """
+        notes = layout.open_study(self.study, self.fingerprint)
+        found = finished(notes.append)
+        config = self.study.config
+        epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
+        self.display = Display(config.display, self.study.title, self._piece, total, len(found), epochs)
+        for note in notes:
+            self.display.say(note)
+        return found
+
+    @contextlib.contextmanager
+    def jobs(self, run: RunUnit, module: list[str]) -> Iterator[Jobs]:
+        """The study's executor, with the display live, for the time of the block.
+
+        Args:
+            run: runs one unit in this process (`executor=inline`).
+            module: serves units as `python -m module` (every other executor).
+        """
+        with Jobs(self.study, run, module, self.display.report) as jobs, self.display:
+            yield jobs
+
+    def answers(self, jobs: Jobs) -> Iterator[tuple[Unit, Answer]]:
+        """Yield each unit with its answer; print its notes, and keep it in `lost` if it is lost.
+
+        Raises:
+            UserError: a unit failed by something that the user can put right.
+        """
+        for unit, answer in jobs.finished():
+            if isinstance(answer, LostUnit):
+                self.lost.setdefault(unit.index, []).append(answer)
+            else:
+                for note in answer.notes:
+                    self.display.say(note)
+            yield unit, answer
+
+    def check_complete(self) -> None:
+        """End a session that did everything it could.
+
+        Raises:
+            IncompleteError: units are lost.
+        """
+        if self.lost:
+            raise self.incomplete(self.lost)
+
+    def incomplete(self, lost: Mapping[int, Sequence[LostUnit]]) -> IncompleteError:
+        """The error that names all lost units with their logs, and the command that retries them.
+
+        Args:
+            lost: the units by number of their trial or run; at least one.
+        """
+        units = [(index, unit) for index in sorted(lost) for unit in lost[index]]
+        lines = [
+            f"  {self._piece} {index + 1}: {unit.unit}: {unit.reason}\n    log: {unit.log}" for index, unit in units
+        ]
+        tail = units[-1][1].tail
+        ends = f"\nThe last log ends:\n{tail}" if tail else ""
+        return IncompleteError(
+            f"{self.study.title} is incomplete; its hyper-parameters are not the cause:\n" + "\n".join(lines) + ends
+            + "\nThe same command retries this from the checkpoints and repeats nothing finished: "
+            f'"{self.study.command(self.command)}"'
+        )  # fmt: skip
+
+
+def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:
+    """What losses warn about, with the folds that each warning concerns; an empty string where they warn about nothing.
+
+    >>> describe_warnings([["idle"], [], ["idle"]])
+    '   WARNING: idle (folds 0, 2)'
+
+    Args:
+        warnings: one list per fold, in order.
+    """
+    folds: dict[str, list[str]] = {}
+    for fold, texts in enumerate(warnings):
+        for text in texts:
+            folds.setdefault(text, []).append(str(fold))
+    return "".join(f"   WARNING: {text} (folds {', '.join(numbers)})" for text, numbers in folds.items())

@@ -1,0 +1,141 @@
+"""Units of work and their answers: frozen dataclasses here, JSON on the way between a driver and its workers.
+
+A configuration is parsed once per worker: `Study.of` keeps the studies that it has composed, and everything that a unit
+is made from takes the `Study` itself.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from benchmark.core.provenance import check_software, software
+from benchmark.core.records import JsonObject
+from benchmark.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One training, anywhere.
+
+    Attributes:
+        study: what is trained, without `setting`.
+        fingerprint: identifies the driver's data.
+        kind: whether a search or a final evaluation asks for it.
+        index: number of the trial or run.
+        fold: number of the fold; None where a run has no folds.
+        setting: hyper-parameters that replace the loss's own.
+        directory: folder of the unit's record, checkpoint, log and heartbeat.
+        keep_weights: whether the trained weights are still needed after the training.
+    """
+
+    task: ClassVar[str] = "train"  # tells apart what one worker can do
+    study: Study
+    fingerprint: str
+    kind: Literal["trial", "run"]
+    index: int
+    fold: int | None
+    setting: Mapping[str, float | int]
+    directory: Path
+    keep_weights: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it, as in `make logs ARGS=unit=trial_003/fold_1`."""
+        return "/".join(self.directory.parts[-2:])
+
+    def to_json(self) -> JsonObject:
+        """All fields, the task, and the software that a worker must share with this process."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain |= {"study": self.study.raw, "directory": str(self.directory), "setting": dict(self.setting)}
+        return {"task": self.task, "software": software()} | plain
+
+    @classmethod
+    def from_json(cls, body: JsonObject) -> Self:
+        """Read what `to_json` wrote in the driver.
+
+        Raises:
+            UserError: this machine's software differs from the driver's.
+            ValueError: another task, or a field is missing or unknown.
+        """
+        check_software(body.get("software", {}))  # before the fields, which other software may have changed
+        plain = {key: value for key, value in body.items() if key not in ("task", "software")}
+        if body.get("task") != cls.task:
+            raise ValueError(f"A unit with task={body.get('task')!r} is no {cls.__name__}, whose task is {cls.task!r}.")
+        _check_fields(cls, plain)
+        return cls(**plain | {"study": Study.of(plain["study"]), "directory": Path(plain["directory"])})
+
+
+@dataclass(frozen=True)
+class FinishedUnit:
+    """The answer of a unit that has its record.
+
+    Attributes:
+        result: the record's result.
+        provenance: the record's provenance.
+        notes: sentences about damaged files that were quarantined.
+    """
+
+    result: JsonObject
+    provenance: JsonObject = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def to_json(self) -> JsonObject:
+        """All fields."""
+        return {"result": self.result, "provenance": self.provenance, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, body: JsonObject) -> Self:
+        """Read what `to_json` wrote on a worker.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        _check_fields(cls, body)
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class LostUnit:
+    """The answer of a unit that is lost: it exhausted its retries, so it has no record until the command runs again.
+
+    Attributes:
+        unit: what messages call it.
+        reason: of the last failure, one line.
+        log: path of its log.
+        tail: the end of that log.
+        error: the end of the last traceback.
+    """
+
+    unit: str
+    reason: str
+    log: str
+    tail: str
+    error: str
+
+    def to_json(self) -> JsonObject:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, body: JsonObject) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        _check_fields(cls, body)
+        return cls(**body)
+
+
+Answer = FinishedUnit | LostUnit
+
+
+def _check_fields(kind: type[Unit] | type[FinishedUnit] | type[LostUnit], body: JsonObject) -> None:
+    """Refuse JSON that has other fields than the dataclass; nothing is filled in where a field is missing."""
+    expected = {f.name for f in dataclasses.fields(kind)}
+    missing, unknown = sorted(expected - body.keys()), sorted(body.keys() - expected)
+    if missing or unknown:
+        faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise ValueError(f"The JSON of a {kind.__name__} {' and '.join(faults)}; its fields are {sorted(expected)}.")

@@ -1,0 +1,56 @@
+"""Access to the test classes, for `final_eval` and `traditional` only; `test_ledger.jsonl` logs every access."""
+
+import functools
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmark.core import records
+from benchmark.core.records import JsonObject
+from benchmark.datasets import Dataset
+from benchmark.images import Images
+from benchmark.study.study import Study
+
+
+class TestSet(NamedTuple):
+    """The test half, on the study's device.
+
+    Attributes:
+        images: N images.
+        labels: (N,) int64, global class ids.
+        is_query: (N,) bool, which images are queries; None where every image is.
+        contents: SHA-256 of the image files; None where there are no files.
+    """
+
+    images: Images
+    labels: Tensor
+    is_query: Tensor | None
+    contents: str | None
+
+
+def open_test_set(study: Study, entry: JsonObject) -> TestSet:
+    """Log the access in the study's `test_ledger.jsonl`, then return the test classes.
+
+    Args:
+        study: whose test classes; its folder gets the line.
+        entry: what the line says in addition to the time.
+
+    Raises:
+        OSError: the line cannot be written; the test classes stay closed.
+    """
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    records.append_line(study.directory / "test_ledger.jsonl", {"when": when} | entry)
+    return _test_set(study)
+
+
+@functools.lru_cache(maxsize=1)
+def _test_set(study: Study) -> TestSet:
+    """The test classes, kept between the units of a long-lived worker."""
+    dataset: Dataset = study.make_dataset()
+    split = dataset.test()
+    images = study.make_images(split.images)
+    labels, device = torch.from_numpy(split.labels), images.device
+    is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
+    return TestSet(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))

@@ -1,0 +1,78 @@
+"""What a loss adds to a fold's record: fields of its own, and warnings that reach the terminal, also after a kill."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from benchmark.bo import bo
+from benchmark.core import records
+from benchmark.final_eval import final_eval
+from benchmark.traditional import traditional
+from tests.command_line import study_dir, tiny, trainings
+
+IDLE = "a part of the loss never ran"
+
+
+class Idle(nn.Module):
+    """A loss that adds a field to the records and warns about every training."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        loss: Tensor = self.loss(embeddings, labels)
+        return loss
+
+    def record_fields(self, history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> dict[str, Any]:
+        return {"epochs_and_best": [len(history), best_epoch], "coarse_updates": 7.0}
+
+    def warnings(self) -> list[str]:
+        return [IDLE]
+
+
+def in_fold_1(number: int, parts: Any) -> None:
+    if number % 2:
+        parts.loss = Idle(parts.loss)
+
+
+def record(results: Path, fold: int) -> records.Record:
+    return records.read_record(study_dir(results) / "bo" / "trial_000" / f"fold_{fold}" / "record.json")
+
+
+def test_a_loss_adds_fields_and_other_losses_have_those_of_version_1(tmp_path: Path) -> None:
+    with trainings(in_fold_1):
+        assert tiny(bo, tmp_path, "trials=1").status == 0
+    plain, idle = record(tmp_path, 0), record(tmp_path, 1)
+    assert (plain.result["best_epoch_in_warmup"], plain.result["coarse_updates"]) == (False, None)
+    assert idle.result["epochs_and_best"] == [2, 1] and idle.result["coarse_updates"] == 7.0
+    assert plain.provenance["warnings"] == [] and idle.provenance["warnings"] == [IDLE]
+
+
+@pytest.mark.usefixtures("no_fsync")
+def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_trial_s_record(tmp_path: Path) -> None:
+    with trainings(in_fold_1):
+        first = tiny(bo, tmp_path, "trials=1")
+    assert f"WARNING: {IDLE} (folds 1)" in first.out
+    path = study_dir(tmp_path) / "bo" / "trial_000.json"
+    path.unlink()
+    with trainings() as trained:
+        again = tiny(bo, tmp_path, "trials=1")
+    assert not trained and f"WARNING: {IDLE} (folds 1)" in again.out
+    assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
+
+
+@pytest.mark.usefixtures("no_fsync")
+def test_final_runs_and_traditional_ones_print_warnings_and_keep_them(results: Path) -> None:
+    with trainings(in_fold_1):
+        ended = tiny(final_eval, results)
+    assert ended.status == 0 and f"WARNING: {IDLE} (folds 1)" in ended.out, ended
+    path = next(study_dir(results).glob("final_eval/*/run_00.json"))
+    assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
+    with trainings(lambda number, parts: in_fold_1(1, parts)):
+        ended = tiny(traditional, results, "training.batch_size=256", "training.epochs=1", "protocol.num_runs=1",
+                     protocol="traditional")  # fmt: skip
+    assert ended.status == 0 and f"WARNING: {IDLE}" in ended.out, ended

@@ -1,0 +1,78 @@
+"""Units and answers survive JSON, and whoever reads them checks every field."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.final_eval import ScoreUnit
+from benchmark.jobs.unit import FinishedUnit, LostUnit, Unit
+from benchmark.study.study import Study
+from benchmark.traditional import TraditionalUnit
+
+Compose = Callable[..., Study]
+
+
+@pytest.fixture
+def units(compose_study: Compose, tmp_path: Path) -> list[Unit]:
+    """One unit of each kind, with no field at its default."""
+    folder, study = tmp_path / "trial_003" / "fold_1", compose_study()
+    common = {"study": study, "fingerprint": "abc", "index": 3, "setting": {"a": 0.1, "n": 3}, "directory": folder,
+              "keep_weights": True}  # fmt: skip
+    return [
+        Unit(**common, kind="trial", fold=1),
+        TraditionalUnit(**common, kind="run", fold=None),
+        ScoreUnit(**common, kind="run", fold=None, trial=None, folds=[{"fold": 0, "map_at_r": None}],
+                  seconds=[{"train": 1.5, "evaluate": 0.25}], warnings=[["idle"]]),
+    ]  # fmt: skip
+
+
+def test_a_unit_survives_json(units: list[Unit]) -> None:
+    for unit in units:
+        assert type(unit).from_json(json.loads(json.dumps(unit.to_json()))) == unit
+    assert units[0].name == "trial_003/fold_1"
+
+
+def test_answers_survive_json() -> None:
+    done, lost = FinishedUnit({"x": 1}, {"by": "hand"}, ["note"]), LostUnit("a/b", "gone", "log", "tail", "error")
+    for answer in (done, lost):
+        assert type(answer).from_json(json.loads(json.dumps(answer.to_json()))) == answer
+
+
+def test_a_missing_or_unknown_field_is_refused_by_name(units: list[Unit]) -> None:
+    for unit in units:
+        body = unit.to_json()
+        without = {key: value for key, value in body.items() if key != "keep_weights"}
+        with pytest.raises(ValueError, match="lacks keep_weights"):
+            type(unit).from_json(without)
+        with pytest.raises(ValueError, match="lacks fold and has unknown flod"):
+            type(unit).from_json({key: value for key, value in body.items() if key != "fold"} | {"flod": 1})
+    with pytest.raises(ValueError, match="unknown weights"):
+        FinishedUnit.from_json(FinishedUnit({}).to_json() | {"weights": 1})
+
+
+def test_a_worker_refuses_a_task_that_is_not_its_own(units: list[Unit]) -> None:
+    train, traditional, score = units
+    for kind, other in ((Unit, traditional), (TraditionalUnit, score), (ScoreUnit, train)):
+        with pytest.raises(ValueError, match=f"task='{other.task}' is no {kind.__name__}"):
+            kind.from_json(other.to_json())
+
+
+def test_other_software_is_found_before_its_other_fields_are(units: list[Unit]) -> None:
+    body = units[0].to_json() | {"field_of_tomorrow": 1}
+    body["software"] = body["software"] | {"benchmark": "code of tomorrow"}
+    with pytest.raises((UserError, ValueError), match="code of tomorrow"):
+        Unit.from_json(body)
+
+
+def test_a_worker_composes_a_study_once(units: list[Unit], monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: list[object] = []
+    compose = Study._composed.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Study, "_composed", classmethod(lambda cls, *a: (composed.append(a), compose(cls, *a))[1]))
+    received = [Unit.from_json(json.loads(json.dumps(units[0].to_json()))).study for _ in range(3)]
+    assert received[0] is received[1] is received[2] and len(composed) <= 1
+    assert received[0] == units[0].study and hash(received[0]) == hash(units[0].study)
+    other = received[0].with_setting({"proxy_lr": 0.5})
+    assert other is received[0].with_setting({"proxy_lr": 0.5}) and other != received[0] and len(composed) <= 2
