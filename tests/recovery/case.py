@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.command_line import on_tiny, results_of
 from tests.processes import is_alive, wait_for
@@ -84,6 +85,13 @@ class Case:
         """The folder of the unit to hurt, once a worker has made it."""
         return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None)))
 
+    def heartbeat(self, unit: Path | None = None) -> dict[str, Any]:
+        """What the last heartbeat of a unit (the one to hurt if None) said; empty without one."""
+        try:
+            return dict(json.loads(((unit or self.unit) / "alive.json").read_bytes()))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
     def worker_in_the_middle(self, attempt: int = 0, unit: Path | None = None) -> int:
         """Wait until a unit has scored a trained epoch in the given attempt.
 
@@ -97,13 +105,10 @@ class Case:
         unit = unit or self.unit
 
         def worker() -> int | None:
-            try:
-                logged = (unit / "log").read_text().split("start: ")[attempt + 1 :]
-                if logged and re.search(r"epoch [1-9]", logged[-1]):
-                    return int(json.loads((unit / "alive.json").read_bytes())["pid"])
-            except (FileNotFoundError, json.JSONDecodeError):
-                pass
-            return None
+            log = unit / "log"
+            attempts = log.read_text().split("start: ")[attempt + 1 :] if log.exists() else []
+            scored = attempts and re.search(r"epoch [1-9]", attempts[-1])
+            return self.heartbeat(unit).get("pid") if scored else None
 
         found = int(wait_for(worker))
         self.seen.add(found)

@@ -7,7 +7,6 @@ trained again, that the unit which was hurt resumed from its checkpoint, and tha
 
 import contextlib
 import functools
-import json
 import os
 import re
 import signal
@@ -22,7 +21,6 @@ import pytest
 
 from benchmark import bo, final_eval, traditional
 from benchmark.core import records
-from benchmark.jobs.heartbeat import last_beat
 from benchmark.status import status
 from tests.command_line import run
 from tests.jobs.executors.slurm_here import missing, slurm
@@ -52,7 +50,7 @@ def signal_to_the_worker(number: signal.Signals) -> Callable[[Case], Ended]:
 def worker_out_of_memory(case: Case) -> Ended:
     """At the start of a unit: later a worker makes do with the memory that it has."""
     driver = case.start()
-    with little_memory(int(wait_for(lambda: last_beat(case.unit))["pid"])):
+    with little_memory(int(wait_for(case.heartbeat)["pid"])):
         return case.end(driver)
 
 
@@ -137,14 +135,10 @@ def clock_jumps(seconds: int) -> Callable[[Case], Ended]:
         case.environment |= {"PYTHONPATH": str(folder), "CLOCK": str(clock)}
         driver = case.start("executor.timeout_minutes=0.25")
         case.worker_in_the_middle()
-        before = json.loads((case.unit / "alive.json").read_bytes())["at"]
+        before = case.heartbeat()["at"]
         records.write_whole(clock, str(seconds).encode())
 
-        def after() -> float | None:
-            beat = last_beat(case.unit)
-            return beat["at"] - before if beat and abs(beat["at"] - before) > 80_000 else None
-
-        assert (wait_for(after) > 0) == (seconds > 0)
+        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # gone: the unit is done
         shown = run(status, f"results_dir={case.results}")
         assert shown.status == 0 and not re.search(r"-\d", shown.out), "a negative duration"
         ended = case.end(driver)
