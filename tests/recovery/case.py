@@ -125,10 +125,13 @@ class Case:
 
 
 def assert_records_of(results: Path, undisturbed: Path) -> None:
-    """The records are those of an undisturbed run, and no unit was started again after it had ended."""
+    """The records are those of an undisturbed run, no finished unit was started again, and none lost a scored epoch."""
     assert results_of(results) == results_of(undisturbed)
     for log in results.rglob("log"):
-        assert "start: " not in log.read_text().partition(" end\n")[2], f"{log}: trained again after its end"
+        text = log.read_text()
+        assert "start: " not in text.partition(" end\n")[2], f"{log}: trained again after its end"
+        epochs = [int(number) for number in re.findall(r"^\S+ epoch (\d+)", text, re.M)]
+        assert epochs == sorted(epochs), f"{log}: a checkpoint was not used"
 
 
 def assert_ended(processes: Iterable[int]) -> None:
