@@ -16,7 +16,7 @@ from tests.command_line import Diverging, assert_refused, study_dir, tiny, train
 
 
 def diverge(trainings_hit: range, after: int) -> Callable[[int, Any], None]:
-    """Make the loss of some trainings not a number after so many iterations; an epoch has 2."""
+    """Make the loss of some trainings NaN after the given number of iterations; an epoch has 2."""
 
     def change(number: int, parts: Any) -> None:
         if number in trainings_hit:
@@ -41,12 +41,12 @@ def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_
     assert "diverged: fold 1 (score of epoch 1; the training loss is nan in epoch 2)" in ended.out
 
 
-def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_goes_on(
+def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[list[Trial]] = []
+    histories: list[list[Trial]] = []
     ask = Sobol.ask
-    monkeypatch.setattr(Sobol, "ask", lambda self, history: (told.append(history), ask(self, history))[1])
+    monkeypatch.setattr(Sobol, "ask", lambda self, history: (histories.append(history), ask(self, history))[1])
     with trainings(diverge(range(1), after=0)) as trained:
         ended = tiny(bo, tmp_path)
     folder = study_dir(tmp_path) / "bo"
@@ -55,7 +55,7 @@ def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_goe
     assert (failed["status"], failed["map_at_r"], failed["standard_error"]) == ("failed", None, None)
     assert failed["reason"] == "fold 0: the training loss is nan in epoch 1"
     assert failed["folds"][1]["map_at_r"] is not None, "the other fold is kept as it is"
-    assert told == [[], [Trial(0, failed["setting"], None, None)]]
+    assert histories == [[], [Trial(0, failed["setting"], None, None)]]
     assert yaml.safe_load((folder / "best.yaml").read_text())["trial"] == 1
     assert "no score (fold 0: the training loss is nan in epoch 1)" in ended.out and "1 without a score" in ended.out
 

@@ -1,4 +1,4 @@
-"""Every loss of conf/loss goes through search, final evaluation and tables; a new file is tested without a change."""
+"""Every loss of conf/loss runs through each protocol and into the tables; a new YAML is tested without a change here."""
 
 from pathlib import Path
 
