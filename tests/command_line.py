@@ -1,4 +1,4 @@
-"""Stories run as the command line runs them, but in this process and with trainings that take a blink."""
+"""Run commands as the command line does, but in this process and with trainings of milliseconds."""
 
 import contextlib
 import io
@@ -32,33 +32,33 @@ class Ended:
     err: str
 
 
-def run(story: Callable[..., None], *overrides: str, protocol: str = "") -> Ended:
-    """Give a story this command line, and its own protocol. An exception that would show a traceback passes through."""
+def run(command: Callable[..., None], *overrides: str, protocol: str = "") -> Ended:
+    """Run a command with these overrides and its own protocol. A defect, which would show a traceback, is raised."""
     GlobalHydra.instance().clear()
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["benchmark", *overrides])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         try:
-            main(story, protocol)
+            main(command, protocol)
         except SystemExit as stop:
             status = int(stop.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())
 
 
 def on_tiny(*overrides: str) -> list[str]:
-    """The overrides of the tiny study, where these do not replace them, and these."""
+    """The overrides of the tiny study, with these added or in their place."""
     keys = {override.split("=")[0] for override in overrides}
     return [override for override in TINY if override.split("=")[0] not in keys] + list(overrides)
 
 
-def tiny(story: Callable[..., None], results_dir: Path, *overrides: str, protocol: str = "") -> Ended:
-    """The same for the tiny study; later overrides win."""
-    return run(story, *on_tiny(f"results_dir={results_dir}", *overrides), protocol=protocol)
+def tiny(command: Callable[..., None], results_dir: Path, *overrides: str, protocol: str = "") -> Ended:
+    """Run a command on the tiny study; the given overrides win."""
+    return run(command, *on_tiny(f"results_dir={results_dir}", *overrides), protocol=protocol)
 
 
 def assert_refused(ended: Ended, *phrases: str) -> None:
-    """A mistake of the user's: status 2 and a sentence with these phrases, nothing else."""
+    """The command ended as it does for a user's mistake: status 2 and a message with these phrases, no traceback."""
     assert ended.status == 2, ended
     for phrase in phrases:
         assert phrase in ended.err, ended.err
@@ -71,16 +71,17 @@ def study_dir(results_dir: Path, name: str = "proxy_nca") -> Path:
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    """Every record's result by its path below a folder."""
-    return {str(p.relative_to(folder)): records.read_record(p).result for p in sorted(folder.rglob("*.json"))}
+    """The result of every record below a folder, by its path; in `logs` are messages between processes."""
+    paths = sorted(path for path in folder.rglob("*.json") if path.parent.name != "logs")
+    return {str(path.relative_to(folder)): records.read_record(path).result for path in paths}
 
 
 @contextlib.contextmanager
 def trainings(change: Callable[[int, Any], None] = lambda number, parts: None) -> Iterator[list[str]]:
-    """Units trained within the block, as `trial_000/fold_1`, in order.
+    """Collect the units that are trained within the block, as `trial_000/fold_1`, in order.
 
     Args:
-        change: called with the number of the training and its parts before it starts.
+        change: called before each training with its number and its components.
     """
     names: list[str] = []
     train_fold = worker.train_fold
@@ -96,7 +97,7 @@ def trainings(change: Callable[[int, Any], None] = lambda number, parts: None) -
 
 
 class Diverging(nn.Module):
-    """A loss that is not a number after so many iterations."""
+    """A loss that becomes NaN after the given number of iterations."""
 
     def __init__(self, loss: nn.Module, after: int) -> None:
         super().__init__()

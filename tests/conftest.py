@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Fixtures of several test files."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from benchmark.study.study import Study
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first, so that none of them is left over for one of the workers at the end."""
+    """Files with many slow tests first, so that no worker is left with one of them at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
@@ -39,14 +39,14 @@ def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Cal
 
 
 @pytest.fixture(autouse=True)
-def memo_of_pictures(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the memo of checked pictures out of the user's cache, where the glyphs may stay."""
+def memo_of_images(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the memo of checked images out of the user's cache; the glyphs may stay there."""
     monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.fixture
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk, where a test writes many records and is not about losing them."""
+    """Do not wait for the disk; for tests that write many records and are not about losing them."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -63,5 +63,5 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(searched: Path, tmp_path: Path) -> Path:
-    """A copy of it of one's own."""
+    """A copy of the finished tiny search, for one test to change."""
     return Path(shutil.copytree(searched, tmp_path / "results"))

@@ -16,7 +16,7 @@ def numbers(map_at_r: float) -> dict[str, float]:
 
 
 def start(study: Study, trials: Iterable[int] = ()) -> None:
-    """A study whose search has finished these trials and has no choice yet."""
+    """Write a study whose search has finished these trials and has not yet chosen one."""
     layout.open_study(study, "0123456789abcdef")
     for index in trials:
         folds = [{"fold": fold, "map_at_r": 0.4, "reason": None} for fold in range(4)]
@@ -25,11 +25,11 @@ def start(study: Study, trials: Iterable[int] = ()) -> None:
 
 
 def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float | str]) -> None:
-    """A finished search and its scored runs.
+    """Write a finished search and its scored runs.
 
     Args:
-        study: what was searched.
-        runs: for each run its concatenated MAP@R (separated lies 0.05 below), or the reason why it has no score, or
+        study: the one that was searched.
+        runs: for each run, its concatenated MAP@R (separated lies 0.05 below), or the reason why it has no score, or
             None where it is missing.
     """
     start(study, [TRIAL])
@@ -51,12 +51,12 @@ def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float
 
 
 def finish_traditional(study: Study, runs: Sequence[dict[str, float | None] | None], reason: str | None = None) -> None:
-    """Finished runs under the customary protocol.
+    """Write finished runs of the traditional protocol.
 
     Args:
-        study: what was trained.
-        runs: MAP@R of each run by the way in which the epoch was chosen, None where none was; None for a run that is
-            missing. RP lies 0.1 above it, R@K K / 200.
+        study: the one that was trained.
+        runs: for each run, MAP@R by the way in which the epoch was chosen, None where none was; None for a missing run.
+            RP lies 0.1 above it, R@K K / 200.
         reason: why the runs ended early, if they did.
     """
     layout.open_study(study, "0123456789abcdef")

@@ -1,9 +1,9 @@
-"""make scale: a thousand units that sleep, on 32 workers of a Ray of our own; what that costs the driver.
+"""make scale: run a thousand sleeping units on 32 workers of a local Ray, and measure what that costs the driver.
 
 Prints the driver's CPU time, from the first answer to the last, and how much its memory grows meanwhile. Units carry a
-study's configuration there and back, as real ones do, and report once. Wants about 16 GB for the workers.
+study's configuration there and back, as real ones do, and report once. The workers need about 16 GB of memory.
 
-On paper: a driver that needs 6 ms of CPU time for a unit has 20 % of a core to spare for 33 units a second, which is
+Estimate: a driver that needs 6 ms of CPU time for a unit has 20 % of a core to spare for 33 units a second, which is
 what 20,000 workers make of folds of ten minutes. A search with `searcher.round=8` keeps 32 workers busy, and waits for
 the slowest fold of each round: so the search limits the number of GPUs, not the driver. A unit leaves 6 small files.
 
@@ -38,13 +38,13 @@ class SleepUnit(Unit):
 
 
 def megabytes() -> float:
-    """What this process has in memory now."""
+    """Resident memory of this process, in MB."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmRSS:")[2].split()[0]) / 1000
 
 
 def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
-    """Run the units and say what they cost; whether that stays within the limits."""
+    """Run the units, print what they cost, and return whether that stays within the limits."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         study = Study.of(compose("config", ["executor=ray", f"executor.workers={workers}", f"results_dir={results}"]))
     heard: list[int] = []

@@ -2,12 +2,12 @@
 
 Prints units, kills, repeats (finished folds that were trained again) and losses (finished folds that are gone), and
 ends with exit status 1 unless both are 0. The logs of the units are the witness: each attempt leaves a line when it
-starts and one when it ends. Beside them, finished folds are counted whenever somebody is killed.
+starts and one when it ends. In addition, finished folds are counted whenever a process is killed.
 
     python -m tests.soak [minutes] [trials] [workers] [seconds between kills, on average]
 
-It ends when the search is done, or after 20 minutes. Where a worker needs long to start, give more seconds, or none
-ever gets to a unit.
+It ends when the search is done, or after 20 minutes. Where workers start slowly, give more seconds between kills, or
+none of them ever gets to a unit.
 """
 
 import os
@@ -27,7 +27,7 @@ SHARE_OF_DRIVERS = 0.15
 
 
 def start(results: Path, trials: int, workers: int) -> "subprocess.Popen[bytes]":
-    """A driver; what it says about mishaps is not wanted here."""
+    """Start a driver that does not report failures."""
     changed = (*CHANGED, f"trials={trials}", f"executor.workers={workers}", f"results_dir={results}")
     return subprocess.Popen(
         [sys.executable, "-m", "benchmark.bo", *on_tiny(*changed)], env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -40,13 +40,13 @@ def finished(results: Path) -> set[Path]:
 
 
 def repeats(results: Path) -> int:
-    """Attempts that were begun after a unit had ended."""
+    """The number of attempts that started after their unit had ended."""
     logs = study_dir(results).glob("bo/trial_*/fold_*/log")
     return sum(log.read_text().partition(" end\n")[2].count("start: ") for log in logs)
 
 
 def soak(results: Path, minutes: float, trials: int, workers: int, seconds: float) -> bool:
-    """Kill until the time is over or the search is done; whether nothing was repeated or lost."""
+    """Kill processes until the time is up or the search is done; return whether nothing was repeated or lost."""
     dice, deadline = random.Random(0), time.monotonic() + 60 * minutes
     kills = {"worker": 0, "driver": 0}
     ever: set[Path] = set()

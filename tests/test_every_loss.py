@@ -1,4 +1,4 @@
-"""Every loss of conf/loss goes through search, final evaluation and tables; a new file is tested without a change."""
+"""Every loss of conf/loss runs through each protocol and into the tables; a new YAML is tested without a line here."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loss_goes_through_the_customary_protocol(name: str, tmp_path: Path) -> None:
+def test_a_loss_goes_through_the_traditional_protocol(name: str, tmp_path: Path) -> None:
     ended = run(traditional, "dataset=glyphs_small", f"loss={name}", "trunk.width=8", "training.epochs=1",
                 "training.batch_size=64", "executor=inline", "display=plain", f"results_dir={tmp_path}",
                 protocol="traditional")  # fmt: skip

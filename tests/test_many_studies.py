@@ -1,4 +1,4 @@
-"""One folder, one study: changed, extended, worked on twice, evaluated beside others."""
+"""One folder holds one study: a changed configuration, two drivers, a longer search, several studies."""
 
 import dataclasses
 import os
@@ -51,18 +51,18 @@ def test_what_cannot_change_a_result_may_change(results: Path) -> None:
     assert ended.status == 0 and not trained
 
 
-def test_other_data_than_the_study_was_started_with_are_refused(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_changed_since_the_study_started_are_refused(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmark.jobs.session.prepare", lambda study, *halves: "abc123")
     ended = tiny(bo, results)
     assert_refused(ended, "another configuration", "now")
     assert re.search(r"^  data: [0-9a-f]+ there, abc123 now$", ended.err, re.M)
 
 
-# -- two at once ------------------------------------------------------------------------------------------------------
+# -- two drivers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("story", [bo, final_eval])
-def test_a_second_driver_is_refused_at_once_and_told_who_is_first(story: Any, results: Path) -> None:
+def test_a_second_driver_is_refused_at_once_and_names_the_first(story: Any, results: Path) -> None:
     with records.only_one(study_dir(results) / "lock", "the first"), trainings() as trained:
         ended = tiny(story, results, "trials=4")
     assert_refused(
@@ -110,7 +110,7 @@ def test_a_search_that_is_being_extended_is_unfinished(results: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(worker, "train_fold", stop)
         ended = tiny(bo, results, "trials=3")
-    assert ended.status == 130 and "the same command resumes from here" in ended.err
+    assert ended.status == 130 and "the same command goes on from here" in ended.err
     assert_refused(
         tiny(final_eval, results, "trials=3"), "2 of 3 trials", "make bo DATASET=glyphs_small LOSS=proxy_nca"
     )
@@ -119,7 +119,7 @@ def test_a_search_that_is_being_extended_is_unfinished(results: Path, monkeypatc
 # -- final-eval without arguments -------------------------------------------------------------------------------------
 
 
-def test_final_eval_without_arguments_takes_the_finished_searches_and_names_the_others(results: Path) -> None:
+def test_final_eval_without_arguments_evaluates_finished_searches_and_names_the_others(results: Path) -> None:
     group = study_dir(results).parent
     for name in ("unfinished", "damaged", "hostile"):
         shutil.copytree(study_dir(results), group / name)
@@ -134,16 +134,16 @@ def test_final_eval_without_arguments_takes_the_finished_searches_and_names_the_
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")
     assert len(trained) == 4, "only the finished one: 2 runs x 2 folds"
-    assert "proxy_nca on glyphs_small: its search is unfinished, skipped (make bo DATASET=glyphs_small" in ended.out
-    assert f"Skipped: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
-    assert "proxy_nca on glyphs_small, test classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
+    assert "proxy_nca on glyphs_small: its search is unfinished, left out (make bo DATASET=glyphs_small" in ended.out
+    assert f"Left out: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
+    assert "proxy_nca on glyphs_small, unseen classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
     assert_refused(ended, "dataset.name='../../..' becomes part of a path")
     with trainings() as trained:
         assert tiny(final_eval, results).status == 0
     assert not trained, "the same study by its name is done"
 
 
-def test_an_option_of_a_study_alone_names_a_study(results: Path) -> None:
+def test_a_single_option_of_a_study_selects_that_study(results: Path) -> None:
     ended = run(final_eval, f"results_dir={results}", "variant=other")
     assert_refused(ended, "No best trial for dataset=glyphs, loss=hpl_pa", "hpl_pa-other")
 

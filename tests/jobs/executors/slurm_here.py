@@ -1,9 +1,9 @@
-"""A real SLURM of one node on this machine, for as long as a test wants it, from Debian's packages:
+"""A real SLURM of one node on this machine, for the duration of a test, from Debian's packages:
 
     apt-get install slurmd slurmctld slurm-client munge slurm-wlm-basic-plugins
 
-Where it cannot start, the tests that want it are skipped with what its daemons say. Keys, sockets, state and logs are
-in a folder of its own; nothing of a SLURM that this machine may belong to is touched.
+Where it cannot start, the tests that need it are skipped with the log of its daemons. Keys, sockets, state and logs are
+in a folder of their own; a SLURM cluster that this machine may belong to is not touched.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2 Preempt
 
 
 def missing() -> str:
-    """Why there can be no SLURM here; empty if there can."""
+    """Why SLURM cannot run here; empty if it can."""
     absent = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
     if absent:
         return f"no {', '.join(absent)}: apt-get install slurmd slurmctld slurm-client munge slurm-wlm-basic-plugins"

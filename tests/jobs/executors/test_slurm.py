@@ -12,45 +12,27 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError, WorkerStartError
 from benchmark.jobs.executors.slurm import Slurm, launcher_options
+from tests.jobs.executors import scripted_worker
 from tests.jobs.executors.slurm_here import missing, slurm
-from tests.jobs.executors.watched import ROOT, Watched, inline_results
 from tests.processes import wait_for
 
 real = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-WORKER = """
-    import os, sys, time
-    from benchmark.core.errors import UserError
-    from benchmark.jobs.executors.serve import serve
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = (sys.executable, str(scripted_worker.__file__))
 
-    def run(spec, report):
-        report({"pid": os.getpid()})
-        if spec["do"] == "fail":
-            raise KeyError("gone")
-        if spec["do"] == "refuse":
-            raise UserError("bad setting")
-        if spec["do"] == "die":
-            print("last words", flush=True)
-            os.kill(os.getpid(), 9)
-        if spec["do"] == "exit":
-            os._exit(3)
-        time.sleep(spec["do"])
-        return {"pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID"), "tasks": os.environ.get("SLURM_NTASKS")}
 
-    if __name__ == "__main__":
-        serve(run)
-"""
+def sleep(seconds):
+    return {"do": "sleep", "seconds": seconds}
 
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Executors on the worker script, closed at the end."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    script = tmp_path / "worker.py"
-    script.write_text(textwrap.dedent(WORKER))
     with contextlib.ExitStack() as stack:
 
-        def make(*prefix, workers=1, on_progress=None, command=(sys.executable, str(script))):
+        def make(*prefix, workers=1, on_progress=None, command=COMMAND):
             executor = Slurm(list(prefix), list(command), workers, tmp_path / "logs", on_progress)
             stack.callback(executor.close)
             return executor
@@ -64,8 +46,8 @@ def make(tmp_path, monkeypatch):
 def test_a_unit_goes_and_comes_back_as_json_files_which_are_then_gone(make, tmp_path):
     heard = []
     executor = make("env", on_progress=heard.append)
-    results = [f.result() for f in [executor.submit({"do": 0}) for _ in range(2)]]
-    assert heard == [{"pid": r["pid"]} for r in results] and heard[0] != heard[1], "a job does one unit"
+    results = [f.result() for f in [executor.submit(sleep(0)) for _ in range(2)]]
+    assert [m["pid"] for m in heard] == [r["pid"] for r in results] and heard[0] != heard[1], "a job does one unit"
     assert [p.name for p in (tmp_path / "logs").iterdir()] == ["worker_0.log"]
 
 
@@ -83,9 +65,9 @@ def test_a_job_without_an_answer_is_a_worker_that_died_and_one_that_fails_is_not
         executor.submit({"do": "die"}).result()
     with pytest.raises(WorkerDiedError, match=r"exit code 3(?s:.)*printed nothing"):
         executor.submit({"do": "exit"}).result()
-    with pytest.raises(UnitFailedError, match=r"KeyError: 'gone'\n(?s:.)*worker\.py"):
+    with pytest.raises(UnitFailedError, match=r"KeyError: 'gone'\n(?s:.)*scripted_worker\.py"):
         executor.submit({"do": "fail"}).result()
-    with pytest.raises(UserError, match=r"^bad setting$"):
+    with pytest.raises(UserError, match=r"^no such folder$"):
         executor.submit({"do": "refuse"}).result()
 
 
@@ -93,7 +75,7 @@ def test_the_exit_code_of_the_launcher_is_not_the_answer(make, tmp_path):
     launcher = tmp_path / "launcher"
     launcher.write_text('#!/bin/sh\n"$@"\nexit 1\n')
     launcher.chmod(0o700)
-    assert make(str(launcher)).submit({"do": 0}).result()["pid"]
+    assert make(str(launcher)).submit(sleep(0)).result()["pid"]
 
 
 @pytest.mark.parametrize(
@@ -101,21 +83,22 @@ def test_the_exit_code_of_the_launcher_is_not_the_answer(make, tmp_path):
     [(["/nowhere/srun"], "No job could be submitted"), (["false"], "2 jobs in a row(?s:.)*exit code 1")],
 )
 def test_a_job_that_never_starts_is_an_error_and_no_endless_loop(make, prefix, message):
-    with pytest.raises(WorkerStartError, match=message):
-        make(*prefix).submit({"do": 0}).result()
+    with pytest.raises(WorkerStartError, match=message) as caught:
+        make(*prefix).submit(sleep(0)).result()
+    assert not hasattr(caught.value, "worker_died")
 
 
 def test_a_job_that_ends_before_its_imports_are_done_is_started_once_more(make, tmp_path):
     launcher = tmp_path / "launcher"
     launcher.write_text(f'#!/bin/sh\ntest -e {tmp_path}/before || {{ touch {tmp_path}/before; exit 1; }}\nexec "$@"\n')
     launcher.chmod(0o700)
-    assert make(str(launcher)).submit({"do": 0}).result()["pid"]
+    assert make(str(launcher)).submit(sleep(0)).result()["pid"]
 
 
 def test_close_ends_jobs_and_starts_no_other(make):
     heard = []
     executor = make("env", workers=2, on_progress=heard.append)
-    futures = [executor.submit({"do": 60}) for _ in range(3)]
+    futures = [executor.submit(sleep(60)) for _ in range(3)]
     wait_for(lambda: len(heard) == 2)
     before = time.monotonic()
     executor.close()
@@ -129,7 +112,7 @@ def test_close_ends_jobs_and_starts_no_other(make):
 def test_a_job_that_hangs_is_ended_and_only_that_one(make):
     heard = []
     executor = make("env", workers=2, on_progress=heard.append)
-    hanging, other = executor.submit({"do": 60}), executor.submit({"do": 3})
+    hanging, other = executor.submit(sleep(60)), executor.submit(sleep(3))
     wait_for(lambda: len(heard) == 2)
     executor.kill(hanging)
     with pytest.raises(WorkerDiedError):
@@ -160,16 +143,6 @@ def cluster(here, monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture
-def watched(cluster, tmp_path, monkeypatch):
-    return Watched(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return inline_results(tmp_path_factory.mktemp("inline"))
-
-
 def jobs(state="all"):
     said = subprocess.run(["squeue", "-h", "-o", "%i", f"--states={state}"], capture_output=True, text=True, check=True)
     return said.stdout.split()
@@ -178,32 +151,8 @@ def jobs(state="all"):
 class TestReal:
     pytestmark = real
 
-    @pytest.mark.parametrize("prefix", ["[srun]", "[sbatch,-t10]"])
-    def test_a_cancelled_job_goes_on_from_its_checkpoint(self, watched, undisturbed, prefix):
-        def cancel(search):
-            subprocess.run(["scancel", wait_for(search.busy)[0]["job"]], check=True)
-
-        ended = watched.search("executor=slurm", "executor.workers=2", f"executor.prefix={prefix}", disturb=cancel)
-        assert ended.status == 0, ended
-        watched.assert_nothing_was_lost(undisturbed, lost=1)
-        assert len({t["job"] for t in watched.trainings()}) == 4, "a job for each fold, and one for the cancelled"
-
-    def test_a_preempted_job_ends_at_its_sigterm_and_goes_on_from_its_checkpoint(self, watched, undisturbed):
-        seconds = []
-
-        def preempt(search):
-            wait_for(lambda: len(search.busy()) == 2)  # both cores are taken
-            before = time.monotonic()
-            subprocess.run(["srun", "--partition=high", "--ntasks=1", "true"], check=True)
-            seconds.append(time.monotonic() - before)
-
-        ended = watched.search("executor=slurm", "executor.workers=2", disturb=preempt)
-        assert ended.status == 0, ended
-        watched.assert_nothing_was_lost(undisturbed, lost=1)
-        assert seconds[0] < 30, "a job may take 60 s after SIGTERM, and needs none"
-
     def test_a_job_that_is_out_of_time_is_a_worker_that_died(self, cluster, make):
-        future = make("srun", "--time=1").submit({"do": 300})  # SLURM looks every half a minute
+        future = make("srun", "--time=1").submit(sleep(300))  # SLURM looks every half a minute
         with pytest.raises(WorkerDiedError, match="DUE TO TIME LIMIT"):
             future.result(timeout=240)
 
@@ -213,16 +162,16 @@ class TestReal:
             executor.submit({"do": "die"}).result()
         with pytest.raises(UnitFailedError, match="KeyError: 'gone'"):
             executor.submit({"do": "fail"}).result()
-        assert executor.submit({"do": 0}).result()["tasks"] == "1", "the last word is ours"
+        assert executor.submit(sleep(0)).result()["SLURM_NTASKS"] == "1", "the last word is ours"
         with pytest.raises(WorkerStartError, match="invalid partition"):
-            make("srun", "--partition=nowhere").submit({"do": 0}).result()
+            make("srun", "--partition=nowhere").submit(sleep(0)).result()
 
     @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
     def test_close_leaves_no_job_behind(self, cluster, make, prefix):
         heard = []
         executor = make(prefix, workers=3, on_progress=heard.append)
         for _ in range(4):
-            executor.submit({"do": 300})
+            executor.submit(sleep(300))
         wait_for(lambda: len(heard) == 2 and jobs("pending"))
         executor.close()
         wait_for(lambda: not jobs("running,pending"), seconds=10)
@@ -231,7 +180,7 @@ class TestReal:
     def test_a_job_that_hangs_is_cancelled_and_only_that_one(self, cluster, make, prefix):
         heard = []
         executor = make(prefix, workers=2, on_progress=heard.append)
-        futures = [executor.submit({"do": 60}), executor.submit({"do": 60})]
+        futures = [executor.submit(sleep(60)), executor.submit(sleep(60))]
         wait_for(lambda: len(heard) == 2)
         before = set(jobs("running"))
         executor.kill(futures[0])
@@ -249,14 +198,14 @@ class TestReal:
 
             command = [sys.executable, sys.argv[2]]
             executor = Slurm([sys.argv[1]], command, 1, Path(sys.argv[3]), lambda message: print(flush=True))
-            executor.submit({"do": 300})
+            executor.submit({"do": "sleep", "seconds": 300})
             time.sleep(60)
         """)
-        command = [sys.executable, "-c", script, prefix, str(tmp_path / "worker.py"), str(tmp_path / "logs")]
+        command = [sys.executable, "-c", script, prefix, COMMAND[1], str(tmp_path / "logs")]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
             assert driver.stdout.readline() == b"\n"
             left = jobs("running")
             driver.kill()
         assert len(left) == 1
-        assert make(prefix).submit({"do": 0}).result()["job"] not in left
+        assert make(prefix).submit(sleep(0)).result()["SLURM_JOB_ID"] not in left
         assert left[0] not in jobs("running")

@@ -1,7 +1,6 @@
-"""Real processes: stopped by Ctrl-C or SIGTERM, asked for help, started with a mistake."""
+"""Commands as real processes: help, a mistake, several losses at once. How they are stopped: `tests/recovery`."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,15 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.bo import bo
-from benchmark.core import records
-from tests.command_line import TINY, on_tiny, study_dir, tiny, trainings
-from tests.processes import children, is_alive, wait_for
+from tests.command_line import TINY, study_dir
 
 Start = Callable[..., subprocess.Popen[str]]
-
-# Some seconds of training, so that there is a middle to stop in.
-LONG = ("dataset.iterations_per_epoch=40", "dataset.max_epochs=6", "dataset.patience=6", "protocol.batch_size=64")
 
 
 @pytest.fixture
@@ -42,37 +35,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes by Linux's /proc")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_search_ends_cleanly_and_goes_on_where_it_was(
-    number: signal.Signals, status: int, tmp_path: Path, start: Start
-) -> None:
-    driver = start("bo", *on_tiny(*LONG, "executor=local", "executor.workers=2", f"results_dir={tmp_path}"))
-    folder = study_dir(tmp_path) / "bo"
-    wait_for(lambda: list(folder.rglob("record.json")) and list(folder.rglob("*.pt")), 400, "for a fold at work")
-    workers = children(driver.pid)
-    driver.send_signal(number)
-    out, err = driver.communicate(timeout=120)
-    assert driver.returncode == status, err
-    assert "Stopped. Nothing finished is lost: the same command resumes from here." in err
-    assert "Traceback" not in out + err
-    assert len(workers) == 2
-    wait_for(lambda: not any(map(is_alive, workers)), 30, "for the workers to end")
-    with records.only_one(study_dir(tmp_path) / "lock", "the study"):
-        pass  # the lock is free
-    finished = {"/".join(p.parent.parts[-2:]): p.read_bytes() for p in folder.rglob("record.json")}
-    assert finished and len(finished) < 4, "it was stopped in the middle"
-    with trainings() as trained:
-        ended = tiny(bo, tmp_path, *LONG)
-    assert ended.status == 0, ended
-    assert set(trained) == {f"trial_00{t}/fold_{f}" for t in range(2) for f in range(2)} - set(finished)
-    assert {name: (folder / name / "record.json").read_bytes() for name in finished} == finished
-
-
-@pytest.mark.slow
-def test_a_mistake_ends_a_real_process_with_status_2_and_no_traceback(
-    start: Start,
-) -> None:
+def test_a_mistake_ends_a_real_process_with_status_2_and_no_traceback(start: Start) -> None:
     process = start("bo", "trails=3")
     out, err = process.communicate(timeout=400)
     assert (process.returncode, out) == (2, "")

@@ -1,0 +1,36 @@
+"""A worker whose units say what it does, for tests of executors. It lies outside the package, as a user's would.
+
+A unit is `{"do": ...}`; each reports its process (`pid`) and that one's parent (`parent`) before it starts.
+"""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from benchmark.core.errors import UserError
+from benchmark.jobs.executors.serve import serve
+
+SHOWN = ("SLURM_JOB_ID", "SLURM_NTASKS", "OMP_NUM_THREADS")  # variables that an answer holds
+
+
+def run(spec: dict[str, Any], report: Any) -> dict[str, Any]:
+    """Do a unit: sleep, fail, refuse (the user's mistake), die or exit."""
+    report({"pid": os.getpid(), "parent": os.getppid()})
+    if spec["do"] == "fail":
+        raise KeyError("gone")
+    if spec["do"] == "refuse":
+        raise UserError("no such folder")
+    if spec["do"] == "die":
+        print("last words", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if spec["do"] == "exit":
+        sys.stdout.flush()
+        os._exit(3)
+    time.sleep(spec["seconds"])
+    return {"pid": os.getpid(), "cwd": os.getcwd()} | {name: os.environ.get(name) for name in SHOWN}
+
+
+if __name__ == "__main__":
+    serve(run)

@@ -1,0 +1,139 @@
+"""Commands started as real processes, for tests that hurt them."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.command_line import on_tiny, results_of
+from tests.processes import is_alive, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, and where the unit lies that tests hurt.
+
+    Args:
+        module: of `benchmark`.
+        overrides: a few seconds of training in each unit, so that there is a middle to be hurt in.
+        unit: folder of the unit, as a pattern below the results folder.
+    """
+
+    module: str
+    overrides: tuple[str, ...]
+    unit: str
+
+
+LONG = on_tiny("loss=hpl_nca", "trials=1", "protocol.num_runs=1", "dataset.iterations_per_epoch=100",
+               "dataset.max_epochs=5", "dataset.patience=9", "protocol.batch_size=64")  # fmt: skip
+PASSES = ("dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "protocol.num_runs=2", "protocol.held_out=0.2",
+          "training.batch_size=32", "training.epochs=12", "display=plain", "executor=inline")  # fmt: skip
+COMMANDS = {
+    "bo": Command("bo", tuple(LONG), "studies/*/*/bo/trial_000/fold_1"),
+    "final-eval": Command("final_eval", (*LONG, "preset=default"), "studies/*/*/final_eval/*/run_00/fold_1"),
+    "traditional": Command("traditional", PASSES, "studies/*/*/traditional/*/run_01"),
+}
+
+
+@dataclass
+class Case:
+    """A command, its results folder and the processes started on it.
+
+    Args:
+        command: what is started.
+        results: its results folder.
+        environment: additional variables of its processes.
+
+    Attributes:
+        stack: undone when the test ends; processes that still run are killed.
+        seen: processes of workers.
+    """
+
+    command: Command
+    results: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    seen: set[int] = field(default_factory=set)
+
+    def start(self, *overrides: str) -> "subprocess.Popen[str]":
+        """Start the command, on two local workers unless the overrides say otherwise."""
+        here = ("executor=local", "executor.workers=2", f"results_dir={self.results}")
+        changed = {item.split("=")[0]: item for item in (*self.command.overrides, *here, *overrides)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmark.{self.command.module}", *changed.values()],
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | self.environment,
+        )  # fmt: skip
+        self.stack.callback(self._close, process)
+        return process
+
+    def _close(self, process: "subprocess.Popen[str]") -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    @property
+    def unit(self) -> Path:
+        """The folder of the unit to hurt, once a worker has made it."""
+        return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None)))
+
+    def heartbeat(self, unit: Path | None = None) -> dict[str, Any]:
+        """What the last heartbeat of a unit (the one to hurt if None) said; empty without one."""
+        try:
+            return dict(json.loads(((unit or self.unit) / "alive.json").read_bytes()))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def worker_in_the_middle(self, attempt: int = 0, unit: Path | None = None) -> int:
+        """Wait until a unit has scored a trained epoch in the given attempt.
+
+        Args:
+            attempt: counted from 0.
+            unit: folder; the unit to hurt if None.
+
+        Returns:
+            The process of its worker.
+        """
+        unit = unit or self.unit
+
+        def worker() -> int | None:
+            log = unit / "log"
+            attempts = log.read_text().split("start: ")[attempt + 1 :] if log.exists() else []
+            scored = attempts and re.search(r"epoch [1-9]", attempts[-1])
+            return self.heartbeat(unit).get("pid") if scored else None
+
+        found = int(wait_for(worker))
+        self.seen.add(found)
+        return found
+
+    def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
+        """Wait for a command to end.
+
+        Returns:
+            Its exit status and what it printed.
+        """
+        out, err = process.communicate(timeout=180)
+        return process.returncode, out + err
+
+
+def assert_records_of(results: Path, undisturbed: Path) -> None:
+    """The records are those of an undisturbed run, no finished unit was started again, and none lost a scored epoch."""
+    assert results_of(results) == results_of(undisturbed)
+    for log in results.rglob("log"):
+        text = log.read_text()
+        assert "start: " not in text.partition(" end\n")[2], f"{log}: trained again after its end"
+        epochs = [int(number) for number in re.findall(r"^\S+ epoch (\d+)", text, re.M)]
+        assert epochs == sorted(epochs), f"{log}: a checkpoint was not used"
+
+
+def assert_ended(processes: Iterable[int]) -> None:
+    """None of these processes outlives its driver."""
+    wait_for(lambda: not any(map(is_alive, processes)), 15, "for the workers to end with their driver")

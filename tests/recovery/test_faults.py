@@ -1,0 +1,358 @@
+"""Every fault that a command must survive, as a table: afterwards the same command leaves an undisturbed run's records.
+
+A fault is a function: it starts the command, waits until a worker is in the middle of a unit, hurts something and
+returns how the command ended. The test then repeats the command if it failed, and checks that no finished unit was
+trained again, that the unit which was hurt resumed from its checkpoint, and that no process is left.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import bo, final_eval, traditional
+from benchmark.core import records
+from benchmark.status import status
+from tests.command_line import run
+from tests.jobs.executors.slurm_here import missing, slurm
+from tests.processes import children, is_alive, wait_for
+from tests.recovery.case import COMMANDS, ROOT, Case, assert_ended, assert_records_of
+
+pytestmark = pytest.mark.slow
+STORIES = {"bo": bo.bo, "final-eval": final_eval.final_eval, "traditional": traditional.traditional}
+Ended = tuple[int, str]  # exit status and output
+
+
+# -- a worker ---------------------------------------------------------------------------------------------------------
+
+
+def signal_to_the_worker(number: signal.Signals) -> Callable[[Case], Ended]:
+    def fault(case: Case) -> Ended:
+        driver = case.start("executor.timeout_minutes=0.25")
+        victim = case.worker_in_the_middle()
+        os.kill(victim, number)
+        ended = case.end(driver)
+        assert not is_alive(victim)
+        return ended
+
+    return fault
+
+
+def worker_out_of_memory(case: Case) -> Ended:
+    """At the start of a unit: later a worker makes do with the memory that it has."""
+    driver = case.start()
+    with little_memory(int(wait_for(case.heartbeat)["pid"])):
+        return case.end(driver)
+
+
+@contextlib.contextmanager
+def little_memory(pid: int) -> Iterator[None]:
+    """Allow a process 1 MB; the kernel kills it when it asks for more."""
+    old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    parent, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
+    group = parent / f"test-{pid}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(1 << 20))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"limiting a process's memory needs root and a writable cgroup: {error}")
+    (group / "cgroup.procs").write_text(str(pid))
+    yield
+    wait_for(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def worker_killed_until_its_retries_are_exhausted(case: Case) -> Ended:
+    driver = case.start("executor.retries=1")
+    for attempt in range(2):
+        os.kill(case.worker_in_the_middle(attempt), signal.SIGKILL)
+    ended = case.end(driver)
+    unit = case.unit
+    assert (unit.parent / "lost.json").exists() and not unit.parent.with_suffix(".json").exists()
+    assert str(unit / "log") in ended[1] and "make bo" in ended[1]
+    shown = run(status, f"results_dir={case.results}").out
+    row = dict(zip(*(line.split("\t") for line in shown.splitlines()[:2]), strict=True))
+    assert (row["units"], row["lost"]) == ("1 of 2", "1") and "killed by signal 9" in shown
+    return ended
+
+
+# -- the driver -------------------------------------------------------------------------------------------------------
+
+
+def signal_to_the_driver(number: signal.Signals) -> Callable[[Case], Ended]:
+    def fault(case: Case) -> Ended:
+        driver = case.start()
+        case.worker_in_the_middle()
+        case.seen |= set(workers := children(driver.pid))
+        assert len(workers) == 2
+        driver.send_signal(number)
+        return case.end(driver)
+
+    return fault
+
+
+def second_driver(case: Case) -> Ended:
+    first = case.start()
+    case.worker_in_the_middle()
+    shown = run(status, f"results_dir={case.results}").out
+    first.send_signal(signal.SIGSTOP)  # so that it is still there when the second has started
+    code, said = case.end(case.start())
+    first.send_signal(signal.SIGCONT)
+    assert "trial_000/fold_1 runs: worker_" in shown
+    assert code == 2 and f"already being worked on by process {first.pid}" in said
+    return case.end(first)
+
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+# Python runs `sitecustomize` when it starts, in every process of ours.
+CLOCK = """
+import os, time
+true_time = time.time
+def shifted_time():
+    with open(os.environ["CLOCK"]) as file:
+        return true_time() + float(file.read())
+time.time = shifted_time
+"""
+
+
+def clock_jumps(seconds: int) -> Callable[[Case], Ended]:
+    def fault(case: Case) -> Ended:
+        folder = case.results.parent
+        (folder / "sitecustomize.py").write_text(CLOCK)
+        (clock := folder / "clock").write_text("0")
+        case.environment |= {"PYTHONPATH": str(folder), "CLOCK": str(clock)}
+        driver = case.start("executor.timeout_minutes=0.25")
+        case.worker_in_the_middle()
+        before = case.heartbeat()["at"]
+        records.write_whole(clock, str(seconds).encode())
+
+        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # gone: the unit is done
+        shown = run(status, f"results_dir={case.results}")
+        assert shown.status == 0 and not re.search(r"-\d", shown.out), "a negative duration"
+        ended = case.end(driver)
+        assert "tried again" not in ended[1] and not list(case.results.rglob("trouble.jsonl"))
+        return ended
+
+    return fault
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of 2 MB in memory, and yield a function that mounts it again with other options."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield lambda option: subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True) and None
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def disk_full_and_then_read_only(case: Case) -> Ended:
+    case.results = case.results / "disk"
+    case.results.parent.mkdir(exist_ok=True)
+    remount = case.stack.enter_context(small_disk(case.results))
+    driver = case.start()
+    case.worker_in_the_middle()
+    with open(ballast := case.results / "ballast", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(1 << 12))
+    full = case.end(driver)
+    ballast.unlink()
+    remount("ro")
+    code, said = case.end(case.start())
+    assert code == 2 and "cannot be written" in said and "results_dir=FOLDER" in said
+    shown = run(status, f"results_dir={case.results}")
+    assert shown.status == 0 and "0 of 1 trials" in shown.out
+    remount("rw")
+    return full
+
+
+# -- an executor ------------------------------------------------------------------------------------------------------
+
+
+def driver_killed_and_its_jobs(survive: bool) -> Callable[[Case], Ended]:
+    """Jobs behind a launcher outlive their driver, as a cluster's do; the next command runs local workers."""
+
+    def fault(case: Case) -> Ended:
+        driver = case.start("executor=slurm", "executor.prefix=[env]")
+        case.worker_in_the_middle()
+        jobs = children(driver.pid)
+        assert len(jobs) == 2
+        case.seen |= set(jobs)
+        driver.kill()
+        for pid in () if survive else jobs:
+            os.kill(pid, signal.SIGKILL)
+        return case.end(driver)
+
+    return fault
+
+
+def ray_worker_killed(case: Case) -> Ended:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
+    case.environment |= {"PYTHONPATH": str(ROOT)}
+    driver = case.start("executor=ray")
+    os.kill(case.worker_in_the_middle(), signal.SIGKILL)
+    return case.end(driver)
+
+
+def search_on_a_ray_cluster(case: Case) -> "tuple[subprocess.Popen[str], Any, list[Any]]":
+    """Start a search on a cluster, with each of its two folds on a machine of its own.
+
+    Returns:
+        The driver, the cluster and its two machines.
+    """
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
+    from ray.cluster_utils import Cluster
+
+    size = {"object_store_memory": 100 * 2**20}
+    case.environment |= {"PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **size})
+        case.stack.callback(cluster.shutdown)
+        machines = [cluster.add_node(num_cpus=1, **size) for _ in range(2)]
+    driver = case.start("executor=ray", f"executor.address={cluster.address}")
+    for fold in ("fold_0", "fold_1"):
+        case.worker_in_the_middle(unit=case.unit.parent / fold)
+    return driver, cluster, machines
+
+
+def ray_machine_lost(case: Case) -> Ended:
+    driver, cluster, machines = search_on_a_ray_cluster(case)
+    cluster.remove_node(machines[1], allow_graceful=False)
+    return case.end(driver)
+
+
+def ray_cluster_lost(case: Case) -> Ended:
+    driver, cluster, _ = search_on_a_ray_cluster(case)
+    cluster.shutdown()
+    return case.end(driver)
+
+
+def slurm_job(prefix: str, hurt: Callable[[Case, int], None]) -> Callable[[Case], Ended]:
+    def fault(case: Case) -> Ended:
+        if missing():
+            pytest.skip(missing())
+        case.environment |= case.stack.enter_context(slurm(case.results.parent / "slurm"))
+        driver = case.start("executor=slurm", f"executor.prefix={prefix}")
+        for fold in ("fold_0", "fold_1"):
+            worker = case.worker_in_the_middle(unit=case.unit.parent / fold)
+        hurt(case, worker)
+        return case.end(driver)
+
+    return fault
+
+
+def cancelled(case: Case, worker: int) -> None:
+    variables = Path(f"/proc/{worker}/environ").read_text().split("\0")
+    (job,) = (item.partition("=")[2] for item in variables if item.startswith("SLURM_JOB_ID="))
+    subprocess.run(["scancel", job], check=True, env=os.environ | case.environment)
+
+
+def preempted(case: Case, worker: int) -> None:
+    """SLURM sends SIGTERM, and would wait 60 s before it kills the job."""
+    started = time.monotonic()
+    command = ["srun", "--partition=high", "--ntasks=1", "true"]
+    subprocess.run(command, check=True, env=os.environ | case.environment)
+    assert time.monotonic() - started < 30
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happens after a fault.
+
+    Args:
+        fault: starts the command, hurts it and waits for its end.
+        code: exit status of the command; unless it is 0 the command is repeated.
+        says: phrases of its output.
+        resumed: attempts that started from a checkpoint, in all; two if both units were in the middle.
+        commands: on which the fault is tried.
+    """
+
+    fault: Callable[[Case], Ended]
+    code: int = 0
+    says: tuple[str, ...] = ()
+    resumed: tuple[int, ...] = (1,)
+    commands: tuple[str, ...] = ("bo",)
+
+
+AGAIN = "tried again (1 of 2)"
+STOPPED = "Stopped. Nothing finished is lost: the same command"
+EVERY = tuple(COMMANDS)
+FAULTS = {
+    "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL), 0, ("killed by signal 9", AGAIN), commands=EVERY),
+    "worker SIGTERM": Row(signal_to_the_worker(signal.SIGTERM), 0, ("killed by signal 15", AGAIN)),
+    "worker hangs": Row(signal_to_the_worker(signal.SIGSTOP), 0, ("no batch in 0.25 min", AGAIN)),
+    "worker out of memory": Row(worker_out_of_memory, 0, ("killed by signal 9", AGAIN), (0,)),
+    "retries exhausted": Row(worker_killed_until_its_retries_are_exhausted, 1, ("given up after 2 tries",), (2,)),
+    "driver SIGKILL": Row(signal_to_the_driver(signal.SIGKILL), -9, (), (1, 2), commands=EVERY),
+    "driver SIGTERM": Row(signal_to_the_driver(signal.SIGTERM), 143, (STOPPED,), (1, 2)),
+    "driver Ctrl-C": Row(signal_to_the_driver(signal.SIGINT), 130, (STOPPED,), (1, 2)),
+    "second driver": Row(second_driver, 0, (), (0,)),
+    "clock back a day": Row(clock_jumps(-90_000), 0, (), (0,)),
+    "clock forward a day": Row(clock_jumps(90_000), 0, (), (0,)),
+    "disk full, read-only": Row(disk_full_and_then_read_only, 2, ("the disk is full",), (1, 2)),
+    "launcher's jobs survive": Row(driver_killed_and_its_jobs(survive=True), -9, (), (0,)),
+    "launcher's jobs die": Row(driver_killed_and_its_jobs(survive=False), -9, (), (1, 2)),
+    "Ray worker SIGKILL": Row(ray_worker_killed, 0, ("killed by signal 9",)),
+    "Ray machine lost": Row(ray_machine_lost, 0, ("tried again",)),
+    "Ray cluster lost": Row(ray_cluster_lost, 1, ("Failed to connect to GCS",), (1, 2)),
+    "SLURM srun cancelled": Row(slurm_job("[srun]", cancelled), 0, ("tried again",)),
+    "SLURM sbatch cancelled": Row(slurm_job("[sbatch,-t10]", cancelled), 0, ("tried again",)),
+    "SLURM preempted": Row(slurm_job("[srun]", preempted), 0, ("tried again",)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The results folder of a command that nothing hurts, run in this process."""
+
+    @functools.cache
+    def folder(command: str) -> Path:
+        results, protocol = tmp_path_factory.mktemp("undisturbed"), "traditional" * (command == "traditional")
+        ended = run(STORIES[command], *COMMANDS[command].overrides, f"results_dir={results}", protocol=protocol)
+        assert ended.status == 0, ended
+        return results
+
+    return folder
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, c) for name, row in FAULTS.items() for c in row.commands])
+def test_after_a_fault_the_same_command_leaves_the_records_of_an_undisturbed_run(
+    name: str, command: str, tmp_path: Path, undisturbed: Callable[[str], Path]
+) -> None:
+    row, case = FAULTS[name], Case(COMMANDS[command], tmp_path / "results")
+    with case.stack:
+        code, said = row.fault(case)
+        assert code == row.code, said
+        for phrase in row.says:
+            assert phrase in said, said
+        assert "Traceback" not in said or name == "Ray cluster lost", said
+        if code != 0:
+            if "survive" not in name:
+                assert_ended(case.seen)
+            again, said = case.end(case.start())
+            assert again == 0, said
+        assert_ended(case.seen)
+        logs = [path.read_text() for path in case.results.rglob("log")]
+        assert sum(log.count("resume: ") for log in logs) in row.resumed, logs
+        assert_records_of(case.results, undisturbed(command))
+        left = ("alive.json", "checkpoint.pt", "lost.json")
+        assert not [path for name in left for path in case.results.rglob(name)]
