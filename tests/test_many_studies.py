@@ -110,7 +110,7 @@ def test_a_search_that_is_being_extended_is_unfinished(results: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(worker, "train_fold", stop)
         ended = tiny(bo, results, "trials=3")
-    assert ended.status == 130 and "the same command goes on from here" in ended.err
+    assert ended.status == 130 and "the same command resumes from here" in ended.err
     assert_refused(
         tiny(final_eval, results, "trials=3"), "2 of 3 trials", "make bo DATASET=glyphs_small LOSS=proxy_nca"
     )
@@ -134,7 +134,7 @@ def test_final_eval_without_arguments_evaluates_finished_searches_and_names_the_
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")
     assert len(trained) == 4, "only the finished one: 2 runs x 2 folds"
-    assert "proxy_nca on glyphs_small: its search is unfinished, left out (make bo DATASET=glyphs_small" in ended.out
+    assert "proxy_nca on glyphs_small: its search is unfinished, skipped (make bo DATASET=glyphs_small" in ended.out
     assert f"Left out: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
     assert "proxy_nca on glyphs_small, unseen classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
     assert_refused(ended, "dataset.name='../../..' becomes part of a path")

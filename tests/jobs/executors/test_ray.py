@@ -28,7 +28,7 @@ def sleep(seconds):
 
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'ray>=2\.40'"):
+    with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
         executor_ray.connect(None)
 
 
@@ -97,12 +97,12 @@ class TestReal:
 
     def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study):
         at = ["executor=ray", f"executor.address={cluster.address}"]
-        with pytest.raises(ValueError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
+        with pytest.raises(UserError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
             placement.num_workers(compose_study(*at).config)
         cluster.more()
         assert placement.num_workers(compose_study(*at).config) == 1
         assert placement.num_workers(compose_study(*at, "executor.cpus_per_worker=0.25").config) == 4
-        with pytest.raises(ValueError, match="1 CPUs and 1 GPUs"):
+        with pytest.raises(UserError, match="1 CPUs and 1 GPUs"):
             placement.num_workers(compose_study(*at, "executor.gpus_per_worker=1").config)
 
         executor = executor_ray.Ray([WORKER], 3, tmp_path / "logs", None, cluster.address)
