@@ -153,7 +153,8 @@ def test_a_lost_run_of_the_traditional_protocol_stays_missing(
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"), [(lambda: KeyError("gone"), 3), (lambda: WorkerDied("A worker ended, killed by signal 9"), 5)]
+    ("error", "tries"),
+    [(lambda: KeyError("gone"), 3), (lambda: WorkerDiedError("A worker ended, killed by signal 9"), 5)],
 )
 def test_a_defect_is_retried_twice_at_most_and_a_worker_s_death_as_often_as_configured(
     error: Callable[[], Exception], tries: int, tmp_path: Path, breaking: Callable[..., list[str]]
