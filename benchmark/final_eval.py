@@ -42,7 +42,7 @@ from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.study import layout
 from benchmark.study.cli import main
 from benchmark.study.study import Study
-from benchmark.study.testset import TestSet, open_test_set
+from benchmark.study.testset import OpenedTestSet, open_test_set
 from benchmark.training.loop import read_state
 
 Runs = dict[int, records.Record]  # records of scored runs, by number
@@ -278,7 +278,7 @@ def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
-def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: TestSet) -> None:
+def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: OpenedTestSet) -> None:
     """Keep test embeddings and the loss's parameters (both in half precision), and nearest neighbours.
 
     Args:

@@ -293,7 +293,7 @@ def test_the_recipe_is_filled_in_for_data_set_and_trunk_and_the_command_line_win
     assert make_schedule(compose_study(*cub, "loss=proxy_nca_pp"), 0).warmup_epochs == 5  # its authors'
 
 
-def test_pictures_are_cut_as_the_papers_cut_them_and_sop_has_its_own_classes(compose_study: Compose) -> None:
+def test_images_are_cropped_as_the_papers_crop_them_and_sop_has_its_own_classes(compose_study: Compose) -> None:
     study = compose_study("protocol=traditional", "dataset=sop", "loss=hpl_pa", "trunk=resnet50")
     images = study.config.dataset.images
     assert (images["crop"], images["short_side"], images["resize_first"]) == (224, 256, False)

@@ -43,7 +43,8 @@ class Jobs:
         logs = study.directory / "logs"
         self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
         self._on_progress, self._directory = on_progress, study.directory
-        self._hang_detector = HangDetector(None if self._minutes is None else 60 * self._minutes)
+        can_kill = isinstance(self._executor, CanKill)
+        self._hang_detector = HangDetector(60 * self._minutes if can_kill and self._minutes is not None else None)
         self._waiting: deque[Unit] = deque()
         self._running: dict[concurrent.futures.Future[JsonObject], Unit] = {}
         self._failures: dict[tuple[Path, bool], int] = {}  # by the unit's folder and whether its worker died
@@ -93,11 +94,10 @@ class Jobs:
         self._hang_detector.begin(future, leftover)
 
     def _kill_hung_workers(self) -> None:
-        if not isinstance(self._executor, CanKill):
-            return
         queues = self._executor.queues
         attempts = {f: (unit.directory, f.running() and not queues) for f, unit in self._running.items()}
         for future in self._hang_detector.hung(attempts):
+            assert isinstance(self._executor, CanKill)  # else there is no limit, and nothing hangs
             self._hung.add(future)
             self._executor.kill(future)
 

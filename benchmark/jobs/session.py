@@ -152,4 +152,7 @@ def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:
     for fold, texts in enumerate(warnings):
         for text in texts:
             folds.setdefault(text, []).append(str(fold))
-    return "".join(f"   WARNING: {text} (folds {', '.join(numbers)})" for text, numbers in folds.items())
+    return "".join(
+        f"   WARNING: {text} ({'folds' if len(numbers) > 1 else 'fold'} {', '.join(numbers)})"
+        for text, numbers in folds.items()
+    )

@@ -14,7 +14,7 @@ from benchmark.images import Images
 from benchmark.study.study import Study
 
 
-class TestSet(NamedTuple):
+class OpenedTestSet(NamedTuple):
     """The test half, on the study's device.
 
     Attributes:
@@ -30,7 +30,7 @@ class TestSet(NamedTuple):
     contents: str | None
 
 
-def open_test_set(study: Study, entry: JsonObject) -> TestSet:
+def open_test_set(study: Study, entry: JsonObject) -> OpenedTestSet:
     """Log the access in the study's `test_ledger.jsonl`, then return the test classes.
 
     Args:
@@ -46,11 +46,11 @@ def open_test_set(study: Study, entry: JsonObject) -> TestSet:
 
 
 @functools.lru_cache(maxsize=1)
-def _test_set(study: Study) -> TestSet:
+def _test_set(study: Study) -> OpenedTestSet:
     """The test classes, kept between the units of a long-lived worker."""
     dataset: Dataset = study.make_dataset()
     split = dataset.test()
     images = study.make_images(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
-    return TestSet(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))
+    return OpenedTestSet(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))

@@ -56,12 +56,12 @@ def test_a_loss_adds_fields_and_other_losses_have_those_of_version_1(tmp_path: P
 def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_trial_s_record(tmp_path: Path) -> None:
     with trainings(in_fold_1):
         first = tiny(bo, tmp_path, "trials=1")
-    assert f"WARNING: {IDLE} (folds 1)" in first.out
+    assert f"WARNING: {IDLE} (fold 1)" in first.out
     path = study_dir(tmp_path) / "bo" / "trial_000.json"
     path.unlink()
     with trainings() as trained:
         again = tiny(bo, tmp_path, "trials=1")
-    assert not trained and f"WARNING: {IDLE} (folds 1)" in again.out
+    assert not trained and f"WARNING: {IDLE} (fold 1)" in again.out
     assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
 
 
@@ -69,7 +69,7 @@ def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_tria
 def test_final_runs_and_traditional_ones_print_warnings_and_keep_them(results: Path) -> None:
     with trainings(in_fold_1):
         ended = tiny(final_eval, results)
-    assert ended.status == 0 and f"WARNING: {IDLE} (folds 1)" in ended.out, ended
+    assert ended.status == 0 and f"WARNING: {IDLE} (fold 1)" in ended.out, ended
     path = next(study_dir(results).glob("final_eval/*/run_00.json"))
     assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
     with trainings(lambda number, parts: in_fold_1(1, parts)):

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.bo import bo
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.final_eval import final_eval
 from benchmark.jobs import train_unit as worker
 from benchmark.jobs.executors.messages import WorkerDiedError
@@ -151,10 +152,31 @@ def test_a_lost_run_of_the_traditional_protocol_stays_missing(
     assert started == ["setting/run_00"]
 
 
-def test_what_a_user_can_put_right_stops_at_once(tmp_path: Path, breaking: Callable[..., list[str]]) -> None:
-    def full() -> Exception:
-        return OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(lambda: KeyError("gone"), 3), (lambda: WorkerDiedError("A worker ended, killed by signal 9"), 5)],
+)
+def test_a_defect_is_retried_twice_at_most_and_a_worker_s_death_as_often_as_configured(
+    error: Callable[[], Exception], tries: int, tmp_path: Path, breaking: Callable[..., list[str]]
+) -> None:
+    started = breaking("trial_000/fold_1", error=error)
+    ended = tiny(bo, tmp_path, "trials=1", "executor.retries=4")
+    assert ended.status == 1 and started.count("trial_000/fold_1") == tries
+    assert f"given up after {tries} tries" in ended.out
+    assert ended.out.count("Traceback") == (tries == 3), "of a defect alone, the first time"
 
-    started = breaking("trial_000/fold_0", error=full)
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (lambda: OSError(28, "No space left on device"), "disk is full"),
+        (lambda: UserError("Unplug the machine and plug it in again."), "Unplug the machine"),
+    ],
+)
+def test_what_a_user_can_put_right_stops_at_once(
+    error: Callable[[], Exception], phrase: str, tmp_path: Path, breaking: Callable[..., list[str]]
+) -> None:
+    started = breaking("trial_000/fold_0", error=error)
     ended = tiny(bo, tmp_path, "executor.retries=5")
-    assert ended.status == 2 and "disk is full" in ended.err and started == ["trial_000/fold_0"]
+    assert ended.status == 2 and phrase in ended.err and started == ["trial_000/fold_0"]
+    assert "Traceback" not in ended.out + ended.err
