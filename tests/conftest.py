@@ -1,10 +1,12 @@
 """Fixtures of several test files."""
 
+import functools
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,15 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def compose_study_in() -> Callable[..., Study]:
-    """Compose a study with its results in a given folder: `compose_study_in(folder, "loss=hpl_pa")`."""
+    """Make a study with its results in a given folder, `compose_study_in(folder, "loss=hpl_pa")`, composed once."""
 
-    def make(results_dir: Path, *overrides: str) -> Study:
+    @functools.cache
+    def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
         from hydra import compose, initialize_config_dir
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(compose("config", [f"results_dir={results_dir}", *overrides]))
+            return Study.of(compose("config", list(overrides))).raw
 
-    return make
+    return lambda results_dir, *overrides: Study.of(composed(overrides) | {"results_dir": str(results_dir)})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every loss of conf/loss runs through each protocol and into the tables; a new YAML is tested without a line here."""
+"""Every loss of conf/loss runs through each protocol and into the tables; a new YAML is tested without a change."""
 
 from pathlib import Path
 

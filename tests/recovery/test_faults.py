@@ -209,11 +209,11 @@ def ray_worker_killed(case: Case) -> Ended:
     return case.end(driver)
 
 
-def search_on_a_ray_cluster(case: Case) -> "tuple[subprocess.Popen[str], Any, list[Any]]":
-    """Start a search on a cluster, with each of its two folds on a machine of its own.
+def search_on_a_ray_cluster(case: Case, machines: int) -> "tuple[subprocess.Popen[str], Any]":
+    """Start a search whose two folds run on machines of one core, or without such machines on the cluster's head.
 
     Returns:
-        The driver, the cluster and its two machines.
+        The driver and the cluster.
     """
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
     from ray.cluster_utils import Cluster
@@ -222,23 +222,24 @@ def search_on_a_ray_cluster(case: Case) -> "tuple[subprocess.Popen[str], Any, li
     case.environment |= {"PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **size})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2 - machines, **size})
         case.stack.callback(cluster.shutdown)
-        machines = [cluster.add_node(num_cpus=1, **size) for _ in range(2)]
+        for _ in range(machines):
+            cluster.add_node(num_cpus=1, **size)
     driver = case.start("executor=ray", f"executor.address={cluster.address}")
     for fold in ("fold_0", "fold_1"):
         case.worker_in_the_middle(unit=case.unit.parent / fold)
-    return driver, cluster, machines
+    return driver, cluster
 
 
 def ray_machine_lost(case: Case) -> Ended:
-    driver, cluster, machines = search_on_a_ray_cluster(case)
-    cluster.remove_node(machines[1], allow_graceful=False)
+    driver, cluster = search_on_a_ray_cluster(case, machines=2)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     return case.end(driver)
 
 
 def ray_cluster_lost(case: Case) -> Ended:
-    driver, cluster, _ = search_on_a_ray_cluster(case)
+    driver, cluster = search_on_a_ray_cluster(case, machines=0)
     cluster.shutdown()
     return case.end(driver)
 
