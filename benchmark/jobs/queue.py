@@ -113,7 +113,8 @@ class Jobs:
         again = number <= limit
         ending = f"tried again ({number} of {limit})" if again else f"given up after {number} tries"
         log = str(Path(directory) / unit_log.NAME)
-        self._on_progress({"trouble": f"{name_of(directory)}: {reason}   {ending}, see {log}"})
+        where = "" if died or number > 1 else "\n" + "".join(traceback.format_exception(error)).rstrip()
+        self._on_progress({"trouble": f"{name_of(directory)}: {reason}   {ending}, see {log}{where}"})
         line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "unit": name_of(directory), "reason": reason,
                 "tries": number, "lost": not again, "log": log}  # fmt: skip
         records.append_line(self._directory / "trouble.jsonl", line)
