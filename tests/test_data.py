@@ -166,7 +166,7 @@ def test_what_is_there_needs_no_room(
         check_room(study, tmp_path)
 
 
-@pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "its sha256 is"), (None, "a web page in place of")])
+@pytest.mark.parametrize(("sha256", "said"), [("0" * 64, "its sha256 is"), (None, "a web page instead of")])
 def test_data_says_what_is_wrong_with_what_came(
     sha256: str | None, said: str, site: tuple[Path, str], tmp_path: Path
 ) -> None:

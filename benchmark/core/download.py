@@ -159,7 +159,7 @@ def _receive_once(url: str, part: Path, size: int | None) -> None:
         first = response.read(CHUNK)
         if response.headers.get_content_type() == "text/html" or (not there and PAGE.match(first[:1000])):
             raise DownloadError(
-                f"{url} sends a web page instead of {part.stem} (redirected to {response.url}): the server wants a "
+                f"{url} sends a web page instead of {part.stem} (final address: {response.url}): the server wants a "
                 "login or an agreement, or limits downloads."
             )
         if None not in (size, total) and size != total:

@@ -144,7 +144,7 @@ def test_another_size_is_refused_before_the_transfer(server: Server, tmp_path: P
 @pytest.mark.parametrize("page", ["/moved", "/page.zip"])
 def test_a_web_page_in_place_of_an_archive_is_refused(server: Server, tmp_path: Path, page: str) -> None:
     with pytest.raises(
-        DownloadError, match=r"sends a web page instead of data\.tgz \(redirected to http.*/(login|page)"
+        DownloadError, match=r"sends a web page instead of data\.tgz \(final address: http.*/(login|page)"
     ):
         download(server.address + page, tmp_path / "data.tgz")
     assert not list(tmp_path.iterdir())
