@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.rendered import small_pictures
+from tests.datasets.synthetic_images import write_small_images
 
 TINY = [
     "dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1",
@@ -68,7 +68,7 @@ def test_a_search_on_picture_files_opens_none_of_the_unseen_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
-    path = small_pictures(tmp_path / "pictures", num_classes=8, per_class=6)
+    path = write_small_images(tmp_path / "pictures", num_classes=8, per_class=6)
     labels = [line.split(",")[0] for line in path.read_text().splitlines()[1:]]
     unseen = {str(path.parent / name) for name in labels[24:]}  # the second half of the classes
     own = ["dataset=csv", f"dataset.module.path={path}", "trunk=small_conv", "protocol.images.short_side=36",
