@@ -1,10 +1,10 @@
-"""make splits: write which picture of a data set is for what, and its part in every fold, as CSV."""
+"""make splits: write the role of every image of a data set, and its part in every fold, as CSV."""
 
 from pathlib import Path
 
 import numpy as np
 
-from benchmark.datasets.image_dataset import ImageDataset
+from benchmark.core.errors import UserError
 from benchmark.study.cli import main
 from benchmark.study.preflight import check_values, folds_of
 from benchmark.study.study import Study
@@ -14,10 +14,9 @@ def splits(study: Study, overrides: list[str]) -> None:
     """Write `results/splits/DATASET.csv`, which the data set `csv` reads."""
     check_values(study, study.config.protocol.story)  # the name becomes part of a path
     config = study.config
-    dataset = study.make_dataset()
-    if not isinstance(dataset, ImageDataset):
-        raise ValueError(f"{config.dataset.label} has no picture files whose split could be written.")
-    listing = dataset.listing
+    listing = study.make_dataset().listing
+    if listing is None:
+        raise UserError(f"{config.dataset.label} has no image files whose split could be written.")
     folds = folds_of(study, listing.classes("trainval"), listing.total_classes)
     columns = {}
     for number, fold in enumerate(folds):
@@ -26,7 +25,7 @@ def splits(study: Study, overrides: list[str]) -> None:
         columns[f"fold_{number}"] = part[listing.labels].tolist()
     path = Path(config.results_dir) / "splits" / f"{config.dataset.name}.csv"
     listing.to_csv(path, columns)
-    print(f"{path}: {len(listing.paths):,} pictures, paths below {listing.root.absolute()}")
+    print(f"{path}: {len(listing.paths):,} images, paths relative to {listing.root.absolute()}")
     for number, fold in enumerate(folds):
         train, validation = (
             f"{int(np.isin(listing.labels, classes).sum()):,} images of {len(classes):,} classes"

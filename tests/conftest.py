@@ -42,8 +42,8 @@ def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Cal
 
 
 @pytest.fixture(autouse=True)
-def memo_of_images(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the memo of checked images out of the user's cache; the glyphs may stay there."""
+def memo_of_checked_images(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the memo of checked images out of the user's cache, where the glyphs may stay."""
     monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from benchmark.bo import bo
 from benchmark.core.download import MARKER
+from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.data import check_room, data
 from benchmark.splits import splits
@@ -162,7 +163,7 @@ def test_what_is_there_needs_no_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     check_room(study, tmp_path)
     free = free._replace(free=need - 1)
-    with pytest.raises(ValueError, match="Make room"):
+    with pytest.raises(UserError, match="Free some space"):
         check_room(study, tmp_path)
 
 
@@ -187,7 +188,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_splits_writes_each_picture_with_its_part_in_every_fold(tmp_path: Path) -> None:
+def test_splits_writes_each_image_with_its_part_in_every_fold(tmp_path: Path) -> None:
     ended = small(splits, "cub", trees.cub(tmp_path), f"results_dir={tmp_path / 'results'}", "protocol.num_folds=2")
     assert ended.status == 0, ended.err
     rows = read(tmp_path / "results" / "splits" / "cub.csv")
@@ -215,13 +216,13 @@ def test_splits_of_too_few_classes_say_how_many_are_needed_and_what_to_do(tmp_pa
         ended, "CUB-200-2011 (", "has 2 of 4 classes", "num_folds=4 needs 4 or more", "ARGS=protocol.num_folds=2"
     )
     for path in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
-        trees.picture(tmp_path / "own" / path)
+        trees.write_image(tmp_path / "own" / path)
     ended = run(splits, "dataset=folder", f"dataset.module.root={tmp_path / 'own'}")
     assert_refused(ended, "Own pictures (", "has 1 of 2 classes", "num_folds=2 needs 2")
 
 
 def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
-    assert_refused(tiny(splits, tmp_path), "Glyphs (small) has no picture files")
+    assert_refused(tiny(splits, tmp_path), "Glyphs (small) has no image files")
 
 
 # -- the files of conf/dataset ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from benchmark.core import records
 from benchmark.tables import tables
 from benchmark.traditional import traditional
 from tests.command_line import results_of, run, trainings
-from tests.datasets import layouts
+from tests.datasets import published_layouts
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def test_every_published_layout_goes_through_with_its_own_recalls(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
-    dataset = layouts.small(name, tmp_path / "a", num_classes=16, per_class=6)
+    dataset = published_layouts.write_small(name, tmp_path / "a", num_classes=16, per_class=6)
     seen: list[Any] = []
     with trainings(lambda number, parts: seen.append(parts.monitored)):
         ended = run(traditional, *dataset, *IMAGES, f"results_dir={tmp_path}", protocol="traditional")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import on_tiny
-from tests.datasets.rendered import small_pictures
+from tests.datasets.synthetic_images import write_small_images
 
 OPENED = """
     import sys
@@ -61,7 +61,7 @@ def test_a_search_opens_the_training_classes_only_and_the_final_evaluation_logs_
 @pytest.mark.slow
 def test_a_search_on_image_files_opens_no_test_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))
-    path = small_pictures(tmp_path / "pictures", num_classes=8, per_class=6)
+    path = write_small_images(tmp_path / "pictures", num_classes=8, per_class=6)
     labels = [line.split(",")[0] for line in path.read_text().splitlines()[1:]]
     of_test_classes = {str(path.parent / name) for name in labels[24:]}  # the second half of the classes
     own = ["dataset=csv", f"dataset.module.path={path}", "trunk=small_conv", "protocol.images.short_side=36",

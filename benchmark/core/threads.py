@@ -26,3 +26,8 @@ def use_threads(count: int) -> None:
     os.environ.update(environment(count))
     threadpool_limits(count)
     torch.set_num_threads(count)
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

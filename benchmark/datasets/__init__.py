@@ -1,10 +1,16 @@
-"""What every data set hands out: one half of its classes, as pixels and ids."""
+"""The contract of a data set: two halves of its classes, as images and ids."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+
+from benchmark.datasets.listing import Counts, Listing
+from benchmark.images import Source
+
+HALVES = ("trainval", "test")
+Progress = Callable[[int, int], None]  # is called with (images done, images to do)
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,19 +21,20 @@ class Split:
     disjointness can be checked by comparing ids.
 
     Attributes:
-        images: uint8, (N, H, W) grey or (N, H, W, 3) colour; or an opened cache of N picture files.
+        images: uint8, (N, H, W) grey or (N, H, W, 3) colour; or N image files of any sizes.
         labels: int64 (N,), global class id of each image.
         class_ids: int64 (C,), the classes of this half, ascending.
         class_names: C names, in the order of `class_ids`.
         super_labels: int64 (C,), global super class id of each class, in the order of `class_ids`.
         super_names: names of all super classes of the data set, indexed by global super class id.
-        is_query: bool (N,), where some pictures are searched for among the others; None where all are among all.
+        is_query: bool (N,), True for a query, which is searched for among the other images; None: every image is
+            searched for among all others.
 
     Raises:
         ValueError: the fields do not fit together; the message names the first that does not.
     """
 
-    images: Any
+    images: np.ndarray | Source
     labels: np.ndarray
     class_ids: np.ndarray
     class_names: list[str]
@@ -37,23 +44,53 @@ class Split:
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise ValueError(f"images holds {len(self.images)} pictures, but labels {len(self.labels)}; give one each.")
+            raise ValueError(f"images holds {len(self.images)} images, but labels {len(self.labels)}; give one each.")
         for name in ("class_names", "super_labels"):
             if len(getattr(self, name)) != len(self.class_ids):
                 count = len(getattr(self, name))
-                raise ValueError(f"{name} has {count} entries for {len(self.class_ids)} classes; give one a class.")
-        strangers = np.setdiff1d(self.labels, self.class_ids)
-        if len(strangers):
-            raise ValueError(f"labels holds classes {strangers[:5].tolist()}, which class_ids does not list.")
+                raise ValueError(f"{name} has {count} entries for {len(self.class_ids)} classes; give one per class.")
+        unknown = np.setdiff1d(self.labels, self.class_ids)
+        if len(unknown):
+            raise ValueError(f"labels holds classes {unknown[:5].tolist()}, which class_ids does not list.")
         outside = (self.super_labels < 0) | (self.super_labels >= len(self.super_names))
         if outside.any():
             raise ValueError(f"super_labels must lie in 0..{len(self.super_names) - 1}, the entries of super_names.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """What a data set holds, and what `Dataset.prepare` did.
+
+    Attributes:
+        total: images, classes and super classes of the whole data set.
+        by_role: the same counts for each role that occurs, one of `listing.ROLES`.
+        fingerprint: `Dataset.fingerprint`.
+        folder: folder of the images.
+        is_new: whether any image was drawn or decoded by this call.
+        seconds: duration of this call.
+        cache: where decoded pixels are kept; None where `folder` is that place.
+        licence: licence of the images where the data set knows it; None: the configuration says it.
+        notes: what a person should know, such as how many images were skipped.
+    """
+
+    total: Counts
+    by_role: dict[str, Counts]
+    fingerprint: str
+    folder: str
+    is_new: bool
+    seconds: float
+    cache: str | None = None
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Dataset(Protocol):
     """A data set whose classes are divided into a trainval and a test half.
 
-    `test` is for `final_eval` and `traditional` only.
+    A search reads the trainval half alone, so `trainval`, `fingerprint` and `prepare(halves=("trainval",))` open
+    nothing of the test half. `test` and `test_contents` are for `final_eval` and `traditional`.
+
+    Class ids of the trainval half come first: 0 .. C - 1, then those of the test half.
     """
 
     @property
@@ -63,22 +100,46 @@ class Dataset(Protocol):
 
     @property
     def total_classes(self) -> int:
-        """Classes of both halves."""
+        """Number of classes of both halves."""
+        ...
+
+    @property
+    def listing(self) -> Listing | None:
+        """The image files with their classes and roles; None for a data set without image files."""
         ...
 
     @property
     def test_contents(self) -> str | None:
-        """SHA-256 of the test half's image files; None where there are no files."""
+        """SHA-256 of the image files of the test half; None for a data set without image files."""
         ...
 
-    def prepare(self, progress: Callable[..., Any] | None = None, *, halves: tuple[str, ...] = ...) -> dict[str, Any]:
-        """Draw or decode what is missing, and return what the data set holds."""
+    def prepare(
+        self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = HALVES
+    ) -> DatasetSummary:
+        """Draw or decode what is missing or damaged in the cache.
+
+        Args:
+            progress: called with what is about to be done, such as "decoding test"; returns what is called with
+                (images done, images to do).
+            halves: the halves that are going to be read; files of others are not opened.
+
+        Raises:
+            UserError: the images cannot be drawn or decoded, or the disk has no room for them.
+        """
+        ...
+
+    def verify(self, halves: tuple[str, ...] = HALVES) -> None:
+        """Verify the checksum of everything in the cache.
+
+        Raises:
+            UserError: something is damaged; `prepare` draws or decodes it again.
+        """
         ...
 
     def trainval(self) -> Split:
-        """Images and labels of the classes that may be trained on."""
+        """Return the images and labels of the classes for training and validation."""
         ...
 
     def test(self) -> Split:
-        """Images and labels of the classes that are scored at the end."""
+        """Return the images and labels of the test classes."""
         ...

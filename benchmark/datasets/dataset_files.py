@@ -1,20 +1,24 @@
-"""Finding a data set's files in whatever layout they were left, reading its lists, and checking its pictures."""
+"""Finding the files of a data set in whatever layout they were unpacked, and reading its lists."""
 
 import glob
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar, get_type_hints
 
-from benchmark.datasets.image_check import complaints
-from benchmark.datasets.listing import Listing, MissingDataError
+from benchmark.core.errors import UserError
+from benchmark.datasets.listing import MissingDataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-SHOWN = 5  # rows that a message names
+Row = TypeVar("Row", bound=NamedTuple)
 
 
 def find(root: Path, *patterns: str) -> Path | None:
-    """The first file or folder below `root` that matches, patterns in their order; litter of macOS does not count."""
+    """Find the first file or folder below `root` that matches, trying patterns in order; metadata of macOS is ignored.
+
+    Args:
+        root: folder to search.
+        patterns: glob patterns, relative to `root`.
+    """
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):
             if not any(part.startswith("._") or part == "__MACOSX" for part in path.relative_to(root).parts):
@@ -22,112 +26,143 @@ def find(root: Path, *patterns: str) -> Path | None:
     return None
 
 
-def anywhere(name: str) -> tuple[str, ...]:
-    """Patterns for a name in a folder, or in a folder of it, or in a folder of that."""
+def up_to_two_levels(name: str) -> tuple[str, ...]:
+    """Patterns for a name in a folder, in its subfolders and in their subfolders.
+
+    >>> up_to_two_levels("images.txt")
+    ('images.txt', '*/images.txt', '*/*/images.txt')
+    """
     return name, f"*/{name}", f"*/*/{name}"
 
 
-def need(root: str | Path, name: str, *patterns: str) -> Path:
-    """The same, where the data set is nothing without it.
+def find_required(root: str | Path, dataset: str, *patterns: str) -> Path:
+    """Find the first file or folder below `root` that matches, without which the folder is not the data set.
 
     Args:
         root: folder of the data set.
-        name: of the data set.
-        patterns: what marks it.
+        dataset: name of the data set.
+        patterns: glob patterns, relative to `root`.
 
     Raises:
-        MissingDataError: there is none.
+        MissingDataError: nothing matches.
+        UserError: nothing matches, and a folder that was searched cannot be read.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise MissingDataError(f"There is no folder {folder}. {_get(name)}")
+        raise MissingDataError(f"There is no folder {folder}. {_get(dataset)}")
     if (found := find(folder, *patterns)) is None:
+        _check_readable(folder, max(pattern.count("/") for pattern in patterns))
         marks = " or ".join(dict.fromkeys(pattern.rpartition("*/")[2] for pattern in patterns))
-        raise MissingDataError(f"{folder} holds no {marks}. {_get(name)}")
+        raise MissingDataError(f"{folder} holds no {marks}. {_get(dataset)}")
     return found
 
 
-def _get(name: str) -> str:
-    return f"Get the data: make data DATASET={name}; or say where it is: make data DATASET={name} ROOT=FOLDER."
+def _check_readable(folder: Path, depth: int) -> None:
+    """Refuse a folder with unreadable subfolders, which `Path.glob` skips silently."""
+    for name in subfolders(folder):
+        if depth > 0:
+            _check_readable(folder / name, depth - 1)
 
 
-def need_base(root: str | Path, name: str, picture: str, *places: str) -> Path:
-    """Where the paths of a list start: the folder, at one of these places below `root`, that has its first picture.
+def _get(dataset: str) -> str:
+    return f"Get the data: make data DATASET={dataset}; or say where it is: make data DATASET={dataset} ROOT=FOLDER."
+
+
+def find_base(root: str | Path, dataset: str, image: str, *places: str) -> Path:
+    """Find the folder that the paths of a list are relative to.
+
+    Args:
+        root: folder of the data set.
+        dataset: name of the data set.
+        image: first path in the list.
+        places: glob patterns of folders below `root`, each empty or ending with a slash.
 
     Raises:
-        MissingDataError: no place has it.
+        MissingDataError: the image is in none of the places.
     """
     folder = Path(root).expanduser()
     for place in places:
-        if found := find(folder, f"{place}{glob.escape(picture)}"):
-            return found.parents[picture.count("/")]
+        if found := find(folder, f"{place}{glob.escape(image)}"):
+            return found.parents[image.count("/")]
     raise MissingDataError(
-        f"{folder} has the lists, but not {picture}, the first picture in them, in any known place. {_get(name)}"
+        f"{folder} has the lists, but not {image}, the first image in them, in any known place. {_get(dataset)}"
     )
 
 
-def read_rows(path: Path, fields: Mapping[str, type], *, skip: int = 0, separator: str | None = None) -> list[Any]:
-    """The rows of a list, a tuple each; blank lines do not count.
+def read_rows(path: Path, kind: type[Row], *, skip: int = 0, separator: str | None = None) -> list[Row]:
+    """Read the rows of a list; blank lines are ignored.
 
     Args:
-        path: text in UTF-8.
-        fields: what each field is called, and whether it is `str` or `int`.
-        skip: header lines.
-        separator: None for any number of blanks.
+        path: text file in UTF-8.
+        kind: a named tuple whose fields are `str` or `int`.
+        skip: number of header lines.
+        separator: what separates fields; None: any number of blanks.
 
     Raises:
-        ValueError: the file cannot be read, or a row has other fields; it is named with its line.
+        MissingDataError: there is no such file.
+        UserError: the file cannot be read, or a row has other fields; the message has the line.
     """
     if not path.is_file():
-        raise MissingDataError(f"There is no file {path}. The copy is incomplete; fetch it anew.")
+        raise MissingDataError(f"There is no file {path}. The copy is incomplete; download it again.")
+    types = [get_type_hints(kind)[field] for field in kind._fields]
     rows = []
     for number, line in enumerate(read_text(path).splitlines()[skip:], start=skip + 1):
-        values = [value.strip() for value in line.split(separator)]
-        if not any(values):
+        texts = [text.strip() for text in line.split(separator)]
+        if not any(texts):
             continue
-        try:
-            rows.append(tuple(kind(value) for kind, value in zip(fields.values(), values, strict=True)))
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: {line[:80]!r} should hold {', '.join(fields)}.") from None
+        values = [_typed(text, field) for text, field in zip(texts, types, strict=False)]
+        if len(texts) != len(types) or None in values:
+            raise UserError(f"{path}, line {number}: {line[:80]!r} should hold {', '.join(kind._fields)}.")
+        rows.append(kind._make(values))
     return rows
 
 
+def _typed(text: str, field: type[str] | type[int]) -> str | int | None:
+    try:
+        return field(text)
+    except ValueError:
+        return None
+
+
 def read_text(path: Path) -> str:
-    """The file's text.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: it cannot be read, or is not UTF-8.
+        UserError: it cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Fetch it anew.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Make it readable, or get it again.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8, or get it again.") from error
 
 
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures in a folder, in the order of strings; hidden files and other kinds do not count."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name[0] != "." and e.name.lower().endswith(SUFFIXES) and e.is_file())
+def image_names(folder: Path) -> list[str]:
+    """Names of the image files in a folder, in the order of strings; hidden files and other kinds are ignored.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return [name for name, is_folder in _entries(folder) if not is_folder and name.lower().endswith(SUFFIXES)]
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, in the order of strings; hidden ones do not count."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name[0] != "." and e.name != "__MACOSX" and e.is_dir())
-
-
-def check_pictures(listing: Listing, check: str) -> Listing:
-    """The listing, if its pictures are well.
+    """Names of the folders in a folder, in the order of strings; hidden ones are ignored.
 
     Raises:
-        ValueError: some are not; the first of them are named with their row.
+        UserError: the folder cannot be read.
     """
-    bad = [(row, wrong) for row, wrong in enumerate(complaints(listing.root, listing.paths, check)) if wrong]
-    if bad:
-        named = "\n  ".join(f"picture {row + 1}: {listing.paths[row]} {wrong}" for row, wrong in bad[:SHOWN])
-        more = f"\n  and {len(bad) - SHOWN:,} more" * (len(bad) > SHOWN)
-        raise ValueError(
-            f"{len(bad):,} of {len(listing.paths):,} pictures in {listing.root} cannot be used:\n  {named}{more}\n"
-            "The copy is incomplete; fetch it anew, or unpack it again."
-        )
-    return listing
+    return [name for name, is_folder in _entries(folder) if is_folder and name != "__MACOSX"]
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """Names of all files and folders in a folder that are not hidden, sorted, and whether each is a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if entry.name[0] != "."]
+            return sorted((entry.name, entry.is_dir()) for entry in visible if entry.is_dir() or entry.is_file())
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be read: {error.strerror}. Make it readable, or move it elsewhere."
+        ) from error

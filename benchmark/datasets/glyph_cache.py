@@ -1,7 +1,7 @@
-"""A folder with the two halves of a data set as files, and what is known about them beside it (a part of `glyphs`).
+"""A folder with the two halves of a data set as files, and their checksums next to them (a part of `glyphs`).
 
-The halves are separate files, so that whoever reads the trainval half never opens the test half. `about.json` is
-written last and holds the SHA-256 of each half: a half counts only with it. One process draws at a time, others wait.
+The halves are separate files, so that reading the trainval half never opens the test half. `about.json` is written last
+and holds the SHA-256 of each half; a half without it does not count. One process draws at a time; others wait.
 """
 
 import hashlib
@@ -9,31 +9,31 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.core import records
+from benchmark.core.records import JsonObject
 
 LOCK_SECONDS = 600.0  # how long to wait for another process that fills the same folder
 
 
 @dataclass(frozen=True)
 class HalvesCache:
-    """The folder of one data set with one choice of parameters.
+    """The folder of one data set for one choice of parameters.
 
     Attributes:
         folder: where the files are or will be.
-        parameters: JSON values that the content depends on; a folder filled with others does not count.
+        parameters: JSON values that the content depends on; a folder filled for others does not count.
     """
 
     folder: Path
-    parameters: dict[str, Any]
+    parameters: JsonObject
 
     def path(self, half: str) -> Path:
-        """The file of one half."""
+        """File of one half."""
         return self.folder / f"{half}.npz"
 
-    def about(self) -> dict[str, Any] | None:
-        """What was noted when the halves were written, None where that is missing, damaged or of other parameters."""
+    def about(self) -> JsonObject | None:
+        """Read what was noted when the halves were written; None if it is missing, damaged or for other parameters."""
         try:
             about = records.read_record(self.folder / "about.json").result
         except (FileNotFoundError, records.CorruptFileError):
@@ -41,7 +41,7 @@ class HalvesCache:
         return about if about.get("parameters") == self.parameters else None
 
     def read(self, half: str) -> bytes | None:
-        """The bytes of one half, None where they are missing or not the ones that were written."""
+        """Read one half; None if it is missing, or differs from what was written."""
         about = self.about()
         if about is None or not self.path(half).is_file():
             return None
@@ -49,22 +49,29 @@ class HalvesCache:
         return payload if hashlib.sha256(payload).hexdigest() == about["sha256"][half] else None
 
     def is_whole(self, halves: Iterable[str]) -> bool:
-        """True if about.json and the given halves can be read; other halves are not opened."""
+        """Whether about.json and the given halves can be read; other halves are not opened."""
         return self.about() is not None and all(self.read(half) is not None for half in halves)
 
-    def ensure(self, halves: Iterable[str], make: Callable[[], tuple[dict[str, bytes], dict[str, Any]]]) -> bool:
-        """Fill the folder unless the given halves are whole; True if that was needed. Other halves are not opened.
+    def ensure(self, halves: Iterable[str], make: Callable[[], tuple[dict[str, bytes], JsonObject]]) -> bool:
+        """Fill the folder unless the given halves are whole; other halves are not opened.
 
         Args:
             halves: the halves that the caller is going to read.
-            make: gives the bytes of every half, and facts to note beside them.
+            make: returns the bytes of every half, and facts to note in about.json.
+
+        Returns:
+            Whether `make` was called.
+
+        Raises:
+            LockedError: another process still fills the folder after `LOCK_SECONDS`.
+            WriteError: the folder cannot be written.
         """
         if self.is_whole(halves):
             return False
         with records.only_one(self.folder / "lock", f"The cache {self.folder}", wait_seconds=LOCK_SECONDS):
             if self.is_whole(halves):  # another process filled it while this one waited
                 return False
-            self._set_aside_damaged(halves)
+            self._quarantine_damaged(halves)
             payloads, facts = make()
             for half, payload in payloads.items():
                 records.write_whole(self.path(half), payload)
@@ -73,9 +80,9 @@ class HalvesCache:
             records.write_record(self.folder / "about.json", records.Record(kind="dataset", result=about))
         return True
 
-    def _set_aside_damaged(self, halves: Iterable[str]) -> None:
+    def _quarantine_damaged(self, halves: Iterable[str]) -> None:
         about = self.folder / "about.json"
-        if self.about() is None:  # then nothing tells a damaged half from a good one: all are simply replaced
+        if self.about() is None:  # without checksums a damaged half looks like a good one, so all are replaced
             damaged = [about] if about.exists() else []
         else:
             damaged = [self.path(half) for half in halves if self.path(half).exists() and self.read(half) is None]

@@ -1,4 +1,4 @@
-"""Which characters are classes of `glyphs`, and which Unicode block each belongs to (a part of `glyphs`).
+"""The characters that are classes of `glyphs`, and their Unicode blocks (a part of `glyphs`).
 
 Source: blocks, general categories and canonical decompositions of the Unicode Character Database. A block's range
 never changes once assigned; categories and decompositions of the characters used here are the same in Unicode
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from benchmark.datasets.glyph_outlines import FACES, Outline
+from benchmark.datasets.glyph_outlines import FACES, Outline, ShapeKey
 
 # First and last code point and name, ascending: a block's place in this table is its super class id.
 BLOCKS = (
@@ -42,7 +42,7 @@ BLOCKS = (
     (0xA720, 0xA7FF, "Latin Extended-D"),
 )
 BLOCK_NAMES = [name for _, _, name in BLOCKS]
-NUM_TRAINVAL_BLOCKS = 11  # Basic Latin to Georgian are seen, the rest is unseen: about half of the classes each
+NUM_TRAINVAL_BLOCKS = 11  # Basic Latin to Georgian; the rest is for testing: about half of the classes each
 MIN_FACES = 8
 MIN_CHARACTERS_PER_BLOCK = 10  # as iNaturalist 2019 asks for ten species a genus
 
@@ -50,27 +50,30 @@ _FIRSTS = [first for first, _, _ in BLOCKS]
 
 
 def block_of(code_point: int) -> int | None:
-    """The super class id of a code point, None outside the 26 blocks."""
+    """Super class id of a code point, None outside the 26 blocks."""
     place = bisect_right(_FIRSTS, code_point) - 1
     return place if place >= 0 and code_point <= BLOCKS[place][1] else None
 
 
 def is_candidate(code_point: int) -> bool:
-    """True for a visible character that stands alone: in a block, and no control, separator or combining mark."""
+    """Whether a character is visible on its own: in a block, and no control, separator or combining mark."""
     return block_of(code_point) is not None and unicodedata.category(chr(code_point))[0] not in "CZM"
 
 
 def choose_characters(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, list[str]]:
-    """The faces kept for each class, by code point, ascending.
+    """Choose the faces of each class, by code point, ascending.
 
-    1. Faces of a character with an identical outline, up to a sideways shift, count once; the first in order stays.
+    1. Faces of a character with an identical outline, up to a horizontal shift, count once; the first one is kept.
     2. A character needs `MIN_FACES` different outlines.
-    3. Of characters that share an outline in any face (Latin A, Greek Alpha, Cyrillic A) the lowest stays: one class
-       for all would mix the super classes, and two classes would be label noise.
+    3. Of characters that share an outline in any face (Latin A, Greek Alpha, Cyrillic A) the lowest is kept: one
+       class for all would mix the super classes, and two classes would be label noise.
     4. A block needs `MIN_CHARACTERS_PER_BLOCK` characters.
 
     Args:
         outlines: by (code point, face), all in one of the blocks.
+
+    Returns:
+        Names of the faces kept for each code point, in the order of `FACES`.
     """
     distinct = _distinct_outlines(outlines)
     owners = defaultdict(list)
@@ -87,11 +90,11 @@ def choose_characters(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, 
     }
 
 
-def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, dict[tuple, str]]:
+def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, dict[ShapeKey, str]]:
     """Rules 1 and 2: for each code point, ascending, the first face that shows each outline."""
-    distinct: dict[int, dict[tuple, str]] = {}
+    distinct: dict[int, dict[ShapeKey, str]] = {}
     for code_point in sorted({code_point for code_point, _ in outlines}):
-        first_face: dict[tuple, str] = {}
+        first_face: dict[ShapeKey, str] = {}
         for face in FACES:
             if (code_point, face) in outlines:
                 first_face.setdefault(outlines[code_point, face].shape_key(), face)
@@ -101,7 +104,7 @@ def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int,
 
 
 def base_letter(code_point: int) -> int:
-    """The letter under the accents, by canonical decomposition.
+    """Code point of a letter without its accents, by canonical decomposition.
 
     >>> chr(base_letter(ord("ế")))
     'e'

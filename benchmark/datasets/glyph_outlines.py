@@ -1,10 +1,10 @@
 """Outlines of characters as whole numbers, read from the TrueType fonts that matplotlib ships (a part of `glyphs`).
 
 Source: the `glyf` and `cmap` tables of the TrueType specification, read with fontTools. No renderer and no hinting:
-pictures made by FreeType differ between its versions (347 of 418 glyphs between matplotlib 3.7.5 and 3.11.2),
+images made by FreeType differ between its versions (347 of 418 glyphs between matplotlib 3.7.5 and 3.11.2),
 the integers in the font files do not (byte-identical in matplotlib 3.5.3 to 3.11.2).
 
-Left out of the 16 faces: Computer Modern (its cmaps hold TeX positions), STIXNonUni and STIXSiz (private use, sizes),
+Not among the 16 faces: Computer Modern (its cmaps hold TeX positions), STIXNonUni and STIXSiz (private use, sizes),
 the two Display faces (20 to 47 glyphs) and LastResort (a placeholder for every code point there is).
 """
 
@@ -13,9 +13,13 @@ import io
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+
+from benchmark.core.errors import UserError
+
+ShapeKey: TypeAlias = tuple[bytes, bytes, bytes, int]
 
 # The faces in the order of the images of a class, with the SHA-256 of the file <face>.ttf.
 FACES = {
@@ -43,7 +47,7 @@ class Outline(NamedTuple):
 
     Attributes:
         points: int32 (n, 2), font units, y up.
-        ends: int32 (contours,), index of the last point of each contour.
+        ends: int32 (n_contours,), index of the last point of each contour.
         on_curve: bool (n,); False marks the control point of a quadratic curve.
         units_per_em: font units in one em.
     """
@@ -53,32 +57,35 @@ class Outline(NamedTuple):
     on_curve: np.ndarray
     units_per_em: int
 
-    def shape_key(self) -> tuple[bytes, bytes, bytes, int]:
-        """A value equal for two outlines that differ by a sideways shift at most."""
+    def shape_key(self) -> ShapeKey:
+        """A value that is equal for two outlines exactly if they differ by a horizontal shift at most."""
         shifted = self.points - np.array([self.points[:, 0].min(), 0], dtype=np.int32)
         return shifted.tobytes(), self.ends.tobytes(), self.on_curve.tobytes(), self.units_per_em
 
 
 def matplotlib_font_dir() -> Path:
-    """The folder of matplotlib's own fonts, found without importing matplotlib where it lies inside the package."""
+    """Folder of matplotlib's own fonts, found without importing matplotlib if it is inside the package."""
     spec = find_spec("matplotlib")
     if spec is not None and spec.origin is not None:
-        beside = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-        if beside.is_dir():
-            return beside
+        inside = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+        if inside.is_dir():
+            return inside
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def checked_font_files(font_dir: Path) -> dict[str, bytes]:
-    """The bytes of the 16 font files by face, each compared with its known SHA-256.
+    """Read the 16 font files, and verify that each has its known SHA-256.
 
     Args:
         font_dir: folder with `<face>.ttf`.
 
+    Returns:
+        The bytes of each file, by face.
+
     Raises:
-        ValueError: a file is missing or is not the one the data set is defined by; every such file is named.
+        UserError: files are missing, or are not those that define the data set; the message names all of them.
     """
     files, faults = {}, []
     for face, expected in FACES.items():
@@ -91,7 +98,7 @@ def checked_font_files(font_dir: Path) -> dict[str, bytes]:
         if found != expected:
             faults.append(f"{path} has sha256 {found}, expected {expected}")
     if faults:
-        raise ValueError(
+        raise UserError(
             f"The glyphs data set is drawn from matplotlib's own font files, and {len(faults)} of {len(FACES)} are "
             f"not the known ones: {'; '.join(faults)}. A matplotlib packaged by a Linux distribution may use the "
             'system\'s fonts: run "pip install --force-reinstall --no-deps matplotlib" in a virtual environment.'
@@ -100,16 +107,16 @@ def checked_font_files(font_dir: Path) -> dict[str, bytes]:
 
 
 def read_outlines(font_dir: Path, wanted: Callable[[int], bool]) -> dict[tuple[int, str], Outline]:
-    """The outline of each wanted character in each face that has ink for it, keyed by (code point, face).
+    """Read the outline of each wanted character in each face that has one, by (code point, face).
 
-    Composite glyphs are resolved into plain contours. A character without an outline (a space) is left out.
+    Composite glyphs are resolved into plain contours. A character without an outline (a space) is skipped.
 
     Args:
         font_dir: folder with the 16 files of `FACES`.
-        wanted: tells which code points to read.
+        wanted: whether to read a code point.
 
     Raises:
-        ValueError: a font file is missing or not the known one.
+        UserError: a font file is missing or not the known one.
     """
     from fontTools.ttLib import TTFont
 

@@ -1,4 +1,4 @@
-"""Quadratic outlines to grey pictures with numpy alone, the same bits on every machine (a part of `glyphs`).
+"""Quadratic outlines to grey images with numpy alone, with equal bits on every machine (a part of `glyphs`).
 
 Source: scan conversion by the non-zero winding rule, as the TrueType specification ("Scan converter") prescribes it.
 Departures, all for the sake of reproducible bits: no hinting and no drop-out control; 8 scan lines a pixel row; where
@@ -11,22 +11,22 @@ import numpy as np
 
 SCAN_LINES = 8  # per pixel row
 UNITS = 64  # horizontal steps per pixel
-CURVE_STEPS = 6  # straight pieces per quadratic curve
+CURVE_STEPS = 6  # line segments per quadratic curve
 
 
 def flatten(points: np.ndarray, on_curve: np.ndarray, contour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Directed straight edges of closed quadratic contours, many at once.
+    """Flatten closed quadratic contours, many at once, to directed straight edges.
 
-    Between two control points in a row lies an implied point of the curve, half way. A curve from a to c with control
-    point b is cut at t = 0, 1/6, ..., 1 of (1-t)^2 a + 2t(1-t) b + t^2 c. A contour of one point has no edge.
+    Half way between two neighbouring control points lies an implied point of the curve. A curve from a to c with
+    control point b is cut at t = 0, 1/6, ..., 1 of (1-t)^2 a + 2t(1-t) b + t^2 c. A contour of one point has no edge.
 
     Args:
-        points: float64 (M, 2), contours one after the other.
+        points: float64 (M, 2), one contour after another.
         on_curve: bool (M,), False for control points.
-        contour: int (M,), ascending id of the contour of each point.
+        contour: int (M,), id of the contour of each point, ascending.
 
     Returns:
-        Edges (E, 4) as x0, y0, x1, y1, and the contour id of each (E,), ascending.
+        Edges, float64 (E, 4) as x0, y0, x1, y1, and the contour id of each, int (E,), ascending.
     """
     alone = np.bincount(contour)[contour] < 2
     points, on_curve, contour = points[~alone], on_curve[~alone], contour[~alone]
@@ -39,8 +39,8 @@ def flatten(points: np.ndarray, on_curve: np.ndarray, contour: np.ndarray) -> tu
     t = np.arange(CURVE_STEPS + 1, dtype=np.float64)[:, None] / CURVE_STEPS
     a, b, c = (points[i][:, None] for i in (preceding[control], control, following[control]))
     curve = (1 - t) * (1 - t) * a + 2 * t * (1 - t) * b + t * t * c  # (curves, steps + 1, 2)
-    pieces = np.concatenate([curve[:, :-1], curve[:, 1:]], axis=2).reshape(-1, 4)
-    edges = np.concatenate([np.concatenate([points[line], points[following[line]]], axis=1), pieces])
+    segments = np.concatenate([curve[:, :-1], curve[:, 1:]], axis=2).reshape(-1, 4)
+    edges = np.concatenate([np.concatenate([points[line], points[following[line]]], axis=1), segments])
     owner = np.concatenate([contour[line], np.repeat(contour[control], CURVE_STEPS)])
     order = np.argsort(owner, kind="stable")
     return edges[order], owner[order]
@@ -57,7 +57,7 @@ def _following(contour: np.ndarray) -> np.ndarray:
 def _with_implied_points(
     points: np.ndarray, on_curve: np.ndarray, contour: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same contours with a point on the curve between every two neighbouring control points."""
+    """Add a point on the curve between every two neighbouring control points."""
     following = _following(contour)
     implied = np.flatnonzero(~on_curve & ~on_curve[following])
     middles = (points[implied] + points[following[implied]]) / 2
@@ -68,20 +68,20 @@ def _with_implied_points(
     )
 
 
-def rasterise(edges: np.ndarray, picture: np.ndarray, num_pictures: int, size: int) -> np.ndarray:
-    """Share of each pixel inside the outlines by the non-zero winding rule, 255 for all of it.
+def rasterise(edges: np.ndarray, image: np.ndarray, num_images: int, size: int) -> np.ndarray:
+    """Draw images: the fraction of each pixel inside the outlines by the non-zero winding rule, scaled to 0 .. 255.
 
     Args:
-        edges: float64 (E, 4), x0, y0, x1, y1 in pixels, y down; each picture's edges form closed contours, which may
-            reach outside of the picture.
-        picture: int (E,), the picture of each edge.
-        num_pictures: how many pictures to make.
+        edges: float64 (E, 4), x0, y0, x1, y1 in pixels, y down; each image's edges form closed contours, which may
+            reach outside of the image.
+        image: int (E,), index of the image of each edge.
+        num_images: number of images.
         size: width and height in pixels.
 
     Returns:
-        uint8 (num_pictures, size, size).
+        uint8 (num_images, size, size).
     """
-    row, x, winding = _crossings(edges, picture, size)
+    row, x, winding = _crossings(edges, image, size)
     order = np.argsort(row * (size * UNITS + 1) + x, kind="stable")
     row, x = row[order], x[order]
     # Each contour crosses each scan line as often up as down, so the sum is 0 again at the end of every row.
@@ -94,14 +94,14 @@ def rasterise(edges: np.ndarray, picture: np.ndarray, num_pictures: int, size: i
         first = pixel_row * (size + 2) + pixel
         place += [first, first + 1]
         weight += [sign * (UNITS - part), sign * part]
-    increase = np.bincount(np.concatenate(place), np.concatenate(weight), num_pictures * size * (size + 2))
-    covered = np.cumsum(increase.astype(np.int64).reshape(num_pictures, size, size + 2), axis=2)[:, :, :size]
+    increase = np.bincount(np.concatenate(place), np.concatenate(weight), num_images * size * (size + 2))
+    covered = np.cumsum(increase.astype(np.int64).reshape(num_images, size, size + 2), axis=2)[:, :, :size]
     full = SCAN_LINES * UNITS
     return ((covered * 255 + full // 2) // full).astype(np.uint8)
 
 
-def _crossings(edges: np.ndarray, picture: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where edges cross the middles of scan lines: scan line counted over all pictures, x in 1/64 pixel, direction."""
+def _crossings(edges: np.ndarray, image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where edges cross the middles of scan lines: scan line counted over all images, x in 1/64 pixel, direction."""
     y0, y1 = edges[:, 1] * SCAN_LINES, edges[:, 3] * SCAN_LINES
     num_lines = size * SCAN_LINES
     # Line k has its middle at k + 0.5; an edge owns those with low <= k + 0.5 < high, so a shared end counts once.
@@ -113,4 +113,4 @@ def _crossings(edges: np.ndarray, picture: np.ndarray, size: int) -> tuple[np.nd
     along = (line + 0.5 - y0[edge]) / (y1[edge] - y0[edge])
     x = edges[edge, 0] + along * (edges[edge, 2] - edges[edge, 0])
     x = np.clip(np.floor(x * UNITS + 0.5), 0, size * UNITS).astype(np.int64)
-    return picture[edge].astype(np.int64) * num_lines + line, x, np.where(y1 > y0, 1, -1)[edge]
+    return image[edge].astype(np.int64) * num_lines + line, x, np.where(y1 > y0, 1, -1)[edge]

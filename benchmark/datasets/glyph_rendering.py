@@ -1,8 +1,8 @@
-"""From outlines to the pictures of `glyphs`: placing, a small affine map for each, drawing (a part of `glyphs`).
+"""From outlines to the images of `glyphs`: placement, a small affine map for each, drawing (a part of `glyphs`).
 
-Source: our own definition. One em is 0.75 of the picture's side. A character is centred sideways and keeps its height
-over a fixed base line (o and the degree sign differ by place as much as by size); it is shrunk only if it would not
-fit. Then each picture gets its own affine map, I + warp U(-1, 1) and a shift of warp U(-1, 1) half sides, which is part
+Source: our own definition. One em is 0.75 of the image's side. A character is centred horizontally and keeps its height
+above a fixed base line (o and the degree sign differ by position as much as by size); it is shrunk only if it would not
+fit. Then each image gets its own affine map, I + warp U(-1, 1) and a shift of warp U(-1, 1) half sides, which is part
 of the data, not an augmentation. The numbers come from PCG64's raw stream, whose values numpy promises to keep.
 """
 
@@ -13,16 +13,16 @@ import numpy as np
 from benchmark.datasets.glyph_outlines import Outline
 from benchmark.datasets.glyph_rasteriser import flatten, rasterise
 
-EM = 0.75  # of the picture's side
-BASE_LINE = 0.36  # em below the middle of the picture
-BATCH = 500  # pictures drawn at once: 70 MB of working memory at 32 pixels; more is no faster
+EM = 0.75  # of the image's side
+BASE_LINE = 0.36  # em below the middle of the image
+BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; more is no faster
 
 
-def warp_numbers(num_pictures: int, seed: int) -> np.ndarray:
-    """Uniform numbers in [-1, 1), float64 (num_pictures, 6): the four of the matrix by rows, then the shift."""
-    raw = np.random.PCG64(seed).random_raw(num_pictures * 6)
+def warp_numbers(num_images: int, seed: int) -> np.ndarray:
+    """Draw uniform numbers in [-1, 1), float64 (num_images, 6): the four of the matrix by rows, then the shift."""
+    raw = np.random.PCG64(seed).random_raw(num_images * 6)
     unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53  # the upper 53 bits, in [0, 1)
-    return (-1 + 2 * unit).reshape(num_pictures, 6)
+    return (-1 + 2 * unit).reshape(num_images, 6)
 
 
 def draw(
@@ -33,43 +33,43 @@ def draw(
     warp: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Pictures uint8 (N, size, size), ink 255 on 0.
+    """Draw images, uint8 (N, size, size), ink 255 on 0.
 
     Args:
         outlines: N outlines, none of them empty.
-        numbers: (N, 6) in [-1, 1), the affine map of each picture.
+        numbers: float64 (N, 6) in [-1, 1), the affine map of each image; see `warp_numbers`.
         size: width and height in pixels.
-        warp: strength of the affine maps, 0 for upright pictures.
-        progress: called with (pictures drawn, N) after each batch.
+        warp: strength of the affine maps, 0 for upright images.
+        progress: called with (images drawn, N) after each batch.
     """
     images = np.empty((len(outlines), size, size), np.uint8)
     for start in range(0, len(outlines), BATCH):
         batch = outlines[start : start + BATCH]
-        edges, picture = _edges_of(batch)
-        edges = _placed(edges, picture, size)
-        edges = _warped(edges, numbers[start : start + BATCH][picture], size, warp)
-        images[start : start + len(batch)] = rasterise(edges, picture, len(batch), size)
+        edges, image = _edges_of(batch)
+        edges = _placed(edges, image, size)
+        edges = _warped(edges, numbers[start : start + BATCH][image], size, warp)
+        images[start : start + len(batch)] = rasterise(edges, image, len(batch), size)
         if progress is not None:
             progress(start + len(batch), len(outlines))
     return images
 
 
 def _edges_of(outlines: Sequence[Outline]) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (E, 4) in em, y up, and the picture of each (E,), ascending."""
+    """Edges (E, 4) in em, y up, and the image of each (E,), ascending."""
     lengths = [np.diff(outline.ends, prepend=-1) for outline in outlines]
-    picture_of_contour = np.repeat(np.arange(len(outlines)), [len(length) for length in lengths])
-    contour = np.repeat(np.arange(len(picture_of_contour)), np.concatenate(lengths))
+    image_of_contour = np.repeat(np.arange(len(outlines)), [len(length) for length in lengths])
+    contour = np.repeat(np.arange(len(image_of_contour)), np.concatenate(lengths))
     units = np.repeat([outline.units_per_em for outline in outlines], [len(outline.points) for outline in outlines])
     points = np.concatenate([outline.points for outline in outlines]) / units[:, None]
     edges, owner = flatten(points, np.concatenate([outline.on_curve for outline in outlines]), contour)
-    return edges, picture_of_contour[owner]
+    return edges, image_of_contour[owner]
 
 
-def _placed(edges: np.ndarray, picture: np.ndarray, size: int) -> np.ndarray:
-    """Edges (E, 4) in pixels from the middle of the picture, y down, one pixel away from its border at least."""
-    starts = np.flatnonzero(np.diff(picture, prepend=-1))
+def _placed(edges: np.ndarray, image: np.ndarray, size: int) -> np.ndarray:
+    """Edges (E, 4) in pixels from the middle of the image, y down, at least one pixel away from its border."""
+    starts = np.flatnonzero(np.diff(image, prepend=-1))
 
-    def lowest(values: np.ndarray) -> np.ndarray:  # (E, 2) -> (N,), over both ends of a picture's edges
+    def lowest(values: np.ndarray) -> np.ndarray:  # (E, 2) -> (N,), over both ends of an image's edges
         return np.minimum.reduceat(values.min(axis=1), starts)
 
     def highest(values: np.ndarray) -> np.ndarray:
@@ -77,17 +77,17 @@ def _placed(edges: np.ndarray, picture: np.ndarray, size: int) -> np.ndarray:
 
     em, half = EM * size, size / 2 - 1
     x, y = edges[:, 0::2] * em, BASE_LINE * em - edges[:, 1::2] * em
-    x = x - ((lowest(x) + highest(x)) / 2)[picture][:, None]
+    x = x - ((lowest(x) + highest(x)) / 2)[image][:, None]
     top, bottom = lowest(y), highest(y)
     shrink = np.maximum(np.maximum(highest(np.abs(x)), (bottom - top) / 2) / half, 1.0)
-    x, y = x / shrink[picture][:, None], y / shrink[picture][:, None]
+    x, y = x / shrink[image][:, None], y / shrink[image][:, None]
     push_down, push_up = np.maximum(0.0, -half - top / shrink), np.maximum(0.0, bottom / shrink - half)
-    y = y + push_down[picture][:, None] - push_up[picture][:, None]
+    y = y + push_down[image][:, None] - push_up[image][:, None]
     return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
 
 
 def _warped(edges: np.ndarray, numbers: np.ndarray, size: int, warp: float) -> np.ndarray:
-    """Edges (E, 4) under the affine map of their picture, in pixels from the upper left corner."""
+    """Edges (E, 4) under the affine map of their image, in pixels from the upper left corner."""
     x, y = edges[:, 0::2], edges[:, 1::2]
     xx, xy, yx, yy, right, down = (numbers[:, i, None] for i in range(6))  # each (E, 1)
     new_x = (1 + warp * xx) * x + warp * xy * y + size / 2 + warp * size * 0.5 * right

@@ -4,7 +4,7 @@ Source: our own definition, in four parts: `glyph_outlines` (16 font faces), `gl
 `glyph_rendering` (how they are placed and warped) and `glyph_rasteriser`. A class is a Unicode character, its images
 are that character in 8 to 16 faces, its super class is its Unicode block. Classes are in the order of code points,
 images in the order of classes, then of faces. Blocks 0 to 10 (Basic Latin to Georgian) are trainval and 11 to 25 test,
-so classes and super classes are both unseen; a first half by classes would cut through Georgian.
+so the test classes have super classes of their own; a first half by classes would cut through Georgian.
 
 2,087 classes, 25,173 images: trainval 1,067 / 14,387 in 11 super classes, test 1,020 / 10,786 in 15.
 """
@@ -15,15 +15,17 @@ import platform
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
-from benchmark.datasets import Split
+from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
+from benchmark.datasets import HALVES, DatasetSummary, Progress, Split
 from benchmark.datasets.glyph_cache import HalvesCache
 from benchmark.datasets.glyph_characters import (
     BLOCK_NAMES,
@@ -35,13 +37,13 @@ from benchmark.datasets.glyph_characters import (
 )
 from benchmark.datasets.glyph_outlines import matplotlib_font_dir, read_outlines
 from benchmark.datasets.glyph_rendering import draw, warp_numbers
+from benchmark.datasets.listing import Counts, Listing
 
 LICENCE = (
     "DejaVu fonts (Bitstream Vera licence, changes in the public domain) and STIX fonts (STIX font licence 1.0), "
     "both from the installed matplotlib; this project ships no font."
 )
-HALVES = ("trainval", "test")
-LAYOUT = 1  # of the cache folder; counts up when what is drawn or stored changes
+LAYOUT = 1  # of the cache folder; incremented when what is drawn or stored changes
 
 # SHA-256 of images, labels and code points by (size, warp, seed, every).
 KNOWN_DIGESTS = {
@@ -53,7 +55,13 @@ KNOWN_DIGESTS = {
 
 
 class Drawn(NamedTuple):
-    """All images with their classes: uint8 (N, size, size), int64 (N,), and the code point of each class (C,)."""
+    """All images with their classes.
+
+    Attributes:
+        images: uint8 (N, size, size).
+        labels: int64 (N,), class of each image.
+        code_points: int64 (C,), code point of each class.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -69,22 +77,25 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Glyphs:
-    """The data set, drawn once into a cache folder and read from there.
+    """The data set, drawn once into a cache folder and read from there; a `Dataset`.
 
-    Each half is a file of its own: `trainval()` never opens the file of the test half. Every file is checked against
-    a SHA-256 whenever it is read; a damaged one is named in a warning, set aside and drawn again.
+    Each half is a file of its own: `trainval()` never opens the file of the test half. Every file is compared with its
+    SHA-256 whenever it is read; a damaged one is named in a warning, quarantined and drawn again.
 
     Args:
         size: width and height of an image in pixels, 8 to 128.
-        every: 1 for all classes; 8 keeps every 8th (261 classes, 3,159 images, the small preset) with the very same
-            pictures, numbered anew from 0; 1 to 100.
+        every: 1 for all classes; 8 keeps every 8th (261 classes, 3,159 images, the small preset) with identical images
+            and class ids from 0 on; 1 to 100.
         cache_dir: folder for the drawn images, by default the user's cache folder.
         warp: strength of the affine map of each image, 0 to 0.5.
-        seed: of the affine maps, 0 to 2**32 - 1.
+        seed: seed of the affine maps, 0 to 2**32 - 1.
 
     Raises:
-        ValueError: an argument is out of range.
+        UserError: an argument is out of range.
     """
+
+    listing: ClassVar[Listing | None] = None  # nor has it `test_contents`: there are no image files
+    test_contents: ClassVar[str | None] = None
 
     size: int = 32
     every: int = 1
@@ -97,13 +108,13 @@ class Glyphs:
         for name, (low, high) in whole_numbers.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
-                raise ValueError(f"glyphs: {name} is {value!r}; give a whole number from {low} to {high}.")
+                raise UserError(f"glyphs: {name} is {value!r}; give a whole number from {low} to {high}.")
         if type(self.warp) not in (int, float) or not 0 <= self.warp <= 0.5:
-            raise ValueError(f"glyphs: warp is {self.warp!r}; give a number from 0 to 0.5.")
+            raise UserError(f"glyphs: warp is {self.warp!r}; give a number from 0 to 0.5.")
 
     @property
     def folder(self) -> Path:
-        """Where the images of these settings are kept."""
+        """Folder of the images for these settings."""
         root = user_cache_dir() if self.cache_dir is None else Path(self.cache_dir).expanduser()
         key = f"{self.size}px-warp{float(self.warp)}-seed{self.seed}-every{self.every}-layout{LAYOUT}"
         return root / "glyphs" / key
@@ -111,59 +122,77 @@ class Glyphs:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings and of every pixel, label and code point of both halves; read from a small file."""
-        return self._about()["fingerprint"]
+        return str(self._about()["fingerprint"])
 
     @property
     def total_classes(self) -> int:
         """Number of classes of both halves."""
-        return self._about()["classes"]
+        return int(self._about()["classes"])
 
     @property
     def num_trainval_classes(self) -> int:
-        """Number of classes of the trainval half, which are the first ones."""
-        return self._about()["trainval"]["classes"]
+        """Number of classes of the trainval half, which have the first ids."""
+        return int(self._about()["trainval"]["classes"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels, labels and code points of both halves; see `KNOWN_DIGESTS`."""
+        return str(self._about()["digest"])
 
     def trainval(self) -> Split:
-        """The half that is trained and validated on."""
+        """Return the images and labels of the classes for training and validation."""
         return self._split("trainval")
 
     def test(self) -> Split:
-        """The half with unseen classes and unseen super classes."""
+        """Return the images and labels of the test classes, which have super classes of their own."""
         return self._split("test")
 
     def prepare(
-        self, progress: Callable[[int, int], None] | None = None, *, halves: tuple[str, ...] = HALVES
-    ) -> dict[str, Any]:
-        """What the data set holds, after drawing what is missing or damaged in the cache.
+        self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = HALVES
+    ) -> DatasetSummary:
+        """Draw what is missing or damaged in the cache.
 
         Args:
-            progress: called with (pictures drawn, pictures in all) while drawing; never where nothing is to be drawn.
-            halves: those that are going to be read; the files of others are not opened.
-
-        Returns:
-            `images`, `classes`, `super_classes` in all and for `trainval` and `test`, `digest`, `fingerprint`,
-            `parameters`, `sha256` of both files, `licence`, `folder`, `drawn` (False if the cache was whole) and
-            `seconds` of this call.
+            progress: called with "drawing" if anything has to be drawn; returns what is called with (images drawn,
+                images to draw).
+            halves: the halves that are going to be read; the files of others are not opened.
 
         Raises:
-            ValueError: a font file is not the known one, or the pictures differ from the known ones.
+            UserError: a font file is not the known one, or the images differ from the known ones.
         """
         start = time.monotonic()
-        drawn = self._cache().ensure(halves, lambda: self._make(progress))
-        facts = {"licence": LICENCE, "folder": str(self.folder), "drawn": drawn}
-        return self._about() | facts | {"seconds": time.monotonic() - start}
+        is_new = self._cache().ensure(halves, lambda: self._make(progress("drawing") if progress else None))
+        about = self._about()
+        return DatasetSummary(
+            total=_counts_in(about),
+            by_role={half: _counts_in(about[half]) for half in HALVES},
+            fingerprint=self.fingerprint,
+            folder=str(self.folder),
+            licence=LICENCE,
+            is_new=is_new,
+            seconds=time.monotonic() - start,
+        )
+
+    def verify(self, halves: tuple[str, ...] = HALVES) -> None:
+        """Verify the checksum of each half's file.
+
+        Raises:
+            UserError: a file is missing or damaged; `prepare` draws it again.
+        """
+        if not self._cache().is_whole(halves):
+            raise UserError(f"{self.folder} is damaged. Run the same command again, which draws it again.")
 
     def _cache(self) -> HalvesCache:
         parameters = {"size": self.size, "warp": float(self.warp), "seed": self.seed, "every": self.every}
         return HalvesCache(self.folder, parameters)
 
-    def _about(self) -> dict[str, Any]:
-        """The content of the small file beside the halves, drawing them if there is none."""
+    def _about(self) -> JsonObject:
+        """Read the small file next to the halves, which are drawn if there is none."""
         cache = self._cache()
         cache.ensure((), self._make)
         about = cache.about()
         if about is None:
-            raise ValueError(f"{self.folder} was filled and cannot be read back. Check the disk, or set cache_dir.")
+            raise UserError(f"{self.folder} was filled and cannot be read back. Check the disk, or set cache_dir.")
         return about
 
     def _split(self, half: str) -> Split:
@@ -173,7 +202,7 @@ class Glyphs:
             cache.ensure((half,), self._make)
             payload = cache.read(half)
         if payload is None:
-            raise ValueError(f"{cache.path(half)} was drawn and is damaged again. Check the disk, or set cache_dir.")
+            raise UserError(f"{cache.path(half)} was drawn and is damaged again. Check the disk, or set cache_dir.")
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             code_points = arrays["code_points"].tolist()
             return Split(
@@ -185,32 +214,33 @@ class Glyphs:
                 super_names=list(BLOCK_NAMES),
             )
 
-    def _make(self, progress: Callable[[int, int], None] | None = None) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def _make(self, progress: Progress | None = None) -> tuple[dict[str, bytes], JsonObject]:
         """The files of both halves, and the facts about them.
 
         Raises:
-            ValueError: a font file is not the known one, or the pictures of known settings are not the known ones.
+            UserError: a font file is not the known one, or the images of known settings are not the known ones.
         """
         drawn = self._draw(progress)
         digest = drawn.digest()
         expected = KNOWN_DIGESTS.get((self.size, float(self.warp), self.seed, self.every), digest)
         if digest != expected:
-            raise ValueError(
+            raise UserError(
                 f"The glyphs drawn here have the digest {digest}, expected {expected}. The font files are the known "
                 f"ones, so the arithmetic differs (numpy {np.__version__}, {platform.machine()}) and results would not "
                 "be comparable. Nothing was kept; please report it with both digests."
             )
         super_labels = _super_labels(drawn.code_points)
         in_trainval = super_labels < NUM_TRAINVAL_BLOCKS
-        payloads, facts = {}, _counts(drawn.labels, super_labels) | {"digest": digest}
+        payloads: dict[str, bytes] = {}
+        facts: JsonObject = asdict(_counts(drawn.labels, super_labels)) | {"digest": digest}
         facts["fingerprint"] = records.digest({"dataset": "glyphs", "digest": digest} | self._cache().parameters)
         for half, chosen in zip(HALVES, (in_trainval, ~in_trainval), strict=True):
             images = chosen[drawn.labels]
-            facts[half] = _counts(drawn.labels[images], super_labels)
+            facts[half] = asdict(_counts(drawn.labels[images], super_labels))
             payloads[half] = _npz(drawn, images, np.flatnonzero(chosen))
         return payloads, facts
 
-    def _draw(self, progress: Callable[[int, int], None] | None) -> Drawn:
+    def _draw(self, progress: Progress | None) -> Drawn:
         outlines = read_outlines(matplotlib_font_dir(), wanted=is_candidate)
         characters = choose_characters(outlines)
         keys = [(code_point, face) for code_point, faces in characters.items() for face in faces]
@@ -223,7 +253,7 @@ class Glyphs:
 
 
 def _npz(drawn: Drawn, images: np.ndarray, class_ids: np.ndarray) -> bytes:
-    """The bytes of a file with the images (a mask) and the classes of one half."""
+    """The bytes of a file with the images (bool (N,)) and the classes (int64 (C,)) of one half."""
     file = io.BytesIO()
     np.savez(
         file,
@@ -236,18 +266,22 @@ def _npz(drawn: Drawn, images: np.ndarray, class_ids: np.ndarray) -> bytes:
 
 
 def _super_labels(code_points: np.ndarray | list[int]) -> np.ndarray:
-    """Super class ids, int64 (C,), of characters that lie in one of the blocks each."""
+    """Super class ids, int64 (C,), of C characters, each of which is in one of the blocks."""
     return np.array([block_of(int(code_point)) for code_point in code_points], dtype=np.int64)
 
 
-def _counts(labels: np.ndarray, super_labels: np.ndarray) -> dict[str, Any]:
+def _counts(labels: np.ndarray, super_labels: np.ndarray) -> Counts:
     classes = np.unique(labels)
-    return {"images": len(labels), "classes": len(classes), "super_classes": len(np.unique(super_labels[classes]))}
+    return Counts(len(labels), len(classes), len(np.unique(super_labels[classes])))
+
+
+def _counts_in(about: JsonObject) -> Counts:
+    return Counts(about["images"], about["classes"], about["super_classes"])
 
 
 def base_letters(split: Split) -> np.ndarray:
-    """Code point of the letter under the accents for each class of a glyphs split, int64 (C,): a finer level.
+    """Code point of each class of a glyphs split without its accents, int64 (C,): a finer level of the hierarchy.
 
-    Most of its 1,343 values hold one class only, so it serves to explain mistakes, not to train on.
+    Most of its 1,343 values hold a single class, so it serves to explain mistakes, not to train on.
     """
     return np.array([base_letter(int(name[2:].split(" ")[0], 16)) for name in split.class_names], dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Whether the pictures of a data set are there and can be decoded, and a memo of those that could be.
+"""Whether the images of a data set are there and can be decoded, and a memo of those that could be.
 
-Decoding all pictures takes minutes, and every worker makes the data set. So the pictures that were well are kept in the
-user's cache, a file for each root, with size and time of change: while these are the same they are not decoded again.
-Pictures that were not well are always tried again, since what was wrong may be elsewhere (permissions, a lost disk).
+Decoding all images takes minutes, and every worker makes the data set. So images that decoded without error are noted
+in the user's cache, one file per root, with size and time of change: while these are unchanged they are not decoded
+again. Images with an error are always tried again, since its cause may lie elsewhere (permissions, an unmounted disk).
 """
 
 import hashlib
@@ -17,57 +17,80 @@ from pathlib import Path
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
-from benchmark.images.decode import FORMATS, MAX_PIXELS
+from benchmark.core.errors import UserError
+from benchmark.datasets.listing import Listing
+from benchmark.images.decode import FORMATS, MAX_PIXELS, describe_unusable
 
 CHECKS = ("lists", "files", "images")
-MAX_THREADS = 16  # decoders let other threads run
+MAX_THREADS = 16  # decoders release the interpreter's lock
 Facts = list[int]  # size in bytes and time of change in ns
 
 
-def complaints(root: Path, paths: Sequence[str], check: str) -> list[str | None]:
-    """What is wrong with each picture, None if nothing is.
+def check_images(listing: Listing, check: str) -> Listing:
+    """Return the listing if all its images can be used.
 
     Args:
-        root: folder that the paths start from.
-        paths: of the pictures.
-        check: `lists` looks at nothing, `files` whether they are there, `images` decodes them (at low resolution where
-            the format allows; PIL's own `verify` would pass a JPEG that breaks off).
+        listing: a published data set.
+        check: `lists`, `files` or `images`, see `find_problems`.
 
     Raises:
-        ValueError: there is no such check.
+        UserError: some cannot be used; the message names the first few with their positions.
+    """
+    problems = enumerate(find_problems(listing.root, listing.paths, check))
+    bad = [f"image {row + 1}: {listing.paths[row]} {problem}" for row, problem in problems if problem]
+    if bad:
+        remedy = "The copy is incomplete; download it again, or unpack it again."
+        raise UserError(describe_unusable(listing.root, len(listing.paths), bad, remedy))
+    return listing
+
+
+def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | None]:
+    """Say what is wrong with each image; None for one without a problem.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: paths of the images.
+        check: how thoroughly: `lists` looks at nothing, `files` whether the files are there, `images` decodes them (at
+            low resolution where the format allows; PIL's own `verify` would accept a truncated JPEG).
+
+    Raises:
+        UserError: there is no such check.
     """
     if check not in CHECKS:
-        raise ValueError(f"check={check!r}: allowed are {', '.join(CHECKS)}.")
+        raise UserError(f"check={check!r}: allowed are {', '.join(CHECKS)}.")
     if check == "lists":
         return [None] * len(paths)
     facts = [_facts(os.path.join(root, path)) for path in paths]
-    wrong = [None if fact else "is missing" for fact in facts]
+    problems = [fact if isinstance(fact, str) else None for fact in facts]
     if check == "files":
-        return wrong
+        return problems
     memo = memo_path(root)
     known = _read(memo)
-    new = [i for i, fact in enumerate(facts) if fact and known.get(paths[i]) != fact]
-    for i, said in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
-        wrong[i] = said
-    well = {paths[i]: fact for i in new if (fact := facts[i]) and not wrong[i]}
-    if well:
+    new = [i for i, fact in enumerate(facts) if not isinstance(fact, str) and known.get(paths[i]) != fact]
+    for i, problem in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
+        problems[i] = problem
+    decoded = {paths[i]: fact for i in new if not isinstance(fact := facts[i], str) and not problems[i]}
+    if decoded:
         with suppress(OSError):  # without the memo the next check only takes longer
-            _write(memo, _read(memo) | well)  # read again: another process may have checked other pictures meanwhile
-    return wrong
+            _write(memo, _read(memo) | decoded)  # read again: another process may have checked images meanwhile
+    return problems
 
 
 def memo_path(root: Path) -> Path:
-    """Where the pictures of a folder that were well are kept."""
+    """File with the images of a folder that decoded without error."""
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]
     return user_cache_dir() / "checked_pictures" / f"{name}.json"
 
 
-def _facts(path: str) -> Facts | None:
+def _facts(path: str) -> Facts | str:
+    """Size and time of change of a file, or why it cannot be used."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else "is missing"
 
 
 def _decode_all(paths: Sequence[str]) -> list[str | None]:
@@ -75,11 +98,11 @@ def _decode_all(paths: Sequence[str]) -> list[str | None]:
         return []
     threads = min(MAX_THREADS, os.cpu_count() or 1)  # within which warnings cannot be caught
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(_decode, paths))  # which cancels the rest where it is interrupted
+        return list(pool.map(_decode, paths))  # an interruption cancels the rest
 
 
 def _decode(path: str) -> str | None:
-    """What is wrong with a file that is there."""
+    """What is wrong with a file that is there; None if it can be decoded."""
     from PIL import Image
 
     try:
@@ -88,7 +111,7 @@ def _decode(path: str) -> str | None:
                 return f"has {image.width * image.height:,} pixels; at most {MAX_PIXELS:,} are read"
             image.draft("RGB", (64, 64))
             image.load()
-    except Exception as error:  # a hostile file makes the decoders raise nearly anything
+    except Exception as error:  # a hostile file makes PIL's decoders raise nearly anything
         return f"cannot be decoded ({type(error).__name__}: {str(error)[:80]})"
     return None
 
@@ -101,16 +124,16 @@ def _decoder() -> str:
 
 
 def _read(path: Path) -> dict[str, Facts]:
-    """The pictures that were well; none if the file is missing, damaged or from another decoder."""
+    """The images that decoded without error; none if the memo is missing, damaged or of another decoder."""
     try:
         memo = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return {}
     if not isinstance(memo, dict) or memo.get("decoder") != _decoder() or not isinstance(memo.get("pictures"), dict):
         return {}
-    pictures: dict[str, Facts] = memo["pictures"]
-    return pictures
+    images: dict[str, Facts] = memo["pictures"]
+    return images
 
 
-def _write(path: Path, pictures: dict[str, Facts]) -> None:
-    records.write_whole(path, json.dumps({"decoder": _decoder(), "pictures": pictures}).encode())
+def _write(path: Path, images: dict[str, Facts]) -> None:
+    records.write_whole(path, json.dumps({"decoder": _decoder(), "pictures": images}).encode())

@@ -1,47 +1,48 @@
-"""A data set of picture files: its listing, and the decoded pixels of each half in a cache of their own.
+"""A data set of image files: its listing, and the decoded pixels of each half in a cache of its own.
 
-`trainval()` opens nothing of the other half, so that a search cannot see it. The fingerprint covers the listing and the
+`trainval()` opens nothing of the test half, so that a search cannot see it. The fingerprint covers the listing and the
 bytes of the trainval files; those of the test files are known once `test()` is prepared, as `test_contents`.
 """
 
-import os
 import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
-from benchmark.datasets import Split
+from benchmark.core.errors import UserError
+from benchmark.core.threads import usable_cores
+from benchmark.datasets import HALVES, DatasetSummary, Progress, Split
 from benchmark.datasets.listing import Listing
-from benchmark.images.cache import Cache, build
+from benchmark.images import Source
+from benchmark.images.cache import Cache, IncompleteCacheError, build
 from benchmark.images.crops import Crops
 from benchmark.images.decoded_on_read import DecodedOnRead
 
-HALVES = {"trainval": ("trainval",), "test": ("test", "query", "gallery")}
-Progress = Callable[[int, int], None]
+ROLES_OF = {"trainval": ("trainval",), "test": ("test", "query", "gallery")}
 
 
 class ImageDataset:
-    """The pictures of a listing, decoded once.
+    """The images of a listing, decoded once; a `Dataset`.
 
     Args:
-        listing: which files, of which classes, for what.
-        name: of the data set; part of the cache folder's name.
-        crops: say at which size pictures are kept: where training crops are cut from full pictures, those stay whole.
-        decode: `once`, into a cache, or `always` when a picture is read: slow, and no disk is needed; the pixels are
-            the same.
+        listing: the image files, with their classes and roles.
+        name: name of the data set; part of the cache folder's name.
+        crops: they decide at which size images are kept: where training crops are cut from original images, the
+            trainval half keeps the original size.
+        decode: `once`, into a cache, or `always` when an image is read: slow, and without disk space; the pixels are
+            equal.
 
     Raises:
-        ValueError: there is no such way to decode.
+        UserError: there is no such way to decode.
     """
 
     def __init__(self, listing: Listing, name: str, crops: Crops, decode: str = "once") -> None:
         if decode not in ("once", "always"):
-            raise ValueError(f"decode={decode!r}: allowed are once, always.")
+            raise UserError(f"decode={decode!r}: allowed are once, always.")
         self.listing, self.name, self._once = listing, name, decode == "once"
         self._short_sides = {
             "trainval": crops.short_side if crops.resize_first else None,
@@ -65,52 +66,53 @@ class ImageDataset:
         return self._open("test").contents
 
     def prepare(
-        self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = tuple(HALVES)
-    ) -> dict[str, Any]:
-        """What the data set holds, after decoding what is missing, changed or damaged in the cache.
+        self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = HALVES
+    ) -> DatasetSummary:
+        """Decode what is missing, changed or damaged in the cache.
 
         Args:
-            progress: called with a half that has to be decoded, gives what is called with (pictures done, in all).
-            halves: those that are going to be read; files of others are not opened.
-
-        Returns:
-            The listing's counts and notes, `fingerprint`, `folder`, `cache`, `drawn` (whether anything was decoded)
-            and `seconds` of this call.
+            progress: called with "decoding" and a half; returns what is called with (images done, images to do).
+            halves: the halves that are going to be read; files of others are not opened.
 
         Raises:
-            ValueError: pictures cannot be decoded, or the disk has no room for their pixels.
+            UserError: images cannot be decoded, or the disk has no room for their pixels.
         """
         start, decoded = time.monotonic(), []
-        for half in halves:
-            shown = progress(half) if progress else None
+        for half in halves if self._once else ():
+            shown = progress(f"decoding {half}") if progress else None
 
             def tick(done: int, total: int, half: str = half, shown: Progress | None = shown) -> None:
                 decoded.append(half)
                 if shown:
                     shown(done, total)
 
-            if self._once:
-                self._build(half, tick)
-        return self.listing.counts() | {
-            "fingerprint": self.fingerprint,
-            "folder": str(self.listing.root.absolute()),
-            "cache": str(self._folder) if self._once else "none, pictures are decoded whenever they are read",
-            "notes": self.listing.notes,
-            "drawn": bool(decoded),
-            "seconds": time.monotonic() - start,
-        }
+            self._build(half, tick)
+        return DatasetSummary(
+            total=self.listing.counts(),
+            by_role=self.listing.counts_by_role(),
+            fingerprint=self.fingerprint,
+            folder=str(self.listing.root.absolute()),
+            cache=str(self._folder) if self._once else "none, images are decoded whenever they are read",
+            notes=self.listing.notes,
+            is_new=bool(decoded),
+            seconds=time.monotonic() - start,
+        )
 
-    def verify(self, halves: tuple[str, ...] = tuple(HALVES)) -> None:
-        """Check every cached pixel against its checksum; `prepare` decodes anew what was found damaged."""
+    def verify(self, halves: tuple[str, ...] = HALVES) -> None:
+        """Verify the checksum of every cached pixel.
+
+        Raises:
+            IncompleteCacheError: some are damaged; they are quarantined, and `prepare` decodes them again.
+        """
         for half in halves if self._once else ():
             Cache(self._half_folder(half)).verify()
 
     def trainval(self) -> Split:
-        """The half that is trained and validated on."""
+        """Return the images and labels of the classes for training and validation."""
         return self._split("trainval")
 
     def test(self) -> Split:
-        """The half with unseen classes."""
+        """Return the images and labels of the test classes."""
         return self._split("test")
 
     @property
@@ -122,31 +124,30 @@ class ImageDataset:
         return self._folder / f"{half}-{self._short_sides[half] or 'full'}"
 
     def _rows(self, half: str) -> np.ndarray:
-        return np.flatnonzero(np.isin(self.listing.roles, HALVES[half]))
+        return np.flatnonzero(np.isin(self.listing.roles, ROLES_OF[half]))
 
     def _paths(self, half: str) -> list[str]:
         return [self.listing.paths[row] for row in self._rows(half)]
 
     def _build(self, half: str, progress: Progress | None = None) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         build(
             self._half_folder(half), self.listing.root, self._paths(half),
-            short_side=self._short_sides[half], workers=cores, progress=progress,
+            short_side=self._short_sides[half], workers=usable_cores(), progress=progress,
         )  # fmt: skip
 
-    def _open(self, half: str) -> Cache | DecodedOnRead:
-        """The half's cache, which is built where it is missing; whether files changed is for `prepare` to look."""
+    def _open(self, half: str) -> Source:
+        """Open the half's cache, and fill it if it is incomplete; only `prepare` looks for files that changed."""
         if not self._once:
             return DecodedOnRead(self.listing.root, self._paths(half), self._short_sides[half])
         try:
             return Cache(self._half_folder(half))
-        except ValueError:
+        except IncompleteCacheError:
             self._build(half)
             return Cache(self._half_folder(half))
 
     def _split(self, half: str) -> Split:
         rows, listing = self._rows(half), self.listing
-        class_ids = listing.classes(*HALVES[half])
+        class_ids = listing.classes(*ROLES_OF[half])
         roles = listing.roles[rows]
         return Split(
             images=self._open(half),

@@ -1,23 +1,24 @@
-"""`inaturalist2019`: iNaturalist 2019, 268,243 pictures of 1,010 species in 72 genera.
+"""`inaturalist2019`: iNaturalist 2019, 268,243 images of 1,010 species in 72 genera.
 
 Source: Van Horn et al., "The iNaturalist Species Classification and Detection Dataset", CVPR 2018 (arXiv 1707.06642),
 and the 2019 competition (github.com/visipedia/inat_comp). The split is that of Yang et al., "Hierarchical Proxy-based
 Loss", WACV 2022, section 4.1: by category id the first 656 species (48 genera) are trained on, the other 354 (24
-genera) are test classes; pictures of the competition's train and val lists together, in the order of the two lists.
+genera) are test classes; images of the competition's train and val lists together, in the order of the two lists.
 
 Labels are the integer ids of the JSON; folder names would sort as '10' < '2'. The taxonomy in the lists has made-up
-words for names, the same for all species of a genus; `categories.json`, where it is there, has the real ones.
+words for names, shared by all species of a genus; `categories.json`, if it is there, has the real ones.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmark.datasets.dataset_files import anywhere, check_pictures, find, need, need_base, read_text
-from benchmark.datasets.listing import Listing, check_counts, grouped, halves
+from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
+from benchmark.datasets.dataset_files import find, find_base, find_required, read_text, up_to_two_levels
+from benchmark.datasets.image_check import check_images
+from benchmark.datasets.listing import Expected, Listing, check_counts, grouped, halves
 
 
 def listing(
@@ -25,35 +26,36 @@ def listing(
     *,
     images_root: str | None = None,
     num_trainval: int = 656,
-    expected: Mapping[str, Any] | None = None,
+    expected: Expected | None = None,
     check: str = "files",
 ) -> Listing:
-    """The pictures of `train2019.json` and `val2019.json`, at `root` or in a folder or two below it.
+    """List the images of `train2019.json` and `val2019.json`, at `root` or up to two levels below it.
 
     Args:
         root: folder of the lists, and of `train_val2019`.
-        images_root: folder of `train_val2019` where it lies elsewhere, such as a smaller copy.
-        num_trainval: the species with lower ids are trained on.
+        images_root: folder of `train_val2019` if it is elsewhere, such as a copy with smaller images.
+        num_trainval: number of species to train on, those with the lowest ids.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `image_check.complaints`.
+        check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        ValueError: the data set is not there, incomplete, or another one.
+        MissingDataError: the data set is not there.
+        UserError: it is incomplete, or another one.
     """
-    train = need(root, "inaturalist2019", *anywhere("train2019.json"))
-    val = need(root, "inaturalist2019", *anywhere("val2019.json"))
+    train = find_required(root, "inaturalist2019", *up_to_two_levels("train2019.json"))
+    val = find_required(root, "inaturalist2019", *up_to_two_levels("val2019.json"))
     rows, species = _read(train)
-    more, same = _read(val)
-    if species != same:
-        raise ValueError(f"{train} and {val} have different categories. Fetch them anew.")
+    val_rows, val_species = _read(val)
+    if species != val_species:
+        raise UserError(f"{train} and {val} have different categories. Download them again.")
     if list(species) != list(range(len(species))):
-        raise ValueError(f"{train}: the category ids are not 0 .. {len(species) - 1}. Fetch it anew.")
+        raise UserError(f"{train}: the category ids are not 0 .. {len(species) - 1}. Download it again.")
     if not 0 < num_trainval < len(species):
-        raise ValueError(f"inaturalist2019: num_trainval={num_trainval}; give 1 to {len(species) - 1}.")
-    rows += more
-    if real := find(Path(root).expanduser(), *anywhere("categories.json")):
-        species |= {i: names for i, names in _names(real, _json(real)).items() if i in species}
-    base = need_base(images_root or root, "inaturalist2019", rows[0][0], "", "*/", "*/*/")
+        raise UserError(f"inaturalist2019: num_trainval={num_trainval}; give 1 to {len(species) - 1}.")
+    rows += val_rows
+    if real := find(Path(root).expanduser(), *up_to_two_levels("categories.json")):
+        species |= {i: names for i, names in _species(real, _json(real)).items() if i in species}
+    base = find_base(images_root or root, "inaturalist2019", rows[0][0], "", "*/", "*/*/")
     labels = np.array([label for _, label in rows])
     super_labels, super_names = grouped(genus for _, genus in species.values())
     found = Listing(
@@ -65,32 +67,47 @@ def listing(
         super_names=super_names,
         roles=halves(labels, num_trainval),
     )
-    return check_pictures(check_counts(found, expected, "iNaturalist 2019"), check)
+    return check_images(check_counts(found, expected, "iNaturalist 2019"), check)
 
 
 def _read(path: Path) -> tuple[list[tuple[str, int]], dict[int, tuple[str, str]]]:
-    """File and category of every picture, in the order of `images`; name and genus of each category, ids ascending."""
+    """File and category id of every image, in the order of `images`; name and genus of each category, by id."""
     whole = _json(path)
-    try:
-        category = {int(a["image_id"]): int(a["category_id"]) for a in whole["annotations"]}
-        rows = [(str(image["file_name"]), category[int(image["id"])]) for image in whole["images"]]
-        species = _names(path, whole["categories"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not one of iNaturalist's lists ({type(error).__name__}: {error}).") from error
+    if not isinstance(whole, dict) or not {"annotations", "images", "categories"} <= set(whole):
+        raise UserError(f"{path} does not hold annotations, images and categories. Download it again.")
+    annotations = _entries(path, whole["annotations"], image_id=int, category_id=int)
+    category_of = {entry["image_id"]: entry["category_id"] for entry in annotations}
+    images = _entries(path, whole["images"], id=int, file_name=str)
+    species = _species(path, whole["categories"])
+    rows = [(entry["file_name"], category_of.get(entry["id"], -1)) for entry in images]
     if not rows or not {label for _, label in rows} <= set(species):
-        raise ValueError(f"{path} has no pictures, or pictures of unknown categories. Fetch it anew.")
+        raise UserError(f"{path} has no images, or images without a known category. Download it again.")
     return rows, species
 
 
-def _names(path: Path, categories: Any) -> dict[int, tuple[str, str]]:
-    try:
-        return dict(sorted((int(c["id"]), (str(c["name"]), str(c["genus"]))) for c in categories))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold categories with id, name and genus ({error!r}).") from error
+def _species(path: Path, categories: object) -> dict[int, tuple[str, str]]:
+    """Name and genus of each category, ids ascending."""
+    entries = _entries(path, categories, id=int, name=str, genus=str)
+    return dict(sorted((entry["id"], (entry["name"], entry["genus"])) for entry in entries))
 
 
-def _json(path: Path) -> Any:
+def _entries(path: Path, entries: object, **fields: type) -> list[JsonObject]:
+    """The entries of a list, each of which has the given fields.
+
+    Raises:
+        UserError: one has not; the message has its position.
+    """
+    if not isinstance(entries, list):
+        raise UserError(f"{path} should hold a list of entries with {', '.join(fields)}. Download it again.")
+    for number, entry in enumerate(entries, start=1):
+        if not (isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())):
+            raise UserError(f"{path}: entry {number} of a list should have {', '.join(fields)}. Download it again.")
+    return entries
+
+
+def _json(path: Path) -> object:
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. Fetch it anew.") from error
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}. Download it again.") from error

@@ -1,15 +1,16 @@
-"""`csv`: your own pictures by a CSV file with the columns path, label and, if you like, super_label and split.
+"""`csv`: your own images, listed in a CSV file with the columns path and label and, optionally, super_label and split.
 
-Our own format. Paths start from the file's folder, or from `root`. `split` is trainval (or train) and test, or
+Our own format. Paths are relative to the file's folder, or to `root`. `split` is trainval (or train) and test, or
 trainval, query and gallery; without that column the first half of the classes is trained on and the second half tested,
-as in Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505). Which half is first is decided by
-`order`: that in which the labels first appear, or that of the labels as text ('10' < '2'). Other columns are ignored.
+as in Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505). `order` decides which half is
+first: the order in which the labels appear, or the order of the labels as text ('10' < '2'). Other columns are ignored.
 """
 
 import csv
 import io
 from pathlib import Path
 
+from benchmark.core.errors import UserError
 from benchmark.datasets.dataset_files import read_text
 from benchmark.datasets.listing import ROLES, Listing
 from benchmark.datasets.user_images import Row, assemble
@@ -18,21 +19,21 @@ from benchmark.datasets.user_images import Row, assemble
 def listing(
     path: str, *, root: str | None = None, order: str = "appearance", on_bad: str = "stop", check: str = "files"
 ) -> Listing:
-    """The pictures of a CSV file, in its order.
+    """List the images of a CSV file, in its order.
 
     Args:
-        path: of the file; UTF-8, comma separated, with a header.
-        root: folder that the paths start from; None for the file's own.
-        order: of the classes, `appearance` or `sorted`.
-        on_bad: `stop`, or `leave_out` and say how many; see `user_images.assemble`.
-        check: `lists`, `files` or `images`, see `image_check.complaints`.
+        path: path of the file; UTF-8, comma separated, with a header.
+        root: folder that the paths are relative to; None: the folder of the file.
+        order: order of the classes, `appearance` or `sorted`; see `user_images.assemble`.
+        on_bad: what to do about unusable images, `stop` or `leave_out`; see `user_images.assemble`.
+        check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        ValueError: the file is not such a file, or names pictures that cannot be used; the rows are named.
+        UserError: there is no such file, it has another format, or images cannot be used; the message names the rows.
     """
     file = Path(path).expanduser()
     if not path or not file.is_file():
-        raise ValueError(f"There is no file {path!r}. Name one: make data DATASET=csv CSV=some/manifest.csv")
+        raise UserError(f"There is no file {path!r}. Name one: make data DATASET=csv CSV=some/manifest.csv")
     base = file.parent if root is None else Path(root).expanduser()
     return assemble(base, _rows(file), order=order, on_bad=on_bad, check=check)
 
@@ -42,28 +43,28 @@ def _rows(file: Path) -> list[Row]:
     try:
         header = [name.strip() for name in reader.fieldnames or []]
         if not {"path", "label"} <= set(header) or len(set(header)) < len(header):
-            raise ValueError(
+            raise UserError(
                 f"{file} has the columns {', '.join(header) or '(none)'}; it needs path and label, may have "
                 "super_label and split, each once, separated by commas."
             )
         reader.fieldnames = header
         rows = [_row(file, reader.line_num, fields) for fields in reader]
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: {error}.") from error
+        raise UserError(f"{file}, line {reader.line_num}: {error}.") from error
     if not rows:
-        raise ValueError(f"{file} has a header and no rows.")
+        raise UserError(f"{file} has a header and no rows.")
     return rows
 
 
 def _row(file: Path, line: int, fields: dict[str | None, str | None]) -> Row:
     where = f"{file}, line {line}"
     if None in fields or None in fields.values():
-        raise ValueError(f"{where}: the row has {'more' if None in fields else 'fewer'} fields than the header.")
+        raise UserError(f"{where}: the row has {'more' if None in fields else 'fewer'} fields than the header.")
     given = {str(key): str(value).strip() for key, value in fields.items()}
     for column in ("path", "label", "super_label", "split"):
         if given.get(column) == "":
-            raise ValueError(f"{where}: {column} is empty. Give it in every row, or leave the column out.")
+            raise UserError(f"{where}: {column} is empty. Give it in every row, or remove the column.")
     role = {"train": "trainval"}.get(given.get("split", ""), given.get("split", ""))
     if role and role not in ROLES:
-        raise ValueError(f"{where}: split={role!r}; allowed are train, {', '.join(ROLES)}.")
+        raise UserError(f"{where}: split={role!r}; allowed are train, {', '.join(ROLES)}.")
     return Row(given["path"], given["label"], given.get("super_label", ""), role, f"line {line}")

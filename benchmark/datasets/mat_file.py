@@ -1,46 +1,52 @@
-"""MATLAB files, read in a process of their own: a damaged one makes scipy's reader crash Python, not raise.
+"""Reading MATLAB files in a separate process: a damaged one makes scipy's reader crash Python instead of raising.
 
-A part of `cars196`. Run as a script, this file prints variables as JSON, a list for each.
+A part of `cars196`. Run as a script, this file prints variables as JSON, one list per variable.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 MAX_BYTES = 1 << 24  # the genuine files have less than 1 MB
 MEMORY_BYTES = 8 << 30  # that a file may claim to need
 SECONDS = 120.0
+Scalar: TypeAlias = str | int
+Value: TypeAlias = Scalar | dict[str, Scalar | None]
 
 
-def read_mat(path: Path, *variables: str) -> list[list[Any]]:
-    """Variables of a MATLAB file as plain values: text and whole numbers, or mappings of them.
+def read_mat(path: Path, *variables: str) -> list[list[Value]]:
+    """Read variables of a MATLAB file as lists of text, whole numbers, or mappings of them.
 
     Args:
-        path: of the file.
-        variables: their names; of a struct array with the fields to read, as `name:field,field`. Where it lacks one of
-            them, the mappings hold None for every field that it has.
+        path: path of the file.
+        variables: name of each variable; for a struct array followed by the fields to read, as `name:field,field`.
+            Where it lacks one of them, the mappings hold None for every field that it has.
 
     Raises:
-        ValueError: the file is no MATLAB file, is damaged, or lacks a variable.
+        UserError: the file is not a MATLAB file, is damaged, or lacks a variable.
     """
+    from benchmark.core.errors import UserError  # here, since the script below runs without the package
+
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, and the genuine file less than 1 MB.")
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, and the genuine file less than 1 MB.")
     command = [sys.executable, "-P", __file__, str(path.absolute()), *variables]
+    values: list[list[Value]] | None = None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        values = json.loads(done.stdout) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, ValueError):
-        values = None
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+        if done.returncode == 0:
+            values = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        pass  # the file made the reader hang or print nonsense
     if not isinstance(values, list):
         wanted = " and ".join(variable.partition(":")[0] for variable in variables)
-        raise ValueError(f"{path} is damaged, or no MATLAB file with {wanted}. Fetch it anew.")
+        raise UserError(f"{path} is damaged, or not a MATLAB file with {wanted}. Download it again.")
     return values
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else int(value)
+def _plain(value: Scalar) -> Scalar:
+    return str(value) if isinstance(value, str) else int(value)  # numpy's own types are not JSON
 
 
 def _print(path: str, *variables: str) -> None:
@@ -51,7 +57,8 @@ def _print(path: str, *variables: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    read, values = loadmat(path, squeeze_me=True), []
+    read = loadmat(path, squeeze_me=True)
+    values: list[list[Value]] = []
     for variable in variables:
         name, _, listed = variable.partition(":")
         array, fields = np.atleast_1d(read[name]), listed.split(",")

@@ -1,4 +1,4 @@
-"""A person's own pictures -> a listing: what cannot be used is refused, or left out and counted (`folder`, `csv`)."""
+"""The listing of a person's own images (`folder`, `csv`): what cannot be used is refused, or skipped and counted."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,15 +6,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.datasets.dataset_files import SHOWN
-from benchmark.datasets.image_check import complaints
+from benchmark.core.errors import UserError
+from benchmark.datasets.image_check import find_problems
 from benchmark.datasets.listing import NO_GROUP, Listing, grouped, halves
+from benchmark.images.decode import describe_unusable
 
 ORDERS = ("appearance", "sorted")
 
 
 class Row(NamedTuple):
-    """A picture as it was found; `super_label` and `role` are empty where nothing is said; `where` is for messages."""
+    """An image as the user gave it.
+
+    Attributes:
+        path: its path, relative to the root.
+        label: name of its class.
+        super_label: name of its super class; empty where none is given.
+        role: one of `listing.ROLES`; empty where none is given.
+        where: the line or folder that a message names.
+    """
 
     path: str
     label: str
@@ -24,41 +33,38 @@ class Row(NamedTuple):
 
 
 def assemble(root: Path, rows: list[Row], *, order: str, on_bad: str, check: str) -> Listing:
-    """The listing of these pictures.
+    """Build the listing of a person's own images.
 
-    Rows that cannot be used: a missing or unreadable picture, one that is named twice, a label with two super classes,
-    a class with one picture only, a class with queries and nothing in the gallery.
+    An image cannot be used if it is missing, unreadable or named twice, if its label has two super classes, if it is
+    the only one of its class, or if its class has queries and nothing in the gallery.
 
     Args:
-        root: folder that the paths start from.
-        rows: in the order of the data set, all with a role or none.
-        order: of the classes, which decides about halves and folds: `appearance` (first row) or `sorted` (as text).
-            Without roles the first half is trained on; with roles the order holds within each side.
-        on_bad: `stop`, or `leave_out` and say how many.
-        check: `lists`, `files` or `images`, see `image_check.complaints`.
+        root: folder that the paths are relative to.
+        rows: in the order of the data set; either all have a role or none.
+        order: order of the classes, which decides about halves and folds: `appearance` (first row) or `sorted` (as
+            text). Without roles the first half is trained on; with roles the order holds within each half.
+        on_bad: what to do about images that cannot be used: `stop`, or `leave_out` (skip them and note how many).
+        check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        ValueError: naming the argument, or the first rows that cannot be used.
+        UserError: an argument is not allowed, images cannot be used (the message names the first few), or fewer than
+            two classes are left.
     """
     for name, value, allowed in (("order", order, ORDERS), ("on_bad", on_bad, ("stop", "leave_out"))):
         if value not in allowed:
-            raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}.")
+            raise UserError(f"{name}={value!r}: allowed are {', '.join(allowed)}.")
     bad = _bad_files(root, rows, check)
     good = [row for i, row in enumerate(rows) if i not in bad]
-    for find_bad in (_bad_groups, _bad_classes):  # in turn: a class may be down to one picture by what went before
+    for find_bad in (_bad_groups, _bad_classes):  # in turn: skipped images may leave a class with a single one
         reasons = find_bad(good)
         bad |= {i: reasons[row.label] for i, row in enumerate(rows) if i not in bad and row.label in reasons}
         good = [row for row in good if row.label not in reasons]
-    said = f"{len(bad):,} of {len(rows):,} pictures"
     if bad and on_bad == "stop":
-        named = "\n  ".join(f"{rows[i].where}: {rows[i].path} {bad[i]}" for i in sorted(bad)[:SHOWN])
-        more = f"\n  and {len(bad) - SHOWN:,} more" * (len(bad) > SHOWN)
-        raise ValueError(
-            f"{said} in {root} cannot be used:\n  {named}{more}\n"
-            "Mend them, or leave them out and be told how many: ARGS=dataset.module.on_bad=leave_out"
-        )
-    kinds = Counter(bad[i].partition(" (")[0] for i in sorted(bad))
-    notes = (f"{said} are left out: " + ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()),) if bad else ()
+        remedy = "Fix them, or skip and count them: ARGS=dataset.module.on_bad=leave_out"
+        named = [f"{rows[i].where}: {rows[i].path} {bad[i]}" for i in sorted(bad)]
+        raise UserError(describe_unusable(root, len(rows), named, remedy))
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(bad[i].partition(" (")[0] for i in sorted(bad)).items())
+    notes = (f"{len(bad):,} of {len(rows):,} images are skipped: {kinds}",) if bad else ()
     return _listing(root, good, order, notes)
 
 
@@ -67,10 +73,10 @@ def _listing(root: Path, rows: list[Row], order: str, notes: tuple[str, ...]) ->
     if order == "sorted":
         names.sort()
     trained = {row.label for row in rows if row.role == "trainval"}
-    names.sort(key=lambda name: name not in trained)  # stable: the order holds within each side
+    names.sort(key=lambda name: name not in trained)  # stable: the order holds within each half
     if len(names) < 2:
-        raise ValueError(
-            f"{root} has {len(names)} classes that could be used; some to train on and others to test need 2."
+        raise UserError(
+            f"{root} has {len(names)} usable classes; at least 2 are needed, one to train on and one to test."
         )
     id_of = {name: i for i, name in enumerate(names)}
     labels = np.array([id_of[row.label] for row in rows])
@@ -91,21 +97,21 @@ def _listing(root: Path, rows: list[Row], order: str, notes: tuple[str, ...]) ->
 
 
 def _bad_files(root: Path, rows: list[Row], check: str) -> dict[int, str]:
-    """What is wrong with a row's file, by row."""
+    """What is wrong with the files of rows, by row."""
     bad: dict[int, str] = {}
     first: dict[str, Row] = {}
     paths = list(dict.fromkeys(row.path for row in rows))
-    wrong = dict(zip(paths, complaints(root, paths, check), strict=True))
+    problems = dict(zip(paths, find_problems(root, paths, check), strict=True))
     for i, row in enumerate(rows):
         if (before := first.setdefault(row.path, row)) is not row:
             bad[i] = f"is named twice (first: {before.where})"
-        elif said := wrong[row.path]:
-            bad[i] = said
+        elif problem := problems[row.path]:
+            bad[i] = problem
     return bad
 
 
 def _bad_groups(rows: list[Row]) -> dict[str, str]:
-    """What is wrong with a label, by label."""
+    """What is wrong with the super classes of labels, by label."""
     bad: dict[str, str] = {}
     first: dict[str, str] = {}
     for row in rows:
@@ -116,6 +122,7 @@ def _bad_groups(rows: list[Row]) -> dict[str, str]:
 
 
 def _bad_classes(rows: list[Row]) -> dict[str, str]:
+    """What makes classes useless for retrieval, by label."""
     counts = Counter(row.label for row in rows)
     bad = {label: f"is the only one of its class ({label!r})" for label, count in counts.items() if count == 1}
     found = {row.label for row in rows if row.role == "gallery"}

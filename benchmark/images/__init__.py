@@ -1,20 +1,45 @@
-"""Images as training and evaluation read them: uint8 batches, whether they lie in memory or in files."""
+"""Images as training and evaluation read them: uint8 batches, from memory or from image files."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # a data set can be described without torch
+    import torch
+    from torch import Tensor
+
+
+class Source(Protocol):
+    """Decoded image files of any sizes, read one at a time: `cache.Cache` or `decoded_on_read.DecodedOnRead`.
+
+    Attributes:
+        short_side: length in pixels to which the shorter side of every image was resized; None: original sizes.
+    """
+
+    short_side: int | None
+
+    @property
+    def contents(self) -> str:
+        """SHA-256 over the SHA-256 of every file's bytes, in order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return one image, uint8 (H, W, 3), read-only."""
+        ...
 
 
 class Images(Protocol):
     """N images of one size, on the device that trains.
 
     Attributes:
-        channels: 1 grey, 3 RGB.
-        eval_batch_size: images in one forward pass of an evaluation; part of a result's last digits.
-        device: where batches are handed out.
-        threads: that read a batch beside the caller; 0: none, the caller does it all.
+        channels: 1 for grey, 3 for RGB.
+        eval_batch_size: images in one forward pass of an evaluation; it affects the last digits of a result.
+        device: where batches are placed.
+        threads: extra threads that read a batch; 0: the caller reads it alone.
     """
 
     channels: int
@@ -24,14 +49,17 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def part(self, rows: np.ndarray) -> "Images":
-        """Images at these rows (int64), in this order."""
+    def part(self, rows: np.ndarray) -> Images:
+        """Return the images at the given rows, int64 (M,), in this order."""
         ...
 
     def plain(self, rows: np.ndarray) -> Tensor:
-        """uint8 (B, Ch, H, W), as images are evaluated."""
+        """Return the given rows, int64 (B,), as they are evaluated: uint8 (B, Ch, H, W)."""
         ...
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """uint8 (B, Ch, H, W), as images are trained on; a function of the rows and the generator's state."""
+        """Return the given rows, int64 (B,), as they are trained on: uint8 (B, Ch, H, W).
+
+        The result is a function of the rows and the generator's state.
+        """
         ...

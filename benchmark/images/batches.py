@@ -1,6 +1,6 @@
-"""uint8 images to normalised float batches, and a model's embeddings of many images.
+"""Normalise batches of uint8 images, and embed many images with a model.
 
-Source: this project. Images stay uint8 until a batch is needed and are normalised as a batch on their own device.
+Source: this project. Images stay uint8 until a batch is needed; each batch is normalised on the device it is on.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.errors import UserError
 from benchmark.images import Images
 
 T = TypeVar("T")
@@ -18,21 +19,22 @@ U = TypeVar("U")
 
 
 def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalised float32 images (B, Ch, H, W), laid out channels last: (pixel / 255 - mean) / std.
+    """Normalise a batch to float32 (B, Ch, H, W), channels last in memory: (pixel / 255 - mean) / std.
 
     Args:
         images: uint8, (B, Ch, H, W).
-        mean: Mean of a channel in 0..1; one number, or one for each channel.
-        std: Standard deviation of a channel in 0..1; one number, or one for each channel.
+        mean: mean of the pixels scaled to [0, 1]; one number, or one per channel.
+        std: standard deviation of the pixels scaled to [0, 1]; one number, or one per channel.
 
     Raises:
-        ValueError: If the images are not uint8 of 4 dimensions, or `mean` and `std` do not fit the channels.
+        ValueError: the images are not uint8 with 4 dimensions.
+        UserError: `mean` and `std`, which a trunk may be given, do not fit the channels.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; allowed is uint8, (B, Ch, H, W).")
     channels = images.shape[1]
     if not {len(mean), len(std)} <= {1, channels}:
-        raise ValueError(
+        raise UserError(
             f"mean={list(mean)} and std={list(std)} do not fit images of {channels} channels: give 1 or {channels}."
         )
     batch = images.to(torch.float32, memory_format=torch.channels_last)
@@ -42,7 +44,7 @@ def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
 
 def read_ahead(make: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
-    """`make(item)` for each item in turn; with threads, one item is made while the caller works on the one before."""
+    """Yield `make(item)` for each item; with threads, the next item is made while the caller uses the current one."""
     if not threads:
         yield from map(make, items)
         return
@@ -64,20 +66,21 @@ def embed(
     *,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Embeddings (N, D), float32 on the images' device, in evaluation mode and without gradients.
+    """Embed all images: float32 (N, D) on the images' device, in evaluation mode and without gradients.
 
-    Every module gets back the mode it had, one by one: batch-norm layers frozen in evaluation mode stay frozen.
+    Afterwards every module is back in its previous mode: batch-norm layers frozen in evaluation mode stay frozen.
 
     Args:
-        embedder: Maps a normalised batch (B, Ch, H, W) to (B, D) with `trunk` and `head`.
-        images: On the device of the modules.
-        trunk: Its `mean` and `std` normalise the images.
-        head: The module after the trunk.
-        batch_size: Images in one forward pass, by default what suits the images; part of the result's last digits,
-            since sums depend on it.
+        embedder: maps a normalised batch (B, Ch, H, W) to (B, D) through `trunk` and `head`.
+        images: N images, on the device of the modules.
+        trunk: its `mean` and `std` normalise the images.
+        head: the module after the trunk.
+        batch_size: images in one forward pass, by default `images.eval_batch_size`. It affects the last digits of the
+            embeddings, since sums depend on it.
 
     Raises:
-        ValueError: If there are no images or `batch_size` is below 1.
+        ValueError: there are no images, or `batch_size` is below 1.
+        UserError: `mean` and `std` of the trunk do not fit the channels.
     """
     size = images.eval_batch_size if batch_size is None else batch_size
     if not len(images) or size < 1:

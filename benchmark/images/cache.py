@@ -1,8 +1,8 @@
-"""A folder with the decoded pictures of one half of a data set: filled once, then mapped into memory.
+"""A folder with the decoded images of one half of a data set: filled once, then memory-mapped.
 
-Source: this project. The pictures are in shards (`shards.py`); `about.json`, written last, says which belong together.
-`build` keeps every shard that is finished and whose files did not change, so it can be stopped at any time. Nothing
-here is unpickled.
+Source: this project. The images are in shards (`shards.py`); `about.json`, written last, says which belong together.
+`build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Nothing here is
+unpickled.
 """
 
 import contextlib
@@ -18,22 +18,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.images import shards
-from benchmark.images.decode import resized_shape, shape_of
+from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
 from benchmark.images.decoded_on_read import contents_of, inside
 
-MAPPED_BYTES = 128e6  # of shards that stay mapped after their use: each takes a file descriptor and counts as memory
-HEADERS = 64  # pictures to estimate the space from
-SHOWN = 5  # pictures that a message names
+MAPPED_BYTES = 128e6  # of shards that stay mapped after use: each takes a file descriptor and counts as memory
+HEADERS = 64  # images from which the space is estimated
 WAYS_OUT = (
     "Free some space, name a folder on another disk in the environment variable BENCHMARK_CACHE, or do without a cache "
-    "and decode pictures at every use: decode=always."
+    "and decode images at every use: decode=always."
 )
+
+
+class IncompleteCacheError(UserError):
+    """A cache that is missing, damaged or changed; `build` decodes what it lacks."""
 
 
 def build(
@@ -45,28 +48,29 @@ def build(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Fill a cache with pictures, unless it holds them already; `Cache(folder)` reads it.
+    """Fill a cache with images, unless it holds them already; `Cache(folder)` reads it.
 
-    Only one process works on a folder; others wait, and find it done.
+    One process fills a folder at a time; others wait and then find it filled.
 
     Args:
-        folder: of the cache.
-        root: folder that the paths start from.
-        paths: of the pictures, in the order of the data set.
-        short_side: pixels of their shorter side; None keeps them whole.
-        workers: threads that decode.
-        progress: told of pictures done and of all that are to do, by one thread at a time.
+        folder: folder of the cache.
+        root: folder that the paths are relative to.
+        paths: paths of the image files, in the order of the data set.
+        short_side: length in pixels to which shorter sides are resized; None keeps the size.
+        workers: number of threads that decode.
+        progress: called with (images done, images to do), by one thread at a time.
 
     Raises:
-        ValueError: a path leads out of `root`, pictures cannot be decoded, or the disk is too small for them.
-        OSError: the folder cannot be written.
+        UserError: a path leads out of `root`, the disk is too small or full, or the folder cannot be written.
+        UnreadableImageError: images cannot be decoded; the message names the first few.
+        OSError: the disk fails in another way.
     """
     job = _Job(folder, root, paths, inside(root, paths), short_side)
-    if job.is_whole():
+    if job.is_complete():
         return
-    with _explained(folder), _alone(folder):
-        if not job.is_whole():
-            job.do(workers, progress or (lambda done, total: None))
+    with _advising_on_a_failing_disk(folder), _locked(folder):
+        if not job.is_complete():
+            job.run(workers, progress or (lambda done, total: None))
 
 
 @dataclass(frozen=True)
@@ -77,27 +81,39 @@ class _Job:
     files: list[Path]
     short_side: int | None
 
-    def note(self, number: int) -> dict[str, Any] | None:
-        """What is noted about a shard, None unless it is finished and up to date."""
-        note, own = shards.read(self.folder, number), shards.slot(number)
-        good = note and shards.is_current(note, self.paths[own], self.files[own], self.short_side)
-        return note if good else None
+    def images(self, number: int) -> shards.ImageFiles:
+        """The image files of a shard."""
+        own = shards.slot(number)
+        return shards.ImageFiles(self.paths[own], self.files[own], self.short_side)
 
-    def about(self, notes: list[dict[str, Any]]) -> dict[str, Any]:
-        sha256 = (sha256 for note in notes for _, _, sha256 in note["files"])
+    def metadata(self, number: int) -> shards.Metadata | None:
+        """Metadata of a shard, None unless it is finished and up to date."""
+        metadata = shards.read(self.folder, number)
+        return metadata if metadata and shards.is_current(metadata, self.images(number)) else None
+
+    def about(self, finished: list[shards.Metadata]) -> dict[str, object]:
+        """Content of `about.json`."""
+        sha256 = (sha256 for metadata in finished for _, _, sha256 in metadata["files"])
         return {"num_pictures": len(self.paths), "short_side": self.short_side, "contents": contents_of(sha256)}
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         try:
             about = records.read_record(self.folder / "about.json").result
-            notes = [note for number in shards.numbers(len(self.paths)) if (note := self.note(number))]
+            numbers = shards.numbers(len(self.paths))
+            finished = [metadata for number in numbers if (metadata := self.metadata(number))]
         except (FileNotFoundError, records.CorruptFileError):
             return False
-        return len(notes) == len(shards.numbers(len(self.paths))) and about == self.about(notes)
+        return len(finished) == len(numbers) and about == self.about(finished)
 
-    def do(self, workers: int, progress: Callable[[int, int], None]) -> None:
+    def run(self, workers: int, progress: Callable[[int, int], None]) -> None:
+        """Decode what is missing, and write `about.json` when every shard is there.
+
+        Raises:
+            UnreadableImageError: images cannot be decoded.
+            UserError: the disk has no room.
+        """
         (self.folder / "about.json").unlink(missing_ok=True)
-        todo = [number for number in shards.numbers(len(self.paths)) if not self.kept(number)]
+        todo = [number for number in shards.numbers(len(self.paths)) if not self.is_kept(number)]
         rows = [row for number in todo for row in range(len(self.paths))[shards.slot(number)]]
         self.check_space(rows)
         lock, done = threading.Lock(), 0
@@ -109,129 +125,138 @@ class _Job:
                 progress(done, len(rows))
 
         def make(number: int) -> dict[int, str]:
-            own = shards.slot(number)
-            bad = shards.write(self.folder, number, self.paths[own], self.files[own], self.short_side, tick)
-            return {own.start + i: reason for i, reason in bad.items()}
+            first = shards.slot(number).start
+            bad = shards.write(self.folder, number, self.images(number), tick)
+            return {first + i: reason for i, reason in bad.items()}
 
         with ThreadPoolExecutor(workers, "decode") as pool:
             bad = {row: reason for part in pool.map(make, todo) for row, reason in part.items()}
         if bad:
-            raise self.unreadable(bad)
-        about = self.about(
-            [note for number in shards.numbers(len(self.paths)) if (note := shards.read(self.folder, number))]
-        )
+            raise UnreadableImageError(
+                describe_unusable(
+                    self.root,
+                    len(self.paths),
+                    [f"image {row + 1}: {self.paths[row]} {bad[row]}" for row in sorted(bad)],
+                    "Download or unpack them again. Images of your own can be skipped and counted: "
+                    'ARGS="dataset.module.on_bad=leave_out dataset.module.check=images"',
+                )
+            )
+        written = [shards.read(self.folder, number) for number in shards.numbers(len(self.paths))]
+        about = self.about([metadata for metadata in written if metadata])
         records.write_record(self.folder / "about.json", records.Record("pictures", about))
 
-    def kept(self, number: int) -> bool:
-        """Whether a shard stays; a damaged one is put aside."""
+    def is_kept(self, number: int) -> bool:
+        """Whether a shard can stay; a damaged one is quarantined."""
         try:
-            return self.note(number) is not None
+            return self.metadata(number) is not None
         except records.CorruptFileError as error:
-            names = " and ".join(shards.set_aside(self.folder, number))
-            warnings.warn(f"{error} It is kept as {names}; its pictures are decoded again.", stacklevel=2)
+            names = " and ".join(shards.quarantine(self.folder, number))
+            warnings.warn(f"{error} It is kept as {names}; its images are decoded again.", stacklevel=2)
             return False
 
     def check_space(self, rows: list[int]) -> None:
-        some = {rows[i * len(rows) // HEADERS] for i in range(HEADERS)} if rows else set()
-        shapes = [shape for row in some if (shape := shape_of(self.files[row]))]
-        each = [3 * math.prod(resized_shape(*shape, self.short_side)) for shape in shapes]
-        need, free = sum(each) / max(1, len(each)) * len(rows), shutil.disk_usage(self.folder).free
+        """Estimate from some headers how much space the images of these rows take.
+
+        Raises:
+            UserError: the disk has less.
+        """
+        sample = {rows[i * len(rows) // HEADERS] for i in range(HEADERS)} if rows else set()
+        shapes = [shape for row in sample if (shape := shape_of(self.files[row]))]
+        sizes = [3 * math.prod(resized_shape(*shape, self.short_side)) for shape in shapes]
+        need, free = sum(sizes) / max(1, len(sizes)) * len(rows), shutil.disk_usage(self.folder).free
         if need > free:
-            raise ValueError(
-                f"The {len(rows):,} pictures of {self.root} take about {need / 1e9:,.2f} GB when decoded, but "
+            raise UserError(
+                f"The {len(rows):,} images of {self.root} take about {need / 1e9:,.2f} GB when decoded, but "
                 f"{self.folder} has {free / 1e9:,.2f} GB free. {WAYS_OUT}"
             )
 
-    def unreadable(self, bad: dict[int, str]) -> ValueError:
-        named = "\n  ".join(f"picture {row + 1}: {self.paths[row]} {bad[row]}" for row in sorted(bad)[:SHOWN])
-        more = f"\n  and {len(bad) - SHOWN:,} more" * (len(bad) > SHOWN)
-        return ValueError(
-            f"{len(bad):,} of {len(self.paths):,} pictures in {self.root} cannot be used:\n  {named}{more}\n"
-            "Fetch or unpack them anew; pictures of one's own can be left out and counted: "
-            'ARGS="dataset.module.on_bad=leave_out dataset.module.check=images"'
-        )
-
 
 class Cache:
-    """The pictures of a folder that `build` filled.
+    """The images of a folder that `build` filled; an `Source`.
+
+    Args:
+        folder: folder of the cache.
 
     Attributes:
-        sizes: (N, 2), height and width of each.
-        contents: SHA-256 over the SHA-256 of every file's bytes, in order: it does not depend on who decoded them.
-        nbytes: of all pixels.
-        short_side: pixels of their shorter side, None if they were left whole.
+        sizes: int64 (N, 2), height and width of each image in pixels.
+        contents: SHA-256 over the SHA-256 of every file's bytes, in order: independent of what decoded them.
+        nbytes: bytes of all pixels.
+        short_side: length in pixels to which shorter sides were resized; None: original sizes.
 
     Raises:
-        ValueError: the folder is not whole.
+        IncompleteCacheError: the folder was not filled, or is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
             about = records.read_record(folder / "about.json").result
             wanted = shards.numbers(about["num_pictures"])
-            notes = [note for number in wanted if (note := shards.read(folder, number))]
+            found = [metadata for number in wanted if (metadata := shards.read(folder, number))]
         except (FileNotFoundError, records.CorruptFileError) as error:
-            raise ValueError(f"{_unusable(folder)} ({error})") from error
-        self.contents = contents_of(sha256 for note in notes for _, _, sha256 in note["files"])
-        if len(notes) != len(wanted) or self.contents != about["contents"]:
-            raise ValueError(f"{_unusable(folder)} (its shards do not belong together)")
-        self.folder, self._notes, self.short_side = folder, notes, about["short_side"]
-        self.sizes = np.array([size for note in notes for size in note["sizes"]], dtype=np.int64).reshape(-1, 2)
-        self._starts = [shards.starts(note["sizes"]) for note in notes]
+            raise IncompleteCacheError(f"{_incomplete(folder)} ({error})") from error
+        self.contents = contents_of(sha256 for metadata in found for _, _, sha256 in metadata["files"])
+        if len(found) != len(wanted) or self.contents != about["contents"]:
+            raise IncompleteCacheError(f"{_incomplete(folder)} (its shards do not belong together)")
+        self.folder, self._metadata = folder, found
+        self.short_side: int | None = about["short_side"]
+        self.sizes = np.array([size for shard in found for size in shard["sizes"]], dtype=np.int64).reshape(-1, 2)
+        self._starts = [shards.starts(shard["sizes"]) for shard in found]
         self.nbytes = sum(int(ends[-1]) for ends in self._starts)
         largest = max((int(ends[-1]) for ends in self._starts), default=1)
-        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, folder, notes))
+        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, folder, found))
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def picture(self, index: int) -> np.ndarray:
-        """One of them, uint8 (H, W, 3): a read-only view of the file.
+    def pixels(self, index: int) -> np.ndarray:
+        """Return one image, uint8 (H, W, 3): a read-only view of the file.
 
         Raises:
-            IndexError: there is no such picture.
-            ValueError: the cache was changed since it was opened.
+            IndexError: there is no such image.
+            IncompleteCacheError: the cache was changed since it was opened.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"image {index} of {len(self)}")
         number, place = divmod(index, shards.SHARD)
         height, width = self.sizes[index].tolist()
         start = int(self._starts[number][place])
         return np.frombuffer(self._map(number), np.uint8, 3 * height * width, start).reshape(height, width, 3)
 
     def verify(self) -> None:
-        """Read all pixels and hold them against their checksums; shards that differ are put aside.
+        """Read all pixels and verify their checksums; shards that differ are quarantined.
 
         Raises:
-            ValueError: some differ.
+            IncompleteCacheError: some differ.
         """
         damaged = []
-        for number, note in enumerate(self._notes):
-            with open(shards.pixels_path(self.folder, number, note), "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != note["pixels"]:
-                    damaged += shards.set_aside(self.folder, number)
+        for number, metadata in enumerate(self._metadata):
+            with open(shards.pixels_path(self.folder, number, metadata["pixels"]), "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != metadata["pixels"]:
+                    damaged += shards.quarantine(self.folder, number)
         if damaged:
-            raise ValueError(
-                f"{_unusable(self.folder)}: pixels do not match their checksums. The damaged files are kept as "
-                f"{', '.join(damaged)}; run the same command again, and only their pictures are decoded again."
+            raise IncompleteCacheError(
+                f"{_incomplete(self.folder)}: pixels do not match their checksums. The damaged files are kept as "
+                f"{', '.join(damaged)}; run the same command again, and only their images are decoded again."
             )
 
 
-def _unusable(folder: Path) -> str:
-    return f"The cache {folder} is not whole"
+def _incomplete(folder: Path) -> str:
+    return f"The cache {folder} is incomplete"
 
 
-def _mapped(folder: Path, notes: list[dict[str, Any]], number: int) -> mmap.mmap:
+def _mapped(folder: Path, found: list[shards.Metadata], number: int) -> mmap.mmap:
     try:
-        with open(shards.pixels_path(folder, number, notes[number]), "rb") as file:
+        with open(shards.pixels_path(folder, number, found[number]["pixels"]), "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
-        raise ValueError(f"{_unusable(folder)}: {error.filename} went away; run the command again.") from None
+        raise IncompleteCacheError(
+            f"{_incomplete(folder)}: {error.filename} was deleted while it was in use; run the command again."
+        ) from None
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder; say so where another process does, and wait for it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; where another process holds it, say so and wait."""
     lock, what = folder / "lock", f"The cache {folder}"
     with contextlib.ExitStack() as held:
         try:
@@ -243,12 +268,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Errors of a full or read-only disk, with what can be done about them."""
+def _advising_on_a_failing_disk(folder: Path) -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into messages that say what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in (*records.FULL, *records.READ_ONLY):
             raise
         what = "its disk is full" if error.errno in records.FULL else "the folder cannot be written"
-        raise OSError(error.errno, f"Cannot fill the cache {folder}: {what}. {WAYS_OUT}") from error
+        raise UserError(f"Cannot fill the cache {folder}: {what} ({error}). {WAYS_OUT}") from error

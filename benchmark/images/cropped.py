@@ -1,48 +1,36 @@
-"""Pictures of different sizes, from a cache or from their files, as batches of equal crops.
+"""Crops of equal size, in batches, from images of different sizes.
 
-Source: the transforms of the Reality Check's code (`crops.py`). Channels are in the order RGB and values 0 to 255;
-whoever needs them otherwise (BGR, normalised) changes the batch.
+Source: the transforms of the Reality Check's code (`crops.py`). Channels are in the order RGB and values are 0 to 255;
+a trunk that needs another order (BGR) or range converts the batch.
 """
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.images import Source
 from benchmark.images.crops import Crops, centre_crop, cut, draw_boxes
 from benchmark.images.decode import resized
 
-
-class Source(Protocol):
-    """Where pictures come from.
-
-    Attributes:
-        short_side: what their shorter side was resized to, None if they are as they were.
-    """
-
-    short_side: int | None
-
-    def __len__(self) -> int: ...
-    def picture(self, index: int) -> np.ndarray:
-        """One of them, uint8 (H, W, 3)."""
-        ...
+T = TypeVar("T")
 
 
 class CroppedImages:
-    """Some pictures of a source, cut in one way; an `Images`.
+    """Some images of a source, cropped; an `Images`.
 
     Args:
-        source: `cache.Cache` or `cache.DecodedOnRead`.
-        rows: (N,) int64, which of its pictures, in this order.
-        crops: how they are cut.
-        device: where batches go.
-        threads: how many more threads cut a batch; the crops do not depend on it.
+        source: `cache.Cache` or `decoded_on_read.DecodedOnRead`.
+        rows: int64 (N,), indices of the source's images, in this order.
+        crops: sizes and distribution of the crops.
+        device: where batches are placed.
+        threads: additional threads that crop a batch; the crops do not depend on their number.
 
     Raises:
-        ValueError: the source's pictures were resized to something else than the crops are cut from.
+        ValueError: the source's images were resized, and not to the size that the crops are cut from.
     """
 
     channels = 3
@@ -50,8 +38,8 @@ class CroppedImages:
 
     def __init__(self, source: Source, rows: np.ndarray, crops: Crops, device: torch.device, threads: int = 0) -> None:
         if source.short_side not in ({None, crops.short_side} if crops.resize_first else {None}):
-            wanted = f"short_side={crops.short_side} or whole" if crops.resize_first else "whole (resize_first=False)"
-            raise ValueError(f"The pictures were resized to short_side={source.short_side}; the crops want {wanted}.")
+            wanted = f"short_side={crops.short_side} or None" if crops.resize_first else "None (resize_first=False)"
+            raise ValueError(f"The images were resized to short_side={source.short_side}; the crops need {wanted}.")
         self.source, self.rows, self.crops, self.device, self.threads = source, rows, crops, device, threads
         self._pool = ThreadPoolExecutor(threads, "crops") if threads else None
 
@@ -59,36 +47,36 @@ class CroppedImages:
         return len(self.rows)
 
     def part(self, rows: np.ndarray) -> "CroppedImages":
-        """These of them, in this order."""
+        """Return the images at the given rows, int64 (M,), in this order; nothing is read yet."""
         return CroppedImages(self.source, self.rows[rows], self.crops, self.device, self.threads)
 
     def plain(self, rows: np.ndarray) -> Tensor:
-        """Central crops of these of them, uint8 (B, 3, S, S)."""
-        return self._batch(lambda row: centre_crop(self._resized(row), self.crops.crop), rows)
+        """Return central crops of the given rows, int64 (B,): uint8 (B, 3, crop, crop)."""
+        return self._batch(lambda row: centre_crop(self._resized(row), self.crops.crop), rows.tolist())
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """Random crops of these of them, uint8 (B, 3, S, S)."""
-        pictures = self._map(self._resized if self.crops.resize_first else self._picture, rows)
-        sizes = np.array([picture.shape[:2] for picture in pictures], dtype=np.int64).reshape(-1, 2)
+        """Return random crops of the given rows, int64 (B,): uint8 (B, 3, crop, crop)."""
+        images = self._map(self._resized if self.crops.resize_first else self._pixels, rows.tolist())
+        sizes = np.array([pixels.shape[:2] for pixels in images], dtype=np.int64).reshape(-1, 2)
         boxes, mirrored = draw_boxes(sizes, self.crops, generator)
-        batch = self._batch(lambda i: cut(pictures[i], boxes[i], self.crops), range(len(rows)))
+        batch = self._batch(lambda i: cut(images[i], boxes[i], self.crops), range(len(rows)))
         turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
         batch[turned] = batch[turned].flip(3)  # after resizing, as torchvision does; numpy would take 20 times as long
         return batch
 
-    def _picture(self, row: int) -> np.ndarray:
-        return self.source.picture(int(self.rows[row]))
+    def _pixels(self, row: int) -> np.ndarray:
+        return self.source.pixels(int(self.rows[row]))
 
     def _resized(self, row: int) -> np.ndarray:
-        return resized(self._picture(row), self.crops.short_side)
+        return resized(self._pixels(row), self.crops.short_side)
 
-    def _map(self, work: Callable[[Any], np.ndarray], items: Iterable[Any]) -> list[np.ndarray]:
-        return list((self._pool.map if self._pool else map)(work, items))
+    def _map(self, work: Callable[[T], np.ndarray], items: Iterable[T]) -> list[np.ndarray]:
+        return list(self._pool.map(work, items) if self._pool else map(work, items))
 
-    def _batch(self, work: Callable[[Any], np.ndarray], items: Iterable[Any]) -> Tensor:
-        """What `work` cuts for each item, on the device; channels lie last in memory, as in the crops."""
+    def _batch(self, crop_of: Callable[[int], np.ndarray], items: Iterable[int]) -> Tensor:
+        """Crop every item and place the batch on the device; channels come last in memory, as in the crops."""
         side, items = self.crops.crop, list(items)
         batch = torch.empty((len(items), side, side, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for place, crop in zip(batch.numpy(), self._map(work, items), strict=True):
+        for place, crop in zip(batch.numpy(), self._map(crop_of, items), strict=True):
             place[:] = crop
         return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)

@@ -1,13 +1,13 @@
-"""Crops of pictures: the central one that is evaluated, random ones that are trained on.
+"""Crops of images: the central one for evaluation, random ones for training.
 
 Source: `RandomResizedCrop`, `CenterCrop` and `RandomHorizontalFlip` of torchvision.transforms on PIL images, composed
 by the Reality Check's code: Resize(256), then RandomResizedCrop(227, scale 0.16-1, ratio 0.75-1.33) and a flip, or
 CenterCrop(227). A crop is cut first and then resized on its own: PIL's `resize(box=...)` would look beyond its edges.
 
-Departures: every image takes `NUMBERS` random numbers, whatever becomes of them, so that a batch depends on nothing but
-generator and sizes (torchvision draws as many attempts as it needs); the distribution is the same. `resampling="torch"`
-is torch's antialiased resize of uint8: faster, but up to 1 grey level off in about 3 % of the values. A central crop of
-a picture that is too small is refused (torchvision pads with black).
+Departures: every image consumes `NUMBERS` random numbers, used or not, so that a batch depends only on the generator
+and the sizes (torchvision draws as many attempts as it needs); the distribution is the same. `resampling="torch"` is
+torch's antialiased resize of uint8: faster, but off by up to 1 grey level in about 3 % of the values. A central crop of
+an image that is too small is refused (torchvision pads with black).
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,28 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from benchmark.core.errors import UserError
+
 ATTEMPTS = 10
-NUMBERS = 2 * ATTEMPTS + 3  # areas, ratios, place down, place sideways, flip
+NUMBERS = 2 * ATTEMPTS + 3  # areas, ratios, vertical and horizontal position, flip
 RESAMPLINGS = ("pil", "torch")
 
 
 @dataclass(frozen=True)
 class Crops:
-    """How pictures are cut.
+    """How images are cropped.
 
     Attributes:
-        short_side: pixels of the shorter side of a picture before its central crop.
-        crop: pixels of the side of what is cut out.
-        scale: smallest and largest area of a random crop, as a fraction of its picture's.
+        short_side: length in pixels to which an image's shorter side is resized before its central crop.
+        crop: side of a crop in pixels.
+        scale: smallest and largest area of a random crop, as a fraction of the image's area.
         ratio: smallest and largest width over height of a random crop.
         flip: probability that a random crop is mirrored.
-        resize_first: whether random crops, too, are cut from the picture resized to `short_side`, or from all of it.
+        resize_first: True: random crops are cut from the image resized to `short_side`; False: from the original.
         resampling: `pil`, or `torch` (faster, not bit for bit).
 
     Raises:
-        ValueError: a value is out of range.
+        UserError: a value is out of range.
     """
 
     short_side: int
@@ -49,47 +51,47 @@ class Crops:
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.short_side:
-            raise ValueError(f"crop={self.crop} of short_side={self.short_side} pixels: allowed is 1 to short_side.")
+            raise UserError(f"crop={self.crop} of short_side={self.short_side} pixels: allowed is 1 to short_side.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale={self.scale}: allowed are two fractions of an area, 0 < smallest <= largest <= 1.")
+            raise UserError(f"scale={self.scale}: allowed are two fractions of an area, 0 < smallest <= largest <= 1.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio={self.ratio}: allowed are two ratios of width to height, 0 < smallest <= largest.")
+            raise UserError(f"ratio={self.ratio}: allowed are two ratios of width to height, 0 < smallest <= largest.")
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip={self.flip}: allowed is a probability, 0 to 1.")
+            raise UserError(f"flip={self.flip}: allowed is a probability, 0 to 1.")
         if self.resampling not in RESAMPLINGS:
-            raise ValueError(f"resampling={self.resampling!r}: allowed are {', '.join(RESAMPLINGS)}.")
+            raise UserError(f"resampling={self.resampling!r}: allowed are {', '.join(RESAMPLINGS)}.")
 
 
-def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
-    """The square in the middle, a view.
+def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cut out the central square: a view (size, size, 3).
 
     Args:
-        picture: (H, W, 3).
-        size: pixels of its side. An odd number to leave out is halved to the even neighbour, as Python rounds.
+        pixels: (H, W, 3).
+        size: side of the square in pixels. Half of an odd margin is rounded to the even neighbour, as Python rounds.
 
     Raises:
-        ValueError: the picture is smaller.
+        ValueError: the image is smaller.
     """
-    height, width = picture.shape[:2]
+    height, width = pixels.shape[:2]
     if min(height, width) < size:
-        raise ValueError(f"No crop of {size} pixels fits into a picture of {height} x {width}: resize it first.")
+        raise ValueError(f"No crop of {size} pixels fits into an image of {height} x {width}: resize it first.")
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return picture[top : top + size, left : left + size]
+    return pixels[top : top + size, left : left + size]
 
 
 def draw_boxes(sizes: np.ndarray, crops: Crops, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where a batch of pictures is cut and which crops are mirrored.
+    """Draw the box of each random crop of a batch, and which crops are mirrored.
 
-    A crop's area is uniform in `scale`, the logarithm of its ratio in `ratio`; the first of `ATTEMPTS` that fits is
-    taken, or else the largest central crop that keeps to `ratio`.
+    A crop's area is uniform in `scale`, the logarithm of its ratio is uniform in that of `ratio`. The first of
+    `ATTEMPTS` boxes that fits is taken, or else the largest central crop whose ratio lies in `ratio`.
 
     Args:
-        sizes: (B, 2), height and width of the pictures.
-        crops: says how.
-        generator: on the CPU; gives B x `NUMBERS` numbers.
+        sizes: (B, 2), height and width of the images in pixels.
+        crops: the distribution of the boxes.
+        generator: on the CPU; advances by B x `NUMBERS` numbers.
 
     Returns:
-        (B, 4) int64: top, left, height, width; and (B,) bool.
+        Boxes, int64 (B, 4): top, left, height, width in pixels; and which are mirrored, bool (B,).
     """
     numbers = torch.rand(len(sizes), NUMBERS, generator=generator, dtype=torch.float64).numpy()
     height, width = sizes[:, :1].astype(np.int64), sizes[:, 1:].astype(np.int64)  # (B, 1)
@@ -121,16 +123,16 @@ def _fallback(size: np.ndarray, ratio: tuple[float, float]) -> tuple[int, int]:
     return height, width
 
 
-def cut(picture: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndarray:
-    """A box of a picture, resized to (crop, crop, 3).
+def cut(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndarray:
+    """Cut a box out of an image and resize it to uint8 (crop, crop, 3).
 
     Args:
-        picture: uint8, (H, W, 3).
-        box: top, left, height, width.
-        crops: says to what size and with which resampling.
+        pixels: uint8, (H, W, 3).
+        box: (4,): top, left, height, width in pixels.
+        crops: its `crop` and `resampling` apply.
     """
     top, left, height, width = box.tolist()
-    part = picture[top : top + height, left : left + width].copy()  # one that torch may write to
+    part = pixels[top : top + height, left : left + width].copy()  # torch needs an array that can be written to
     side = crops.crop
     if (height, width) == (side, side):
         return part

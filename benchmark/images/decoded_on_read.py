@@ -1,32 +1,34 @@
-"""Pictures as files: which they are, what is in them, and decoding them at each use."""
+"""Image files on disk: their paths, bytes and checksums, and images that are decoded at each use."""
 
+import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from benchmark.images.decode import UnreadableError, decode
+from benchmark.core.errors import UserError
+from benchmark.images.decode import UnreadableImageError, decode
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[Path]:
-    """The files that a list names; a link may lead out of the folder, a name may not.
+    """Resolve the names in a list to files below `root`; a link may lead out of the folder, a name may not.
 
     Raises:
-        ValueError: a name does.
+        UserError: a name leads out of the folder.
     """
     found = []
     for row, path in enumerate(paths):
         if not path or path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"Picture {row + 1} is named {path!r}: allowed are names below {root}, without '..'.")
+            raise UserError(f"Image {row + 1} is named {path!r}: allowed are names below {root}, without '..'.")
         found.append(root / path)
     return found
 
 
-def stamp(path: Path) -> list[int]:
-    """Length in bytes and time in nanoseconds, by which a changed file is known.
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds, by which a changed file is recognised.
 
     Raises:
         OSError: there is no such file.
@@ -34,41 +36,41 @@ def stamp(path: Path) -> list[int]:
     return _stamp(path.stat())
 
 
-def read(path: Path) -> tuple[bytes, list[int]]:
-    """The bytes of a file, and its stamp when they were read.
+def read(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """Read a file, and its stamp at the time of reading.
 
     Raises:
-        UnreadableError: it cannot be read.
+        UnreadableImageError: it cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            about = _stamp(os.fstat(file.fileno()))  # before: a change while it is read must show
-            return file.read(), about
+            found = _stamp(os.fstat(file.fileno()))  # before reading: a change during it must show
+            return file.read(), found
     except FileNotFoundError:
-        raise UnreadableError("is missing") from None
+        raise UnreadableImageError("is missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UnreadableError(f"cannot be read ({error})") from error
+        raise UnreadableImageError(f"cannot be read ({error})") from error
 
 
-def _stamp(about: os.stat_result) -> list[int]:
-    return [about.st_size, about.st_mtime_ns]
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def contents_of(sha256: Iterable[str]) -> str:
-    """One SHA-256 for many files, over the hexadecimal SHA-256 of each in their order."""
+    """Combine the hexadecimal SHA-256 of many files, in order, into one SHA-256."""
     return hashlib.sha256("".join(sha256).encode()).hexdigest()
 
 
 class DecodedOnRead:
-    """Pictures that are decoded whenever they are asked for: slow, and what a cache is held against.
+    """Image files that are decoded at every use: slow, without a cache on disk; an `Source`.
 
     Args:
-        root: folder that the paths start from.
-        paths: of the pictures, in the order of the data set.
-        short_side: pixels of their shorter side; None leaves them whole.
+        root: folder that the paths are relative to.
+        paths: paths of the image files, in the order of the data set.
+        short_side: length in pixels to which the shorter side is resized; None keeps the size.
 
     Raises:
-        ValueError: a path leads out of `root`.
+        UserError: a path leads out of `root`.
     """
 
     def __init__(self, root: Path, paths: list[str], short_side: int | None) -> None:
@@ -77,18 +79,31 @@ class DecodedOnRead:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def picture(self, index: int) -> np.ndarray:
-        """One of them, uint8 (H, W, 3), read-only.
+    def pixels(self, index: int) -> np.ndarray:
+        """Decode one image, uint8 (H, W, 3), read-only.
 
         Raises:
-            UnreadableError: it cannot be decoded; the message names it.
+            UnreadableImageError: it cannot be decoded; the message names the file.
         """
-        try:
+        with self._naming_file(index):
             return decode(read(self.paths[index])[0], self.short_side)
-        except UnreadableError as error:
-            raise UnreadableError(f"Picture {index + 1}, {self.paths[index]}, {error}.") from error
 
     @functools.cached_property
     def contents(self) -> str:
-        """SHA-256 over the SHA-256 of every file's bytes, in order; reads them all."""
-        return contents_of(hashlib.sha256(read(path)[0]).hexdigest() for path in self.paths)
+        """SHA-256 over the SHA-256 of every file's bytes, in order; reads them all.
+
+        Raises:
+            UnreadableImageError: a file cannot be read; the message names it.
+        """
+        return contents_of(self._sha256(index) for index in range(len(self)))
+
+    def _sha256(self, index: int) -> str:
+        with self._naming_file(index):
+            return hashlib.sha256(read(self.paths[index])[0]).hexdigest()
+
+    @contextlib.contextmanager
+    def _naming_file(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"Image {index + 1}, {self.paths[index]}, {error}.") from error

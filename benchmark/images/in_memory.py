@@ -1,4 +1,4 @@
-"""Small images that all lie in memory, on the device that trains.
+"""Small images held in memory, on the device that trains.
 
 Source: this project. The random shift is the only augmentation: it suits glyphs, where a flip would turn b into d.
 """
@@ -7,18 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.errors import UserError
+
 
 class InMemoryImages:
-    """Images in memory; `Images` says what its methods and attributes are.
+    """Images in memory, an `Images`.
 
     Args:
         images: uint8, (N, H, W) grey or (N, H, W, 3) colour.
         shift: largest random shift in pixels; each image moves by its own whole number of pixels in -shift .. shift,
-            down and sideways, and the edge it leaves is filled with 0.
-        device: where the images are put.
+            vertically and horizontally, and the uncovered edge is filled with 0.
+        device: where the images are kept; by default the CPU.
 
     Raises:
-        ValueError: the images are not uint8 of such a shape, or the shift is negative or not smaller than an image.
+        ValueError: the images are not uint8 of such a shape.
+        UserError: the shift is negative, or not smaller than an image.
     """
 
     eval_batch_size = 512
@@ -30,7 +33,7 @@ class InMemoryImages:
         smallest = min(images.shape[1:3])
         if not 0 <= shift < smallest:
             height, width = images.shape[1:3]
-            raise ValueError(
+            raise UserError(
                 f"shift={shift} pixels; allowed are 0 to {smallest - 1} for {height} x {width} images (training.shift)."
             )
         planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)  # (N, Ch, H, W)
@@ -44,17 +47,17 @@ class InMemoryImages:
         return len(self.images)
 
     def part(self, rows: np.ndarray) -> "InMemoryImages":
-        """Images at these rows, in this order."""
+        """Return a copy of the images at the given rows, int64 (M,), in this order."""
         some = InMemoryImages.__new__(InMemoryImages)
         some._take(self.plain(rows), self.shift)
         return some
 
     def plain(self, rows: np.ndarray) -> Tensor:
-        """uint8 (B, Ch, H, W)."""
+        """Return the given rows, int64 (B,): uint8 (B, Ch, H, W)."""
         return self.images[torch.from_numpy(rows).to(self.device)]
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """uint8 (B, Ch, H, W), each shifted by its own whole number of pixels."""
+        """Return the given rows, int64 (B,), each shifted at random: uint8 (B, Ch, H, W)."""
         images = self.plain(rows)
         return _shifted(images, self.shift, generator) if self.shift else images
 
@@ -63,5 +66,5 @@ def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = images.shape
     moves = torch.randint(-shift, shift + 1, (2, batch), generator=generator).to(images.device) + shift
     padded = nn.functional.pad(images, (shift, shift, shift, shift))
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, Ch, places down, places sideways, H, W), a view
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, Ch, 2 shift + 1, 2 shift + 1, H, W), a view
     return windows[torch.arange(batch, device=images.device), :, moves[0], moves[1]]

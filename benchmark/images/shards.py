@@ -1,139 +1,190 @@
-"""The decoded pixels of a few pictures as a file, and beside it what they were made of (a part of `cache`).
+"""The files of a cache: decoded pixels of a few images each, with metadata next to them (a part of `cache`).
 
-Source: this project. `00000.json` is a checked record: which files, their bytes, times and SHA-256, the sizes of the
-pictures, the SHA-256 of all pixels. That checksum is part of the name of the pixels' file, raw bytes one picture after
-another; so a JSON never stands beside pixels of another time, and it, written last, is what makes a shard count.
+Source: this project. `00000.json`, the metadata, is a checked record: which image files, their sizes, times and
+SHA-256, the shapes of the images, and the SHA-256 of all pixels. That checksum is part of the name of the file of
+pixels (raw bytes, one image after another), so metadata never belongs to pixels of another version; a shard counts only
+once its metadata is written, which comes last.
 """
 
 import hashlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict, cast
 
 import numpy as np
 import PIL
 from PIL import features
 
 from benchmark.core import records
-from benchmark.images import decoded_on_read as image_dataset
-from benchmark.images.decode import UnreadableError, decode
+from benchmark.images import decoded_on_read as image_files
+from benchmark.images.decode import UnreadableImageError, decode
 
-SHARD = 128  # pictures
+SHARD = 128  # images
 
 
-def numbers(num_pictures: int) -> range:
-    """The shards of so many pictures."""
-    return range(-(-num_pictures // SHARD))
+class Metadata(TypedDict):
+    """What is known about a shard.
+
+    Attributes:
+        sizes: height and width of each image in pixels.
+        files: of each image file: size in bytes, time of change in nanoseconds, SHA-256.
+        pixels: SHA-256 of the file of pixels.
+        short_side: length in pixels to which shorter sides were resized; None: original sizes.
+        paths: names of the image files.
+    """
+
+    sizes: list[list[int]]
+    files: list[tuple[int, int, str]]
+    pixels: str
+    short_side: int | None
+    paths: list[str]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files that a shard is made of.
+
+    Attributes:
+        paths: their names in the data set.
+        files: where they are.
+        short_side: length in pixels to which shorter sides are resized; None keeps the size.
+    """
+
+    paths: list[str]
+    files: list[Path]
+    short_side: int | None
+
+
+def numbers(num_images: int) -> range:
+    """Numbers of the shards that hold `num_images` images."""
+    return range(-(-num_images // SHARD))
 
 
 def slot(number: int) -> slice:
-    """The pictures of a shard."""
+    """Indices of the images of one shard."""
     return slice(number * SHARD, (number + 1) * SHARD)
 
 
-def read(folder: Path, number: int) -> dict[str, Any] | None:
-    """What is noted about a shard, None if there is none.
+def read(folder: Path, number: int) -> Metadata | None:
+    """Read a shard's metadata; None if there is no such shard.
 
     Raises:
-        CorruptFileError: the note is damaged, or the pixels are not there in full.
+        CorruptFileError: the metadata is damaged, or the pixels are not complete.
     """
     try:
-        note = records.read_record(note_path(folder, number)).result
+        metadata = cast(Metadata, records.read_record(metadata_path(folder, number)).result)
     except FileNotFoundError:
         return None
-    path = pixels_path(folder, number, note)
+    path = pixels_path(folder, number, metadata["pixels"])
     size = path.stat().st_size if path.exists() else 0
-    if size != (wanted := 3 * sum(height * width for height, width in note["sizes"])):
-        raise records.CorruptFileError(f"{path} has {size:,} bytes in place of {wanted:,}.")
-    return note
+    if size != (expected := 3 * sum(height * width for height, width in metadata["sizes"])):
+        raise records.CorruptFileError(f"{path} has {size:,} bytes instead of {expected:,}.")
+    return metadata
 
 
-def is_current(note: dict[str, Any], paths: list[str], files: list[Path], short_side: int | None) -> bool:
-    """Whether a shard holds these files as they are, judged by their size and time."""
-    if (note["short_side"], note["paths"]) != (short_side, paths):
+def is_current(metadata: Metadata, images: ImageFiles) -> bool:
+    """Whether a shard holds these image files as they are now, judged by their size and time of change."""
+    if (metadata["short_side"], metadata["paths"]) != (images.short_side, images.paths):
         return False
+    before = [(size, time) for size, time, _ in metadata["files"]]
     try:
-        return all(image_dataset.stamp(path) == before[:2] for path, before in zip(files, note["files"], strict=True))
+        return all(image_files.stamp(path) == old for path, old in zip(images.files, before, strict=True))
     except OSError:
-        return False
+        return False  # a file is gone, which decoding it will report
 
 
-def write(
-    folder: Path, number: int, paths: list[str], files: list[Path], short_side: int | None, tick: Callable[[], None]
-) -> dict[int, str]:
-    """Decode the pictures of a shard and write it; what is wrong with those that cannot be, and then no shard.
+def write(folder: Path, number: int, images: ImageFiles, tick: Callable[[], None]) -> dict[int, str]:
+    """Decode and write one shard; with any image that cannot be decoded, nothing is written.
 
     Args:
-        folder: of the cache.
-        number: of the shard.
-        paths: names of its pictures.
-        files: the same as files.
-        short_side: pixels of the shorter side; None keeps the size.
-        tick: is called after every picture.
+        folder: folder of the cache.
+        number: number of the shard.
+        images: its image files.
+        tick: called after every image.
+
+    Returns:
+        Why images cannot be decoded, by position in the shard.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the shard cannot be written.
     """
     temporary = folder / f".{number:05}.tmp"  # of one process: the cache is locked
     try:
         with open(temporary, "wb") as out:
-            note, bad = _decode_into(out, files, short_side, tick)
+            metadata, bad = _decode_into(out, images, tick)
             out.flush()
             os.fsync(out.fileno())
         if not bad:
-            _put(folder, number, temporary, note | {"short_side": short_side, "paths": paths})
+            _publish(folder, number, temporary, metadata)
     finally:
         temporary.unlink(missing_ok=True)
     return bad
 
 
-def _decode_into(
-    out: BinaryIO, files: list[Path], short_side: int | None, tick: Callable[[], None]
-) -> tuple[dict[str, Any], dict[int, str]]:
-    """Write the pixels; what is to be noted of them, and what is wrong with files that cannot be decoded."""
-    sizes, facts, bad, checksum = [], [], {}, hashlib.sha256()
-    for i, path in enumerate(files):
+def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) -> tuple[Metadata, dict[int, str]]:
+    """Write the pixels of all images that can be decoded; their metadata, and why others cannot be, by position."""
+    sizes: list[list[int]] = []
+    facts: list[tuple[int, int, str]] = []
+    bad: dict[int, str] = {}
+    checksum = hashlib.sha256()
+    for i, path in enumerate(images.files):
         try:
-            payload, stamp = image_dataset.read(path)
-            picture = decode(payload, short_side)
-        except UnreadableError as error:
+            payload, (size, time) = image_files.read(path)
+            pixels = decode(payload, images.short_side)
+        except UnreadableImageError as error:
             bad[i] = str(error)
         else:
-            checksum.update(picture.data)
-            out.write(picture.data)
-            sizes.append(list(picture.shape[:2]))
-            facts.append([*stamp, hashlib.sha256(payload).hexdigest()])
+            checksum.update(pixels.data)
+            out.write(pixels.data)
+            sizes.append(list(pixels.shape[:2]))
+            facts.append((size, time, hashlib.sha256(payload).hexdigest()))
         tick()
-    return {"sizes": sizes, "files": facts, "pixels": checksum.hexdigest()}, bad
+    metadata: Metadata = {
+        "sizes": sizes, "files": facts, "pixels": checksum.hexdigest(),
+        "short_side": images.short_side, "paths": images.paths,
+    }  # fmt: skip
+    return metadata, bad
 
 
-def _put(folder: Path, number: int, temporary: Path, note: dict[str, Any]) -> None:
-    outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, note)}
+def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> None:
+    """Give the pixels their name, write the metadata, and delete what they replace."""
+    outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, metadata["pixels"])}
     os.replace(temporary, path)
     made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
-    records.write_record(note_path(folder, number), records.Record("pictures", note, made_by))
+    records.write_record(metadata_path(folder, number), records.Record("pictures", dict(metadata), made_by))
     for other in outdated:
         other.unlink()
 
 
-def set_aside(folder: Path, number: int) -> list[str]:
-    """Rename the files of a damaged shard; their new names."""
-    found = [*folder.glob(f"{number:05}-*.bin"), note_path(folder, number)]
+def quarantine(folder: Path, number: int) -> list[str]:
+    """Rename the files of a damaged shard so that nothing reads them; returns their new names."""
+    found = [*folder.glob(f"{number:05}-*.bin"), metadata_path(folder, number)]
     return [records.set_aside(path).name for path in found if path.exists()]
 
 
-def pixels_path(folder: Path, number: int, note: dict[str, Any]) -> Path:
-    """Where a shard's pixels are."""
-    return folder / f"{number:05}-{note['pixels'][:16]}.bin"
+def pixels_path(folder: Path, number: int, sha256: str) -> Path:
+    """File of a shard's pixels.
+
+    Args:
+        folder: folder of the cache.
+        number: number of the shard.
+        sha256: SHA-256 of the pixels.
+    """
+    return folder / f"{number:05}-{sha256[:16]}.bin"
+
+
+def metadata_path(folder: Path, number: int) -> Path:
+    """File of a shard's metadata."""
+    return folder / f"{number:05}.json"
 
 
 def starts(sizes: Sequence[Sequence[int]]) -> np.ndarray:
-    """Where each picture of a shard begins in its file, and where the last one ends."""
+    """Byte offsets of N images in a shard's file of pixels, and its end: int64 (N + 1,).
+
+    Args:
+        sizes: height and width of each image in pixels.
+    """
     return np.array([0, *itertools.accumulate(3 * height * width for height, width in sizes)], dtype=np.int64)
-
-
-def note_path(folder: Path, number: int) -> Path:
-    """Where the note about a shard is."""
-    return folder / f"{number:05}.json"

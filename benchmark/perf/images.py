@@ -179,7 +179,7 @@ def child(folder: str) -> None:
     """Read the cache and print the most memory that this took."""
     before, peak, cache = private_megabytes(), 0.0, Cache(Path(folder))
     for row in range(len(cache)):
-        cache.picture(row).max()
+        cache.pixels(row).max()
         if row % shards.SHARD == shards.SHARD - 1:  # a shard has been read to its end
             peak = max(peak, private_megabytes())
     print(peak - before)
@@ -190,12 +190,12 @@ def stretch(folder: Path) -> None:
 
     Memory cannot tell: a page of a hole is a page.
     """
-    first = records.read_record(shards.note_path(folder, 0))
-    size = shards.pixels_path(folder, 0, first.result).stat().st_size
+    first = records.read_record(shards.metadata_path(folder, 0))
+    size = shards.pixels_path(folder, 0, first.result["pixels"]).stat().st_size
     count = -(-NUM_READ // len(first.result["sizes"]))
     for number in range(count):
-        records.write_record(shards.note_path(folder, number), first)
-        path = shards.pixels_path(folder, number, first.result)
+        records.write_record(shards.metadata_path(folder, number), first)
+        path = shards.pixels_path(folder, number, first.result["pixels"])
         path.touch()
         os.truncate(path, size)
     about = records.read_record(folder / "about.json")

@@ -1,10 +1,7 @@
-"""Make a study's data ready: draw or decode what is missing, showing how far that is."""
-
-from typing import Any
+"""Make a study's data ready: draw or decode what is missing, and show progress."""
 
 from benchmark.core.console import counting
-from benchmark.datasets.image_dataset import ImageDataset
-from benchmark.datasets.listing import ROLES
+from benchmark.datasets import Dataset, DatasetSummary
 from benchmark.study.study import Study
 
 
@@ -16,28 +13,29 @@ def prepare(study: Study, *halves: str) -> str:
         halves: what is going to be read, `trainval` or also `test`; the search never opens the latter.
     """
     dataset = study.make_dataset()
-    found = make_ready(study, dataset, halves)
-    if found["drawn"]:
-        print(describe(study, found), flush=True)
-    return str(dataset.fingerprint)
+    summary = make_ready(study, dataset, halves)
+    if summary.is_new:
+        print(describe(study, summary), flush=True)
+    return summary.fingerprint
 
 
-def make_ready(study: Study, dataset: Any, halves: tuple[str, ...]) -> dict[str, Any]:
-    """Draw or decode what is missing, showing how far that is, and return what the data set holds."""
-    if isinstance(dataset, ImageDataset) and study.config.display != "quiet":
-        label = study.config.dataset.label
-        return dataset.prepare(lambda half: counting(f"{label}: decoding {half}"), halves=halves)
-    return dict(dataset.prepare(halves=halves))
+def make_ready(study: Study, dataset: Dataset, halves: tuple[str, ...]) -> DatasetSummary:
+    """Draw or decode what is missing, showing progress, and return what the data set holds."""
+    if study.config.display == "quiet":
+        return dataset.prepare(halves=halves)
+    return dataset.prepare(lambda what: counting(f"{study.config.dataset.label}: {what}"), halves=halves)
 
 
-def describe(study: Study, found: dict[str, Any]) -> str:
-    """What a data set holds, a line each."""
-    parts = [
-        f"{part}: {found[part]['images']:,} images, {found[part]['classes']:,} classes, "
-        f"{found[part]['super_classes']} super classes"
-        for part in ROLES
-        if part in found
+def describe(study: Study, summary: DatasetSummary) -> str:
+    """Describe what a data set holds, on several lines."""
+    lines = [f"{study.config.dataset.label}: {summary.total.images:,} images"]
+    lines += [
+        f"{role}: {counts.images:,} images, {counts.classes:,} classes, {counts.super_classes} super classes"
+        for role, counts in summary.by_role.items()
     ]
-    found = {"licence": study.config.dataset.licence} | found
-    rest = [f"{key}: {found[key]}" for key in ("licence", "fingerprint", "folder", "cache") if key in found]
-    return "\n  ".join([f"{study.config.dataset.label}: {found['images']:,} images", *parts, *rest])
+    lines.append(f"licence: {summary.licence or study.config.dataset.licence}")
+    lines.append(f"fingerprint: {summary.fingerprint}")
+    lines.append(f"folder: {summary.folder}")
+    if summary.cache:
+        lines.append(f"cache: {summary.cache}")
+    return "\n  ".join(lines)

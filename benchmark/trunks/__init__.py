@@ -1,4 +1,4 @@
-"""Trunks: networks that map images to features."""
+"""The contract of a trunk: a network that maps images to features."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,12 +7,16 @@ from torch import Tensor
 
 
 class Trunk(Protocol):
-    """A module that maps normalised images to features.
+    """A `torch.nn.Module` that maps normalised images to features.
+
+    Its constructor takes `in_channels` (1 for grey, 3 for RGB) and draws random weights from torch's global generator.
+    Callers normalise images with `mean` and `std`, in the order R, G, B; the trunk converts them to anything else that
+    its weights need. In training mode it may update statistics, which callers can freeze by its batch-norm modules.
 
     Attributes:
-        out_features: F.
-        mean: mean of a channel in [0, 1]; one number, or one per channel.
-        std: standard deviation of a channel in [0, 1]; one number, or one per channel.
+        out_features: F, the length of a feature.
+        mean: mean of the pixels scaled to [0, 1]; one number, or one per channel.
+        std: standard deviation of the pixels scaled to [0, 1]; one number, or one per channel.
     """
 
     out_features: int
@@ -20,5 +24,5 @@ class Trunk(Protocol):
     std: Sequence[float]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, Ch, H, W) float32 -> (B, F)."""
+        """Map normalised images, float32 (B, in_channels, H, W), to features (B, F)."""
         ...

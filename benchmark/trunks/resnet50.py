@@ -1,4 +1,4 @@
-"""ResNet-50, the trunk of HPL, Proxy-Anchor and HIST under the customary protocol.
+"""ResNet-50, the trunk of HPL, Proxy-Anchor and HIST under the traditional protocol.
 
 Source: He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385, table 1, as
 torchvision builds it (the stride is in the 3 x 3 convolution). `v1` are torchvision's first ImageNet weights, which
@@ -26,8 +26,7 @@ class ResNet50(PublishedTrunk):
         pool: global pooling of the last map: avg, avg+max (HPL) or max.
 
     Raises:
-        ValueError: a setting is not allowed, or the weights cannot be had or do not fit.
-        OSError: the folder of downloaded weights cannot be written.
+        UserError: a setting is not allowed, or the weights cannot be found, downloaded or written, or do not fit.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
@@ -44,7 +43,7 @@ class ResNet50(PublishedTrunk):
         self.to(memory_format=channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, 2048) of normalised images (B, in_channels, H, W)."""
+        """Map normalised images (B, in_channels, H, W) to features (B, 2048)."""
         net = self.network
         maps = net.maxpool(net.relu(net.bn1(net.conv1(self.prepared(images)))))
         return global_pool(net.layer4(net.layer3(net.layer2(net.layer1(maps)))), self.pool)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.errors import UserError
 from benchmark.trunks.pooling import check_pool, global_pool
 
 DIVISORS = (8, 4, 2, 2, 1)
@@ -20,21 +21,21 @@ STRIDES = (2, 2, 2, 1, 2)
 class SmallConv(nn.Module):
     """Maps images (B, in_channels, H, W) to features (B, channels of the last stage).
 
-    Weights are PyTorch's default initialisation, drawn from the global generator: fork and seed it around the call.
+    Weights are PyTorch's default initialisation, drawn from the global generator: fork and seed that around the call.
 
     Args:
-        width: Channels of the last stage when `channels` is not given; the stages before it have 1/8, 1/4, 1/2 and
-            1/2 of it. A multiple of 8.
-        channels: Channels of every stage; replaces `width`.
-        strides: Stride of every stage, one for each entry of `channels`.
-        in_channels: Channels of the images: 1 for grey, 3 for RGB.
-        pool: Sum of average and maximum, or one of them.
-        mean: Mean of the pixels scaled to 0..1; the caller subtracts it.
-        std: Standard deviation of the pixels scaled to 0..1; the caller divides by it.
+        width: channels of the last stage if `channels` is not given; the stages before it have 1/8, 1/4, 1/2 and 1/2
+            of it. A multiple of 8.
+        channels: channels of each stage; replaces `width`.
+        strides: stride of each stage, one for each entry of `channels`.
+        in_channels: channels of the images: 1 for grey, 3 for RGB.
+        pool: global pooling of the last map: avg+max, avg or max.
+        mean: mean of the pixels scaled to [0, 1]; the caller subtracts it.
+        std: standard deviation of the pixels scaled to [0, 1]; the caller divides by it.
 
     Raises:
-        ValueError: If `width` is no positive multiple of 8, `channels` and `strides` differ in length, are empty or
-            hold a number below 1, or `pool` is unknown.
+        UserError: `width` is not a positive multiple of 8; `channels` and `strides` differ in length, are empty or hold
+            a number below 1; or `pool` is unknown.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class SmallConv(nn.Module):
         super().__init__()
         channels = stage_channels(width) if channels is None else tuple(channels)
         if not channels or len(channels) != len(strides) or min(*channels, *strides) < 1:
-            raise ValueError(
+            raise UserError(
                 f"small_conv has channels={list(channels)} and strides={list(strides)}: give one stride of at least 1 "
                 "for every stage, and at least one stage of at least one channel."
             )
@@ -64,18 +65,21 @@ class SmallConv(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, out_features) of normalised images (B, in_channels, H, W)."""
+        """Map normalised images (B, in_channels, H, W) to features (B, out_features)."""
         return global_pool(self.stages(images), self.pool)
 
 
 def stage_channels(width: int) -> tuple[int, ...]:
-    """Channels of the five default stages for a last stage of `width` channels.
+    """Channels of the five default stages, of which the last one has `width`.
+
+    Raises:
+        UserError: `width` is not a positive multiple of 8.
 
     >>> stage_channels(128)
     (16, 32, 64, 64, 128)
     """
     if width < 8 or width % 8:
-        raise ValueError(f"small_conv has width={width}; it must be a positive multiple of 8, for example 64 or 128.")
+        raise UserError(f"small_conv has width={width}; it must be a positive multiple of 8, for example 64 or 128.")
     return tuple(width // divisor for divisor in DIVISORS)
 
 

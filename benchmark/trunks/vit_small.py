@@ -1,4 +1,4 @@
-"""ViT-S/16: one network with the four sets of weights that HIER compares and that follow from them.
+"""ViT-S/16: one network with four sets of published weights, among them those that HIER compares.
 
 Source: Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021, arXiv:2010.11929; the small size is that of
 Touvron et al. Training data-efficient image transformers (DeiT). ICML 2021, arXiv:2012.12877, table 1. Weights:
@@ -12,11 +12,13 @@ timm builds the network. The feature is the class token after the last layer nor
 """
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from benchmark.core.errors import UserError
 from benchmark.trunks import weights as files
 from benchmark.trunks.published import HALF, IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk, timm_network
 
@@ -47,14 +49,16 @@ class ViTSmall(PublishedTrunk):
         in_channels: 3 for RGB, 1 for grey.
         weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `dino`, the path of a file in the layout of one of them
             (.npz: that of the first two), or None for random weights.
-        any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides that are no
-            multiple of 16 are still refused.
-        mean: of the pixels in 0..1, three numbers; needed with a file of one's own, else that of the weights.
-        std: likewise.
+        any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides must still be
+            multiples of 16.
+        mean: mean of the pixels scaled to [0, 1], three numbers; required with your own file, by default that of the
+            weights.
+        std: standard deviation of the pixels scaled to [0, 1], three numbers; required with your own file, by default
+            that of the weights.
 
     Raises:
-        ValueError: a setting is not allowed, the weights cannot be had or do not fit, or timm is not installed.
-        OSError: the folder of downloaded weights cannot be written.
+        UserError: a setting is not allowed, the weights cannot be found, downloaded or written, or do not fit, or timm
+            is not installed.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class ViTSmall(PublishedTrunk):
     ) -> None:
         known = NORMALISATION.get(weights, (HALF, HALF) if weights is None else None)  # type: ignore[arg-type]
         if known is None and (mean is None or std is None):
-            raise ValueError(
+            raise UserError(
                 f"vit_small has weights={weights}, mean={mean}, std={std}. For a file of your own, say which mean and "
                 f"std of the pixels it was trained with. Weights with known ones: {', '.join(PUBLISHED)}."
             )
@@ -84,26 +88,28 @@ class ViTSmall(PublishedTrunk):
                 files.fill(self.network, files.read(path), path, without=("head.",))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class tokens (B, 384) of normalised images (B, in_channels, 224, 224).
+        """Map normalised images (B, in_channels, 224, 224) to class tokens (B, 384).
 
         Raises:
-            ValueError: the images have another size.
+            UserError: the images have another size.
         """
         height, width = images.shape[2:]
         if (height % 16 or width % 16) if self.any_size else (height, width) != (SIZE, SIZE):
             allowed = "sides that are multiples of 16" if self.any_size else f"{SIZE} x {SIZE}"
-            raise ValueError(
+            raise UserError(
                 f"vit_small got images of {height} x {width} pixels; allowed: {allowed}. Crop them to {SIZE}, or set "
                 "any_size=true, which interpolates the position embeddings."
             )
         return self.network(self.prepared(images))
 
     def _fill_from_npz(self, path: Path) -> None:
+        reason = None if zipfile.is_zipfile(path) else "it is damaged, or not an .npz file"
         try:
-            if not zipfile.is_zipfile(path):
-                raise ValueError("it is damaged or no .npz file")
-            self.network.load_pretrained(str(path))  # opens it without pickles
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"{path} does not fit vit_small ({error}). Give the .npz of ViT-S/16 as its authors publish it."
-            ) from error
+            if not reason:
+                self.network.load_pretrained(str(path))  # reads it without pickles
+        except (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = str(error) or type(error).__name__
+        if reason:
+            raise UserError(
+                f"{path} does not fit vit_small ({reason}). Give the .npz of ViT-S/16 as its authors publish it."
+            )

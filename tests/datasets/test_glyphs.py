@@ -1,13 +1,14 @@
 import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import glyphs
 from benchmark.datasets.glyphs import Glyphs, base_letters
+from benchmark.datasets.listing import Counts
 
 # Classes and images of each block, counted by the separate program that defined the data set.
 BLOCK_COUNTS = {
@@ -58,20 +59,18 @@ def digest(data):
     return sha256(images, labels.astype("<i4"), code_points.astype("<i4"))
 
 
-def test_prepare_tells_the_numbers_of_images_and_classes(full):
-    facts = full.prepare()
-    assert (facts["images"], facts["classes"], facts["super_classes"]) == (25_173, 2_087, 26)
-    assert facts["trainval"] == {"images": 14_387, "classes": 1_067, "super_classes": 11}
-    assert facts["test"] == {"images": 10_786, "classes": 1_020, "super_classes": 15}
-    assert "STIX" in facts["licence"]
-    assert "DejaVu" in facts["licence"]
-    assert facts["drawn"] is False
-    assert 0 <= facts["seconds"] < 600
-    assert facts["fingerprint"] == full.fingerprint
-    assert json.dumps(facts)
+def test_prepare_returns_the_numbers_of_images_and_classes(full):
+    summary = full.prepare()
+    assert summary.total == Counts(25_173, 2_087, 26)
+    assert summary.by_role == {"trainval": Counts(14_387, 1_067, 11), "test": Counts(10_786, 1_020, 15)}
+    assert "STIX" in summary.licence
+    assert "DejaVu" in summary.licence
+    assert not summary.is_new
+    assert 0 <= summary.seconds < 600
+    assert summary.fingerprint == full.fingerprint
 
 
-def test_the_halves_hold_what_prepare_tells(full):
+def test_the_halves_hold_what_prepare_returns(full):
     for half, images, classes, super_classes in (
         (full.trainval(), 14_387, 1_067, 11),
         (full.test(), 10_786, 1_020, 15),
@@ -100,24 +99,24 @@ def test_every_class_has_eight_to_sixteen_images(full):
     assert Counter(Counter(labels.tolist()).values()) == IMAGES_PER_CLASS
 
 
-def test_the_pictures_labels_and_characters_are_the_known_ones_to_the_last_bit(full):
+def test_the_images_labels_and_characters_are_the_known_ones_to_the_last_bit(full):
     images, labels, code_points = whole(full)
     assert sha256(images) == "86b611485c4eab73946aafb618188bb79b95d830d0fef4367285bb2540edfd8e"
     assert sha256(code_points.astype("<i4")) == "5cdb0463730e82f7794a7da4de9ab9bbb9b0b1137a9e1caf9110cf27a57616fc"
     assert sha256(labels.astype("<i4")) == "c4b37ab23776f0c12884a6e85456eadd58d020f4a2e3d69b5ac24923c56731c1"
     assert digest(full) == "e40be06ed8976e86c9c47d8cbe95ca0568cdcb28ae4a01cf1486038a1362da7c"
-    assert full.prepare()["digest"] == digest(full)
+    assert full.digest == digest(full)
 
 
 @pytest.mark.slow
-def test_pictures_of_64_pixels_are_the_known_ones_to_the_last_bit(tmp_path):
+def test_images_of_64_pixels_are_the_known_ones_to_the_last_bit(tmp_path):
     large = Glyphs(size=64, cache_dir=str(tmp_path))
     assert digest(large) == "3de164c31452a4cdb8826d1d86857146570fa923e3f5304b4ca562794979465e"
     assert sha256(whole(large)[0]) == "1255cd970b42d7674c1f27cd2eb2422fd15d807ba03a50354e209cbb6ab774ca"
 
 
 @pytest.mark.slow
-def test_upright_pictures_are_the_known_ones_to_the_last_bit(tmp_path):
+def test_upright_images_are_the_known_ones_to_the_last_bit(tmp_path):
     upright = Glyphs(warp=0.0, cache_dir=str(tmp_path))
     assert digest(upright) == "e8e9b86701bbfe86fd47f73a3fe28983efb8f956d04c12fd571616c7c5e3a3f2"
     assert sha256(whole(upright)[0]) == "229f8ef0f35c331c3425c1e3909860ca750edf62d6961589232f6cb9ef5a77a9"
@@ -143,7 +142,7 @@ def test_classes_are_named_by_character_and_look_alikes_are_left_out(full):
     assert "U+2190 LEFTWARDS ARROW" in full.test().class_names
 
 
-def test_the_small_preset_is_every_eighth_class_with_the_very_same_pictures(full, small):
+def test_the_small_preset_is_every_eighth_class_with_the_very_same_images(full, small):
     images, labels, code_points = whole(full)
     few_images, few_labels, few_code_points = whole(small)
     assert (len(few_images), len(few_code_points)) == (3_159, 261)
@@ -166,7 +165,7 @@ def test_the_base_letters_are_a_finer_level_than_the_characters(full):
 def test_pixels_that_are_not_the_known_ones_are_refused_with_both_digests(tiny, monkeypatch):
     wrong = "0" * 64
     monkeypatch.setitem(glyphs.KNOWN_DIGESTS, (8, 0.15, 1, 1), wrong)
-    with pytest.raises(ValueError, match=f"have the digest [0-9a-f]{{64}}, expected {wrong}"):
+    with pytest.raises(UserError, match=f"have the digest [0-9a-f]{{64}}, expected {wrong}"):
         tiny.prepare()
     assert not list(tiny.folder.glob("*.npz"))
     assert not (tiny.folder / "about.json").exists()
@@ -175,19 +174,24 @@ def test_pixels_that_are_not_the_known_ones_are_refused_with_both_digests(tiny, 
 def test_a_wrong_font_stops_the_drawing_and_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(glyphs, "matplotlib_font_dir", lambda: tmp_path)
     data = Glyphs(cache_dir=str(tmp_path))
-    with pytest.raises(ValueError, match=r"16 of 16 are not the known ones: .*DejaVuSans\.ttf is missing"):
+    with pytest.raises(UserError, match=r"16 of 16 are not the known ones: .*DejaVuSans\.ttf is missing"):
         data.trainval()
     assert not list(data.folder.glob("*.npz"))
 
 
-def test_progress_is_told_while_drawing_and_never_for_a_whole_cache(tiny):
+def test_progress_is_shown_while_drawing_and_never_for_a_whole_cache(tiny):
     seen = []
-    facts = tiny.prepare(progress=lambda done, total: seen.append((done, total)))
-    assert facts["drawn"] is True
-    assert seen[-1] == (facts["images"], facts["images"])
+
+    def progress(what):
+        assert what == "drawing"
+        return lambda done, total: seen.append((done, total))
+
+    summary = tiny.prepare(progress)
+    assert summary.is_new
+    assert seen[-1] == (summary.total.images, summary.total.images)
     assert seen == sorted(seen)
     seen.clear()
-    tiny.prepare(progress=lambda done, total: seen.append((done, total)))
+    tiny.prepare(progress)
     assert seen == []
 
 
@@ -222,5 +226,5 @@ def test_a_tilde_in_the_cache_folder_is_the_home(monkeypatch, tmp_path):
     ],
 )
 def test_a_setting_out_of_range_is_named_with_what_is_allowed(settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         Glyphs(**settings)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import glyphs
 from benchmark.datasets.glyphs import Glyphs
 
@@ -38,7 +39,7 @@ def test_the_trainval_half_does_not_care_what_became_of_the_test_half(small, tmp
     assert not path.exists() if content is None else path.read_bytes() == content
 
 
-def test_the_trainval_half_is_mended_without_reading_the_test_half(tiny, monkeypatch):
+def test_the_trainval_half_is_repaired_without_reading_the_test_half(tiny, monkeypatch):
     before = tiny.trainval()
     (tiny.folder / "trainval.npz").write_bytes(b"not a half")
     read, asked = glyphs.HalvesCache.read, []
@@ -64,7 +65,7 @@ def test_a_damaged_half_is_drawn_again(tiny):
     with pytest.warns(UserWarning, match=r"test\.npz is damaged"):
         after = tiny.test()
     assert (after.images == before.images).all()
-    assert tiny.prepare()["drawn"] is False
+    assert not tiny.prepare().is_new
 
 
 def test_prepare_finds_damage_in_both_halves(tiny):
@@ -72,14 +73,14 @@ def test_prepare_finds_damage_in_both_halves(tiny):
     for half in ("trainval", "test"):
         (tiny.folder / f"{half}.npz").write_bytes(b"")
         with pytest.warns(UserWarning, match=rf"{half}\.npz is damaged"):
-            assert tiny.prepare()["drawn"] is True
+            assert tiny.prepare().is_new
 
 
 def test_a_half_that_stays_damaged_is_an_error_and_not_a_loop(tiny, monkeypatch):
     tiny.prepare()
     (tiny.folder / "test.npz").write_bytes(b"")
     monkeypatch.setattr(glyphs.HalvesCache, "ensure", lambda *_: True)
-    with pytest.raises(ValueError, match=r"test\.npz was drawn and is damaged again"):
+    with pytest.raises(UserError, match=r"test\.npz was drawn and is damaged again"):
         tiny.test()
 
 
@@ -102,7 +103,7 @@ def test_the_fingerprint_tells_settings_and_pixels_apart(full, small, tiny):
     assert all(len(data.fingerprint) == 64 for data in several)
 
 
-def test_the_fingerprint_changes_when_other_pictures_are_drawn_with_the_same_settings(tiny, tmp_path, monkeypatch):
+def test_the_fingerprint_changes_when_other_images_are_drawn_with_the_same_settings(tiny, tmp_path, monkeypatch):
     known = tiny.fingerprint
     without_one_image = glyphs.read_outlines(None, None)
     del without_one_image[ord("Ա"), "DejaVuSans"]
@@ -122,7 +123,7 @@ def test_a_second_drawing_gives_the_same_files(tiny, tmp_path):
 def test_two_processes_at_once_draw_it_once(tmp_path):
     code = (
         "from benchmark.datasets.glyphs import Glyphs; "
-        f"facts = Glyphs(every=8, cache_dir={str(tmp_path)!r}).prepare(); print(facts['drawn'], facts['fingerprint'])"
+        f"found = Glyphs(every=8, cache_dir={str(tmp_path)!r}).prepare(); print(found.is_new, found.fingerprint)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[0].split() for process in processes]

@@ -1,5 +1,7 @@
-"""Pictures that are there and whole, and the memo of those that need not be decoded again."""
+"""Images that are there and whole, and the memo of those that need not be decoded again."""
 
+import dataclasses
+import errno
 import json
 import os
 import threading
@@ -8,56 +10,57 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmark.datasets import image_check
-from benchmark.datasets.image_check import complaints, memo_path
+from benchmark.core.errors import UserError
+from benchmark.datasets import cub, image_check
+from benchmark.datasets.image_check import check_images, find_problems, memo_path
 from tests.datasets import trees
 
 NAMES = ["a.jpg", "b/c.jpg", "d.png"]
 
 
-def complaint(path: Path, check: str) -> str | None:
-    return complaints(path.parent, [path.name], check)[0]
+def problem_of(path: Path, check: str) -> str | None:
+    return find_problems(path.parent, [path.name], check)[0]
 
 
 @pytest.mark.parametrize(
     ("name", "mode"), [("a.jpg", "L"), ("a.jpg", "CMYK"), ("a.png", "P"), ("a.gif", "P"), ("a.JPG", "RGB")]
 )
-def test_every_kind_of_picture_is_fine(tmp_path, name, mode):
-    trees.picture(tmp_path / name, mode)
-    assert complaint(tmp_path / name, "images") is None
+def test_every_kind_of_image_is_fine(tmp_path, name, mode):
+    trees.write_image(tmp_path / name, mode)
+    assert problem_of(tmp_path / name, "images") is None
 
 
 def test_a_truncated_jpeg_is_found_by_decoding_only(tmp_path):
     path = tmp_path / "a.jpg"
-    trees.picture(path, size=(200, 150))
+    trees.write_image(path, size=(200, 150))
     path.write_bytes(path.read_bytes()[:2_000])
-    assert complaint(path, "files") is None
-    assert "cannot be decoded (OSError: image file is truncated" in complaint(path, "images")
+    assert problem_of(path, "files") is None
+    assert "cannot be decoded (OSError: image file is truncated" in problem_of(path, "images")
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff\xe0garbage", b"<html>"])
-def test_what_is_no_picture_is_found(tmp_path, content):
+def test_what_is_no_image_is_found(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    assert "cannot be decoded" in complaint(tmp_path / "a.jpg", "images")
+    assert "cannot be decoded" in problem_of(tmp_path / "a.jpg", "images")
 
 
 def test_checks_have_names(tmp_path):
-    assert complaint(tmp_path / "a.jpg", "lists") is None
-    assert complaint(tmp_path / "a.jpg", "files") == "is missing"
-    with pytest.raises(ValueError, match="check='all': allowed are lists, files, images"):
-        complaint(tmp_path, "all")
+    assert problem_of(tmp_path / "a.jpg", "lists") is None
+    assert problem_of(tmp_path / "a.jpg", "files") == "is missing"
+    with pytest.raises(UserError, match="check='all': allowed are lists, files, images"):
+        problem_of(tmp_path, "all")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for seed, name in enumerate(NAMES):
-        trees.picture(tmp_path / "root" / name, seed=seed)
+        trees.write_image(tmp_path / "root" / name, seed=seed)
     return tmp_path / "root"
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the pictures that were decoded, in order."""
+    """Names of the images that were decoded, in order."""
     names: list[str] = []
     decode = image_check._decode
 
@@ -69,46 +72,46 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_picture_that_was_well_is_decoded_once(root: Path, decoded: list[str]) -> None:
-    assert complaints(root, NAMES, "images") == [None] * 3
+def test_an_image_that_was_well_is_decoded_once(root: Path, decoded: list[str]) -> None:
+    assert find_problems(root, NAMES, "images") == [None] * 3
     assert sorted(decoded) == ["a.jpg", "c.jpg", "d.png"]
-    assert complaints(root, [*NAMES[::-1], "lost.jpg"], "images") == [None] * 3 + ["is missing"]
+    assert find_problems(root, [*NAMES[::-1], "lost.jpg"], "images") == [None] * 3 + ["is missing"]
     assert len(decoded) == 3
 
 
-def test_a_picture_with_another_size_or_time_is_decoded_again(root: Path, decoded: list[str]) -> None:
-    complaints(root, NAMES, "images")
+def test_an_image_with_another_size_or_time_is_decoded_again(root: Path, decoded: list[str]) -> None:
+    find_problems(root, NAMES, "images")
     del decoded[:]
     facts = os.stat(root / "a.jpg")
     os.utime(root / "a.jpg", ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
     time = os.stat(root / "d.png").st_mtime_ns
     (root / "d.png").write_bytes((root / "d.png").read_bytes()[:-60])
     os.utime(root / "d.png", ns=(time, time))
-    assert [bool(said) for said in complaints(root, NAMES, "images")] == [False, False, True]
+    assert [bool(said) for said in find_problems(root, NAMES, "images")] == [False, False, True]
     assert sorted(decoded) == ["a.jpg", "d.png"]
 
 
-def test_a_picture_that_was_not_well_is_tried_again(root: Path, decoded: list[str]) -> None:
+def test_an_image_that_was_not_well_is_tried_again(root: Path, decoded: list[str]) -> None:
     (root / "a.jpg").write_bytes(b"damaged")
-    assert complaints(root, NAMES, "images") == complaints(root, NAMES, "images")
+    assert find_problems(root, NAMES, "images") == find_problems(root, NAMES, "images")
     assert decoded.count("a.jpg") == 2 and decoded.count("c.jpg") == 1
 
 
-def test_pictures_elsewhere_or_of_another_decoder_do_not_count(
+def test_images_elsewhere_or_of_another_decoder_do_not_count(
     root: Path, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complaints(root, NAMES, "images")
+    find_problems(root, NAMES, "images")
     root.rename(tmp_path / "moved")
-    complaints(tmp_path / "moved", NAMES, "images")
+    find_problems(tmp_path / "moved", NAMES, "images")
     assert len(decoded) == 6
     monkeypatch.setattr("PIL.__version__", "99.0")
-    complaints(tmp_path / "moved", NAMES, "images")
+    find_problems(tmp_path / "moved", NAMES, "images")
     assert len(decoded) == 9
 
 
 def test_two_lists_of_one_folder_share_what_is_known(root: Path, decoded: list[str]) -> None:
     for names in (NAMES[:2], NAMES[1:], NAMES[:2], NAMES[1:]):
-        complaints(root, names, "images")
+        find_problems(root, names, "images")
     assert len(decoded) == 3
 
 
@@ -119,30 +122,30 @@ def test_what_another_process_found_meanwhile_is_kept(
 
     def while_another_process_checks(paths: list[str]) -> list[str | None]:
         monkeypatch.setattr(image_check, "_decode_all", decode_all)
-        complaints(root, NAMES[2:], "images")
+        find_problems(root, NAMES[2:], "images")
         return decode_all(paths)
 
     monkeypatch.setattr(image_check, "_decode_all", while_another_process_checks)
-    complaints(root, NAMES[:2], "images")
-    complaints(root, NAMES, "images")
+    find_problems(root, NAMES[:2], "images")
+    find_problems(root, NAMES, "images")
     assert len(decoded) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"decoder": 1}', b"[" * 100_000])
 def test_a_damaged_memo_is_ignored_and_written_anew(root: Path, decoded: list[str], damage: bytes) -> None:
-    complaints(root, NAMES, "images")
+    find_problems(root, NAMES, "images")
     whole = memo_path(root).read_bytes()
     memo_path(root).write_bytes(damage)
-    assert complaints(root, NAMES, "images") == [None] * 3
+    assert find_problems(root, NAMES, "images") == [None] * 3
     assert len(decoded) == 6 and json.loads(memo_path(root).read_bytes()) == json.loads(whole)
 
 
 def test_entries_that_are_none_are_ignored(root: Path, decoded: list[str]) -> None:
-    complaints(root, NAMES, "images")
+    find_problems(root, NAMES, "images")
     memo = json.loads(memo_path(root).read_bytes())
-    for pictures in (dict.fromkeys(NAMES, "well"), []):
-        memo_path(root).write_text(json.dumps(memo | {"pictures": pictures}))
-        assert complaints(root, NAMES, "images") == [None] * 3
+    for images in (dict.fromkeys(NAMES, "well"), []):
+        memo_path(root).write_text(json.dumps(memo | {"pictures": images}))
+        assert find_problems(root, NAMES, "images") == [None] * 3
     assert len(decoded) == 9
 
 
@@ -152,23 +155,23 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
     (tmp_path / "file").touch()
     monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path / "file" / "cache")
     for times in (1, 2):
-        assert complaints(root, NAMES, "images") == [None] * 3
+        assert find_problems(root, NAMES, "images") == [None] * 3
         assert len(decoded) == 3 * times
 
 
-def test_pictures_are_decoded_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2, timeout=20)  # breaks unless two are decoded at once
     monkeypatch.setattr(image_check, "_decode", lambda path: f"{both.wait() * 0}")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert complaints(root, NAMES[:2], "images") == ["0", "0"]
+    assert find_problems(root, NAMES[:2], "images") == ["0", "0"]
 
 
 @pytest.mark.parametrize(("limit", "error"), [(100, ""), (50, "DecompressionBombError")])
-def test_a_picture_of_too_many_pixels_is_refused_without_a_warning(
+def test_an_image_of_too_many_pixels_is_refused_without_a_warning(
     limit: int, error: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # of 108; PIL warns above it and refuses above its double
-    said = complaints(root, ["a.jpg"], "images")[0]
+    said = find_problems(root, ["a.jpg"], "images")[0]
     assert error in str(said) and bool(said) == bool(error)
 
 
@@ -185,7 +188,7 @@ def test_an_interruption_does_not_wait_for_the_rest(root: Path, monkeypatch: pyt
     for name in names:
         (root / name).write_bytes(b"x")
     with pytest.raises(KeyboardInterrupt):
-        complaints(root, names, "images")
+        find_problems(root, names, "images")
     assert len(started) < 2_000
 
 
@@ -193,6 +196,30 @@ def test_what_the_cache_would_not_read_is_refused_by_the_check(tmp_path: Path, m
     Image.new("RGB", (40, 30)).save(tmp_path / "a.eps")  # a program, for another program
     Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
     monkeypatch.setattr(image_check, "MAX_PIXELS", 1000)
-    eps, large = complaints(tmp_path, ["a.eps", "b.png"], "images")
+    eps, large = find_problems(tmp_path, ["a.eps", "b.png"], "images")
     assert eps is not None and "cannot be decoded" in eps
     assert large == "has 1,200 pixels; at most 1,000 are read"
+
+
+def test_images_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_path):
+    found = cub.listing(str(trees.cub(tmp_path)))
+    for path in found.paths[1:8]:
+        (found.root / path).unlink()
+    with pytest.raises(UserError) as caught:
+        check_images(found, "files")
+    said = str(caught.value).splitlines()
+    assert said[0].startswith("7 of 10 images in") and len(said) == 8
+    assert said[1] == f"  image 2: {found.paths[1]} is missing"
+    assert said[6] == "  and 2 more"
+    assert check_images(found, "lists") is found
+    assert check_images(dataclasses.replace(found, root=Path("nowhere")), "lists").paths == found.paths
+
+
+def test_an_image_in_an_unreadable_folder_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert find_problems(tmp_path, ["a.jpg"], "files") == ["cannot be read (Permission denied)"]

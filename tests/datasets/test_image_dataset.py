@@ -1,4 +1,4 @@
-"""Halves of picture files: what is opened, what the fingerprint covers, and what happens when files change."""
+"""Halves of image files: what is opened, what the fingerprint covers, and what happens when files change."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import manifest
 from benchmark.datasets.image_dataset import ImageDataset
+from benchmark.datasets.listing import Counts
 from benchmark.images.crops import Crops
-from tests.datasets.rendered import small_pictures
+from tests.datasets.synthetic_images import write_small_images
 
 CROPS = {"short_side": 32, "crop": 24, "scale": (0.2, 1.0), "ratio": (0.75, 1.33), "flip": 0.5}
 
@@ -21,11 +23,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def pictures(folder: Path, resize_first: bool = True, decode: str = "once") -> ImageDataset:
-    """Eight classes of three pictures, 48 x 40; the first four classes are trained on."""
+def image_dataset(folder: Path, resize_first: bool = True, decode: str = "once") -> ImageDataset:
+    """Eight classes of three images, 48 x 40; the first four classes are trained on."""
     path = folder / "manifest.csv"
     if not path.exists():
-        small_pictures(folder, num_classes=8, per_class=3)
+        write_small_images(folder, num_classes=8, per_class=3)
     return ImageDataset(manifest.listing(str(path)), "mine", Crops(**CROPS, resize_first=resize_first), decode)
 
 
@@ -38,8 +40,8 @@ def pixels_of(folder: Path, path: str, short_side: int | None) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_each_half_has_its_own_pictures_in_the_order_of_the_listing(tmp_path: Path) -> None:
-    data = pictures(tmp_path / "a")
+def test_each_half_has_its_own_images_in_the_order_of_the_listing(tmp_path: Path) -> None:
+    data = image_dataset(tmp_path / "a")
     trainval, test = data.trainval(), data.test()
     assert (len(trainval.images), len(test.images)) == (12, 12)
     assert trainval.labels.tolist() == np.repeat(np.arange(4), 3).tolist() and trainval.class_ids.tolist() == [
@@ -52,23 +54,23 @@ def test_each_half_has_its_own_pictures_in_the_order_of_the_listing(tmp_path: Pa
     for split, first in ((trainval, 0), (test, 12)):
         for row in range(12):
             expected = pixels_of(tmp_path / "a", data.listing.paths[first + row], 32)
-            np.testing.assert_array_equal(split.images.picture(row), expected)
+            np.testing.assert_array_equal(split.images.pixels(row), expected)
 
 
-def test_where_crops_are_cut_from_full_pictures_the_training_half_keeps_them_whole(tmp_path: Path) -> None:
-    data = pictures(tmp_path / "a", resize_first=False)
-    assert data.trainval().images.picture(0).shape == (40, 48, 3)
-    assert data.test().images.picture(0).shape == (32, 38, 3)
-    assert data.fingerprint == pictures(tmp_path / "a").fingerprint
+def test_where_crops_are_cut_from_full_images_the_training_half_keeps_them_whole(tmp_path: Path) -> None:
+    data = image_dataset(tmp_path / "a", resize_first=False)
+    assert data.trainval().images.pixels(0).shape == (40, 48, 3)
+    assert data.test().images.pixels(0).shape == (32, 38, 3)
+    assert data.fingerprint == image_dataset(tmp_path / "a").fingerprint
 
 
 def test_the_training_half_is_read_without_opening_a_file_of_the_other(tmp_path: Path) -> None:
-    data = pictures(tmp_path / "a")
+    data = image_dataset(tmp_path / "a")
     opened: list[str] = []
     watching = True
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if watching and event == "open" else None)
     data.prepare(halves=("trainval",))
-    data.trainval().images.picture(0)
+    data.trainval().images.pixels(0)
     _ = data.fingerprint
     watching = False  # a hook stays for good
     tested = {str(tmp_path / "a" / path) for path in data.listing.paths[12:]}
@@ -76,45 +78,45 @@ def test_the_training_half_is_read_without_opening_a_file_of_the_other(tmp_path:
     assert not any("/test-" in path for path in opened)
 
 
-def test_pictures_are_decoded_once_and_again_only_when_a_file_changes(tmp_path: Path) -> None:
-    data = pictures(tmp_path / "a")
-    assert data.prepare()["drawn"] and not pictures(tmp_path / "a").prepare()["drawn"]
+def test_images_are_decoded_once_and_again_only_when_a_file_changes(tmp_path: Path) -> None:
+    data = image_dataset(tmp_path / "a")
+    assert data.prepare().is_new and not image_dataset(tmp_path / "a").prepare().is_new
     before = data.fingerprint
-    picture = tmp_path / "a" / data.listing.paths[0]
-    Image.new("RGB", (48, 40), (200, 10, 10)).save(picture)
-    again = pictures(tmp_path / "a")
-    assert again.prepare()["drawn"] and again.fingerprint != before
-    assert again.trainval().images.picture(0)[0, 0].tolist() != pytest.approx([0, 0, 0])
-    assert np.ptp(again.trainval().images.picture(0), axis=(0, 1)).max() <= 2
+    image = tmp_path / "a" / data.listing.paths[0]
+    Image.new("RGB", (48, 40), (200, 10, 10)).save(image)
+    again = image_dataset(tmp_path / "a")
+    assert again.prepare().is_new and again.fingerprint != before
+    assert again.trainval().images.pixels(0)[0, 0].tolist() != pytest.approx([0, 0, 0])
+    assert np.ptp(again.trainval().images.pixels(0), axis=(0, 1)).max() <= 2
 
 
 def test_a_changed_test_file_changes_the_test_contents_and_not_the_fingerprint(tmp_path: Path) -> None:
-    data = pictures(tmp_path / "a")
+    data = image_dataset(tmp_path / "a")
     data.prepare()
     before = data.fingerprint, data.test_contents
     Image.new("RGB", (48, 40), (200, 10, 10)).save(tmp_path / "a" / data.listing.paths[-1])
-    again = pictures(tmp_path / "a")
+    again = image_dataset(tmp_path / "a")
     again.prepare()
     assert again.fingerprint == before[0] and again.test_contents != before[1]
 
 
-def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
-    assert pictures(tmp_path / "a").fingerprint == pictures(tmp_path / "b").fingerprint
+def test_the_same_images_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
+    assert image_dataset(tmp_path / "a").fingerprint == image_dataset(tmp_path / "b").fingerprint
 
 
 def test_progress_is_reported_by_half(tmp_path: Path) -> None:
     seen: dict[str, tuple[int, int]] = {}
 
-    def progress(half: str):
-        return lambda done, total: seen.__setitem__(half, (done, total))
+    def progress(what: str):
+        return lambda done, total: seen.__setitem__(what, (done, total))
 
-    found = pictures(tmp_path / "a").prepare(progress)
-    assert seen == {"trainval": (12, 12), "test": (12, 12)}
-    assert found["images"] == 24 and found["trainval"] == {"images": 12, "classes": 4, "super_classes": 4}
+    found = image_dataset(tmp_path / "a").prepare(progress)
+    assert seen == {"decoding trainval": (12, 12), "decoding test": (12, 12)}
+    assert found.total.images == 24 and found.by_role["trainval"] == Counts(12, 4, 4)
 
 
-def test_a_manifest_with_queries_says_which_test_pictures_they_are(tmp_path: Path) -> None:
-    path = small_pictures(tmp_path, num_classes=8, per_class=3)
+def test_a_manifest_with_queries_says_which_test_images_they_are(tmp_path: Path) -> None:
+    path = write_small_images(tmp_path, num_classes=8, per_class=3)
     lines = path.read_text().splitlines()
     roles = 12 * ["trainval"] + 4 * ["query", "gallery", "gallery"]
     (tmp_path / "roles.csv").write_text(
@@ -125,17 +127,17 @@ def test_a_manifest_with_queries_says_which_test_pictures_they_are(tmp_path: Pat
 
 
 def test_decoding_always_gives_the_same_pixels_and_fingerprint_without_a_cache(tmp_path: Path, cache: Path) -> None:
-    always = pictures(tmp_path / "a", decode="always")
+    always = image_dataset(tmp_path / "a", decode="always")
     found = always.prepare()
     always.verify()
-    assert not found["drawn"] and not list(cache.rglob("*.bin"))
-    once = pictures(tmp_path / "a")
+    assert not found.is_new and not list(cache.rglob("*.bin"))
+    once = image_dataset(tmp_path / "a")
     assert always.fingerprint == once.fingerprint and always.test_contents == once.test_contents
     for split, cached in ((always.trainval(), once.trainval()), (always.test(), once.test())):
         for row in range(12):
-            np.testing.assert_array_equal(split.images.picture(row), cached.images.picture(row))
+            np.testing.assert_array_equal(split.images.pixels(row), cached.images.pixels(row))
 
 
 def test_another_way_to_decode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="decode='twice': allowed are once, always"):
-        pictures(tmp_path / "a", decode="twice")
+    with pytest.raises(UserError, match="decode='twice': allowed are once, always"):
+        image_dataset(tmp_path / "a", decode="twice")

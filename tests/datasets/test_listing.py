@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.datasets.listing import Listing, check_counts, grouped, halves
+from benchmark.core.errors import UserError
+from benchmark.datasets.listing import Counts, Listing, check_counts, grouped, halves
 
 
 def listing(**changes):
@@ -21,39 +22,46 @@ def listing(**changes):
 
 
 def test_counts_are_those_of_the_whole_and_of_each_role():
-    assert listing().counts() == {
-        "images": 5, "classes": 3, "super_classes": 2,
-        "trainval": {"images": 3, "classes": 2, "super_classes": 1},
-        "test": {"images": 2, "classes": 1, "super_classes": 1},
-    }  # fmt: skip
+    assert listing().counts() == Counts(5, 3, 2)
+    assert listing().counts_by_role() == {"trainval": Counts(3, 2, 1), "test": Counts(2, 1, 1)}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"labels": np.array([0, 0, 1, 2])}, "labels has 4 entries for 5 pictures"),
-        ({"roles": np.array(["test"])}, "roles has 1 entries for 5 pictures"),
+        ({"labels": np.array([0, 0, 1, 2])}, "labels has 4 entries for 5 images"),
+        ({"roles": np.array(["test"])}, "roles has 1 entries for 5 images"),
         ({"super_labels": np.array([1, 1])}, "super_labels has 2 entries for 3 classes"),
         ({"super_labels": np.array([1, 1, 2])}, r"super_labels must lie in 0\.\.1"),
         ({"super_labels": np.array([1, 1, -1])}, r"super_labels must lie in 0\.\.1"),
         ({"labels": np.array([0, 0, 1, 2, 3])}, r"labels must lie in 0\.\.2"),
-        ({"labels": np.array([0, 0, 0, 2, 2])}, "1 classes have no picture, such as 'b'"),
-        ({"paths": ["a", "b", "a", "c", "d"]}, "1 pictures are listed twice, such as a"),
         ({"roles": np.array(["trainval"] * 3 + ["val"] * 2)}, "roles holds val; allowed are trainval, test"),
-        ({"roles": np.array(["trainval"] * 5)}, "The pictures are trainval only"),
-        ({"roles": np.array(["trainval"] * 3 + ["test", "gallery"])}, "trainval, test, gallery only"),
-        ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 classes are to be trained on and to be unseen"),
         ({"roles": np.array(["test"] * 3 + ["trainval"] * 2)}, "must have the first ids"),
     ],
-)  # fmt: skip
+)
 def test_names_the_field_that_does_not_fit(changes, said):
     with pytest.raises(ValueError, match=said):
         listing(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": np.array([0, 0, 0, 2, 2])}, "1 classes have no image, such as 'b'"),
+        ({"paths": ["a", "b", "a", "c", "d"]}, "1 images are listed twice, such as a"),
+        ({"roles": np.array(["trainval"] * 5)}, "The images of data are trainval only"),
+        ({"roles": np.array(["trainval"] * 3 + ["test", "gallery"])}, "trainval, test, gallery only"),
+        ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 classes are both trainval and test classes"),
+    ],
+)
+def test_data_that_make_no_data_set_are_refused(changes, said):
+    with pytest.raises(UserError, match=said):
+        listing(**changes)
+
+
 def test_an_empty_listing_is_refused():
     empty = np.array([], dtype=np.int64)
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(UserError, match="holds no usable image"):
         listing(paths=[], labels=empty, roles=empty.astype(str), class_names=[], super_labels=empty)
 
 
@@ -70,7 +78,7 @@ def test_the_fingerprint_tells_content_and_not_place():
     assert len({known, *(other.fingerprint for other in others)}) == 5
 
 
-def test_the_csv_has_a_row_for_each_picture(tmp_path):
+def test_the_csv_has_a_row_for_each_image(tmp_path):
     listing().to_csv(tmp_path / "new" / "split.csv", {"fold_0": ["x", "x", "y", "", ""]})
     with open(tmp_path / "new" / "split.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
@@ -82,17 +90,17 @@ def test_the_csv_has_a_row_for_each_picture(tmp_path):
 
 def test_counts_that_differ_are_all_in_the_message():
     expected = {"images": 6, "classes": 3, "trainval": {"images": 3, "classes": 4}, "query": {"images": 1234}}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         check_counts(listing(), expected, "Toys")
-    said = "it has 5 images, not 6; 2 trainval classes, not 4; None query images, not 1,234."
+    said = "it has 5 images, not 6; 2 trainval classes, not 4; none query images, not 1,234."
     assert f"data does not hold the published Toys: {said}" in str(caught.value)
     assert "dataset.module.expected" in str(caught.value)
 
 
 def test_sizes_of_classes_that_differ_are_in_the_message():
-    # The classes have 2, 1 and 2 pictures, so 0 and 1 together 3.
+    # The classes have 2, 1 and 2 images, so 0 and 1 together 3.
     expected = {"smallest_class": 2, "largest_class": 3, "images_of_classes": {"0-1": 2, "1-2": 3, "2-2": 1}}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         check_counts(listing(), expected, "Toys")
     said = "1 smallest_class, not 2; 2 largest_class, not 3; 3 images_of_classes 0-1, not 2; 2 images_of_classes 2-2, "
     assert f"it has {said}not 1." in str(caught.value)
@@ -103,7 +111,7 @@ SIZES = {"smallest_class": 1, "largest_class": 2, "images_of_classes": {"0-1": 3
 
 @pytest.mark.parametrize("expected", [None, {}, {"images": 5, "test": {"super_classes": 1}}, SIZES])
 def test_counts_that_are_met_or_not_asked_for_are_fine(expected):
-    assert check_counts(listing(), expected, "Toys").counts()["images"] == 5
+    assert check_counts(listing(), expected, "Toys").counts().images == 5
 
 
 def test_groups_are_numbered_in_the_order_of_their_names():

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import cars196, cub, inaturalist2019, inshop, mat_file, sop
 from benchmark.datasets.listing import MissingDataError
 from tests.datasets import trees
@@ -20,11 +21,11 @@ every = pytest.mark.parametrize(
 
 def counts(found, *roles):
     """Images and classes of each role."""
-    return [(found.counts()[role]["images"], found.counts()[role]["classes"]) for role in roles]
+    return [(found.counts_by_role()[role].images, found.counts_by_role()[role].classes) for role in roles]
 
 
 @every
-def test_every_picture_is_there_and_can_be_opened(module, tree, options, tmp_path):
+def test_every_image_is_there_and_can_be_opened(module, tree, options, tmp_path):
     found = module.listing(str(tree(tmp_path)), check="images", **options)
     assert all((found.root / path).is_file() for path in found.paths)
 
@@ -38,7 +39,7 @@ def test_the_same_data_elsewhere_has_the_same_fingerprint(module, tree, options,
 
 @every
 def test_other_counts_than_the_published_ones_are_refused(module, tree, options, tmp_path):
-    with pytest.raises(ValueError, match=r"does not hold the published .*: it has \d+ images, not 99,999"):
+    with pytest.raises(UserError, match=r"does not hold the published .*: it has \d+ images, not 99,999"):
         module.listing(str(tree(tmp_path)), expected={"images": 99_999}, **options)
 
 
@@ -50,14 +51,14 @@ def test_a_folder_without_it_says_how_to_get_it(module, tree, options, tmp_path)
 
 
 @every
-def test_a_missing_and_a_damaged_picture_are_named(module, tree, options, tmp_path):
+def test_a_missing_and_a_damaged_image_are_named(module, tree, options, tmp_path):
     found = module.listing(str(tree(tmp_path)), **options)
     (found.root / found.paths[2]).write_bytes(b"damaged")
     module.listing(str(tmp_path), **options)
-    with pytest.raises(ValueError, match=rf"1 of {len(found.paths)} pictures.*\n  picture 3: .*cannot be decoded"):
+    with pytest.raises(UserError, match=rf"1 of {len(found.paths)} images.*\n  image 3: .*cannot be decoded"):
         module.listing(str(tmp_path), check="images", **options)
     (found.root / found.paths[2]).unlink()
-    with pytest.raises(ValueError, match=r"picture 3: .* is missing"):
+    with pytest.raises(UserError, match=r"image 3: .* is missing"):
         module.listing(str(tmp_path), **options)
 
 
@@ -85,7 +86,7 @@ def test_cub_without_its_lists_is_the_same_data_set(tmp_path):
 def test_cub_lists_that_do_not_belong_together_are_refused(tmp_path):
     lists = trees.cub(tmp_path) / "CUB_200_2011" / "image_class_labels.txt"
     lists.write_text("\n".join(lists.read_text().splitlines()[1:]))
-    with pytest.raises(ValueError, match="name other pictures"):
+    with pytest.raises(UserError, match="name different images"):
         cub.listing(str(tmp_path))
 
 
@@ -111,10 +112,10 @@ def test_cars_without_names_has_no_makes_and_says_so(tmp_path):
     assert "cars_annos.txt has no names" in found.notes[0]
 
 
-def test_cars_list_of_test_pictures_without_classes_is_refused_by_name(tmp_path):
+def test_cars_list_of_test_images_without_classes_is_refused_by_name(tmp_path):
     folder = trees.cars_official(tmp_path) / "stanford_cars"
     (folder / "devkit" / "cars_test_annos.mat").replace(folder / "cars_test_annos_withlabels.mat")
-    with pytest.raises(ValueError, match=r"has the fields .*fname, not fname and class; '_withlabels'"):
+    with pytest.raises(UserError, match=r"has the fields .*fname, not fname and class; '_withlabels'"):
         cars196.listing(str(tmp_path))
 
 
@@ -122,7 +123,7 @@ def test_cars_list_of_test_pictures_without_classes_is_refused_by_name(tmp_path)
 def test_cars_mat_file_that_is_none_is_refused(tmp_path, content):
     mat = trees.cars_dml(tmp_path) / "cars196" / "cars_annos.mat"
     mat.write_bytes(content)
-    with pytest.raises(ValueError, match=r"cars_annos\.mat is damaged, or no MATLAB file with annotations"):
+    with pytest.raises(UserError, match=r"cars_annos\.mat is damaged, or not a MATLAB file with annotations"):
         cars196.listing(str(tmp_path))
 
 
@@ -130,13 +131,13 @@ def test_cars_mat_file_that_crashes_the_reader_is_refused(tmp_path, monkeypatch)
     crash = tmp_path / "crash.py"  # in place of scipy, which dies of some damaged files
     crash.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(mat_file, "__file__", str(crash))
-    with pytest.raises(ValueError, match=r"cars_annos\.mat is damaged"):
+    with pytest.raises(UserError, match=r"cars_annos\.mat is damaged"):
         cars196.listing(str(trees.cars_dml(tmp_path)))
 
 
 def test_cars_folder_of_an_unknown_class_is_refused(tmp_path):
-    trees.picture(trees.cars_folders(tmp_path) / "car_data" / "car_data" / "train" / "Trabant 601" / "1.jpg")
-    with pytest.raises(ValueError, match=r"Trabant 601 is no class of .*names\.csv"):
+    trees.write_image(trees.cars_folders(tmp_path) / "car_data" / "car_data" / "train" / "Trabant 601" / "1.jpg")
+    with pytest.raises(UserError, match=r"Trabant 601 is not a class of .*names\.csv"):
         cars196.listing(str(tmp_path))
 
 
@@ -154,7 +155,7 @@ def test_sop_cut_moves_the_last_product_of_the_training_list_to_the_test_side(tm
     expected = {"trainval": {"images": 6}}  # of the lists, whatever the cut
     found = sop.listing(str(trees.sop(tmp_path)), sop_cut=2, expected=expected)
     assert counts(found, "trainval", "test") == [(4, 2), (5, 2)]
-    with pytest.raises(ValueError, match="sop_cut=4; give a number of classes from 1 to 3"):
+    with pytest.raises(UserError, match="sop_cut=4; give a number of classes from 1 to 3"):
         sop.listing(str(tmp_path), sop_cut=4)
 
 
@@ -166,7 +167,7 @@ def test_sop_repacked_is_the_same_data_set(tmp_path):
 def test_sop_class_in_two_categories_is_refused(tmp_path):
     path = trees.sop(tmp_path) / "Stanford_Online_Products" / "Ebay_test.txt"
     path.write_text(path.read_text().replace("8 4 1 bicycle_final", "8 4 2 cabinet_final"))
-    with pytest.raises(ValueError, match="is of class 4 in two super classes"):
+    with pytest.raises(UserError, match="is of class 4, which has two super classes"):
         sop.listing(str(tmp_path))
 
 
@@ -185,13 +186,13 @@ def test_inshop_has_queries_and_a_gallery_of_the_same_items(places, tmp_path):
     assert found.super_labels.tolist() == [1, 0, 1, 0]
 
 
-def test_inshop_takes_the_small_pictures_unless_asked_for_the_large_ones(tmp_path):
+def test_inshop_takes_the_small_images_unless_asked_for_the_large_ones(tmp_path):
     trees.inshop(tmp_path)
     trees.inshop(tmp_path, pictures="Img/img_highres")
     small, large = inshop.listing(str(tmp_path)), inshop.listing(str(tmp_path), pictures="img_highres")
     assert small.paths[0].startswith("img/") and large.paths[0].startswith("img_highres/")
     assert small.fingerprint != large.fingerprint
-    with pytest.raises(ValueError, match="pictures='huge'; give img, img_highres"):
+    with pytest.raises(UserError, match="pictures='huge'; give img, img_highres"):
         inshop.listing(str(tmp_path), pictures="huge")
 
 
@@ -213,7 +214,7 @@ def test_inshop_list_that_others_do_not_have_is_told_where_it_should_be_the_publ
     path = trees.inshop(tmp_path) / "Eval" / "list_eval_partition.txt"
     notes = inshop.listing(str(tmp_path), expected=expected).notes
     assert len(notes) == num_notes
-    assert all(note.startswith("list_eval_partition.txt differs from the copy that others use") for note in notes)
+    assert all(note.startswith("list_eval_partition.txt differs from the copy in common use") for note in notes)
     monkeypatch.setattr(inshop, "LIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     assert inshop.listing(str(tmp_path), expected=expected).notes == ()
 
@@ -221,7 +222,7 @@ def test_inshop_list_that_others_do_not_have_is_told_where_it_should_be_the_publ
 def test_inshop_unknown_status_is_refused(tmp_path):
     path = trees.inshop(tmp_path) / "Eval" / "list_eval_partition.txt"
     path.write_text(path.read_text().replace("gallery", "val"))
-    with pytest.raises(ValueError, match=r"id_00000001 val' has no status of train, query, gallery"):
+    with pytest.raises(UserError, match=r"id_00000001 val' has no status of train, query, gallery"):
         inshop.listing(str(tmp_path))
 
 
@@ -235,17 +236,17 @@ def test_inaturalist_labels_are_numbers_and_train_and_val_are_together(tmp_path)
     assert counts(found, "trainval", "test") == [(21, 7), (12, 4)]
     expected = {"super_classes": 3, "trainval": {"super_classes": 2}, "test": {"super_classes": 1}}
     inaturalist2019.listing(str(tmp_path), num_trainval=7, expected=expected)
-    with pytest.raises(ValueError, match="2 test super_classes, not 1"):
+    with pytest.raises(UserError, match="2 test super_classes, not 1"):
         inaturalist2019.listing(str(tmp_path), num_trainval=6, expected=expected)
 
 
-def test_inaturalist_takes_pictures_from_elsewhere_and_real_names(tmp_path):
+def test_inaturalist_takes_images_from_elsewhere_and_real_names(tmp_path):
     root = trees.inaturalist(tmp_path / "lists")
     small = tmp_path / "small"
     small.mkdir()
     (root / "train_val2019").rename(small / "train_val2019")
     names = [{"id": i, "name": f"Quercus {i}", "genus": f"Quercus{i // 4}"} for i in range(11)]
-    trees.write(root / "categories.json", json.dumps(names))
+    trees.write_text(root / "categories.json", json.dumps(names))
     found = inaturalist2019.listing(str(root), images_root=str(small), num_trainval=8, check="images")
     assert found.root == small
     assert found.class_names[10] == "Quercus 10"
@@ -255,8 +256,8 @@ def test_inaturalist_takes_pictures_from_elsewhere_and_real_names(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"category_id"', '"label"', r"not one of iNaturalist's lists \(KeyError: 'category_id'\)"),
-        ('"categories"', '"kinds"', "not one of iNaturalist's lists"),
+        ('"category_id"', '"label"', r"entry 1 of a list should have image_id, category_id"),
+        ('"categories"', '"kinds"', "does not hold annotations, images and categories"),
         ('{"info"', '"info"', "is not JSON"),
         ('"genus": "Ar"', '"genus": "Xq"', "have different categories"),
     ],
@@ -264,5 +265,5 @@ def test_inaturalist_takes_pictures_from_elsewhere_and_real_names(tmp_path):
 def test_inaturalist_lists_that_do_not_fit_are_refused(tmp_path, old, new, said):
     path = trees.inaturalist(tmp_path) / "train2019.json"
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         inaturalist2019.listing(str(tmp_path), num_trainval=7)

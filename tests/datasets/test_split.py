@@ -23,7 +23,7 @@ def test_accepts_fields_that_fit_together():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"images": np.zeros((2, 4, 4), np.uint8)}, "images holds 2 pictures, but labels 3"),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "images holds 2 images, but labels 3"),
         ({"class_names": ["five"]}, "class_names has 1 entries for 2 classes"),
         ({"super_labels": np.array([0])}, "super_labels has 1 entries for 2 classes"),
         ({"labels": np.array([5, 6, 7])}, r"labels holds classes \[6\]"),

@@ -1,11 +1,12 @@
-"""`folder` and `csv`: a person's own pictures, and everything that can be wrong with them."""
+"""`folder` and `csv`: a person's own images, and everything that can be wrong with them."""
 
 import csv
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.datasets import cub, folder, manifest
-from benchmark.datasets.listing import MissingDataError
+from benchmark.datasets.listing import Counts, MissingDataError
 from tests.datasets import trees
 
 ROWS = [
@@ -14,10 +15,10 @@ ROWS = [
 ]  # fmt: skip
 
 
-def table(path, rows=ROWS, header=("path", "label", "super_label"), pictures=True):
-    """A CSV file and its pictures; its path as text."""
-    for row in rows if pictures else []:
-        trees.picture(path.parent / row[0])
+def table(path, rows=ROWS, header=("path", "label", "super_label"), images=True):
+    """A CSV file and its images; its path as text."""
+    for row in rows if images else []:
+        trees.write_image(path.parent / row[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
@@ -62,9 +63,9 @@ def test_query_and_gallery_are_kept(tmp_path):
 def test_paths_start_from_another_folder_if_asked_and_other_columns_are_ignored(tmp_path):
     table(tmp_path / "pictures" / "unused.csv")
     rows = [(path, "?", label) for path, label, _ in ROWS]
-    path = table(tmp_path / "lists" / "mine.csv", rows, ("path", "photographer", " label "), pictures=False)
+    path = table(tmp_path / "lists" / "mine.csv", rows, ("path", "photographer", " label "), images=False)
     assert manifest.listing(path, root=str(tmp_path / "pictures")).root == tmp_path / "pictures"
-    with pytest.raises(ValueError, match=r"8 of 8 pictures.*\n  line 2: c/1\.jpg is missing"):
+    with pytest.raises(UserError, match=r"8 of 8 images.*\n  line 2: c/1\.jpg is missing"):
         manifest.listing(path)
 
 
@@ -90,26 +91,26 @@ def test_an_exported_split_is_read_back(tmp_path):
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_line(tmp_path, header, rows, said):
-    with pytest.raises(ValueError, match=said):
-        manifest.listing(table(tmp_path / "mine.csv", rows, header, pictures=False))
+    with pytest.raises(UserError, match=said):
+        manifest.listing(table(tmp_path / "mine.csv", rows, header, images=False))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'path,label\n"a,b\n'])
 def test_a_file_that_is_no_csv_is_refused(tmp_path, content):
     (tmp_path / "mine.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"mine\.csv"):
+    with pytest.raises(UserError, match=r"mine\.csv"):
         manifest.listing(str(tmp_path / "mine.csv"))
 
 
 def test_a_file_that_is_missing_or_not_named_says_how_to_name_it(tmp_path):
     for path in ("", str(tmp_path), str(tmp_path / "no.csv")):
-        with pytest.raises(ValueError, match=r"There is no file .* make data DATASET=csv CSV="):
+        with pytest.raises(UserError, match=r"There is no file .* make data DATASET=csv CSV="):
             manifest.listing(path)
 
 
 @pytest.mark.parametrize(("option", "value"), [("order", "random"), ("on_bad", "ignore"), ("check", "all")])
 def test_options_have_names(tmp_path, option, value):
-    with pytest.raises(ValueError, match=f"{option}='{value}': allowed are"):
+    with pytest.raises(UserError, match=f"{option}='{value}': allowed are"):
         manifest.listing(table(tmp_path / "mine.csv"), **{option: value})
 
 
@@ -139,46 +140,46 @@ def with_bad(tmp_path, rows):
 
 @pytest.mark.parametrize(("rows", "said", "_"), BAD)
 def test_a_row_that_cannot_be_used_stops_and_is_named(tmp_path, rows, said, _):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         manifest.listing(with_bad(tmp_path, rows), check="images")
     first, row, *_, last = str(caught.value).splitlines()
-    assert first == f"{len(rows)} of {8 + len(rows)} pictures in {tmp_path} cannot be used:"
+    assert first == f"{len(rows)} of {8 + len(rows)} images in {tmp_path} cannot be used:"
     assert row.startswith(f"  {said}")
     assert last.endswith("ARGS=dataset.module.on_bad=leave_out")
 
 
 @pytest.mark.parametrize(("rows", "_", "said"), BAD)
-def test_a_row_that_cannot_be_used_is_left_out_and_counted(tmp_path, rows, _, said):
+def test_a_row_that_cannot_be_used_is_skipped_and_counted(tmp_path, rows, _, said):
     found = manifest.listing(with_bad(tmp_path, rows), check="images", on_bad="leave_out")
     clean = manifest.listing(table(tmp_path / "clean.csv", GOOD))
     assert found.fingerprint == clean.fingerprint
-    assert found.notes[0].startswith(f"{len(rows)} of {8 + len(rows)} pictures are left out: {said}")
+    assert found.notes[0].startswith(f"{len(rows)} of {8 + len(rows)} images are skipped: {said}")
 
 
-def test_a_class_that_is_down_to_one_picture_goes_too(tmp_path):
+def test_a_class_that_is_down_to_one_image_goes_too(tmp_path):
     path = table(tmp_path / "mine.csv", GOOD)
     (tmp_path / "x" / "0.jpg").unlink()
     found = manifest.listing(path, on_bad="leave_out")
     assert found.class_names == ["w", "y", "z"]
-    assert found.notes == ("2 of 8 pictures are left out: 1 is missing, 1 is the only one of its class",)
+    assert found.notes == ("2 of 8 images are skipped: 1 is missing, 1 is the only one of its class",)
 
 
 def test_queries_without_a_gallery_are_named(tmp_path):
     roles = ["trainval"] * 4 + ["query"] * 2 + ["query", "gallery"]
     rows = [(*row[:2], role) for row, role in zip(GOOD, roles, strict=True)]
-    with pytest.raises(ValueError, match=r"y/0\.jpg is of a class with nothing in the gallery \('y'\)"):
+    with pytest.raises(UserError, match=r"y/0\.jpg is of a class with nothing in the gallery \('y'\)"):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
 
 
 def test_a_class_on_both_sides_is_refused(tmp_path):
     rows = [(*row[:2], ("trainval", "test")[i % 2]) for i, row in enumerate(GOOD)]
-    with pytest.raises(ValueError, match="to be trained on and to be unseen, such as 'w'"):
+    with pytest.raises(UserError, match="are both trainval and test classes, such as 'w'"):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
 
 
 def test_nothing_left_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has 0 classes that could be used"):
-        manifest.listing(table(tmp_path / "mine.csv", GOOD, pictures=False), on_bad="leave_out")
+    with pytest.raises(UserError, match="has 0 usable classes"):
+        manifest.listing(table(tmp_path / "mine.csv", GOOD, images=False), on_bad="leave_out")
 
 
 # -- folder -----------------------------------------------------------------------------------------------------------
@@ -186,20 +187,20 @@ def test_nothing_left_is_refused(tmp_path):
 
 def tree(root, *paths):
     for path in paths:
-        trees.picture(root / path)
+        trees.write_image(root / path)
     return str(root)
 
 
 def test_a_folder_is_a_class_and_the_folder_around_it_its_super_class(tmp_path):
     names = ["gulls/herring", "gulls/lesser", "terns/arctic", "terns/common"]
     tree(tmp_path, *(f"{name}/{file}" for name in names for file in ("1.JPG", "2.jpeg", "3.png")))
-    trees.write(tmp_path / "gulls" / "herring" / "._1.JPG", "litter")
-    trees.write(tmp_path / "readme.txt", "not a picture")
+    trees.write_text(tmp_path / "gulls" / "herring" / "._1.JPG", "litter")
+    trees.write_text(tmp_path / "readme.txt", "not an image")
     (tmp_path / "empty").mkdir()
     found = folder.listing(str(tmp_path), check="images")
     assert found.class_names == names
     assert [found.super_names[i] for i in found.super_labels] == ["gulls", "gulls", "terns", "terns"]
-    assert found.counts()["trainval"] == {"images": 6, "classes": 2, "super_classes": 1}
+    assert found.counts_by_role()["trainval"] == Counts(6, 2, 1)
     assert found.paths[:4] == [f"gulls/herring/{name}" for name in ("1.JPG", "2.jpeg", "3.png")] + [
         "gulls/lesser/1.JPG"
     ]
@@ -216,10 +217,10 @@ def test_flat_folders_are_the_order_of_imagefolder(tmp_path):
     assert found.super_names == ["(none)"]
 
 
-def test_a_picture_in_no_class_and_a_class_that_is_a_super_class_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a holds pictures and folders with pictures \(a/b\)"):
+def test_an_image_in_no_class_and_a_class_that_is_a_super_class_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"a holds both images and folders with images \(a/b\)"):
         folder.listing(tree(tmp_path / "x", "a/1.jpg", "a/b/1.jpg", "c/1.jpg"))
-    with pytest.raises(ValueError, match=r"1\.jpg is in no class"):
+    with pytest.raises(UserError, match=r"1\.jpg has no class"):
         folder.listing(tree(tmp_path / "y", "1.jpg", "a/b/1.jpg"))
 
 
@@ -229,12 +230,12 @@ def test_an_empty_a_missing_and_an_endless_folder_are_refused(tmp_path):
             folder.listing(str(root))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="nested more than 16 folders deep"):
+    with pytest.raises(UserError, match="nested more than 16 folders deep"):
         folder.listing(str(tmp_path))
 
 
-def test_folder_leaves_out_what_cannot_be_used(tmp_path):
+def test_folder_skips_what_cannot_be_used(tmp_path):
     root = tree(tmp_path, *(f"{name}/{i}.jpg" for name in "abcd" for i in range(2)), "lone/1.jpg")
-    with pytest.raises(ValueError, match=r"lone: lone/1\.jpg is the only one of its class"):
+    with pytest.raises(UserError, match=r"lone: lone/1\.jpg is the only one of its class"):
         folder.listing(root)
     assert folder.listing(root, on_bad="leave_out").total_classes == 4

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 
-def picture(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, int] = (12, 9)) -> None:
+def write_image(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, int] = (12, 9)) -> None:
     """A small JPEG (or what the suffix says) with some content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -16,7 +16,7 @@ def picture(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, int] 
     image.save(path, format={".png": "PNG", ".gif": "GIF"}.get(path.suffix.lower(), "JPEG"))
 
 
-def write(path: Path, *lines: str, end: str = "\n") -> None:
+def write_text(path: Path, *lines: str, end: str = "\n") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes((end.join(lines) + end).encode())
 
@@ -25,21 +25,21 @@ CUB = {"001.Black_footed_Albatross": 3, "002.Laysan_Albatross": 2, "003.Sooty_Al
 
 
 def cub(root: Path, lists: bool = True) -> Path:
-    """Four species, ten pictures; the lists name the files of a class in another order than the alphabet does."""
+    """Four species, ten images; the lists name the files of a class in another order than the alphabet does."""
     folder = root / "CUB_200_2011"
     files = [(name, f"{name}/{name[4:]}_{9 - i:04}_{i}.jpg") for name, count in CUB.items() for i in range(count)]
     for number, (_, path) in enumerate(files):
-        picture(folder / "images" / path, mode="L" if number == 4 else "RGB")
-    write(folder / "images" / "._001.Black_footed_Albatross", "litter")
-    write(folder / "images" / "001.Black_footed_Albatross" / "._Black_Footed_Albatross_0009_0.jpg", "litter")
-    write(folder / "images" / ".DS_Store", "litter")
-    write(root / "attributes.txt", "stray")
+        write_image(folder / "images" / path, mode="L" if number == 4 else "RGB")
+    write_text(folder / "images" / "._001.Black_footed_Albatross", "litter")
+    write_text(folder / "images" / "001.Black_footed_Albatross" / "._Black_Footed_Albatross_0009_0.jpg", "litter")
+    write_text(folder / "images" / ".DS_Store", "litter")
+    write_text(root / "attributes.txt", "stray")
     if lists:
         classes = list(CUB)
-        write(folder / "images.txt", *(f"{i} {path}" for i, (_, path) in enumerate(files, 1)))
+        write_text(folder / "images.txt", *(f"{i} {path}" for i, (_, path) in enumerate(files, 1)))
         labels = (f"{i} {classes.index(name) + 1}" for i, (name, _) in enumerate(files, 1))
-        write(folder / "image_class_labels.txt", *labels)
-        write(folder / "classes.txt", *(f"{i} {name}" for i, name in enumerate(classes, 1)))
+        write_text(folder / "image_class_labels.txt", *labels)
+        write_text(folder / "classes.txt", *(f"{i} {name}" for i, name in enumerate(classes, 1)))
     return root
 
 
@@ -67,7 +67,7 @@ def cars_dml(root: Path) -> Path:
     """car_ims with cars_annos.mat."""
     files = [f"car_ims/{i:06}.jpg" for i in range(1, len(CARS_ROWS) + 1)]
     for file in files:
-        picture(root / "cars196" / file)
+        write_image(root / "cars196" / file)
     n = len(files)
     boxes = {f"bbox_{axis}": [float(i) for i in range(n)] for axis in ("x1", "y1", "x2", "y2")}
     labels = [np.uint8(label) for label, _ in CARS_ROWS]
@@ -81,13 +81,13 @@ def cars_text(root: Path) -> Path:
     """car_ims with cars_annos.txt."""
     rows = [f"car_ims/{i:06}.jpg,{label},{test}" for i, (label, test) in enumerate(CARS_ROWS, 1)]
     for row in rows:
-        picture(root / row.split(",")[0])
-    write(root / "cars_annos.txt", *rows, end="\r\n")
+        write_image(root / row.split(",")[0])
+    write_text(root / "cars_annos.txt", *rows, end="\r\n")
     return root
 
 
 def cars_official(root: Path, nested: bool = False) -> Path:
-    """cars_train, cars_test, devkit; Kaggle's copy nests the folders of pictures."""
+    """cars_train, cars_test, devkit; Kaggle's copy nests the folders of images."""
     folder = root / "stanford_cars"
     lists = {0: "devkit/cars_train_annos.mat", 1: "cars_test_annos_withlabels.mat"}
     (folder / "devkit").mkdir(parents=True)
@@ -97,11 +97,11 @@ def cars_official(root: Path, nested: bool = False) -> Path:
         files = [f"{i:05}.jpg" for i in range(1, len(labels) + 1)]
         name = ("cars_train", "cars_test")[test]
         for file in files:
-            picture(folder / name / (name if nested else "") / file)
+            write_image(folder / name / (name if nested else "") / file)
         boxes = {f"bbox_{axis}": [1.0] * len(files) for axis in ("x1", "y1", "x2", "y2")}
         both = {"class": labels, "fname": files}
         savemat(folder / path, {"annotations": structs(**boxes, **both)})
-        if test:  # the devkit's own list of test pictures has no classes
+        if test:  # the devkit's own list of test images has no classes
             savemat(folder / "devkit" / "cars_test_annos.mat", {"annotations": structs(**boxes, fname=files)})
     return root
 
@@ -110,8 +110,8 @@ def cars_folders(root: Path) -> Path:
     """A folder for each class, with names.csv."""
     for i, (label, test) in enumerate(CARS_ROWS):
         name = CARS[label - 1].replace("/", "-")
-        picture(root / "car_data" / "car_data" / ("train", "test")[test] / name / f"{i:05}.jpg")
-    write(root / "names.csv", *CARS)
+        write_image(root / "car_data" / "car_data" / ("train", "test")[test] / name / f"{i:05}.jpg")
+    write_text(root / "names.csv", *CARS)
     return root
 
 
@@ -124,15 +124,15 @@ SOP_TEST = [(4, 1, "bicycle_final/44_0.JPG"), (4, 1, "bicycle_final/44_1.JPG"), 
 
 
 def sop(root: Path, lists: str = "Stanford_Online_Products", images: str = "Stanford_Online_Products") -> Path:
-    """Three products to train on, one to test; the repacked copy has lists and pictures in folders of their own."""
+    """Three products to train on, one to test; the repacked copy has lists and images in folders of their own."""
     number = 0
     for name, rows in (("train", SOP_TRAIN), ("test", SOP_TEST)):
         lines = []
         for class_id, group, path in rows:
             number += 1
-            picture(root / images / path, mode="L" if number == 3 else "RGB")
+            write_image(root / images / path, mode="L" if number == 3 else "RGB")
             lines.append(f"{number} {class_id} {group} {path}")
-        write(root / lists / f"Ebay_{name}.txt", "image_id class_id super_class_id path", *lines)
+        write_text(root / lists / f"Ebay_{name}.txt", "image_id class_id super_class_id path", *lines)
     return root
 
 
@@ -149,12 +149,12 @@ INSHOP = [
 
 
 def inshop(root: Path, list_dir: str = "Eval", pictures: str = "Img/img") -> Path:
-    """Four items, two of them to train on (one with a single picture); rows are padded with blanks."""
+    """Four items, two of them to train on (one with a single image); rows are padded with blanks."""
     for path, _, _ in INSHOP:
-        picture(root / pictures / path, mode="CMYK" if path.endswith("back.jpg") else "RGB")
+        write_image(root / pictures / path, mode="CMYK" if path.endswith("back.jpg") else "RGB")
     rows = (f"img/{path:<60} {item}  {status:<8}" for path, item, status in INSHOP)
     header = ("image_name  item_id  evaluation_status",)
-    write(root / list_dir / "list_eval_partition.txt", str(len(INSHOP)), *header, *rows)
+    write_text(root / list_dir / "list_eval_partition.txt", str(len(INSHOP)), *header, *rows)
     return root
 
 
@@ -168,9 +168,9 @@ def inaturalist(root: Path, genera: tuple[str, ...] = ("Xq",) * 4 + ("Bt",) * 3 
             for _ in range(count):
                 serial += 1
                 path = f"train_val2019/Plants/{i}/{serial:032x}.jpg"
-                picture(root / path)
+                write_image(root / path)
                 images.append({"id": serial, "file_name": path, "width": 12, "height": 9})
                 annotations.insert(0, {"id": serial, "image_id": serial, "category_id": i})
         body = {"info": {}, "images": images, "annotations": annotations, "categories": categories[::-1]}
-        write(root / f"{name}2019.json", json.dumps(body))
+        write_text(root / f"{name}2019.json", json.dumps(body))
     return root

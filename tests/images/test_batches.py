@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.core.errors import UserError
 from benchmark.images.batches import embed, read_ahead, to_batch
 from benchmark.images.in_memory import InMemoryImages
 
@@ -63,7 +64,7 @@ def test_images_of_another_type_or_shape_are_named(images: torch.Tensor, named: 
 
 @pytest.mark.parametrize(("mean", "std"), [([0.1, 0.2], [0.3]), ([0.1], [0.3, 0.3]), ([], [0.3])])
 def test_constants_that_do_not_fit_the_channels_are_named(mean: list[float], std: list[float]) -> None:
-    with pytest.raises(ValueError, match="do not fit images of 3 channels: give 1 or 3"):
+    with pytest.raises(UserError, match="do not fit images of 3 channels: give 1 or 3"):
         to_batch(pixels(2, 3, 4, 4), mean, std)
 
 

@@ -14,7 +14,7 @@ from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages, Source
 from benchmark.images.crops import Crops, draw_boxes
 from benchmark.images.decoded_on_read import DecodedOnRead
-from tests.images.photographs import album
+from tests.images.synthetic_photos import write_photos
 
 CPU = torch.device("cpu")
 SIZES = [(375, 500), (500, 333), (64, 48), (256, 256), (256, 400), (30, 90)]
@@ -25,8 +25,8 @@ CUSTOMARY = Crops(256, 224, (0.08, 1.0), (3 / 4, 4 / 3), 0.5, resize_first=False
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("album")
-    album(folder, SIZES)
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder, SIZES)
     return folder
 
 
@@ -73,13 +73,13 @@ def test_training_crops_are_torchvisions_for_the_boxes_drawn(
     check(ours, [Resize(256)(image) for image in opened], MLRC)
 
 
-def test_training_crops_come_from_the_whole_picture_where_that_is_asked_for(
+def test_training_crops_come_from_the_whole_image_where_that_is_asked_for(
     sources: dict[str, Source], opened: list[Image.Image]
 ) -> None:
-    pictures = CroppedImages(sources["cache None"], ROWS, CUSTOMARY, CPU)
-    check(pictures.augmented(ROWS, torch.Generator().manual_seed(3)), opened, CUSTOMARY)
+    cropped = CroppedImages(sources["cache None"], ROWS, CUSTOMARY, CPU)
+    check(cropped.augmented(ROWS, torch.Generator().manual_seed(3)), opened, CUSTOMARY)
     theirs = Compose([Resize(256), CenterCrop(224), PILToTensor()])
-    assert torch.equal(pictures.plain(ROWS), torch.stack([theirs(image) for image in opened]))
+    assert torch.equal(cropped.plain(ROWS), torch.stack([theirs(image) for image in opened]))
 
 
 def check(ours: torch.Tensor, images: list[Image.Image], crops: Crops) -> None:
@@ -99,30 +99,30 @@ def test_rows_are_those_of_the_part(sources: dict[str, Source]) -> None:
 
 
 def test_equal_generators_give_equal_batches_and_others_do_not(sources: dict[str, Source]) -> None:
-    pictures = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU)
-    one, same, other = (pictures.augmented(ROWS, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    cropped = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU)
+    one, same, other = (cropped.augmented(ROWS, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_no_rows_give_an_empty_batch(sources: dict[str, Source]) -> None:
-    pictures = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU)
+    cropped = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU)
     none = np.array([], dtype=np.int64)
-    assert pictures.plain(none).shape == pictures.augmented(none, torch.Generator()).shape == (0, 3, 227, 227)
+    assert cropped.plain(none).shape == cropped.augmented(none, torch.Generator()).shape == (0, 3, 227, 227)
 
 
 @pytest.mark.parametrize(
     ("kept", "crops", "wanted"),
     [
-        ("cache 256", CUSTOMARY, r"want whole \(resize_first=False\)"),
+        ("cache 256", CUSTOMARY, r"need None \(resize_first=False\)"),
         (
             "files 256",
             Crops(320, 227, (0.16, 1.0), (0.75, 1.33), 0.5, resize_first=True),
-            "want short_side=320 or whole",
+            "need short_side=320 or None",
         ),
     ],
 )
-def test_pictures_of_another_size_than_the_crops_are_cut_from_are_refused(
+def test_images_of_another_size_than_the_crops_are_cut_from_are_refused(
     sources: dict[str, Source], kept: str, crops: Crops, wanted: str
 ) -> None:
     with pytest.raises(ValueError, match=f"resized to short_side=256; the crops {wanted}"):

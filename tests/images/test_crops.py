@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
+from benchmark.core.errors import UserError
 from benchmark.images.crops import NUMBERS, Crops, centre_crop, cut, draw_boxes
-from tests.images.photographs import photograph
+from tests.images.synthetic_photos import synthetic_photo
 
 MLRC: dict[str, Any] = {
     "short_side": 256, "crop": 227, "scale": (0.16, 1.0), "ratio": (0.75, 1.33), "flip": 0.5, "resize_first": True,
@@ -34,7 +35,7 @@ def same_size(number: int, height: int, width: int) -> np.ndarray:
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_by_name(wrong: dict[str, Any]) -> None:
     (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f"^{name}={value!r}.*allowed".replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(UserError, match=f"^{name}={value!r}.*allowed".replace("(", r"\(").replace(")", r"\)")):
         Crops(**MLRC | wrong)
 
 
@@ -42,13 +43,13 @@ def test_what_makes_no_sense_is_refused_by_name(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("width", range(11, 16))
 @pytest.mark.parametrize("size", [10, 11])
 def test_the_central_crop_is_torchvisions(height: int, width: int, size: int) -> None:
-    picture = photograph(height, width)
-    assert np.array_equal(centre_crop(picture, size), np.asarray(CenterCrop(size)(Image.fromarray(picture))))
+    pixels = synthetic_photo(height, width)
+    assert np.array_equal(centre_crop(pixels, size), np.asarray(CenterCrop(size)(Image.fromarray(pixels))))
 
 
-def test_no_central_crop_is_made_up_where_the_picture_ends() -> None:
-    with pytest.raises(ValueError, match="11 pixels fits into a picture of 10 x 12: resize it first"):
-        centre_crop(photograph(10, 12), 11)
+def test_no_central_crop_is_made_up_where_the_image_ends() -> None:
+    with pytest.raises(ValueError, match="11 pixels fits into an image of 10 x 12: resize it first"):
+        centre_crop(synthetic_photo(10, 12), 11)
 
 
 BOXES = [
@@ -59,18 +60,18 @@ BOXES = [
 
 @pytest.mark.parametrize("box", BOXES)
 def test_a_cut_is_torchvisions_resized_crop_bit_for_bit(box: tuple[int, int, int, int]) -> None:
-    picture = photograph(256, 341)
-    ours = cut(picture, np.array(box), Crops(**MLRC))
-    assert np.array_equal(ours, np.asarray(resized_crop(Image.fromarray(picture), *box, [227, 227])))
+    pixels = synthetic_photo(256, 341)
+    ours = cut(pixels, np.array(box), Crops(**MLRC))
+    assert np.array_equal(ours, np.asarray(resized_crop(Image.fromarray(pixels), *box, [227, 227])))
 
 
 def test_resampling_by_torch_is_off_by_one_level_in_few_values() -> None:
     sizes = same_size(40, 256, 341)
     boxes, _ = draw_boxes(sizes, Crops(**MLRC), generator())
-    picture = photograph(256, 341)
-    picture.flags.writeable = False
+    pixels = synthetic_photo(256, 341)
+    pixels.flags.writeable = False
     one, other = (
-        np.stack([cut(picture, box, Crops(**MLRC, resampling=resampling)) for box in boxes]).astype(int)
+        np.stack([cut(pixels, box, Crops(**MLRC, resampling=resampling)) for box in boxes]).astype(int)
         for resampling in ("pil", "torch")
     )
     off = abs(one - other)

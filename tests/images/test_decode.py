@@ -12,16 +12,16 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import Resize
 
 from benchmark.images import decode as module
-from benchmark.images.decode import UnreadableError, decode, resized, resized_shape, shape_of
-from tests.images.photographs import encoded, photograph
+from benchmark.images.decode import UnreadableImageError, decode, resized, resized_shape, shape_of
+from tests.images.synthetic_photos import encoded, synthetic_photo
 
 SHAPES = [(375, 500), (500, 375), (256, 256), (300, 256), (257, 255), (48, 64), (1, 40), (40, 1), (3, 7), (1, 1)]
-GREY = photograph(60, 80)[:, :, 0]
-SEE_THROUGH = np.dstack([photograph(60, 80), GREY])
+GREY = synthetic_photo(60, 80)[:, :, 0]
+SEE_THROUGH = np.dstack([synthetic_photo(60, 80), GREY])
 
 
 def palette() -> Image.Image:
-    return Image.fromarray(photograph(60, 80)).quantize(16)
+    return Image.fromarray(synthetic_photo(60, 80)).quantize(16)
 
 
 def rotated() -> Image.Exif:
@@ -32,35 +32,35 @@ def rotated() -> Image.Exif:
 
 KINDS = {
     "grey JPEG": encoded(GREY),
-    "CMYK JPEG": encoded(Image.fromarray(photograph(60, 80)).convert("CMYK")),
-    "progressive JPEG": encoded(photograph(60, 80), progressive=True),
-    "JPEG that asks to be turned": encoded(photograph(60, 80), exif=rotated()),
+    "CMYK JPEG": encoded(Image.fromarray(synthetic_photo(60, 80)).convert("CMYK")),
+    "progressive JPEG": encoded(synthetic_photo(60, 80), progressive=True),
+    "JPEG that asks to be turned": encoded(synthetic_photo(60, 80), exif=rotated()),
     "16-bit PNG": encoded(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13, "PNG"),
     "1-bit PNG": encoded(Image.fromarray(GREY).convert("1"), "PNG"),
     "palette PNG, transparent": encoded(palette(), "PNG", transparency=bytes(range(16))),
     "grey PNG, transparent": encoded(np.dstack([GREY, GREY]), "PNG"),
     "PNG, transparent": encoded(SEE_THROUGH, "PNG"),
     "GIF": encoded(palette(), "GIF", transparency=3),
-    "TIFF": encoded(photograph(60, 80), "TIFF"),
-    "BMP": encoded(photograph(60, 80), "BMP"),
+    "TIFF": encoded(synthetic_photo(60, 80), "TIFF"),
+    "BMP": encoded(synthetic_photo(60, 80), "BMP"),
     "WebP": encoded(SEE_THROUGH, "WEBP"),
-    "PPM": encoded(photograph(60, 80), "PPM"),
+    "PPM": encoded(synthetic_photo(60, 80), "PPM"),
 }  # fmt: skip
 
 
 def loaded(payload: bytes, folder: Path) -> Image.Image:
     """As torchvision's `ImageFolder` loads a file."""
-    (folder / "picture").write_bytes(payload)
+    (folder / "image").write_bytes(payload)
     with warnings.catch_warnings(action="ignore"):
-        return default_loader(str(folder / "picture"))
+        return default_loader(str(folder / "image"))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("short_side", [32, 256])
 def test_any_shape_is_resized_as_torchvision_does(shape: tuple[int, int], short_side: int, tmp_path: Path) -> None:
-    payload = encoded(photograph(*shape), quality=90)
-    picture = loaded(payload, tmp_path)
-    expected = np.asarray(Resize(short_side)(picture))
+    payload = encoded(synthetic_photo(*shape), quality=90)
+    image = loaded(payload, tmp_path)
+    expected = np.asarray(Resize(short_side)(image))
     assert np.array_equal(decode(payload, short_side), expected)
     assert np.array_equal(resized(decode(payload, None), short_side), expected)
     assert resized_shape(*shape, short_side) == expected.shape[:2]
@@ -68,19 +68,19 @@ def test_any_shape_is_resized_as_torchvision_does(shape: tuple[int, int], short_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_kind_is_read_as_torchvision_does_and_quietly(kind: str, tmp_path: Path) -> None:
-    picture = loaded(KINDS[kind], tmp_path)
-    assert np.array_equal(decode(KINDS[kind], None), np.asarray(picture))
-    assert np.array_equal(decode(KINDS[kind], 32), np.asarray(Resize(32)(picture)))
+    image = loaded(KINDS[kind], tmp_path)
+    assert np.array_equal(decode(KINDS[kind], None), np.asarray(image))
+    assert np.array_equal(decode(KINDS[kind], 32), np.asarray(Resize(32)(image)))
 
 
-def test_a_picture_that_fits_is_not_copied() -> None:
-    picture = photograph(32, 50)
-    assert resized(picture, 32) is picture
+def test_an_image_that_fits_is_not_copied() -> None:
+    pixels = synthetic_photo(32, 50)
+    assert resized(pixels, 32) is pixels
 
 
 def test_the_shape_is_that_of_the_header(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(encoded(photograph(30, 40))[:700])  # the rest is not looked at
+    path = tmp_path / "image.jpg"
+    path.write_bytes(encoded(synthetic_photo(30, 40))[:700])  # the rest is not looked at
     assert shape_of(path) == (30, 40)
     path.write_bytes(b"")
     assert shape_of(path) is None
@@ -97,21 +97,24 @@ def png_header(width: int, height: int) -> bytes:
 HOSTILE = {
     "nothing": (b"", "UnidentifiedImageError"),
     "a web page": (b"<html>404</html>", "UnidentifiedImageError"),
-    "header only": (encoded(photograph(60, 80))[:300], "cannot be decoded"),
-    "JPEG, cut short": (encoded(photograph(60, 80))[:-300], "truncated"),
-    "progressive JPEG, cut short": (encoded(photograph(60, 80), progressive=True)[:-900], "truncated"),
-    "PNG, cut short": (encoded(photograph(60, 80), "PNG")[:-900], "truncated"),
-    "EPS, which starts a program": (encoded(photograph(8, 8), "EPS"), "UnidentifiedImageError"),
+    "header only": (encoded(synthetic_photo(60, 80))[:300], "cannot be decoded"),
+    "JPEG, cut short": (encoded(synthetic_photo(60, 80))[:-300], "truncated"),
+    "progressive JPEG, cut short": (encoded(synthetic_photo(60, 80), progressive=True)[:-900], "truncated"),
+    "PNG, cut short": (encoded(synthetic_photo(60, 80), "PNG")[:-900], "truncated"),
+    "EPS, which starts a program": (encoded(synthetic_photo(8, 8), "EPS"), "UnidentifiedImageError"),
     "a bomb": (png_header(50_000, 50_000), "more than 89,478,485 pixels"),
     "a bomb of which PIL only warns": (png_header(10_000, 10_000), "100,000,000 pixels; at most 89,478,485"),
-    "a thread": (encoded(photograph(1, 2_000), "PNG"), "131,072,000 pixels after resizing its shorter side to 256"),
+    "a thread": (
+        encoded(synthetic_photo(1, 2_000), "PNG"),
+        "131,072,000 pixels after resizing its shorter side to 256",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_file_is_an_unreadable_one(kind: str) -> None:
     payload, reason = HOSTILE[kind]
-    with pytest.raises(UnreadableError, match=reason):
+    with pytest.raises(UnreadableImageError, match=reason):
         decode(payload, 256)
 
 
@@ -121,9 +124,9 @@ def test_a_warning_of_ours_still_comes_out() -> None:
         warnings.warn("one of ours", stacklevel=1)
 
 
-def test_no_picture_is_decoded_before_its_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    payload = encoded(photograph(60, 80))
+def test_no_image_is_decoded_before_its_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = encoded(synthetic_photo(60, 80))
     monkeypatch.setattr(module, "MAX_PIXELS", 60 * 80 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(UnreadableError, match="4,800 pixels; at most 4,799 are read"):
+    with pytest.raises(UnreadableImageError, match="4,800 pixels; at most 4,799 are read"):
         decode(payload, None)

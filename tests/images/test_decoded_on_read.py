@@ -1,4 +1,4 @@
-"""Pictures that are decoded whenever they are asked for."""
+"""Images that are decoded whenever they are asked for."""
 
 import hashlib
 from pathlib import Path
@@ -6,23 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.images.decode import UnreadableError, decode
+from benchmark.core.errors import UserError
+from benchmark.images.decode import UnreadableImageError, decode
 from benchmark.images.decoded_on_read import DecodedOnRead
-from tests.images.photographs import album
+from tests.images.synthetic_photos import write_photos
 
 
-def test_a_picture_is_decoded_as_it_is_at_that_moment(tmp_path: Path) -> None:
-    paths = album(tmp_path, [(40, 60), (60, 40)])
+def test_an_image_is_decoded_as_it_is_at_that_moment(tmp_path: Path) -> None:
+    paths = write_photos(tmp_path, [(40, 60), (60, 40)])
     files = DecodedOnRead(tmp_path, paths, 32)
     payload = (tmp_path / paths[1]).read_bytes()
-    assert np.array_equal(files.picture(1), decode(payload, 32))
+    assert np.array_equal(files.pixels(1), decode(payload, 32))
     (tmp_path / paths[0]).write_bytes(payload)
-    assert np.array_equal(files.picture(0), files.picture(1))
+    assert np.array_equal(files.pixels(0), files.pixels(1))
     assert len(files) == 2
 
 
 def test_contents_depend_on_the_bytes_and_their_order_alone(tmp_path: Path) -> None:
-    paths = album(tmp_path, [(40, 60), (60, 40)])
+    paths = write_photos(tmp_path, [(40, 60), (60, 40)])
     forth, back = DecodedOnRead(tmp_path, paths, 32).contents, DecodedOnRead(tmp_path, paths[::-1], None).contents
     each = [hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() for path in paths]
     assert [forth, back] == [hashlib.sha256("".join(order).encode()).hexdigest() for order in (each, each[::-1])]
@@ -31,14 +32,14 @@ def test_contents_depend_on_the_bytes_and_their_order_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "reason"), [("gone.jpg", "is missing"), ("", "cannot be read"), ("a\0b", "cannot be")]
 )
-def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, name: str, reason: str) -> None:
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
     files = DecodedOnRead(tmp_path, ["a.jpg", name or "folder"], None)
-    with pytest.raises(UnreadableError, match=f"^Picture 2, {tmp_path}.*{reason}"):
-        files.picture(1)
+    with pytest.raises(UnreadableImageError, match=f"^Image 2, {tmp_path}.*{reason}"):
+        files.pixels(1)
 
 
 @pytest.mark.parametrize("path", ["../elsewhere.jpg", "/etc/passwd", "a/../../b.jpg", ""])
 def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(ValueError, match=f"Picture 1 is named '{path}': allowed are names below {tmp_path}"):
+    with pytest.raises(UserError, match=f"Image 1 is named '{path}': allowed are names below {tmp_path}"):
         DecodedOnRead(tmp_path, [path], None)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.images.in_memory import InMemoryImages
 
 
@@ -86,7 +87,7 @@ def test_a_shift_is_a_function_of_its_generator() -> None:
 
 @pytest.mark.parametrize("shift", [-1, 4, 5])
 def test_a_shift_as_large_as_the_image_or_negative_is_refused(shift: int) -> None:
-    with pytest.raises(ValueError, match=f"shift={shift} pixels; allowed are 0 to 3"):
+    with pytest.raises(UserError, match=f"shift={shift} pixels; allowed are 0 to 3"):
         InMemoryImages(pixels(2, 4, 7), shift=shift)
 
 

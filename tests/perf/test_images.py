@@ -35,12 +35,12 @@ def test_pixels_that_differ_are_an_error_and_not_a_ratio() -> None:
 def test_a_stretched_cache_is_as_long_as_was_asked_for(tmp_path: Path) -> None:
     paths = images.photographs(tmp_path / "pictures")
     build(tmp_path / "cache", tmp_path / "pictures", paths, short_side=32, workers=1)
-    first = Cache(tmp_path / "cache").picture(0).copy()
+    first = Cache(tmp_path / "cache").pixels(0).copy()
     images.stretch(tmp_path / "cache")
     cache = Cache(tmp_path / "cache")
     assert len(cache) == 12
-    assert np.array_equal(cache.picture(0), first)
-    assert cache.picture(11).shape == cache.picture(2).shape
+    assert np.array_equal(cache.pixels(0), first)
+    assert cache.pixels(11).shape == cache.pixels(2).shape
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """BN-Inception against the published network.
 
-`bn_inception.npz` holds the features that the network of `pretrainedmodels` 0.7.4 gives in float64 for `a_picture` with
+`bn_inception.npz` holds the features that the network of `pretrainedmodels` 0.7.4 gives in float64 for `an_image` with
 the weights `a_state`: its `features(bgr)` pooled by its own `global_pool` (`avg`), and their maximum (`max`), where
-`bgr` is the picture with channels reversed, less 104, 117 and 128. MT19937's uniform numbers are the same everywhere.
+`bgr` is the image with channels reversed, less 104, 117 and 128. MT19937's uniform numbers are the same everywhere.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.images.batches import to_batch
 from benchmark.trunks.bn_inception import BNInception
 
@@ -32,8 +33,8 @@ def a_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     return state
 
 
-def a_picture() -> torch.Tensor:
-    """One RGB picture of 227 x 227 pixels (1, 3, 227, 227), uint8."""
+def an_image() -> torch.Tensor:
+    """One RGB image of 227 x 227 pixels (1, 3, 227, 227), uint8."""
     return torch.from_numpy(np.random.RandomState(7).randint(0, 256, (1, 3, 227, 227)).astype(np.uint8))
 
 
@@ -52,16 +53,16 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
-def test_features_of_an_rgb_picture_are_those_of_the_published_network(file: Path, pool: str) -> None:
+def test_features_of_an_rgb_image_are_those_of_the_published_network(file: Path, pool: str) -> None:
     trunk = BNInception(weights=str(file), pool=pool).eval()
     with torch.no_grad():
-        features = trunk(to_batch(a_picture(), trunk.mean, trunk.std))[0]
+        features = trunk(to_batch(an_image(), trunk.mean, trunk.std))[0]
     expected = torch.from_numpy(np.load(PUBLISHED_FEATURES)[pool])
     assert features.shape == (1024,) and trunk.out_features == 1024
     assert float((features - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
-def test_the_normalised_picture_is_bgr_of_0_to_255_less_the_published_means() -> None:
+def test_the_normalised_image_is_bgr_of_0_to_255_less_the_published_means() -> None:
     trunk = BNInception()
     red_green_blue = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1)
     entering = trunk.prepared(to_batch(red_green_blue, trunk.mean, trunk.std)).flatten()
@@ -77,7 +78,7 @@ def test_it_has_the_layers_counted_in_the_published_file() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (240, 60), (29, 45)])
-def test_pictures_of_any_size_enter(height: int, width: int) -> None:
+def test_images_of_any_size_enter(height: int, width: int) -> None:
     with torch.no_grad():
         assert BNInception().eval()(torch.zeros(1, 3, height, width)).shape == (1, 1024)
 
@@ -85,6 +86,6 @@ def test_pictures_of_any_size_enter(height: int, width: int) -> None:
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     with pytest.raises(
-        ValueError, match=r"other\.pth does not fit BNInception\. Tensors 414 missing: conv1_7x7_s2\.weight"
+        UserError, match=r"other\.pth does not fit BNInception\. Tensors 414 missing: conv1_7x7_s2\.weight"
     ):
         BNInception(weights=str(tmp_path / "other.pth"))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.images.batches import to_batch
 from benchmark.study.study import Study
@@ -34,7 +35,7 @@ def make(compose_study_in: Callable[..., Study], tmp_path_factory: pytest.TempPa
     return trunk
 
 
-def pictures(name: str, channels: int) -> torch.Tensor:
+def some_images(name: str, channels: int) -> torch.Tensor:
     side = 224 if "vit" in name or "deit" in name else 64
     return torch.randint(
         0, 256, (2, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
@@ -52,7 +53,7 @@ def test_the_trunks_are_found() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name in PUBLISHED])
 def test_a_trunk_makes_of_a_grey_image_what_it_makes_of_the_same_image_in_rgb(name: str, make: Make) -> None:
-    grey = pictures(name, 1)
+    grey = some_images(name, 1)
     trunks = {channels: make(name, channels) for channels in (1, 3)}
     of_grey, of_rgb = (features(trunk, grey.expand(-1, n, -1, -1)) for n, trunk in trunks.items())
     assert of_grey.shape == (2, trunks[1].out_features) and of_grey.std() > 0
@@ -64,7 +65,7 @@ def test_frozen_batch_norm_keeps_the_statistics_of_every_layer_that_has_some(nam
     trunk = make(name)
     _set_train_mode(SimpleNamespace(trunk=trunk, head=torch.nn.Identity(), loss=torch.nn.Identity()), True)  # type: ignore[arg-type]
     before = {key: value.clone() for key, value in trunk.named_buffers()}
-    images = pictures(name, 3)
+    images = some_images(name, 3)
     trunk(to_batch(images, trunk.mean, trunk.std)).sum().backward()  # type: ignore[arg-type]
     assert trunk.training and all(torch.equal(value, before[key]) for key, value in trunk.named_buffers())
     assert all(p.grad is not None for p in trunk.parameters())
@@ -81,13 +82,13 @@ def test_files_that_differ_by_their_weights_name_the_same_network(
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_number_of_channels_that_no_published_network_takes_is_named(name: str, make: Make) -> None:
-    with pytest.raises(ValueError, match="in_channels=4; allowed are 3"):
+    with pytest.raises(UserError, match="in_channels=4; allowed are 3"):
         make(name, 4)
 
 
 @pytest.mark.parametrize("name", ["bn_inception", "resnet50", "efficientnet_lite0"])
 def test_the_sum_of_average_and_maximum_is_the_sum_of_both_poolings(name: str, make: Make) -> None:
-    images = pictures(name, 3)
+    images = some_images(name, 3)
     avg, most, both = (features(make(name, 3, f"trunk.module.pool={p}"), images) for p in ("avg", "max", "avg+max"))
     assert bool((most > avg).any())
     torch.testing.assert_close(avg + most, both)
@@ -95,5 +96,5 @@ def test_the_sum_of_average_and_maximum_is_the_sum_of_both_poolings(name: str, m
 
 @pytest.mark.parametrize("name", ["bn_inception", "resnet50", "efficientnet_lite0"])
 def test_an_unknown_pooling_is_named(name: str, make: Make) -> None:
-    with pytest.raises(ValueError, match=f"{name} has pool='gem'"):
+    with pytest.raises(UserError, match=f"{name} has pool='gem'"):
         make(name, 3, "trunk.module.pool=gem")

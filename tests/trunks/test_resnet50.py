@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
+from benchmark.core.errors import UserError
 from benchmark.images.batches import to_batch
 from benchmark.trunks.resnet50 import ResNet50
 
@@ -47,5 +48,5 @@ def test_the_state_holds_the_trunk_and_not_the_classifier_or_constants() -> None
 def test_a_file_without_a_layer_is_refused(published: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     state = {name: value for name, value in published[0].state_dict().items() if name != "layer4.2.conv3.weight"}
     torch.save(state, tmp_path / "cut.pth")
-    with pytest.raises(ValueError, match=r"cut\.pth does not fit ResNet\. Tensors 1 missing: layer4\.2\.conv3\.weight"):
+    with pytest.raises(UserError, match=r"cut\.pth does not fit ResNet\. Tensors 1 missing: layer4\.2\.conv3\.weight"):
         ResNet50(weights=str(tmp_path / "cut.pth"))

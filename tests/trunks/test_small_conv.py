@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.trunks.small_conv import SmallConv
 
 EPSILON = 1e-5  # PyTorch's default of batch normalisation
@@ -115,5 +116,5 @@ def test_every_parameter_gets_a_gradient() -> None:
     ],
 )
 def test_a_setting_that_makes_no_trunk_is_named(settings: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         SmallConv(**settings)

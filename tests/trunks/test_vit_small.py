@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.trunks.vit_small import ViTSmall
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -93,28 +94,28 @@ def test_each_set_of_weights_brings_the_mean_it_was_trained_with(
 
 
 def test_a_file_of_ones_own_needs_its_mean_and_standard_deviation() -> None:
-    with pytest.raises(ValueError, match=r"weights=mine\.pth, mean=None.*say which mean and std"):
+    with pytest.raises(UserError, match=r"weights=mine\.pth, mean=None.*say which mean and std"):
         ViTSmall(weights="mine.pth")
 
 
 def test_other_sizes_are_refused_unless_positions_may_be_interpolated() -> None:
-    with pytest.raises(ValueError, match="images of 96 x 224 pixels; allowed: 224 x 224"):
+    with pytest.raises(UserError, match="images of 96 x 224 pixels; allowed: 224 x 224"):
         ViTSmall()(torch.zeros(1, 3, 96, 224))
     trunk = ViTSmall(any_size=True).eval()
     with torch.no_grad():
         assert trunk(torch.zeros(1, 3, 96, 64)).shape == (1, WIDTH)
-    with pytest.raises(ValueError, match="images of 97 x 64 pixels; allowed: sides that are multiples of 16"):
+    with pytest.raises(UserError, match="images of 97 x 64 pixels; allowed: sides that are multiples of 16"):
         trunk(torch.zeros(1, 3, 97, 64))
 
 
 def test_an_npz_file_that_holds_pickles_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "hostile.npz", **{"embedding/kernel": np.array([print], dtype=object)})
-    with pytest.raises(ValueError, match=r"hostile\.npz does not fit vit_small \(.*allow_pickle=False"):
+    with pytest.raises(UserError, match=r"hostile\.npz does not fit vit_small \(.*allow_pickle=False"):
         ViTSmall(weights=str(tmp_path / "hostile.npz"), **HALF)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
 def test_a_damaged_npz_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cut.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"cut\.npz does not fit vit_small"):
+    with pytest.raises(UserError, match=r"cut\.npz does not fit vit_small"):
         ViTSmall(weights=str(tmp_path / "cut.npz"), **HALF)

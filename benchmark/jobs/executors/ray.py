@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.records import JsonObject
+from benchmark.core.threads import usable_cores
 from benchmark.jobs.executors import Job, Report, is_number
-from benchmark.jobs.executors.local import Local, gpus_here, usable_cores
+from benchmark.jobs.executors.local import Local, gpus_here
 from benchmark.jobs.executors.messages import WorkerStartError, error_to_json, result_of
 from benchmark.jobs.executors.pool import Pool
 

@@ -1,8 +1,8 @@
-"""Photograph-like pictures of made-up things, for tests that have to learn something from files.
+"""Photograph-like images of made-up things, for tests that have to learn something from files.
 
-A class is an outline with a texture in two colours; its super class is the family of the outline. Every picture of it
+A class is an outline with a texture in two colours; its super class is the family of the outline. Every image of it
 has a pose, a light, a background and noise of its own, drawn from (seed, class, number): another number of classes or
-of pictures changes none of them.
+of images changes none of them.
 """
 
 import colorsys
@@ -21,7 +21,7 @@ GOLDEN = 0.6180339887  # its multiples modulo 1 stay far apart, however many the
 
 
 class Look(NamedTuple):
-    """What all pictures of a class share."""
+    """What all images of a class share."""
 
     outline: np.ndarray  # (TURN,), distance of the edge from the middle by direction, 1 at most
     hole: float  # distance of the inner edge
@@ -30,14 +30,16 @@ class Look(NamedTuple):
     pitch: float
 
 
-def small_pictures(
+def write_small_images(
     folder: Path, num_classes: int = 8, per_class: int = 6, size: tuple[int, int] = (48, 40), seed: int = 0
 ) -> Path:
-    """A few small pictures; see `rendered`."""
-    return rendered(folder, num_classes, per_class, size, seed)
+    """A few small images; see `write_synthetic_images`."""
+    return write_synthetic_images(folder, num_classes, per_class, size, seed)
 
 
-def rendered(folder: Path, num_classes: int, per_class: int, size: tuple[int, int] = (160, 120), seed: int = 0) -> Path:
+def write_synthetic_images(
+    folder: Path, num_classes: int, per_class: int, size: tuple[int, int] = (160, 120), seed: int = 0
+) -> Path:
     """Write JPEGs as SUPER_CLASS/CLASS/NUMBER.jpg and `manifest.csv` beside them; the path of the latter.
 
     The families take turns, so both halves of the classes have all of them.
@@ -45,9 +47,9 @@ def rendered(folder: Path, num_classes: int, per_class: int, size: tuple[int, in
     Args:
         folder: made if it is not there.
         num_classes: at least 1.
-        per_class: pictures of each class.
+        per_class: images of each class.
         size: width and height in pixels.
-        seed: of everything that differs between pictures of a class.
+        seed: of everything that differs between images of a class.
     """
     rows = [("path", "label", "super_label")]
     for label, family in enumerate(families(num_classes)):
@@ -55,7 +57,7 @@ def rendered(folder: Path, num_classes: int, per_class: int, size: tuple[int, in
         (folder / group / name).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             rows.append((f"{group}/{name}/{number:03}.jpg", name, group))
-            picture(label, family, number, size, seed).save(folder / rows[-1][0], quality=85)
+            synthetic_image(label, family, number, size, seed).save(folder / rows[-1][0], quality=85)
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return folder / "manifest.csv"
@@ -66,8 +68,8 @@ def families(num_classes: int) -> list[int]:
     return [label % min(len(FAMILIES), max(1, num_classes // 2)) for label in range(num_classes)]
 
 
-def picture(label: int, family: int, number: int, size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """One picture of a class, RGB."""
+def synthetic_image(label: int, family: int, number: int, size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """One image of a class, RGB."""
     random = np.random.default_rng([seed, label, number])
     thing, (width, height) = look(label, family), size
     angle, scale, squash = random.uniform(-0.6, 0.6), random.uniform(0.6, 0.95), random.uniform(0.75, 1.0)

@@ -1,4 +1,4 @@
-"""The pictures that other tests learn from: whole, different, and told apart by what their class says."""
+"""The images that other tests learn from: whole, different, and told apart by what their class says."""
 
 import csv
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from benchmark.datasets import manifest
-from benchmark.datasets.image_check import complaints
-from tests.datasets import layouts
-from tests.datasets.rendered import families, look, picture, rendered, small_pictures
+from benchmark.datasets.image_check import find_problems
+from tests.datasets import published_layouts
+from tests.datasets.synthetic_images import families, look, synthetic_image, write_small_images, write_synthetic_images
 
 LAYOUTS = ("cub", "cars196", "sop", "inshop", "inaturalist2019")
 
@@ -21,7 +21,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def colours_of(path: Path) -> np.ndarray:
-    """How often each of 4 x 4 x 4 colours occurs in the middle of a picture."""
+    """How often each of 4 x 4 x 4 colours occurs in the middle of an image."""
     image = pixels(path)
     height, width, _ = image.shape
     inner = image[height // 6 : -(height // 6), width // 6 : -(width // 6)].reshape(-1, 3) // 64
@@ -29,7 +29,7 @@ def colours_of(path: Path) -> np.ndarray:
 
 
 def hits(paths: list[Path], labels: np.ndarray) -> float:
-    """How often the nearest other picture, by its colours, is of the same class."""
+    """How often the nearest other image, by its colours, is of the same class."""
     features = np.sqrt([colours_of(path) for path in paths])
     similar = features @ features.T
     np.fill_diagonal(similar, -1)
@@ -37,25 +37,32 @@ def hits(paths: list[Path], labels: np.ndarray) -> float:
 
 
 def test_the_manifest_is_a_data_set_with_a_hierarchy(tmp_path: Path) -> None:
-    found = manifest.listing(str(small_pictures(tmp_path)), check="images")
-    assert found.counts()["images"] == 48 and found.total_classes == 8
-    assert [found.counts()[role]["super_classes"] for role in ("trainval", "test")] == [4, 4]
+    found = manifest.listing(str(write_small_images(tmp_path)), check="images")
+    assert found.counts().images == 48 and found.total_classes == 8
+    assert [found.counts_by_role()[role].super_classes for role in ("trainval", "test")] == [4, 4]
     assert pixels(tmp_path / found.paths[0]).shape == (40, 48, 3)
 
 
 def test_classes_can_be_told_by_their_colours_and_not_perfectly(tmp_path: Path) -> None:
-    with open(small_pictures(tmp_path, num_classes=16), encoding="utf-8") as file:
+    with open(write_small_images(tmp_path, num_classes=16), encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = np.array([row["label"] for row in rows])
     assert 0.3 < hits([tmp_path / row["path"] for row in rows], labels) < 0.95  # by chance 1 of 16
 
 
-def test_a_picture_depends_on_its_seed_class_and_number_only(tmp_path: Path) -> None:
-    few, many = rendered(tmp_path / "a", 8, 1, (32, 24)), rendered(tmp_path / "b", 8, 2, (32, 24))
+def test_an_image_depends_on_its_seed_class_and_number_only(tmp_path: Path) -> None:
+    few, many = (
+        write_synthetic_images(tmp_path / "a", 8, 1, (32, 24)),
+        write_synthetic_images(tmp_path / "b", 8, 2, (32, 24)),
+    )
     first = "bar/class_0000/000.jpg"
     assert (few.parent / first).read_bytes() == (many.parent / first).read_bytes()
-    one = np.asarray(picture(0, 0, 0, (32, 24)))
-    others = [picture(1, 0, 0, (32, 24)), picture(0, 0, 1, (32, 24)), picture(0, 0, 0, (32, 24), seed=1)]
+    one = np.asarray(synthetic_image(0, 0, 0, (32, 24)))
+    others = [
+        synthetic_image(1, 0, 0, (32, 24)),
+        synthetic_image(0, 0, 1, (32, 24)),
+        synthetic_image(0, 0, 0, (32, 24), seed=1),
+    ]
     assert all((np.asarray(other) != one).mean() > 0.5 for other in others)
 
 
@@ -67,10 +74,10 @@ def test_outlines_reach_the_full_size_in_some_direction() -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_published_layout_in_small_is_read_as_the_data_set(name: str, tmp_path: Path, compose_study) -> None:
-    found = compose_study(*layouts.small(name, tmp_path)).make_dataset().listing
+    found = compose_study(*published_layouts.write_small(name, tmp_path)).make_dataset().listing
     unseen = ("query", "gallery") if name == "inshop" else ("test",)
     assert len(found.paths) == 96 and len(found.classes("trainval")) == len(found.classes(*unseen)) == 8
-    assert not any(complaints(found.root, found.paths, "images"))
+    assert not any(find_problems(found.root, found.paths, "images"))
     for role in ("trainval", *unseen):
         counts = np.bincount(found.labels[found.roles == role])
         assert set(counts[counts > 0]) == {3 if role in ("query", "gallery") else 6}

@@ -1,6 +1,6 @@
-"""The five published data sets in small, in their layouts, with pictures that can be learnt: for whole searches.
+"""The five published data sets in small, in their layouts, with images that can be learnt: for whole searches.
 
-Half of the classes are to be trained on. What is odd in the real copies is in `trees`; here one picture in each is grey
+Half of the classes are to be trained on. What is odd in the real copies is in `trees`; here one image in each is grey
 and all have different sizes, as in the real ones.
 """
 
@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from tests.datasets.rendered import FAMILIES, families, picture
-from tests.datasets.trees import cell, structs, write
+from tests.datasets.synthetic_images import FAMILIES, families, synthetic_image
+from tests.datasets.trees import cell, structs, write_text
 
 MORE = {"sop": ("dataset.module.sop_cut=null",), "inaturalist2019": ("+dataset.module.num_trainval={half}",)}
 
 
-def small(name: str, root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> list[str]:
+def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> list[str]:
     """Write a data set and return what to say on the command line to use it.
 
     Args:
         name: of the data set, as in `conf/dataset`.
         root: folder for it.
         num_classes: at least 4, an even number.
-        per_class: pictures of each class, at least 4.
-        seed: of the pictures.
+        per_class: images of each class, at least 4.
+        seed: of the images.
     """
     make = {"cub": cub, "cars196": cars196, "sop": sop, "inshop": inshop, "inaturalist2019": inaturalist2019}[name]
     make(root, num_classes, per_class, seed)
@@ -39,14 +39,14 @@ def cub(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) ->
     files = [(i, n, f"{name}/{name[4:]}_{n:04}.jpg") for i, name in enumerate(names) for n in range(per_class)]
     for label, number, path in files:
         _save(folder / "images" / path, label, families(num_classes)[label], number, seed)
-    write(folder / "images.txt", *(f"{i} {path}" for i, (_, _, path) in enumerate(files, 1)))
-    write(folder / "image_class_labels.txt", *(f"{i} {label + 1}" for i, (label, _, _) in enumerate(files, 1)))
-    write(folder / "classes.txt", *(f"{i} {name}" for i, name in enumerate(names, 1)))
+    write_text(folder / "images.txt", *(f"{i} {path}" for i, (_, _, path) in enumerate(files, 1)))
+    write_text(folder / "image_class_labels.txt", *(f"{i} {label + 1}" for i, (label, _, _) in enumerate(files, 1)))
+    write_text(folder / "classes.txt", *(f"{i} {name}" for i, name in enumerate(names, 1)))
     return root
 
 
 def cars196(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`car_ims` with `cars_annos.mat`, official train pictures before the test ones; a family is a make."""
+    """`car_ims` with `cars_annos.mat`, official train images before the test ones; a family is a make."""
     kinds = families(num_classes)
     rows = [(label, n) for part in (0, 1) for label in range(num_classes) for n in range(part, per_class, 2)]
     files = [f"car_ims/{i:06}.jpg" for i in range(1, len(rows) + 1)]
@@ -72,12 +72,12 @@ def sop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) ->
                 path = f"{FAMILIES[family]}_final/{label:012}_{number}.JPG"
                 _save(folder / path, label, family, number, seed)
                 lines.append(f"{serial} {label + 1} {family + 1} {path}")
-        write(folder / f"Ebay_{name}.txt", "image_id class_id super_class_id path", *lines)
+        write_text(folder / f"Ebay_{name}.txt", "image_id class_id super_class_id path", *lines)
     return root
 
 
 def inshop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`Img/img` and `Eval`; every second item is trained on, half of the others' pictures are queries."""
+    """`Img/img` and `Eval`; every second item is trained on, half of the others' images are queries."""
     rows = []
     for label, family in enumerate(families(num_classes)):
         item = f"id_{label + 1:08}"
@@ -86,12 +86,12 @@ def inshop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0)
             _save(root / "Img" / path, label, family, number, seed)
             rows.append(f"{path:<60} {item}  {'train' if label % 2 == 0 else ('query', 'gallery')[number % 2]:<8}")
     header = (str(len(rows)), "image_name  item_id  evaluation_status")
-    write(root / "Eval" / "list_eval_partition.txt", *header, *rows)
+    write_text(root / "Eval" / "list_eval_partition.txt", *header, *rows)
     return root
 
 
 def inaturalist2019(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`train2019.json`, `val2019.json` (one picture of each species); a family is a genus, of neighbouring species."""
+    """`train2019.json`, `val2019.json` (one image of each species); a family is a genus, of neighbouring species."""
     kinds = sorted(families(num_classes))
     categories = [{"id": i, "name": f"{FAMILIES[f]} {i}", "genus": FAMILIES[f]} for i, f in enumerate(kinds)]
     serial = 0
@@ -105,13 +105,13 @@ def inaturalist2019(root: Path, num_classes: int = 16, per_class: int = 6, seed:
                 images.append({"id": serial, "file_name": path})
                 annotations.append({"id": serial, "image_id": serial, "category_id": label})
         body = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-        write(root / f"{name}2019.json", json.dumps(body))
+        write_text(root / f"{name}2019.json", json.dumps(body))
     return root
 
 
 def _save(path: Path, label: int, family: int, number: int, seed: int) -> None:
-    """One picture of 40 x 30 to 60 x 50 pixels; the second of class 1 is grey."""
+    """One image of 40 x 30 to 60 x 50 pixels; the second of class 1 is grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = np.random.default_rng([seed, label, number, 1]).integers((40, 30), (61, 51)).tolist()
-    image = picture(label, family, number, (width, height), seed)
+    image = synthetic_image(label, family, number, (width, height), seed)
     image.convert("L" if (label, number) == (1, 1) else "RGB").save(path, format="JPEG", quality=85)

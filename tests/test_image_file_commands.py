@@ -1,4 +1,4 @@
-"""Picture files through the stories: a small search and its final evaluation, in every layout that is published."""
+"""Image files through the stories: a small search and its final evaluation, in every layout that is published."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from benchmark.core import records
 from benchmark.data import data
 from benchmark.final_eval import final_eval
 from tests.command_line import assert_refused, run
-from tests.datasets import layouts
-from tests.datasets.rendered import small_pictures
+from tests.datasets import published_layouts
+from tests.datasets.synthetic_images import write_small_images
 
 SMALL = (
     "loss=proxy_nca", "trunk=small_conv", "trunk.width=8", "protocol.images.short_side=36", "protocol.images.crop=32",
@@ -40,8 +40,8 @@ def through(*dataset: str, results: Path) -> records.Record:
 
 
 @pytest.mark.usefixtures("no_fsync")
-def test_one_s_own_pictures_go_through_search_and_final_evaluation(tmp_path: Path) -> None:
-    own = ["dataset=csv", f"dataset.module.path={small_pictures(tmp_path / 'a')}", "dataset.name=mine"]
+def test_one_s_own_images_go_through_search_and_final_evaluation(tmp_path: Path) -> None:
+    own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a')}", "dataset.name=mine"]
     ended = run(data, *own, *SMALL)
     assert ended.status == 0 and "trainval: 24 images, 4 classes, 4 super classes" in ended.out, ended.err
     record = through(*own, results=tmp_path / "results")
@@ -58,7 +58,7 @@ def test_one_s_own_pictures_go_through_search_and_final_evaluation(tmp_path: Pat
 @pytest.mark.usefixtures("no_fsync")
 @pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop", "inaturalist2019"])
 def test_every_published_layout_goes_through_search_and_final_evaluation(name: str, tmp_path: Path) -> None:
-    record = through(*layouts.small(name, tmp_path / "a"), results=tmp_path / "results")
+    record = through(*published_layouts.write_small(name, tmp_path / "a"), results=tmp_path / "results")
     assert 0 < record.result["concatenated"]["map_at_r"] <= 1
     if name == "inshop":
         with np.load(next((tmp_path / "results").rglob("embeddings.npz"))) as kept:
@@ -67,12 +67,12 @@ def test_every_published_layout_goes_through_search_and_final_evaluation(name: s
 
 
 @pytest.mark.usefixtures("no_fsync")
-def test_pictures_that_changed_since_the_study_was_started_are_refused(tmp_path: Path) -> None:
-    own = ["dataset=csv", f"dataset.module.path={small_pictures(tmp_path / 'a')}", "dataset.name=mine"]
+def test_images_that_changed_since_the_study_was_started_are_refused(tmp_path: Path) -> None:
+    own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a')}", "dataset.name=mine"]
     through(*own, results=tmp_path / "results")
-    picture = next((tmp_path / "a").rglob("*.jpg"))
-    other = next(path for path in (tmp_path / "a").rglob("*.jpg") if path.parent != picture.parent)
-    picture.write_bytes(other.read_bytes())
+    image = next((tmp_path / "a").rglob("*.jpg"))
+    other = next(path for path in (tmp_path / "a").rglob("*.jpg") if path.parent != image.parent)
+    image.write_bytes(other.read_bytes())
     assert_refused(run(bo, *own, *SMALL, f"results_dir={tmp_path / 'results'}"), "data:", "variant=NAME")
 
 
@@ -86,5 +86,5 @@ def test_pictures_that_changed_since_the_study_was_started_are_refused(tmp_path:
     ],
 )
 def test_crops_that_cannot_be_cut_are_refused(wrong: str, named: list[str], tmp_path: Path) -> None:
-    own = ["dataset=csv", f"dataset.module.path={small_pictures(tmp_path / 'a', 4, 2)}", "dataset.name=mine"]
+    own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a', 4, 2)}", "dataset.name=mine"]
     assert_refused(run(bo, *own, *SMALL, wrong, f"results_dir={tmp_path / 'results'}"), *named)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     layers = [
@@ -21,18 +21,18 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (smooth + rng.normal(0, 4, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
-def encoded(picture: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+def encoded(image: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     """The bytes of a file."""
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     stream = io.BytesIO()
-    image.save(stream, kind, **options)
+    opened.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def album(folder: Path, sizes: list[tuple[int, int]]) -> list[str]:
+def write_photos(folder: Path, sizes: list[tuple[int, int]]) -> list[str]:
     """JPEGs of these heights and widths, and their names."""
-    names = [f"class_{i % 3}/picture_{i}.jpg" for i in range(len(sizes))]
+    names = [f"class_{i % 3}/image_{i}.jpg" for i in range(len(sizes))]
     for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(encoded(photograph(*size, seed=i), quality=90))
+        (folder / name).write_bytes(encoded(synthetic_photo(*size, seed=i), quality=90))
     return names
