@@ -10,9 +10,16 @@ chosen on training classes that were kept out of training. Before a unit opens t
 `test_ledger.jsonl` that they are scored after every epoch.
 """
 
+import sys
+
+# Before the imports, which take seconds: a mistake on the command line is answered at once.
+if __name__ == "__main__" and "--serve" not in sys.argv:
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("traditional"))
+
 import copy
 import functools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +41,6 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.report import traditional_rows as rows_of
 from benchmark.study import layout
 from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
-from benchmark.study.cli import main
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
@@ -314,9 +320,6 @@ def summary(study: Study) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.serve import serve
+    from benchmark.jobs.executors.serve import serve
 
-        serve(run_unit)
-    else:
-        main(traditional, protocol="traditional")
+    serve(run_unit)
