@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*")
 _RESERVED = ("null", "true", "false", "nan", "inf")
 
 
-def command(target: str, options: Mapping[str, object] | None = None) -> str:
+def command(target: str, options: Mapping[str, object] | None = None, flags: str = "") -> str:
     """Return the shell command that runs one or more targets, in the form in which this process was started.
 
     >>> command("bo final-eval", {"dataset": "cub", "variant": "wide"})
@@ -44,17 +44,19 @@ def command(target: str, options: Mapping[str, object] | None = None) -> str:
     Args:
         target: names of commands, separated by blanks.
         options: values by key of the configuration, in the order in which they are printed.
+        flags: arguments that are not options, such as `--cfg job`.
     """
     form = os.environ.get(FORM, "make")
     given = {key: str(value) for key, value in (options or {}).items()}
     if form == "make":
         names = {key: name for name, key in VARIABLES.items()}
         words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
-        if rest := [override(key, value) for key, value in given.items() if key not in names]:
-            words.append(f"{ARGS}={shlex.join(rest)}")
+        rest = [override(key, value) for key, value in given.items() if key not in names]
+        if arguments := " ".join(filter(None, [shlex.join(rest), flags])):
+            words.append(f"{ARGS}={arguments}")
         return " ".join(["make", target, *map(shlex.quote, words)])
     words = [shlex.quote(override(key, value)) for key, value in given.items()]
-    return " && ".join(" ".join([form, name, *words]) for name in target.split())
+    return " && ".join(" ".join(filter(None, [form, name, *words, flags])) for name in target.split())
 
 
 def override(key: str, value: str) -> str:
