@@ -14,7 +14,7 @@ from benchmark.core import records
 from benchmark.protocol.statistics import Interval
 
 Key = tuple[str, ...]
-MANY = 6  # more columns than these are set in smaller type where the page is narrow
+MANY = 6  # a table with more columns is set in smaller type where the page is narrow
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def as_csv(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table; best means in bold."""
+    """Return the table in GitHub's Markdown, with the best means in bold."""
     heads = [f"{column.block} {column.title}".strip() for column in table.columns]
     lines = ["| Loss | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     best = table.best()
@@ -155,7 +155,7 @@ def markdown(table: Table) -> str:
 
 
 def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> tuple[str, str]:
-    """Mean and half width as they are printed; empty where there is none."""
+    """Return mean and half width as printed, each empty where there is none."""
     interval = row.cells.get(key)
     if interval is None:
         return "", ""
@@ -165,9 +165,9 @@ def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> 
 
 
 def latex(table: Table) -> str:
-    r"""A booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs.
+    r"""Return a booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs.
 
-    It is as wide as the page, over both columns where there are two, and fits the 345 pt of LaTeX's `article`.
+    It is as wide as the page, spans both columns of a two-column paper, and fits the 345 pt of LaTeX's `article`.
     """
     statistic, *reasons = table.notes()
     small, gap = (r"\tiny", "1pt") if len(table.columns) > MANY else (r"\scriptsize", "3pt")
@@ -193,7 +193,7 @@ def latex(table: Table) -> str:
 
 
 def _headings(heads: dict[str, int]) -> list[str]:
-    """The line of headings over the columns and the rules below them; none where no heading has a name."""
+    """Return the line of headings above the columns and the line of rules below them; nothing without headings."""
     if not any(heads):
         return []
     names = [rf"\multicolumn{{{2 * width}}}{{@{{}}c@{{}}}}{{{escape(head)}}}" for head, width in heads.items()]
@@ -205,7 +205,7 @@ def _headings(heads: dict[str, int]) -> list[str]:
 
 
 def _body(table: Table, small: str) -> list[str]:
-    """A line for each row, below the name of its kind where there are kinds."""
+    """Return a line for each row, below the name of its kind in tables with several kinds."""
     lines: list[str] = []
     best = table.best()
     for kind, rows in table.kinds().items():
@@ -227,5 +227,5 @@ SPECIAL = str.maketrans({
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Return the LaTeX source that prints a text."""
     return text.translate(SPECIAL).replace("+-", r"$\pm$")
