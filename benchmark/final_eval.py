@@ -32,6 +32,7 @@ from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.errors import IncompleteError, UserError
+from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -71,7 +72,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
         return
     chosen = list(finished_searches(study))
     if not chosen:
-        raise UserError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
+        raise UserError(f"There is no finished search below {study.config.results_dir}. Run {command('bo')} first.")
     missing = []
     for other in chosen:
         try:
@@ -92,7 +93,7 @@ def finished_searches(study: Study) -> Iterator[Study]:
         try:
             stored = layout.read_study(directory)["config"]
         except records.CorruptFileError as error:
-            print(f"Skipped: {error} Run make bo for it again: it rewrites the file, and trains nothing again.")
+            print(f"Skipped: {error} Run {command('bo')} for it again: it rewrites the file, and trains nothing again.")
             continue
         other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
@@ -347,7 +348,7 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
         yield f"  {mode:13s} " + "   ".join(cells)
     if len(scored) < len(runs):
         yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
-    yield "Next: make tables"
+    yield f"Next: {command('tables')}"
 
 
 if __name__ == "__main__":

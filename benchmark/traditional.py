@@ -30,6 +30,7 @@ import torch
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset, Split
@@ -316,7 +317,7 @@ def summary(study: Study) -> Iterator[str]:
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{column.title} {interval.mean:.2f}{half}")
         yield f"  {row.kind}\n    {'   '.join(cells) or row.reason}"
-    yield f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: make tables"
+    yield f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: {command('tables')}"
 
 
 if __name__ == "__main__":

@@ -46,17 +46,31 @@ def command(target: str, options: Mapping[str, object] | None = None, flags: str
         options: values by key of the configuration, in the order in which they are printed.
         flags: arguments that are not options, such as `--cfg job`.
     """
-    form = os.environ.get(FORM, "make")
-    given = {key: str(value) for key, value in (options or {}).items()}
-    if form == "make":
-        names = {key: name for name, key in VARIABLES.items()}
-        words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
-        rest = [override(key, value) for key, value in given.items() if key not in names]
-        if arguments := " ".join(filter(None, [shlex.join(rest), flags])):
-            words.append(f"{ARGS}={arguments}")
-        return " ".join(["make", target, *map(shlex.quote, words)])
-    words = [shlex.quote(override(key, value)) for key, value in given.items()]
-    return " && ".join(" ".join(filter(None, [form, name, *words, flags])) for name in target.split())
+    words = arguments(options or {}, flags)
+    if (form := os.environ.get(FORM, "make")) == "make":
+        return " ".join(filter(None, ["make", target, words]))
+    return " && ".join(" ".join(filter(None, [form, name, words])) for name in target.split())
+
+
+def arguments(options: Mapping[str, object], flags: str = "") -> str:
+    """Return options the way the user types them after a command, quoted for the shell.
+
+    >>> arguments({"dataset.module.root": "my birds", "seed": 7})
+    "'ROOT=my birds' ARGS=seed=7"
+
+    Args:
+        options: values by key of the configuration.
+        flags: arguments that are not options, such as `--cfg job`.
+    """
+    given = {key: str(value) for key, value in options.items()}
+    if os.environ.get(FORM, "make") != "make":
+        return " ".join(filter(None, [*(shlex.quote(override(key, value)) for key, value in given.items()), flags]))
+    names = {key: name for name, key in VARIABLES.items()}
+    words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
+    rest = [shlex.quote(override(key, value)) for key, value in given.items() if key not in names]
+    if rest or flags:
+        words.append(f"{ARGS}={' '.join(filter(None, [*rest, flags]))}")
+    return " ".join(map(shlex.quote, words))
 
 
 def override(key: str, value: str) -> str:

@@ -75,7 +75,7 @@ class Study:
         assert isinstance(plain, dict)
         return cls(raw=plain, config=config)  # type: ignore[arg-type]
 
-    def with_setting(self, setting: Mapping[str, float | int]) -> "Study":
+    def with_setting(self, setting: Mapping[str, float | int]) -> Study:
         """This study with other hyper-parameters of its loss; the last few are kept."""
         return Study.of(self.raw, dict(setting))
 
