@@ -1,30 +1,68 @@
-# Every target makes what it needs. Options: DATASET ROOT CSV NAME LOSS TRUNK TRAINING PRESET TRIALS EXECUTOR WORKERS PROTOCOL ARGS="any.key=value ..." TORCH=cpu
+# A thin front of `python -m benchmark`; every target makes what it needs. Options: DATASET=cub LOSS=hpl_pa ...; see make help.
+#
+# Options count only on make's command line, never from the environment, and each is one value whatever it holds: make does
+# not expand it and no shell reads it; `benchmark/__main__.py` finds it in the environment as BENCHMARK_MAKE_<option>.
+# Settings may come from the environment too.
+OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS EXECUTOR WORKERS ARGS
+SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
+given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
+unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
+quoted = '$(subst ','\'',$(1))'
+closest = $(shell python3 -c 'import difflib, sys; word, *known = sys.argv[1:]; \
+	near = difflib.get_close_matches(word.rpartition(".")[2].upper(), known, 1); \
+	print("Did you mean %s?" % near[0] if near else "")' $(call quoted,$(1)) $(OPTIONS) $(SETTINGS) 2>/dev/null)
+$(foreach v,$(firstword $(unknown)),$(error There is no option $(v). $(call closest,$(v)) \
+	Options: $(OPTIONS); also $(SETTINGS). Any other key goes into ARGS, as in ARGS="seed=7 trunk.width=64"))
+$(foreach v,$(filter $(SETTINGS),$(given)),$(eval override $(v) := $$(value $(v))))
+$(foreach v,$(OPTIONS),$(eval unexport $(v) BENCHMARK_MAKE_$(v)))
+$(foreach v,$(filter $(OPTIONS),$(given)),$(eval export BENCHMARK_MAKE_$(v) := $$(value $(v))))
+
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 TORCH ?= default
+$(if $(filter-out default cpu,$(TORCH)),$(error TORCH=$(TORCH): allowed are default and cpu))
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-overrides = $(if $(DATASET),dataset=$(DATASET)) $(if $(ROOT),'dataset.module.root="$(ROOT)"') $(if $(CSV),'dataset.module.path="$(CSV)"') \
-	$(if $(NAME),dataset.name=$(NAME)) $(if $(LOSS),loss=$(LOSS)) $(if $(TRUNK),trunk=$(TRUNK)) $(if $(TRAINING),training=$(TRAINING)) \
-	$(if $(PROTOCOL),protocol=$(PROTOCOL)) $(if $(PRESET),preset=$(PRESET)) \
-	$(if $(TRIALS),trials=$(TRIALS)) $(if $(EXECUTOR),executor=$(EXECUTOR)) $(if $(WORKERS),executor.workers=$(WORKERS)) $(ARGS)
-
+COMMANDS := bo final-eval traditional status logs tables data splits bench bench-gpu
 .DEFAULT_GOAL := help
-.PHONY: help setup data splits bo final-eval traditional tables status logs soak scale bench bench-gpu test test-all lint lock clean
+.NOTPARALLEL:  # make -j2 bo final-eval: one after the other
+.PHONY: help setup $(COMMANDS) soak scale test test-all lint lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  options      DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=64"'
+	@awk -F':.*## ' '/^##@ / { print "\n" substr($$0, 5) ":" } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo; echo 'Options: DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=64"'
+	@echo 'All options: $(OPTIONS)'
 
-setup: $(STAMP) ## make the environment (.venv); TORCH=cpu leaves the CUDA libraries out
+$(COMMANDS): $(STAMP)
+	@$(RUN) benchmark --from-make $@
+
+##@ run
+bo: ## search a loss's hyper-parameters by class-disjoint cross-validation
+final-eval: ## retrain the best setting 10 times and score the test classes; without options: of every finished search
+traditional: ## train on all training classes as the papers do, and score the test classes at every epoch
+
+##@ look
+status: ## show the progress of all studies, what runs where and what failed
+logs: ## show the newest log or that of ARGS=unit=trial_003/fold_1; on a terminal, follow it
+tables: ## write the tables of all studies as CSV, LaTeX and Markdown
+
+##@ data
+data: ## find or download a data set and describe it; ROOT=folder if it is elsewhere
+splits: ## write a data set's split and folds to results/splits as CSV
+
+##@ develop
+bench: ## measure the speed of this code as ratios
+bench-gpu: ## measure how many folds a GPU should train at once
+
+setup: $(STAMP) ## make the environment (.venv); TORCH=cpu omits the CUDA libraries
 
 $(STAMP): requirements.lock requirements-cpu.lock
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -n $(call quoted,$(PYTHON)) || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(VENV)/bin/python || $(call quoted,$(PYTHON)) -m venv $(VENV)
 	@test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet uv
 ifeq ($(TORCH),cpu)
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --torch-backend=cpu $$(grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock)
@@ -34,41 +72,11 @@ else
 endif
 	@touch $@
 
-data: $(STAMP) ## find or fetch a data set and say what it holds; ROOT=folder where it lies elsewhere
-	$(RUN) benchmark.data $(overrides)
-
-splits: $(STAMP) ## write a data set's split and folds to results/splits as CSV
-	$(RUN) benchmark.splits $(overrides)
-
-bo: $(STAMP) ## search a loss's hyper-parameters by class-disjoint cross-validation
-	$(RUN) benchmark.bo $(overrides)
-
-final-eval: $(STAMP) ## retrain the best setting 10 times and score the unseen classes; without options: every finished search
-	$(RUN) benchmark.final_eval $(overrides)
-
-traditional: $(STAMP) ## train on all training classes as the papers do, and score the unseen ones at every epoch
-	$(RUN) benchmark.traditional $(overrides)
-
-tables: $(STAMP) ## write results/tables as CSV, LaTeX and Markdown
-	$(RUN) benchmark.tables $(overrides)
-
-status: $(STAMP) ## say how far the studies are, what runs where, and what is in trouble
-	@$(RUN) benchmark.status $(overrides)
-
-logs: $(STAMP) ## show the newest log, or that of ARGS=unit=trial_003/fold_1; on a terminal while it grows
-	@$(RUN) benchmark.logs $(overrides)
-
 soak: $(STAMP) ## kill workers and drivers of a search every few seconds, and count what that costs
 	$(RUN) tests.soak
 
-scale: $(STAMP) ## hand a thousand sleeping jobs to 32 Ray workers, and measure the driver
+scale: $(STAMP) ## give a thousand sleeping jobs to 32 Ray workers, and measure the driver
 	$(RUN) tests.scale
-
-bench: $(STAMP) ## measure speed, as ratios
-	$(RUN) benchmark.perf.cpu $(overrides)
-
-bench-gpu: $(STAMP) ## measure how many folds a GPU should train at once
-	$(RUN) benchmark.perf.gpu $(overrides)
 
 test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu"
@@ -79,7 +87,7 @@ test-all: $(STAMP) ## run all tests
 lint: $(STAMP) ## ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 
-lock: $(STAMP) ## resolve the dependencies of pyproject.toml anew
+lock: $(STAMP) ## resolve the dependencies of pyproject.toml again
 	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 	awk '/^[A-Za-z0-9]/ { drop = ($$0 ~ /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|faiss-gpu)[=@ ]/); \

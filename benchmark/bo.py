@@ -7,6 +7,11 @@ class. Killed at any moment, the same command resumes from the records and leave
 so the order in which trials finish changes nothing.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("bo"))
+
 import functools
 import math
 import time
@@ -24,7 +29,6 @@ from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.searchers import Parameter, Searcher, Value
 from benchmark.study import layout
-from benchmark.study.cli import main
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
 from benchmark.study.preflight import check_before_search
 from benchmark.study.study import Study
@@ -311,7 +315,3 @@ def position(parameter: Parameter, value: float) -> float:
     if parameter.scale == "log":
         low, high, value = math.log(low), math.log(high), math.log(value)
     return (value - low) / (high - low)
-
-
-if __name__ == "__main__":
-    main(bo)

@@ -1,5 +1,10 @@
 """make data: find a data set, or download and unpack it, and print what it holds."""
 
+if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("data"))
+
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +13,6 @@ from benchmark.core import records
 from benchmark.core.download import MARKER, DownloadError, Limits, download, unpack
 from benchmark.core.errors import UserError
 from benchmark.datasets.listing import MissingDataError
-from benchmark.study.cli import main
 from benchmark.study.prepare import describe, make_ready
 from benchmark.study.study import Study
 
@@ -120,7 +124,3 @@ def fetch_one(root: Path, source: Source) -> None:
     download(source.url, path, sha256=source.sha256, md5=source.md5, size=source.bytes)
     if source.unpack:
         unpack(path, folder, limits=Limits(**source.unpack))
-
-
-if __name__ == "__main__":
-    main(data)

@@ -11,8 +11,15 @@ Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (a
 Departure: 10 fresh runs; the best trial of the search, which was selected for its score, is not one of them.
 """
 
-import io
 import sys
+
+# Before the imports, which take seconds: a mistake on the command line is answered at once.
+if __name__ == "__main__" and "--serve" not in sys.argv:
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("final-eval"))
+
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +32,7 @@ from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.errors import IncompleteError, UserError
+from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -40,7 +48,6 @@ from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.study import layout
-from benchmark.study.cli import main
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet, open_test_set
 from benchmark.training.loop import read_state
@@ -65,7 +72,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
         return
     chosen = list(finished_searches(study))
     if not chosen:
-        raise UserError(f"There is no finished search below {study.config.results_dir}. Run make bo first.")
+        raise UserError(f"There is no finished search below {study.config.results_dir}. Run {command('bo')} first.")
     missing = []
     for other in chosen:
         try:
@@ -86,7 +93,7 @@ def finished_searches(study: Study) -> Iterator[Study]:
         try:
             stored = layout.read_study(directory)["config"]
         except records.CorruptFileError as error:
-            print(f"Skipped: {error} Run make bo for it again: it rewrites the file, and trains nothing again.")
+            print(f"Skipped: {error} Run {command('bo')} for it again: it rewrites the file, and trains nothing again.")
             continue
         other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
@@ -341,13 +348,10 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
         yield f"  {mode:13s} " + "   ".join(cells)
     if len(scored) < len(runs):
         yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
-    yield "Next: make tables"
+    yield f"Next: {command('tables')}"
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.serve import serve
+    from benchmark.jobs.executors.serve import serve
 
-        serve(run_unit)
-    else:
-        main(final_eval)
+    serve(run_unit)

@@ -1,4 +1,4 @@
-"""make logs: what a unit printed, the newest one or the named one; on a terminal, on and on while it runs.
+"""logs: show what a unit printed, the newest log or that of `unit=`; on a terminal, follow it while the unit runs.
 
 Reads only.
 """
@@ -8,19 +8,24 @@ import time
 from pathlib import Path
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.report import progress
 from benchmark.study import layout
-from benchmark.study.cli import main
 from benchmark.study.study import Study
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 def logs(study: Study, overrides: list[str]) -> None:
-    """Show the log of `unit=`, or the newest one, of the named study or of any.
+    """Print the log of `unit=`, or the newest one, of the named study or, if none is named, of all studies.
+
+    Args:
+        study: names the results folder, the unit and, unless `overrides` name none, the study.
+        overrides: as the user gave them.
 
     Raises:
-        ValueError: there is none; the message says which there are.
+        UserError: there is no such log; the message names the existing ones.
     """
     results_dir = Path(study.config.results_dir)
     named = layout.names_a_study(overrides)
@@ -31,31 +36,47 @@ def logs(study: Study, overrides: list[str]) -> None:
 
 
 def newest(directories: list[Path], unit: str) -> Path:
-    """The log that was written last, of the units of this name where one is given."""
+    """Return the most recently written log.
+
+    Args:
+        directories: folders of studies.
+        unit: end of the unit's path, such as `trial_003/fold_1`; empty for any unit.
+
+    Raises:
+        UserError: there is none.
+    """
     found = sorted((path for d in directories for path in progress.logs(d)), key=lambda path: path.stat().st_mtime)
     wanted = tuple(Path(unit).parts)
-    fitting = [path for path in found if path.parent.parts[len(path.parent.parts) - len(wanted) :] == wanted]
-    if fitting:
-        return fitting[-1]
+    matching = [path for path in found if path.parent.parts[len(path.parent.parts) - len(wanted) :] == wanted]
+    if matching:
+        return matching[-1]
     where = ", ".join(str(d) for d in directories[:3]) or "the results folder"
-    there = ", ".join("/".join(path.parent.parts[-2:]) for path in found[-5:])
-    raise ValueError(
-        f"No unit {unit} has a log below {where}. The last ones: {there}." if found
-        else f"No unit has a log below {where}. Run make bo, and make logs beside it."
-    )  # fmt: skip
+    if not found:
+        raise UserError(
+            f"No unit has a log below {where}. Start {command('bo')}, then run {command('logs')} meanwhile."
+        )
+    existing = ", ".join("/".join(path.parent.parts[-2:]) for path in found[-5:])
+    raise UserError(f"No unit {unit} has a log below {where}. The latest ones: {existing}.")
 
 
 def follow(path: Path, while_it_runs: bool) -> None:
-    """Print a log, and what comes to it for as long as its unit runs."""
+    """Print a log.
+
+    Args:
+        path: the log, next to its unit's lock.
+        while_it_runs: go on printing what is appended until the unit ends.
+    """
     with open(path, encoding="utf-8", errors="replace") as log:
         while True:
-            more = while_it_runs and records.is_held(path.parent / "lock")  # first: what it wrote last is read below
+            more = while_it_runs and records.is_held(path.parent / "lock")  # first: its last lines are read below
             for line in log:
                 print(line, end="", flush=True)
             if not more:
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":
-    main(logs)
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("logs"))

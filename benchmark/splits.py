@@ -1,11 +1,15 @@
 """make splits: write the role of every image of a data set, and its part in every fold, as CSV."""
 
+if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("splits"))
+
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.study.cli import main
 from benchmark.study.preflight import check_values, folds_of
 from benchmark.study.study import Study
 
@@ -32,7 +36,3 @@ def splits(study: Study, overrides: list[str]) -> None:
             for classes in (fold.train_classes, fold.validation_classes)
         )
         print(f"  fold {number}: trains on {train}, validates on {validation}")
-
-
-if __name__ == "__main__":
-    main(splits)

@@ -1,78 +1,90 @@
-"""make status: how far each study is, what runs where, what is lost, and how long the rest will take.
+"""status: show the progress of each study, what runs where, the latest failures, and how long the rest will take.
 
-Reads only: it may run beside a driver, on another machine, or in a folder that cannot be written.
+Reads only: it can run next to a driver, on another machine, or in a folder without write permission.
 """
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmark.core import records
 from benchmark.core.console import human_time
-from benchmark.report.progress import Stage, age, stages, trouble
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.report.progress import Stage, age, failures, stages
 from benchmark.study import layout
-from benchmark.study.cli import main
 from benchmark.study.study import Study
+from benchmark.study.workload import workload
 
 COLUMNS = ("study", "part", "done", "units", "running", "lost", "compute", "left")
-NUM_TROUBLES = 3
+NUM_FAILURES = 3
 
 
 def status(study: Study, overrides: list[str]) -> None:
-    """Tell about the named study, or about every one when none is named.
+    """Print the status of the named study, or of every study if none is named.
+
+    Args:
+        study: names the results folder and, unless `overrides` name none, the study.
+        overrides: as the user gave them.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is no study.
     """
     results_dir = Path(study.config.results_dir)
     directories = [study.directory] if layout.names_a_study(overrides) else layout.all_studies(results_dir)
     if not directories:
-        raise ValueError(f"There is no study below {results_dir}. Run make bo to start one.")
+        raise UserError(f"There is no study below {results_dir}. Run {command('bo')} to start one.")
     rows, details = [], []
     for directory in directories:
         try:
-            stored = Study.of(layout.read_study(directory)["config"])
+            stored = layout.read_study(directory)
         except records.CorruptFileError as error:
-            details.append(f"{error} Run make bo for it again: the file is written anew, and nothing is trained again.")
+            details.append(
+                f"{error} Run {command('bo')} for it again: the file is rewritten, and nothing is trained again."
+            )
             continue
         name = "/".join(directory.parts[-2:])
-        found = stages(stored, directory)
+        found = stages(workload(stored["config"]), directory)
         rows += [row_of(name, part) for part in found]
         details += [line for part in found for line in running(name, part)]
-        details += [f"{name}: {line['at']} {line['unit']}: {line['reason']} (see {line['log']})"
-                    for line in trouble(directory)[-NUM_TROUBLES:]]  # fmt: skip
+        for entry in failures(directory)[-NUM_FAILURES:]:
+            details.append(f"{name}: {entry['at']} {entry['unit']}: {entry['reason']} (see {entry['log']})")
     show(rows, details)
 
 
 def row_of(name: str, part: Stage) -> tuple[str, ...]:
-    """A part of a study as cells under `COLUMNS`."""
+    """Return the cells of a part of a study, in the order of `COLUMNS`."""
     missing = part.finished < part.total
     left = "-" if not missing else "unknown" if part.left is None else human_time(part.left)
     if missing and not part.driver:
-        left += ", nobody works on it"
-    done = f"{part.finished} of {part.total} {part.piece}s"
-    units = f"{part.count('done')} of {part.total * part.per_piece}"
-    return (name, part.name, done, units, str(part.count("running")), str(part.count("lost")), human_time(part.spent),
-            left)  # fmt: skip
+        left += ", no driver running"
+    done = f"{part.finished} of {part.total} {part.kind}s"
+    units = f"{part.count('done')} of {part.total * part.units_each}"
+    counts = (str(part.count("running")), str(part.count("lost")))
+    return (name, part.name, done, units, *counts, human_time(part.spent), left)
 
 
 def running(name: str, part: Stage) -> list[str]:
-    """A line for each unit that runs."""
+    """Return a line for each running unit: its worker, its machine and its last heartbeat."""
     lines = []
-    for unit in (u for u in part.units if u.state == "running"):
-        beat = unit.beat
-        where = f"{beat['worker']} on {beat['host']} (process {beat['pid']})" if beat else "starting or ending"
-        epoch = f", epoch {beat['epoch']} scored" if beat.get("epoch") is not None else ""
-        moved = f", batch {beat['batches']:,}{epoch}, {human_time(age(beat))} ago" if beat else ""
-        lines.append(f"{name}: {unit.name} runs: {where}{moved}")
+    for unit in part.units:
+        if unit.state != "running":
+            continue
+        line = f"{name}: {unit.name} is running: "
+        if beat := unit.beat:
+            epoch = f", epoch {beat['epoch']} scored" if beat.get("epoch") is not None else ""
+            line += f"{beat['worker']} on {beat['host']} (process {beat['pid']}), batch {beat['batches']:,}{epoch}, "
+            line += f"{human_time(age(beat))} ago"
+        else:
+            line += "starting or ending"
+        lines.append(line)
     return lines
 
 
 def show(rows: list[tuple[str, ...]], details: list[str]) -> None:
-    """A table on a terminal, elsewhere lines that other programs can read: cells between tabs."""
+    """Print a table on a terminal; elsewhere tab-separated lines that other programs can read."""
     from rich.console import Console
 
-    console: Any = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if console.is_terminal:
         from rich.table import Table
 
@@ -88,4 +100,6 @@ def show(rows: list[tuple[str, ...]], details: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(status)
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("status"))

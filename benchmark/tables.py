@@ -1,22 +1,39 @@
-"""make tables: records -> CSV, LaTeX and Markdown.
+"""tables: write the tables of all studies as CSV, LaTeX and Markdown.
 
-One table for each data set x trunk x protocol, one row a loss (under the customary protocol, one for each way to choose
-the epoch). A cell is the mean over runs with its t-interval's half width, in percent. Nothing is computed that a record
-does not hold but means and intervals, and a cell whose runs are not all there stays empty, with the reason below the
-table: a mean of what happened to finish is not the number asked for.
+One table for each data set x trunk x protocol, one row per loss (under the traditional protocol, one for each way to
+choose the epoch). A cell is the mean over runs with the half width of its t-interval, in percent. Means and intervals
+are the only numbers computed here; everything else is read from records. A row with missing runs stays empty, with the
+reason below the table: a mean of the runs that happened to finish is not the number asked for.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.core.paths import conf_dir, experiments_dir
 from benchmark.report import fold_rows, traditional_rows
 from benchmark.report.formats import Row, Table, markdown, write_table
 from benchmark.study import layout
-from benchmark.study.cli import main
 from benchmark.study.study import Study
+
+
+class Experiment(TypedDict, total=False):
+    """A file of `experiments/`.
+
+    Attributes:
+        table: name of the group of studies, `dataset-trunk-protocol`.
+        results: name of the results folder, if the experiment is for that one only.
+        caption: of the table.
+        rows: names of losses, in the order of the rows.
+    """
+
+    table: str
+    results: str
+    caption: str
+    rows: list[str]
 
 
 def tables(study: Study, overrides: list[str]) -> None:
@@ -27,7 +44,7 @@ def tables(study: Study, overrides: list[str]) -> None:
         overrides: unused.
 
     Raises:
-        ValueError: there are no studies.
+        UserError: there are no studies, or a `study.yaml` is damaged.
     """
     results_dir = Path(study.config.results_dir)
     groups: dict[str, list[Study]] = {}
@@ -35,7 +52,7 @@ def tables(study: Study, overrides: list[str]) -> None:
         stored = Study.of(layout.read_study(directory)["config"] | {"results_dir": str(results_dir)})
         groups.setdefault(directory.parent.name, []).append(stored)
     if not groups:
-        raise ValueError(f"There are no studies in {results_dir}/studies. Run make bo, then make final-eval.")
+        raise UserError(f"There are no studies in {results_dir}/studies. Run {command('bo final-eval')} first.")
     for name, studies in groups.items():
         table = make_table(name, studies, read_experiment(name, results_dir))
         for path in write_table(table, results_dir / "tables"):
@@ -43,42 +60,48 @@ def tables(study: Study, overrides: list[str]) -> None:
         print("\n" + markdown(table))
 
 
-def read_experiment(name: str, results_dir: Path) -> dict[str, Any]:
-    """The experiment that asks for this table: its caption and rows in order; nothing if there is none.
+def read_experiment(name: str, results_dir: Path) -> Experiment:
+    """Return the experiment that asks for a table; an empty one if there is none.
 
-    One that names its results folder comes before one that does not, and is for no other folder.
+    An experiment that names its results folder takes precedence there and is ignored for any other folder.
+
+    Args:
+        name: of the table.
+        results_dir: the folder with the studies.
     """
-    folder = experiments_dir()
-    bodies = [dict(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.yaml"))]
+    paths = sorted(experiments_dir().glob("*.yaml"))
+    bodies: list[Experiment] = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
     asking = [body for body in bodies if body["table"] == name and body.get("results") in (None, results_dir.name)]
-    return max(asking, key=lambda body: "results" in body, default={})
+    return max(asking, key=lambda body: "results" in body, default=Experiment())
 
 
-def make_table(name: str, studies: list[Study], experiment: dict[str, Any]) -> Table:
-    """The table of a group of studies, with an empty row for each loss that the experiment asks for in vain.
+def make_table(name: str, studies: list[Study], experiment: Experiment) -> Table:
+    """Return the table of a group of studies, with an empty row for each requested loss that has no results.
 
     Args:
         name: of the group, `dataset-trunk-protocol`.
         studies: at least one.
-        experiment: `caption` and `rows` (names of losses), or empty.
+        experiment: its caption and rows, if it has any.
     """
     found = {study.directory.name: study for study in studies}
-    wanted = [*experiment.get("rows", []), *(key for key in found if key not in experiment.get("rows", []))]
+    requested = experiment.get("rows", [])
     first = studies[0]
     protocol = first.config.protocol
     caption = experiment.get("caption", f"{first.config.dataset.label}, protocol {protocol.name}.")
     shape = traditional_rows if protocol.name == "traditional" else fold_rows
     rows: list[Row] = []
-    for key in wanted:
+    for key in [*requested, *(key for key in found if key not in requested)]:
         rows += shape.rows(found[key]) if key in found else shape.absent(first, key, label_of(key))
     return Table(name, caption, shape.columns(first), rows, protocol.confidence, shape.REMARK)
 
 
 def label_of(loss: str) -> str:
-    """How a table names a loss that no study holds."""
+    """Return the label that a loss's YAML gives it; its name where there is no YAML."""
     path = conf_dir() / "loss" / f"{loss}.yaml"
     return str(yaml.safe_load(path.read_text(encoding="utf-8"))["label"]) if path.exists() else loss
 
 
 if __name__ == "__main__":
-    main(tables)
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("tables"))

@@ -10,9 +10,16 @@ chosen on training classes that were kept out of training. Before a unit opens t
 `test_ledger.jsonl` that they are scored after every epoch.
 """
 
+import sys
+
+# Before the imports, which take seconds: a mistake on the command line is answered at once.
+if __name__ == "__main__" and "--serve" not in sys.argv:
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("traditional"))
+
 import copy
 import functools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +30,7 @@ import torch
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset, Split
@@ -34,7 +42,6 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.report import traditional_rows as rows_of
 from benchmark.study import layout
 from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
-from benchmark.study.cli import main
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
@@ -310,13 +317,10 @@ def summary(study: Study) -> Iterator[str]:
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{column.title} {interval.mean:.2f}{half}")
         yield f"  {row.kind}\n    {'   '.join(cells) or row.reason}"
-    yield f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: make tables"
+    yield f"{rows_of.REMARK}\n  records: {layout.traditional_path(study, 0).parent}\nNext: {command('tables')}"
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.serve import serve
+    from benchmark.jobs.executors.serve import serve
 
-        serve(run_unit)
-    else:
-        main(traditional, protocol="traditional")
+    serve(run_unit)

@@ -47,10 +47,7 @@ def test_help_and_the_configuration_are_shown(tmp_path: Path, start: Start) -> N
     shown = start("bo", "--help")
     out, err = shown.communicate(timeout=400)
     assert (shown.returncode, err) == (0, "")
-    assert (
-        "python -m benchmark.{data,splits,bo,final_eval,traditional,tables,status,logs,bench}" in out
-        and "--cfg job" in out
-    )
+    assert out.startswith("usage: python -m benchmark bo ") and "--cfg job" in out
     for name in ("glyphs, glyphs_small", "executor: inline, local", "searcher: ax, sobol"):
         assert name in out
     for story, protocol in (("traditional", "traditional"), ("bo", "hpl")):

@@ -1,10 +1,11 @@
-"""Studies that are part of the repository still load, and still give the tables that stand beside them."""
+"""The studies that are part of the repository still load, and still give the tables next to them."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmark.core import records
 from benchmark.study import layout
 from benchmark.study.study import Study
 from benchmark.tables import tables
@@ -15,18 +16,30 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
 
 
 def test_there_are_committed_studies() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "customary"}
+    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "traditional"}
     assert all(layout.all_studies(folder) for folder in FOLDERS)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("no_fsync")
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_committed_records_give_the_committed_tables(folder: Path, tmp_path: Path) -> None:
+def test_committed_records_give_the_committed_tables_byte_for_byte(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / folder.name
     shutil.copytree(folder / "studies", copy / "studies")
     assert run(tables, f"results_dir={copy}").status == 0
-    made = {path.name: path.read_text() for path in (copy / "tables").iterdir()}
-    assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
+    committed = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    assert {path.name: path.read_bytes() for path in (copy / "tables").iterdir()} == committed
+
+
+def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
+    copy = tmp_path / "traditional"
+    shutil.copytree(RESULTS / "traditional" / "studies", copy / "studies")
+    path = sorted(copy.rglob("run_00.json"))[0]
+    record = records.read_record(path)
+    record.result["selected"]["last_epoch"]["recall_at_1"] += 1e-9
+    records.write_record(path, record)
+    assert run(tables, f"results_dir={copy}").status == 0
+    name = "glyphs-small_conv-traditional.csv"
+    assert (copy / "tables" / name).read_bytes() != (RESULTS / "traditional" / "tables" / name).read_bytes()
 
 
 @pytest.mark.parametrize("directory", layout.all_studies(RESULTS / "one_of_each"), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""What a person is told about studies: from records, locks and beats, without touching anything."""
+"""What `status` and `logs` show: from records, locks and heartbeats, without touching anything."""
 
 import fcntl
 import json
@@ -17,12 +17,13 @@ from benchmark.report.progress import stages
 from benchmark.status import status
 from benchmark.study import layout
 from benchmark.study.study import Study
+from benchmark.study.workload import workload
 from tests.command_line import assert_refused, run, study_dir
 
 NAME = "glyphs_small-small_conv-hpl/proxy_nca"
 
 
-def told(results: Path, *overrides: str) -> dict[tuple[str, str], dict[str, str]]:
+def shown(results: Path, *overrides: str) -> dict[tuple[str, str], dict[str, str]]:
     """Rows of plain output by study and part."""
     ended = run(status, f"results_dir={results}", *overrides)
     assert ended.status == 0, ended
@@ -35,7 +36,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_a_finished_search_and_its_final_runs_to_come(results: Path) -> None:
-    rows = told(results)
+    rows = shown(results)
     spent = sum(
         sum(records.read_record(study_dir(results) / "bo" / f"trial_00{i}.json").provenance["seconds"].values())
         for i in range(2)
@@ -44,7 +45,7 @@ def test_a_finished_search_and_its_final_runs_to_come(results: Path) -> None:
     assert (search["done"], search["units"], search["left"]) == ("2 of 2 trials", "4 of 4", "-")
     assert search["compute"] == f"{spent:.0f} s"
     assert (final["done"], final["units"]) == ("0 of 2 runs", "0 of 4")
-    assert final["left"] == "unknown, nobody works on it"
+    assert final["left"] == "unknown, no driver running"
 
 
 def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) -> None:
@@ -68,12 +69,12 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     before = snapshot(results)
     with records.only_one(running / "lock", "unit"), records.only_one(folder / "lock", "study"):
         heartbeat.Heartbeat(running)
-        (part,) = stages(study, folder)
+        (part,) = stages(workload(study.raw), folder)
         ended = run(status, f"results_dir={results}", "dataset=glyphs_small", "loss=proxy_nca")
     states = {state: part.count(state) for state in ("done", "running", "lost", "waiting")}
     assert states == {"done": 4, "running": 1, "lost": 1, "waiting": 4}
     assert part.left == pytest.approx(part.spent / 4 * 6)
-    assert f"trial_002/fold_0 runs: driver on {os.uname().nodename} (process {os.getpid()}), batch 0" in ended.out
+    assert f"trial_002/fold_0 is running: driver on {os.uname().nodename} (process {os.getpid()}), batch 0" in ended.out
     assert "2026-01-02T03:04:05+0000 trial_002/fold_1: KeyError: 'gone' (see " in ended.out
     for unit in (running, folder):
         (unit / "lock").unlink(missing_ok=True)
@@ -82,12 +83,12 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
 
 
 def test_status_and_logs_change_nothing_and_work_where_nothing_can_be_written(results: Path) -> None:
-    (study_dir(results) / "bo" / "trial_000.json").write_text("{")  # damaged, and not to be set aside by a reader
+    (study_dir(results) / "bo" / "trial_000.json").write_text("{")  # damaged, and not to be quarantined by a reader
     before = snapshot(results)
     for path in (*results.rglob("*"), results):
         path.chmod(path.stat().st_mode & ~0o222)
-    told_of, shown = (run(story, f"results_dir={results}") for story in (status, logs))
-    assert "2 of 2 trials" in told_of.out and shown.out.endswith(" end\n")
+    progress, log = (run(story, f"results_dir={results}") for story in (status, logs))
+    assert "2 of 2 trials" in progress.out and log.out.endswith(" end\n")
     assert snapshot(results) == before
     for path in (results, *results.rglob("*")):
         path.chmod(0o755)
@@ -104,13 +105,13 @@ def test_a_look_at_a_lock_does_not_refuse_the_driver_that_takes_it_at_the_same_m
     assert not records.is_held(lock) and not records.is_held(tmp_path / "none")
 
 
-def test_there_is_nothing_to_tell(tmp_path: Path, results: Path) -> None:
+def test_nothing_to_show_is_refused_with_the_next_command(tmp_path: Path, results: Path) -> None:
     assert_refused(run(status, f"results_dir={tmp_path / 'none'}"), "There is no study below", "make bo")
     assert_refused(run(logs, f"results_dir={tmp_path / 'none'}"), "No unit has a log", "make bo")
     assert_refused(run(status, f"results_dir={results}", "loss=triplet"), "There is no study in", "make bo")
 
 
-def test_a_damaged_study_is_named_and_the_others_are_told_of(results: Path) -> None:
+def test_a_damaged_study_is_named_and_the_others_are_shown(results: Path) -> None:
     shutil.copytree(study_dir(results), study_dir(results, "damaged"))
     (study_dir(results, "damaged") / "study.yaml").write_text("identity: ")
     ended = run(status, f"results_dir={results}")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from benchmark import tables
+from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.report import formats
 from benchmark.study.study import Study
@@ -218,7 +219,7 @@ def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
 
 
 def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> None:
-    with pytest.raises(ValueError, match=r"There are no studies in .*results/studies\. Run make bo"):
+    with pytest.raises(UserError, match=r"There are no studies in .*results/studies\. Run make bo"):
         tables.tables(compose_study(), [])
 
 

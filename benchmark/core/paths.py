@@ -3,15 +3,35 @@
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
-CHECKOUT_DIR = PACKAGE_DIR.parent  # the checkout; for an installed wheel, the folder of all packages
+CHECKOUT_DIR = PACKAGE_DIR.parent  # of a checkout; in a wheel the folder of all packages
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); del sys.argv[0]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+def is_installed() -> bool:
+    """Return whether the package is an installed wheel, which holds its configuration."""
+    return (PACKAGE_DIR / "conf").is_dir()
 
 
 def conf_dir() -> Path:
-    """The folder of the YAML files: next to the package in a checkout, inside it in an installed wheel."""
-    return next(d for d in (PACKAGE_DIR / "conf", CHECKOUT_DIR / "conf") if (d / "config.yaml").exists())
+    """Return the folder of the YAML files: next to the package in a checkout, inside it in an installed wheel."""
+    return (PACKAGE_DIR if is_installed() else CHECKOUT_DIR) / "conf"
 
 
 def experiments_dir() -> Path:
-    """The folder of the experiments: next to the package in a checkout, inside it in an installed wheel."""
-    inside = PACKAGE_DIR / "experiments"
-    return inside if inside.is_dir() else CHECKOUT_DIR / "experiments"
+    """Return the folder of the experiments: next to the package in a checkout, inside it in an installed wheel."""
+    return (PACKAGE_DIR if is_installed() else CHECKOUT_DIR) / "experiments"
+
+
+def module_arguments(module: list[str]) -> list[str]:
+    """Return the arguments with which a Python runs a module of this package, whatever the working directory holds.
+
+    `-P` keeps the working directory off the module path, where a folder `benchmark/` would shadow the package. An
+    installed package is found without it; a checkout, which is not installed, is put on the path by its own location.
+
+    Args:
+        module: full name of the module, then its arguments.
+    """
+    return ["-P", "-m", *module] if is_installed() else ["-P", "-c", _RUN, str(CHECKOUT_DIR), *module]

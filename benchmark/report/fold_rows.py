@@ -1,6 +1,6 @@
-"""Rows and columns of a protocol with folds: both modes, three metrics each, one row a loss.
+"""Rows and columns for a protocol with folds: both modes, three metrics each, one row per loss.
 
-A row whose runs are not all there stays empty, with the reason.
+A row with missing runs stays empty, with the reason.
 """
 
 import itertools
@@ -18,7 +18,7 @@ REMARK = ""
 
 
 def columns(study: Study) -> list[Column]:
-    """The metrics of both modes, whose embeddings differ in length."""
+    """Return the metrics of both modes; their headings give the length of the embeddings."""
     dim = study.config.protocol.embedding_dim
     dims = {"concatenated": study.config.protocol.num_folds * dim, "separated": dim}
     return [
@@ -29,12 +29,18 @@ def columns(study: Study) -> list[Column]:
 
 
 def absent(study: Study, name: str, label: str) -> list[Row]:
-    """The empty row of a loss that was not run, with the command in the manner of another study's."""
+    """Return the empty row of a loss that was not run, with the command that runs it.
+
+    Args:
+        study: of another loss in the table; the command takes its data set, trunk and protocol.
+        name: of the loss.
+        label: of the loss, as the table prints it.
+    """
     return [Row(name, label, reason=f"not run; {study.command('bo final-eval', loss=name)}")]
 
 
 def rows(study: Study) -> list[Row]:
-    """A study's one row."""
+    """Return the one row of a study."""
     row = Row(study.directory.name, layout.label(study))
     if not study.config.preset and not (study.directory / "bo" / "best.yaml").exists():
         num_done = len(layout.finished_trials(study, lambda note: None))
@@ -42,16 +48,16 @@ def rows(study: Study) -> list[Row]:
         return [row]
     try:
         chosen = layout.read_chosen(study)
-    except (UserError, ValueError) as error:
+    except UserError as error:
         row.reason = str(error)
         return [row]
     runs = layout.finished_runs(study, chosen.trial)
-    wanted = study.config.protocol.num_runs
-    scored = {r: rec for r, rec in runs.items() if r < wanted and rec.result["concatenated"] is not None}
+    requested = study.config.protocol.num_runs
+    scored = {r: rec for r, rec in runs.items() if r < requested and rec.result["concatenated"] is not None}
     row.num_runs = len(scored)
     row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.values())
-    if len(scored) < wanted:
-        row.reason = missing(study, runs, wanted)
+    if len(scored) < requested:
+        row.reason = missing(study, runs, requested)
         return [row]
     results = [scored[r].result for r in sorted(scored)]
     for mode, metric in itertools.product(MODES, METRICS):
@@ -59,14 +65,20 @@ def rows(study: Study) -> list[Row]:
     return [row]
 
 
-def missing(study: Study, runs: dict[int, records.Record], wanted: int) -> str:
-    """Which runs are not there, and why."""
-    absent = [f"run_{r:02d}" for r in range(wanted) if r not in runs]
+def missing(study: Study, runs: dict[int, records.Record], requested: int) -> str:
+    """Return which runs are missing, or have no score, and why.
+
+    Args:
+        study: whose runs they are.
+        runs: the finished ones by number.
+        requested: how many there should be.
+    """
+    absent = [f"run_{r:02d}" for r in range(requested) if r not in runs]
     reasons = [
         f"run_{r:02d} has no score ({rec.result['reason']})"
         for r, rec in runs.items()
         if not rec.result["concatenated"]
     ]
     if absent:
-        reasons.append(f"of {wanted} runs, {', '.join(absent)} missing; {study.command('final-eval')}")
+        reasons.append(f"of {requested} runs, {', '.join(absent)} missing; {study.command('final-eval')}")
     return "; ".join(reasons)

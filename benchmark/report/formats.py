@@ -1,24 +1,31 @@
-"""A table of means with intervals, and three ways to print it: CSV, LaTeX and Markdown.
+"""A table of means with intervals, and its three formats: CSV, LaTeX and Markdown.
 
-Which rows and columns there are is decided elsewhere. Rows may be of kinds that must not be compared with one another;
-the best mean of a column is then marked within its kind.
+The caller decides on rows and columns. Rows may be of different kinds, which must not be compared with one another: the
+best mean of a column is then marked for each kind separately.
 """
 
+import csv
+import io
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmark.core import records
 from benchmark.protocol.statistics import Interval
 
 Key = tuple[str, ...]
-MANY = 6  # more columns than these are set in smaller type where the page is narrow
+MANY = 6  # a table with more columns is set in smaller type where the page is narrow
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric: its key in a row's cells and (joined) in CSV, its title, and the heading over it and its neighbours."""
+    """A metric.
+
+    Attributes:
+        key: of its cell in a row; in CSV its parts are joined by underscores.
+        title: printed above the column.
+        block: heading that it shares with its neighbours; empty for none.
+    """
 
     key: Key
     title: str
@@ -27,7 +34,17 @@ class Column:
 
 @dataclass
 class Row:
-    """One loss: its cells, or the reason why there are none; `kind` is how its numbers were chosen, if kinds differ."""
+    """One loss.
+
+    Attributes:
+        name: of the study's folder.
+        label: as printed.
+        cells: mean and interval by column, in percent; empty where runs are missing.
+        num_runs: runs that have a score.
+        reason: why cells are missing, or what else to know about the runs.
+        seconds: compute time of the runs.
+        kind: how the epoch was chosen, in tables that have several ways.
+    """
 
     name: str
     label: str
@@ -40,7 +57,16 @@ class Row:
 
 @dataclass
 class Table:
-    """A comparison: one data set, trunk and protocol. `remark` says what a reader must know of its numbers."""
+    """A comparison of losses on one data set with one trunk and protocol.
+
+    Attributes:
+        name: of its files.
+        caption: one sentence.
+        columns: from left to right.
+        rows: from top to bottom.
+        confidence: of the intervals, such as 0.95.
+        remark: what a reader must know about the numbers; printed with the statistic.
+    """
 
     name: str
     caption: str
@@ -50,7 +76,7 @@ class Table:
     remark: str = ""
 
     def best(self) -> dict[tuple[str, Key], float]:
-        """The highest mean of each kind of row and column, as it is printed."""
+        """Return the highest mean, rounded as printed, by kind of row and column."""
         found: dict[tuple[str, Key], float] = {}
         for row in self.rows:
             for key, interval in row.cells.items():
@@ -58,18 +84,18 @@ class Table:
         return found
 
     def heads(self) -> dict[str, int]:
-        """Headings over the columns and over how many; one without a name where there are none."""
+        """Return the number of columns below each heading, in order; the heading is empty where there is none."""
         return {block: len(list(group)) for block, group in itertools.groupby(c.block for c in self.columns)}
 
     def kinds(self) -> dict[str, list[Row]]:
-        """The rows by kind."""
+        """Return the rows by kind."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.kind, []).append(row)
         return found
 
     def notes(self) -> list[str]:
-        """What a number is, then the reasons of the empty rows."""
+        """Return the statistic that the cells hold, then the reason of each row that has one."""
         reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in self.rows if row.reason))
         counts = sorted({row.num_runs for row in self.rows if row.cells})
         if not counts:
@@ -82,7 +108,11 @@ class Table:
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Write the three files and return their paths."""
+    """Write the three files and return their paths.
+
+    Raises:
+        OSError: the folder cannot be written; the message says what to do.
+    """
     texts = {"csv": as_csv(table), "tex": latex(table), "md": markdown(table)}
     paths = []
     for ending, text in texts.items():
@@ -93,23 +123,28 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def as_csv(table: Table) -> str:
-    """Means, half widths, n and reasons, full precision."""
-    import pandas as pd
-
-    rows, kinds = [], any(row.kind for row in table.rows)
+    """Return the table with full precision: mean and half width of each metric, number of runs, and reasons."""
+    with_kinds = any(row.kind for row in table.rows)
+    lines = []
     for row in table.rows:
-        line: dict[str, Any] = {"loss": row.name, "label": row.label} | ({"kind": row.kind} if kinds else {})
+        line: dict[str, object] = {"loss": row.name, "label": row.label}
+        if with_kinds:
+            line["kind"] = row.kind
         line["num_runs"] = row.num_runs
         for column in table.columns:
             interval, name = row.cells.get(column.key), "_".join(column.key)
             line[name] = interval.mean if interval else None
             line[f"{name}_half_width"] = interval.half_width if interval else None
-        rows.append(line | {"reason": row.reason})
-    return pd.DataFrame(rows).to_csv(index=False)
+        lines.append(line | {"reason": row.reason})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, lines[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table; best means in bold."""
+    """Return the table in GitHub's Markdown, with the best means in bold."""
     heads = [f"{column.block} {column.title}".strip() for column in table.columns]
     lines = ["| Loss | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     best = table.best()
@@ -120,7 +155,7 @@ def markdown(table: Table) -> str:
 
 
 def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> tuple[str, str]:
-    """Mean and half width as they are printed; empty where there is none."""
+    """Return mean and half width as printed, each empty where there is none."""
     interval = row.cells.get(key)
     if interval is None:
         return "", ""
@@ -130,9 +165,9 @@ def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> 
 
 
 def latex(table: Table) -> str:
-    r"""A booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs.
+    r"""Return a booktabs table that compiles alone and, unchanged, by `\input` in a paper that loads booktabs.
 
-    It is as wide as the page, over both columns where there are two, and fits the 345 pt of LaTeX's `article`.
+    It is as wide as the page, spans both columns of a two-column paper, and fits the 345 pt of LaTeX's `article`.
     """
     statistic, *reasons = table.notes()
     small, gap = (r"\tiny", "1pt") if len(table.columns) > MANY else (r"\scriptsize", "3pt")
@@ -158,7 +193,7 @@ def latex(table: Table) -> str:
 
 
 def _headings(heads: dict[str, int]) -> list[str]:
-    """The line of headings over the columns and the rules below them; none where no heading has a name."""
+    """Return the line of headings above the columns and the line of rules below them; nothing without headings."""
     if not any(heads):
         return []
     names = [rf"\multicolumn{{{2 * width}}}{{@{{}}c@{{}}}}{{{escape(head)}}}" for head, width in heads.items()]
@@ -170,7 +205,7 @@ def _headings(heads: dict[str, int]) -> list[str]:
 
 
 def _body(table: Table, small: str) -> list[str]:
-    """A line for each row, below the name of its kind where there are kinds."""
+    """Return a line for each row, below the name of its kind in tables with several kinds."""
     lines: list[str] = []
     best = table.best()
     for kind, rows in table.kinds().items():
@@ -192,5 +227,5 @@ SPECIAL = str.maketrans({
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Return the LaTeX source that prints a text."""
     return text.translate(SPECIAL).replace("+-", r"$\pm$")

@@ -1,191 +1,203 @@
-"""What a study's folder says about its work: what is done, runs, waits and is lost. Reads only, beside a driver too.
+"""The progress of a study, read from its folder: what is done, running, waiting or lost.
 
-A unit runs while its lock is held, and what it does is in its beat; it is done once it has a record. One that was begun
-and neither runs nor is done waits, unless the last word about it in `trouble.jsonl` is that it was given up.
+Reads only, so it can be used while a driver runs. A unit is running while its lock is held, and its heartbeat says what
+it does; it is done once it has a record. A unit that was begun and is neither is waiting, unless the latest entry about
+it in `trouble.jsonl` says that it exhausted its retries: then it is lost.
 """
 
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from benchmark.core import records
+from benchmark.core.records import JsonObject
 from benchmark.jobs import heartbeat, unit_log
-from benchmark.study.study import Study
+from benchmark.study.workload import Workload
 
-PIECE = re.compile(r"(trial|run)_\d+")
+RECORD = re.compile(r"(trial|run)_\d+")
 
 
 @dataclass(frozen=True)
-class Unit:
+class UnitState:
     """A training that was begun.
 
     Attributes:
         path: its folder.
         state: `done`, `running`, `waiting` or `lost`.
-        seconds: that it took, if it is done.
-        beat: the last one, if it runs.
+        seconds: compute time, if it is done.
+        beat: the last heartbeat, if it is running and has left one.
     """
 
     path: Path
     state: str
     seconds: float = 0.0
-    beat: dict[str, Any] = field(default_factory=dict)
+    beat: JsonObject | None = None
 
     @property
     def name(self) -> str:
-        """As `unit=` of `make logs`."""
+        """The name that `unit=` of `logs` takes."""
         return "/".join(self.path.parts[-2:])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a study: its search, its final runs, or its runs under the customary protocol.
+    """A part of a study: its search, its final runs, or its runs under the traditional protocol.
 
     Attributes:
-        name: for people.
-        piece: `trial` or `run`.
-        total: pieces that are wanted.
-        finished: pieces that have a record.
-        per_piece: trainings that a piece takes.
-        units: trainings that were begun, of pieces without a record.
-        spent: seconds of compute in all that is done.
+        name: as shown to the user.
+        kind: `trial` or `run`.
+        total: trials or runs that the study asks for.
+        finished: trials or runs that have a record.
+        units_each: trainings that a trial or run consists of.
+        units: trainings that were begun, of trials or runs without a record.
+        spent: seconds of compute in everything that is done.
         workers: trainings at a time, as far as that is known.
-        driver: whether somebody works on the study.
+        driver: whether a driver holds the study's lock.
     """
 
     name: str
-    piece: str
+    kind: str
     total: int
     finished: int
-    per_piece: int
-    units: list[Unit]
+    units_each: int
+    units: list[UnitState]
     spent: float
     workers: int
     driver: bool
 
     def count(self, state: str) -> int:
-        """Units in a state; those that nobody has begun wait as well."""
+        """Return the number of units in a state; units that were never begun are waiting."""
         begun = sum(unit.state == state for unit in self.units)
         if state == "done":
-            return begun + self.finished * self.per_piece
-        missing = max(0, self.total - self.finished) * self.per_piece - len(self.units)
+            return begun + self.finished * self.units_each
+        missing = max(0, self.total - self.finished) * self.units_each - len(self.units)
         return begun + max(0, missing) if state == "waiting" else begun
 
     @property
     def left(self) -> float | None:
-        """Seconds until all units are done, from how long the finished ones took; None if none is."""
+        """Seconds until all units are done, estimated from the finished ones; None if there are none."""
         if not (done := self.count("done")):
             return None
         return self.spent / done * sum(map(self.count, ("running", "waiting", "lost"))) / max(1, self.workers)
 
 
-def stages(study: Study, directory: Path) -> list[Stage]:
-    """The parts of a study that were begun, or come next.
+def stages(work: Workload, directory: Path) -> list[Stage]:
+    """Return the parts of a study that were begun or come next.
 
     Args:
-        study: for its numbers.
-        directory: its folder.
+        work: how many trials, runs and folds the study asks for.
+        directory: folder of the study.
     """
-    c, p = study.config, study.config.protocol
     driver = records.is_held(directory / "lock")
-    if p.story == "traditional":
-        folder = directory / "traditional" / (c.preset or "setting")
-        return [stage("customary protocol", "run", p.num_runs, 1, folder, directory, driver)]
+    if work.story == "traditional":
+        folder = directory / "traditional" / (work.preset or "setting")
+        return [_stage("traditional protocol", "run", work.num_runs, 1, folder, directory, driver)]
     chosen, found = chosen_trial(directory), []
-    if not c.preset:
-        found.append(stage("search", "trial", c.trials, p.num_folds, directory / "bo", directory, driver))
-    if c.preset or chosen is not None:
-        folder = directory / "final_eval" / (c.preset or f"trial_{chosen:03d}")
-        found.append(stage("final runs", "run", p.num_runs, p.num_folds, folder, directory, driver))
+    if not work.preset:
+        found.append(_stage("search", "trial", work.trials, work.num_folds, directory / "bo", directory, driver))
+    if work.preset or chosen is not None:
+        folder = directory / "final_eval" / (work.preset or f"trial_{chosen:03d}")
+        found.append(_stage("final runs", "run", work.num_runs, work.num_folds, folder, directory, driver))
     return found
 
 
 def chosen_trial(directory: Path) -> int | None:
-    """The trial that the search has chosen, if it is finished."""
+    """Return the index of the trial that a finished search chose; None while there is no (readable) choice."""
     try:
-        return int(yaml.safe_load((directory / "bo" / "best.yaml").read_text(encoding="utf-8"))["trial"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        body = yaml.safe_load((directory / "bo" / "best.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
+    trial = body.get("trial") if isinstance(body, dict) else None
+    return trial if isinstance(trial, int) else None
 
 
-def stage(name: str, piece: str, total: int, per_piece: int, folder: Path, directory: Path, driver: bool) -> Stage:
-    """A part of a study, from what lies in its folder."""
-    lost = {Path(line["log"]).parent.parts[-3:] for line in last_words(directory) if line["lost"]}
-    finished = {path.stem: seconds_of(path) for path in pieces(folder, ".json")}
+def _stage(name: str, kind: str, total: int, units_each: int, folder: Path, directory: Path, driver: bool) -> Stage:
+    """A part of a study, from the contents of its folder."""
+    lost = {Path(entry["log"]).parent.parts[-3:] for entry in latest_failures(directory) if entry["lost"]}
+    finished = {path.stem: seconds_of(path) for path in record_paths(folder, ".json")}
     units = []
-    for path in pieces(folder):
-        if path.name not in finished and per_piece == 1:
-            units.append(look(path, path.with_suffix(".json"), lost))
-        elif path.name not in finished:
-            units += [look(fold, fold / "record.json", lost) for fold in sorted(path.glob("fold_*"))]
+    for path in record_paths(folder):
+        if path.name in finished:
+            continue
+        if units_each == 1:
+            units.append(unit_state(path, path.with_suffix(".json"), lost))
+        else:
+            units += [unit_state(fold, fold / "record.json", lost) for fold in sorted(path.glob("fold_*"))]
     spent = sum(finished.values()) + sum(unit.seconds for unit in units)
     workers = sum(unit.state == "running" for unit in units) or last_workers(directory)
-    return Stage(name, piece, max(total, len(finished)), len(finished), per_piece, units, spent, workers, driver)
+    return Stage(name, kind, max(total, len(finished)), len(finished), units_each, units, spent, workers, driver)
 
 
-def pieces(folder: Path, suffix: str = "") -> list[Path]:
-    """Folders, or with a suffix records, of trials or runs; what was set aside is none."""
-    return [path for path in sorted(folder.glob(f"*{suffix}")) if PIECE.fullmatch(path.name.removesuffix(suffix))]
+def record_paths(folder: Path, suffix: str = "") -> list[Path]:
+    """Return the folders of trials or runs, or with a suffix their records, in order; quarantined ones are skipped."""
+    return [path for path in sorted(folder.glob(f"*{suffix}")) if RECORD.fullmatch(path.name.removesuffix(suffix))]
 
 
 def seconds_of(path: Path) -> float:
-    """Seconds of compute that a record tells of; 0 for a damaged one, which the next sitting sets aside."""
+    """Return the compute seconds of a record; 0 for a damaged one, which the next session quarantines."""
     try:
         return float(sum(records.read_record(path).provenance["seconds"].values()))
     except (OSError, records.CorruptFileError, KeyError):
         return 0.0
 
 
-def look(path: Path, record: Path, lost: set[tuple[str, ...]]) -> Unit:
-    """A unit as it is at this moment."""
+def unit_state(path: Path, record: Path, lost: set[tuple[str, ...]]) -> UnitState:
+    """Return the present state of a unit.
+
+    Args:
+        path: folder of the unit.
+        record: the file that exists once the unit is done.
+        lost: the last three parts of the folders of units that exhausted their retries.
+    """
     if record.exists():
-        return Unit(path, "done", seconds_of(record))
+        return UnitState(path, "done", seconds_of(record))
     if records.is_held(path / "lock"):
-        return Unit(path, "running", beat=heartbeat.last_heartbeat(path) or {})
-    return Unit(path, "lost" if path.parts[-3:] in lost else "waiting")
+        return UnitState(path, "running", beat=heartbeat.last_heartbeat(path))
+    return UnitState(path, "lost" if path.parts[-3:] in lost else "waiting")
 
 
-def trouble(directory: Path) -> list[dict[str, Any]]:
-    """Lines of the study's `trouble.jsonl`, the oldest first."""
+def failures(directory: Path) -> list[JsonObject]:
+    """Return the entries of the study's `trouble.jsonl`, the oldest first."""
     found = []
-    try:
-        lines = (directory / "trouble.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    for line in lines:
+    for line in _lines(directory / "trouble.jsonl"):
         try:
             found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            continue  # the last line of a driver that was killed while it wrote
+        except json.JSONDecodeError:
+            continue  # the last line of a driver that was killed while writing it
     return found
 
 
-def last_words(directory: Path) -> list[dict[str, Any]]:
-    """The last trouble of each unit."""
-    return list({line["log"]: line for line in trouble(directory)}.values())
+def latest_failures(directory: Path) -> list[JsonObject]:
+    """Return the latest failure of each unit."""
+    return list({entry["log"]: entry for entry in failures(directory)}.values())
 
 
 def last_workers(directory: Path) -> int:
-    """How many workers the last sitting of a search had; 1 where nobody knows."""
+    """Return the number of workers in the last session of the search; 1 where it is unknown."""
     try:
-        lines = (directory / "bo" / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-        return int(json.loads(lines[-1])["workers"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return int(json.loads(_lines(directory / "bo" / "sessions.jsonl")[-1])["workers"])
+    except (IndexError, json.JSONDecodeError, KeyError):
         return 1
 
 
-def age(beat: dict[str, Any]) -> float:
-    """Seconds since a beat, by the two machines' clocks."""
-    return max(0.0, time.time() - beat.get("at", 0.0))
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def age(beat: JsonObject) -> float:
+    """Return the seconds since a heartbeat, by the clocks of the two machines."""
+    return max(0.0, time.time() - float(beat.get("at", 0.0)))
 
 
 def logs(directory: Path) -> list[Path]:
-    """Logs of all units, the one that was written last at the end."""
+    """Return the logs of all units of a study, the most recently written last."""
     found = []
     for path in directory.glob(f"*/**/{unit_log.NAME}"):
         try:

@@ -1,11 +1,9 @@
-"""Rows and columns of the customary protocol: Recall@K, MAP@R and RP, a row for each way in which the epoch was chosen.
+"""Rows and columns for the traditional protocol: Recall@K, MAP@R and RP, one row for each way to choose the epoch.
 
 The papers report the epoch that is best on the test classes. That number is optimistic (Musgrave, Belongie, Lim, ECCV
-2020, arXiv 2003.08505, section 2.3), so it stands under its name beside the last epoch's, which nothing has chosen, and
-beside that of the epoch chosen on training classes which were held out, where some were.
+2020, arXiv 2003.08505, section 2.3), so its row says so, and the next rows have the last epoch, which nothing has
+chosen, and, where training classes were held out, the epoch that is best on those.
 """
-
-from typing import Any
 
 from benchmark.core import records
 from benchmark.protocol.statistics import t_interval
@@ -25,51 +23,70 @@ REMARK = (
 
 
 def columns(study: Study) -> list[Column]:
-    """Recall at each K of the data set, then what looks deeper."""
+    """Return Recall@K for each K of the data set, then MAP@R and R-Precision."""
     recalls = [Column((f"recall_at_{k}",), f"R@{k}") for k in study.config.dataset.recall_at]
     return [*recalls, Column(("map_at_r",), "MAP@R"), Column(("r_precision",), "RP")]
 
 
 def kinds(study: Study) -> list[str]:
-    """Ways in which a study chooses an epoch."""
+    """Return the keys of `KINDS` that apply to a study: the ways in which it chooses an epoch."""
     return [kind for kind in KINDS if kind != "held_out" or study.config.protocol.held_out > 0]
 
 
 def absent(study: Study, name: str, label: str) -> list[Row]:
-    """The empty rows of a loss that was not run, with the command in the manner of another study's."""
+    """Return the empty rows of a loss that was not run, with the command that runs it.
+
+    Args:
+        study: of another loss in the table; the command takes its data set, trunk and protocol.
+        name: of the loss.
+        label: of the loss, as the table prints it.
+    """
     reason = f"not run; {study.command('traditional', loss=name)}"
     return [Row(name, label, reason=reason, kind=KINDS[kind]) for kind in kinds(study)]
 
 
 def rows(study: Study) -> list[Row]:
-    """A study's row for each way in which an epoch was chosen; one whose runs are not all there is empty."""
-    wanted = study.config.protocol.num_runs
-    runs = {run: record for run, record in layout.traditional_runs(study).items() if run < wanted}
-    return [make_row(study, kind, runs, wanted) for kind in kinds(study)]
+    """Return a study's row for each way to choose the epoch; with missing runs they are empty."""
+    requested = study.config.protocol.num_runs
+    runs = {run: record for run, record in layout.traditional_runs(study).items() if run < requested}
+    return [make_row(study, kind, runs, requested) for kind in kinds(study)]
 
 
-def make_row(study: Study, kind: str, runs: dict[int, records.Record], wanted: int) -> Row:
-    """The row of one way to choose the epoch."""
+def make_row(study: Study, kind: str, runs: dict[int, records.Record], requested: int) -> Row:
+    """Return the row of one way to choose the epoch.
+
+    Args:
+        study: whose runs they are.
+        kind: a key of `KINDS`.
+        runs: the finished ones by number.
+        requested: how many there should be.
+    """
     picked = {run: record.result["selected"].get(kind) for run, record in runs.items()}
-    scored: list[dict[str, Any]] = [metrics for metrics in picked.values() if metrics is not None]
+    scored: list[dict[str, float]] = [metrics for metrics in picked.values() if metrics is not None]
     row = Row(study.directory.name, layout.label(study), num_runs=len(scored), kind=KINDS[kind])
     row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.values())
-    if len(scored) == wanted:
+    if len(scored) == requested:
         for column in columns(study):
             values = [100 * metrics[column.key[0]] for metrics in scored]
             row.cells[column.key] = t_interval(values, study.config.protocol.confidence)
-    row.reason = "; ".join(remarks(study, runs, wanted))
+    row.reason = "; ".join(remarks(study, runs, requested))
     return row
 
 
-def remarks(study: Study, runs: dict[int, records.Record], wanted: int) -> list[str]:
-    """Which runs ended before their last epoch, and which are not there."""
+def remarks(study: Study, runs: dict[int, records.Record], requested: int) -> list[str]:
+    """Return which runs ended before their last epoch and which are missing.
+
+    Args:
+        study: whose runs they are.
+        runs: the finished ones by number.
+        requested: how many there should be.
+    """
     found = [
         f"run_{run:02d} ended early ({record.result['reason']})"
         for run, record in runs.items()
         if record.result["reason"]
     ]
-    missing = [f"run_{run:02d}" for run in range(wanted) if run not in runs]
+    missing = [f"run_{run:02d}" for run in range(requested) if run not in runs]
     if missing:
-        found.append(f"of {wanted} runs, {', '.join(missing)} missing; {study.command('traditional')}")
+        found.append(f"of {requested} runs, {', '.join(missing)} missing; {study.command('traditional')}")
     return found

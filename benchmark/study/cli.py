@@ -1,16 +1,20 @@
-"""The command line: runs a story for each study that the arguments describe, and says how it ended."""
+"""Run a command for each study that the command line describes, and turn how it ends into a message and an exit status.
 
+Imports neither PyTorch nor a command: a configuration that does not fit is refused before those are loaded.
+"""
+
+import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import hydra
 import hydra.core.global_hydra
 import hydra.core.hydra_config
 import hydra.errors
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from benchmark.core import errors
@@ -18,44 +22,42 @@ from benchmark.core.paths import conf_dir
 from benchmark.study import messages
 from benchmark.study.study import Study
 
+INCOMPLETE, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit statuses
+Command = Callable[[Study, list[str]], None]
+
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a story as Ctrl-C does."""
+    """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
-    """Run a story for each study that the command line describes; Hydra's own flags work.
+def main(command: Command, protocol: str = "") -> None:
+    """Compose the configuration from `sys.argv` and run a command on each study that it describes.
 
-    What stays incomplete ends with a sentence and exit status 1, a mistake of the user's with 2, Ctrl-C with 130,
-    SIGTERM with 143; only a defect of ours shows a traceback. Of several studies (`--multirun`) one that cannot
-    run keeps none of the others from running.
+    Hydra's own flags work. Of several studies (`--multirun`), one that cannot run does not stop the others.
 
     Args:
-        story: takes the study and the overrides that the user gave.
-        protocol: the story's own, where the user names none.
+        command: receives the study and the overrides that the user gave.
+        protocol: the command's own, used unless the user names one.
+
+    Raises:
+        SystemExit: 1 if results are missing, 2 for a mistake of the user's, 130 for Ctrl-C, 143 for SIGTERM.
+        Exception: a defect, which shows its traceback.
     """
     if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
         overrides = [place for place, argument in enumerate(sys.argv) if "=" in argument and argument[0] != "-"]
-        sys.argv.insert(next(iter(overrides), len(sys.argv)), f"protocol={protocol}")  # they must stand together
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
-    composed: list[tuple[Any, list[str]]] = []
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def compose(config: Any) -> None:
-        given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-        composed.append((config, [str(override) for override in given]))
+        sys.argv.insert(next(iter(overrides), len(sys.argv)), f"protocol={protocol}")  # Hydra wants overrides together
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
 
     def terminate(*_: object) -> None:
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        statuses = [_attempt(compose)]
-        statuses += [_attempt(lambda: story(Study.of(config), given)) for config, given in composed]  # noqa: B023 - called here
+        statuses = _run_all(command)
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {errors.GO_ON}", file=sys.stderr)
-        raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
-    except BrokenPipeError:
+        raise SystemExit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     finally:
@@ -64,19 +66,34 @@ def main(story: Callable[[Study, list[str]], None], protocol: str = "") -> None:
         raise SystemExit(max(statuses))
 
 
-def _attempt(work: Callable[[], None]) -> int:
-    """Do it, or say which mistake of the user's is in the way, or what is missing; other exceptions pass."""
-    status = 2
+def _run_all(command: Command) -> list[int]:
+    """Run a command on every study of the command line and return the exit statuses."""
+    composed: list[tuple[DictConfig, list[str]]] = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def compose(config: DictConfig) -> None:
+        given = hydra.core.hydra_config.HydraConfig.get().overrides.task
+        composed.append((config, [str(override) for override in given]))
+
+    def run(config: DictConfig, given: list[str]) -> None:
+        command(Study.of(config), given)
+
+    return [_status_of(compose), *(_status_of(functools.partial(run, *study)) for study in composed)]
+
+
+def _status_of(work: Callable[[], None]) -> int:
+    """Do some work and return its exit status; print what went wrong unless it is a defect, which passes."""
     try:
         work()
     except errors.IncompleteError as error:
-        message, status = str(error), 1
+        message, status = str(error), INCOMPLETE
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
-        message = explain(error)
-    except (errors.UserError, OSError, ValueError, RuntimeError) as error:
-        message = errors.message_for_user(error) or ""
-        if not message:
+        message, status = explain(error), MISTAKE
+    except Exception as error:
+        found = errors.message_for_user(error)
+        if found is None:
             raise
+        message, status = found, MISTAKE
     else:
         return 0
     print(f"\n{message}", file=sys.stderr)
@@ -84,7 +101,11 @@ def _attempt(work: Callable[[], None]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong with the configuration, the nearest thing that exists, and what is allowed."""
+    """Return what does not fit in the configuration, the nearest existing name, and what is allowed.
+
+    Args:
+        error: an exception of Hydra's or OmegaConf's.
+    """
     if isinstance(error, hydra.errors.MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return messages.unknown_choice(group, name, list(error.options))
@@ -99,7 +120,11 @@ def explain(error: Exception) -> str:
 
 
 def known_keys(arguments: list[str]) -> list[str]:
-    """Every key of the configuration with the loss, data set, ... that the user chose, dotted."""
+    """Return every dotted key of the configuration with the loss, data set, ... that the user chose.
+
+    Args:
+        arguments: of the command line; those that choose no file of `conf/` are ignored.
+    """
     chosen = [a for a in arguments if (conf_dir() / f"{a.replace('=', '/')}.yaml").is_file()]
     hydra.core.global_hydra.GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -1,22 +1,36 @@
-"""The shell command that runs a study."""
+"""The shell command that runs a study, in the form in which this process was started."""
 
+from benchmark.core import invocation
 from benchmark.study.config import Config
 
+OWN_DATA = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
 
-def make_command(config: Config, target: str, loss: str | None = None) -> str:
-    """The shell command that runs a make target for a configuration, or for another loss in its place."""
-    dataset, trunk, pictures = config.dataset, config.trunk.name, bool(config.dataset.images)
-    own = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
-    choice = own.get(str(dataset.module.get("_target_")), dataset.name)
-    words = ["make", target, f"DATASET={choice}"]
-    if choice in own.values():
-        words.append(f"CSV={dataset.module['path']}" if choice == "csv" else f"ROOT={dataset.module['root']}")
-        words += [f"NAME={dataset.name}"] * (dataset.name != choice)
+
+def command_for(config: Config, target: str, loss: str | None = None) -> str:
+    """Return the shell command that runs a target for a configuration.
+
+    Args:
+        config: of the study.
+        target: names of commands, separated by blanks.
+        loss: another loss to run in place of the configuration's.
+    """
+    dataset, trunk = config.dataset, config.trunk.name
+    choice = OWN_DATA.get(str(dataset.module.get("_target_")), dataset.name)
+    options: dict[str, object] = {"dataset": choice}
+    if choice in OWN_DATA.values():
+        place = "path" if choice == "csv" else "root"
+        options[f"dataset.module.{place}"] = dataset.module[place]
+        if dataset.name != choice:
+            options["dataset.name"] = dataset.name
     if target in ("data", "splits"):
-        return " ".join(words)
-    words += [f"LOSS={loss or config.loss.name}"]
-    words += [f"TRUNK={trunk}"] * (trunk != ("bn_inception" if pictures else "small_conv"))  # the data sets' own
-    usual = "traditional" if target == "traditional" else "hpl"  # of the story, of config.yaml
-    words += [f"PROTOCOL={config.protocol.name}"] * (config.protocol.name != usual)
-    words += [f"PRESET={config.preset}"] * bool(config.preset)
-    return " ".join(words + [f"ARGS=variant={config.variant}"] * bool(config.variant and loss is None))
+        return invocation.command(target, options)
+    options["loss"] = loss or config.loss.name
+    if trunk != ("bn_inception" if dataset.images else "small_conv"):  # the data sets' own
+        options["trunk"] = trunk
+    if config.protocol.name != ("traditional" if target == "traditional" else "hpl"):  # the command's own
+        options["protocol"] = config.protocol.name
+    if config.preset:
+        options["preset"] = config.preset
+    if config.variant and loss is None:
+        options["variant"] = config.variant
+    return invocation.command(target, options)

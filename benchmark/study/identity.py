@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.study.config import PLACES, Config
-from benchmark.trunks import weights as files
 
 NOT_SCIENCE = (
     "trials",
@@ -50,6 +49,8 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
         kept["dataset"]["recall_at"] = config.dataset.recall_at
     weights = kept["trunk"]["module"].get("weights")
     if isinstance(weights, str) and Path(weights).expanduser().is_file():  # a file is known by what it holds
+        from benchmark.trunks import weights as files
+
         kept["trunk"]["module"]["weights"] = files.fingerprint(weights)
     kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
     if config.protocol.loss_optimizer == "searched":

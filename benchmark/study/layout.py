@@ -31,6 +31,7 @@ from benchmark.protocol.statistics import standard_error
 from benchmark.searchers import Trial
 from benchmark.study.study import Study
 
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
 BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that name no study
 
 
@@ -100,7 +101,7 @@ def read_study(directory: Path) -> dict[str, Any]:
     """
     path = directory / "study.yaml"
     try:
-        body = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        body = dict(yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER))
         if body.pop("sha256") == records.digest(body):
             return body
     except FileNotFoundError:

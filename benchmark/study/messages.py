@@ -4,12 +4,18 @@ import difflib
 import re
 from typing import Any
 
-SEE_ALL = "See the configuration a command would use: add --cfg job to it, as in python -m benchmark.bo --cfg job"
+from benchmark.core import invocation
+
 VALUE = re.compile(
     r"[Vv]alue '(.*)'(?: of type '\w+' could not be converted to| is not a valid| for field of type) '?(\w+)"
 )
 KINDS = {"Integer": "a whole number", "int": "a whole number", "Float": "a number", "float": "a number",
          "Boolean": "true or false", "bool": "true or false"}  # fmt: skip
+
+
+def see_all() -> str:
+    """How to see every key and its value."""
+    return f"See the configuration that a command would use: {invocation.command('bo', flags='--cfg job')}"
 
 
 def unknown_choice(group: str, name: str, allowed: list[str]) -> str:
@@ -35,7 +41,7 @@ def unknown_key(key: str, known: list[str]) -> str:
         known: every key there is, dotted, groups among them.
     """
     if key in known:
-        return f"The file of {key!r} leaves it out. Write +{key}=VALUE to set it.\n{SEE_ALL}"
+        return f"The file of {key!r} leaves it out. Write +{key}=VALUE to set it.\n{see_all()}"
     parts = key.split(".")
     depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in known)  # of the first wrong part
     above, below = parts[:depth], parts[depth + 1 :]
@@ -46,7 +52,7 @@ def unknown_key(key: str, known: list[str]) -> str:
     there = f"Keys of {'.'.join(above)}: {', '.join(beside)}." if above else f"Keys: {', '.join(beside)}."
     if len(above) > 1:
         there += f" One that its file leaves out is set by +{key}=VALUE."
-    return f"There is no key {key!r}.{_did_you_mean(near)}\n{there}\n{SEE_ALL}"
+    return f"There is no key {key!r}.{_did_you_mean(near)}\n{there}\n{see_all()}"
 
 
 def wrong_type(key: str, complaint: str) -> str:
@@ -57,21 +63,21 @@ def wrong_type(key: str, complaint: str) -> str:
     """
     found = VALUE.search(complaint)
     if found is None or found[2] not in KINDS:
-        return f"{key} does not fit: {complaint.strip()}\n{SEE_ALL}"
+        return f"{key} does not fit: {complaint.strip()}\n{see_all()}"
     value = "null" if found[1] == "None" else found[1]
-    return f"{key}={value}: give {KINDS[found[2]]}.\n{SEE_ALL}"
+    return f"{key}={value}: give {KINDS[found[2]]}.\n{see_all()}"
 
 
 def does_not_fit(complaint: str) -> str:
     """Anything else that is wrong with a configuration."""
-    return f"The configuration does not fit. {complaint.strip()}\n{SEE_ALL}"
+    return f"The configuration does not fit. {complaint.strip()}\n{see_all()}"
 
 
 def unreadable(override: str) -> str:
     """An argument that is no override."""
     return (
         f"{override!r} cannot be read. Write key=value, such as trials=20 or loss=hpl_pa; what holds blanks, commas or "
-        f"brackets goes into quotes, such as 'loss.space.scale_0.bounds=[1,100]'.\n{SEE_ALL}"
+        f"brackets goes into quotes, such as 'loss.space.scale_0.bounds=[1,100]'.\n{see_all()}"
     )
 
 

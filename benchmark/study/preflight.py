@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.core.errors import UserError
 from benchmark.protocol.folds import Fold
 from benchmark.study.config import TrainingConfig
-from benchmark.study.data import num_channels
 from benchmark.study.study import Study
 from benchmark.training.lr_schedule import learning_rate_factor
 
@@ -77,7 +75,7 @@ def check_values(study: Study, story: str = "search") -> None:
         raise ValueError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
     if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
         raise ValueError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
-    if c.device not in (here := devices()):
+    if c.device not in ("auto", "cpu") and c.device not in (here := devices()):
         raise ValueError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
 
 
@@ -103,6 +101,8 @@ def _not_finite(node: Any, key: str = "") -> Iterator[str]:
 
 def devices() -> list[str]:
     """Names of the devices that PyTorch sees here."""
+    import torch
+
     count = torch.cuda.device_count()
     gpus = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
     return ["auto", "cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
@@ -158,6 +158,8 @@ def check_setting(name: str, value: Any, bounds: str, limits: list[float]) -> No
 
 def check_parts(study: Study) -> None:
     """Build folds, and all that the smallest one is trained with: at the loss's setting and both ends of its space."""
+    from benchmark.study.data import num_channels
+
     dataset = study.make_dataset()
     split = dataset.trainval()
     classes = smallest_fold(study, np.asarray(split.class_ids), dataset.total_classes)

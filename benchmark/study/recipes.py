@@ -1,13 +1,17 @@
 """What was published beside a loss: settings (presets), rates of its own parameters, and whole trainings (recipes)."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import yaml
 
 from benchmark.study.config import Config
 from benchmark.study.instantiate import build
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_recipe(folder: Path, name: str) -> dict[str, Any]:

@@ -5,26 +5,31 @@ configuration and the data's fingerprint); trials asked for, executor, display a
 search can be extended and continued elsewhere.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from omegaconf import OmegaConf
 
 from benchmark.core import records
 from benchmark.core.paths import conf_dir
-from benchmark.images import Images
-from benchmark.protocol import folds as fold_rules
 from benchmark.searchers import Parameter
-from benchmark.study import data, identity, recipes
-from benchmark.study.command import make_command
+from benchmark.study import identity, recipes
+from benchmark.study.command import command_for
 from benchmark.study.config import Config, schema
 from benchmark.study.instantiate import build
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is checked without it
+    import numpy as np
+    import torch
+
+    from benchmark.images import Images
+    from benchmark.protocol.folds import Fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class Study:
     config: Config
 
     @classmethod
-    def of(cls, raw: Any, setting: dict[str, Any] | None = None) -> "Study":
+    def of(cls, raw: Any, setting: dict[str, Any] | None = None) -> Study:
         """Build a study from a composed or stored configuration.
 
         Args:
@@ -54,7 +59,7 @@ class Study:
         return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(raw, setting)
 
     @classmethod
-    def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> "Study":
+    def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> Study:
         merged = OmegaConf.merge(schema(), raw)
         preset = recipes.preset_setting(OmegaConf.to_object(merged)) if merged.preset else {}  # type: ignore[arg-type]
         for name, value in (preset | (setting or {})).items():
@@ -70,7 +75,7 @@ class Study:
         assert isinstance(plain, dict)
         return cls(raw=plain, config=config)  # type: ignore[arg-type]
 
-    def with_setting(self, setting: Mapping[str, float | int]) -> "Study":
+    def with_setting(self, setting: Mapping[str, float | int]) -> Study:
         """This study with other hyper-parameters of its loss; the last few are kept."""
         return Study.of(self.raw, dict(setting))
 
@@ -99,7 +104,7 @@ class Study:
 
     def command(self, target: str, loss: str | None = None) -> str:
         """The shell command that runs a make target for this study, or for another loss in its place."""
-        return make_command(self.config, target, loss)
+        return command_for(self.config, target, loss)
 
     def science(self, fingerprint: str) -> dict[str, Any]:
         """What can change a result, see `identity.science`."""
@@ -114,14 +119,20 @@ class Study:
 
     def make_dataset(self) -> Any:
         """The data set; its `test()` is for `final_eval` and `traditional` only."""
+        from benchmark.study import data
+
         return data.make_dataset(self.config)
 
     def make_images(self, images: Any) -> Images:
         """A half's pixels or picture files, on the study's device, as they are trained on and evaluated."""
+        from benchmark.study import data
+
         return data.make_images(self.config, images, self.make_device())
 
-    def make_folds(self, trainval_classes: np.ndarray, total_classes: int) -> list[fold_rules.Fold]:
+    def make_folds(self, trainval_classes: np.ndarray, total_classes: int) -> list[Fold]:
         """The protocol's folds, checked to be class-disjoint."""
+        from benchmark.protocol import folds as fold_rules
+
         p = self.config.protocol
         folds = fold_rules.make_folds(
             trainval_classes,
@@ -195,6 +206,8 @@ class Study:
 
     def make_device(self) -> torch.device:
         """The device of the study's jobs."""
+        import torch
+
         name = self.config.device
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
@@ -207,6 +220,8 @@ def _stored(raw_and_setting: str) -> Study:
 
 def _seeded(seed: int, make: Callable[[], Any]) -> Any:
     """Run a constructor with torch's global generator set to `seed`, and put that generator back."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
         return make()

@@ -1,4 +1,4 @@
-"""Tables of the customary protocol from records written by hand: labelled rows, no comparison between kinds."""
+"""Tables of the traditional protocol from records written by hand: labelled rows, no comparison between kinds."""
 
 import io
 import re

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.paths import module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import environment, usable_cores
 from benchmark.jobs.executors import Job, Report
@@ -67,7 +68,7 @@ class Options:
 
     def make(self, job: Job) -> "Local":
         """Start the workers."""
-        command = [sys.executable, "-m", *job.module]
+        command = [sys.executable, *module_arguments(job.module)]
         return Local(command, job.workers, job.log_dir, job.on_progress, slots(job.device, job.workers))
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.paths import module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import usable_cores
 from benchmark.jobs.executors import Job, Report, is_number
@@ -87,7 +88,7 @@ class Options:
 
     def make(self, job: Job) -> "Ray":
         """Join the cluster and ask for the workers."""
-        arguments = ["-m", *job.module]
+        arguments = module_arguments(job.module)
         gpus = self._gpus(job.device)
         return Ray(arguments, job.workers, job.log_dir, job.on_progress, self.address, self.cpus_per_worker, gpus)
 

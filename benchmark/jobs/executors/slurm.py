@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.paths import module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.local import ONE_THREAD, STARTS, exit_summary
@@ -69,7 +70,7 @@ class Options:
 
     def make(self, job: Job) -> "Slurm":
         """Make ready to submit jobs."""
-        command = [sys.executable, "-m", *job.module]
+        command = [sys.executable, *module_arguments(job.module)]
         return Slurm([str(word) for word in self.prefix], command, job.workers, job.log_dir, job.on_progress)
 
 

@@ -1,0 +1,195 @@
+"""The command line: `dmlbench VERB key=value ...`, `python -m benchmark VERB ...` and, behind every target, `make`.
+
+The configuration is composed and checked before a verb's own module is imported, because PyTorch takes seconds to load
+and a typo, `--help` or `status` needs none of it.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from benchmark.core import invocation
+from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
+from benchmark.study import cli
+from benchmark.study.layout import names_a_study
+from benchmark.study.preflight import check_values
+from benchmark.study.study import Study
+
+
+def _opening_of_search(study: Study, overrides: list[str]) -> str:
+    check_values(study)
+    return f"{study.title}: search of {study.config.trials} trials, records in {study.directory}"
+
+
+def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
+    if not names_a_study(overrides):
+        return f"Final runs of every finished search below {study.config.results_dir}"
+    check_values(study)
+    return f"{study.title}: {study.config.protocol.num_runs} final runs, records in {study.directory}"
+
+
+def _opening_of_traditional(study: Study, overrides: list[str]) -> str:
+    check_values(study, "traditional")
+    runs = study.config.protocol.num_runs
+    return f"{study.title}: {runs} runs under the traditional protocol, records in {study.directory}"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command.
+
+    Attributes:
+        group: its heading in `dmlbench --help`.
+        help: one line.
+        function: where it is defined, as `module.function` of this package.
+        protocol: the one that it takes unless the user names another.
+        opening: checks the study's values and returns the first line to print, for commands that train.
+    """
+
+    group: str
+    help: str
+    function: str
+    protocol: str = ""
+    opening: Callable[[Study, list[str]], str] | None = None
+
+    @property
+    def module(self) -> str:
+        """Full name of the module that defines it."""
+        return f"benchmark.{self.function.rpartition('.')[0]}"
+
+    def __call__(self, study: Study, overrides: list[str]) -> None:
+        """Check what can be checked at once, print the first line, then import the command and run it."""
+        if self.opening:
+            line = self.opening(study, overrides)
+            if study.config.display != "quiet":
+                print(line, flush=True)
+        getattr(importlib.import_module(self.module), self.function.rpartition(".")[2])(study, overrides)
+
+
+VERBS = {
+    "bo": Verb("run", "search a loss's hyper-parameters by class-disjoint cross-validation", "bo.bo",
+               opening=_opening_of_search),
+    "final-eval": Verb("run", "retrain the best setting 10 times and score the test classes; without options: of every "
+                       "finished search", "final_eval.final_eval", opening=_opening_of_final_runs),
+    "traditional": Verb("run", "train on all training classes as the papers do, and score the test classes at every "
+                        "epoch", "traditional.traditional", "traditional", _opening_of_traditional),
+    "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
+    "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
+    "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
+    "data": Verb("data", "find or download a data set and describe it", "data.data"),
+    "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
+    "bench": Verb("develop", "measure the speed of this code as ratios", "perf.cpu.bench"),
+    "bench-gpu": Verb("develop", "measure how many folds a GPU should train at once", "perf.gpu.bench_gpu"),
+}  # fmt: skip
+
+
+def main(verb: str = "") -> int:
+    """Run the command that the process's arguments name.
+
+    Args:
+        verb: the command, where it is not the first argument: `python -m benchmark.bo` is `bo`.
+
+    Returns:
+        The exit status: 0, or 2 for a mistake on the command line.
+
+    Raises:
+        SystemExit: with the status of a command that failed, see `cli.main`.
+    """
+    program, *arguments = sys.argv
+    form: invocation.Form = "dmlbench" if Path(program).stem == "dmlbench" else "python -m benchmark"
+    if from_make := arguments[:1] == ["--from-make"]:
+        form, arguments = "make", arguments[1:]
+    os.environ[invocation.FORM] = form
+    if not verb:
+        verb, *arguments = arguments or ["--help"]
+    if from_make:
+        try:
+            arguments += invocation.from_make(os.environ)
+        except UserError as error:
+            return _refused(str(error))
+    name = verb.replace("_", "-")
+    if verb in ("--help", "-h", "help"):
+        print(_help(form))
+    elif verb == "--version":
+        print(f"dmlbench {_version()}")
+    elif name not in VERBS:
+        return _unknown(verb, form)
+    elif {"--help", "-h"} & {*arguments}:
+        print(_help_of(name, form))
+    else:
+        sys.argv = [program, *arguments]
+        cli.main(VERBS[name], VERBS[name].protocol)
+    return 0
+
+
+def _refused(message: str) -> int:
+    print(f"\n{message}", file=sys.stderr)
+    return 2
+
+
+def _installed() -> dict[str, Verb]:
+    """The verbs that there are: a wheel has none that measure the code."""
+    return {name: verb for name, verb in VERBS.items() if importlib.util.find_spec(verb.module.rpartition(".")[0])
+            and importlib.util.find_spec(verb.module)}  # fmt: skip
+
+
+def _unknown(verb: str, form: str) -> int:
+    known = list(_installed())
+    near = difflib.get_close_matches(verb, known, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    if "=" in verb:
+        return _refused(f"{verb!r} comes after a command, as in: {form} bo {verb}\nCommands: {', '.join(known)}.")
+    return _refused(f"There is no command {verb!r}.{meant}\nCommands: {', '.join(known)}. See {form} --help.")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("metric-learning-benchmark")
+    except metadata.PackageNotFoundError:
+        return "of a checkout that is not installed"
+
+
+def _help(form: str) -> str:
+    about = "Search, final evaluation and tables for deep metric learning losses."
+    lines = [f"usage: {form} COMMAND [KEY=VALUE ...]", "", about]
+    groups: dict[str, list[str]] = {}
+    for name, verb in _installed().items():
+        groups.setdefault(verb.group, []).append(f"  {name:<12} {verb.help}")
+    for group, entries in groups.items():
+        lines += ["", f"{group}:", *entries]
+    lines += ["", f"Example: {form} bo dataset=glyphs_small loss=hpl_pa trials=6", f"More: {form} COMMAND --help"]
+    return "\n".join(lines)
+
+
+def _help_of(name: str, form: str) -> str:
+    usage = f"usage: make {name} [VARIABLE=VALUE ...]" if form == "make" else f"usage: {form} {name} [KEY=VALUE ...]"
+    lines = [usage, "", f"{name}: {VERBS[name].help}.", "", "Choices (KEY=VALUE):"]
+    for group in _groups():
+        options = ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
+        lines += textwrap.wrap(f"{group}: {options}", 110, initial_indent="  ", subsequent_indent="      ")
+    lines += [
+        "",
+        "Often used: trials=20 seed=7 executor.workers=2 results_dir=FOLDER variant=NAME.",
+        "Every key and its value: add --cfg job --resolve. Several at once: --multirun loss=proxy_nca,hpl_nca.",
+    ]
+    return "\n".join(lines)
+
+
+def _groups() -> list[str]:
+    """Keys that choose a file of `conf/`."""
+    defaults = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override")]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,109 @@
+"""How this process's command was started, so that advice in messages is written the way the user types commands.
+
+`make bo DATASET=cub`, `dmlbench bo dataset=cub` and `python -m benchmark bo dataset=cub` are the same command.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Literal
+
+from benchmark.core.errors import UserError
+
+Form = Literal["make", "dmlbench", "python -m benchmark"]
+FORM = "BENCHMARK_COMMAND_FORM"  # an environment variable, so that workers advise in the form of their driver
+FROM_MAKE = "BENCHMARK_MAKE_"  # prefix under which the Makefile exports the variables of its command line
+ARGS = "ARGS"  # the variable with any other overrides
+VARIABLES = {
+    "DATASET": "dataset",
+    "ROOT": "dataset.module.root",
+    "CSV": "dataset.module.path",
+    "NAME": "dataset.name",
+    "LOSS": "loss",
+    "TRUNK": "trunk",
+    "TRAINING": "training",
+    "PROTOCOL": "protocol",
+    "PRESET": "preset",
+    "TRIALS": "trials",
+    "EXECUTOR": "executor",
+    "WORKERS": "executor.workers",
+}  # of make, and the keys that they set
+_TEXT = ("dataset.module.root", "dataset.module.path", "dataset.name")  # never a number, true or null
+_NAME = re.compile(r"[A-Za-z_/.][\w/.-]*")
+_NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*")
+_RESERVED = ("null", "true", "false", "nan", "inf")
+
+
+def command(target: str, options: Mapping[str, object] | None = None, flags: str = "") -> str:
+    """Return the shell command that runs one or more targets, in the form in which this process was started.
+
+    >>> command("bo final-eval", {"dataset": "cub", "variant": "wide"})
+    'make bo final-eval DATASET=cub ARGS=variant=wide'
+
+    Args:
+        target: names of commands, separated by blanks.
+        options: values by key of the configuration, in the order in which they are printed.
+        flags: arguments that are not options, such as `--cfg job`.
+    """
+    words = arguments(options or {}, flags)
+    if (form := os.environ.get(FORM, "make")) == "make":
+        return " ".join(filter(None, ["make", target, words]))
+    return " && ".join(" ".join(filter(None, [form, name, words])) for name in target.split())
+
+
+def arguments(options: Mapping[str, object], flags: str = "") -> str:
+    """Return options the way the user types them after a command, quoted for the shell.
+
+    >>> arguments({"dataset.module.root": "my birds", "seed": 7})
+    "'ROOT=my birds' ARGS=seed=7"
+
+    Args:
+        options: values by key of the configuration.
+        flags: arguments that are not options, such as `--cfg job`.
+    """
+    given = {key: str(value) for key, value in options.items()}
+    if os.environ.get(FORM, "make") != "make":
+        return " ".join(filter(None, [*(shlex.quote(override(key, value)) for key, value in given.items()), flags]))
+    names = {key: name for name, key in VARIABLES.items()}
+    words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
+    rest = [shlex.quote(override(key, value)) for key, value in given.items() if key not in names]
+    if rest or flags:
+        words.append(f"{ARGS}={' '.join(filter(None, [*rest, flags]))}")
+    return " ".join(map(shlex.quote, words))
+
+
+def override(key: str, value: str) -> str:
+    r"""Return `key=value` in Hydra's grammar, such that the configuration receives exactly this value.
+
+    >>> override("dataset.module.root", "my birds"), override("trials", "20")
+    ('dataset.module.root="my birds"', 'trials=20')
+    """
+    number = _NUMBER.fullmatch(value) and key not in _TEXT
+    if number or (_NAME.fullmatch(value) and value.lower() not in _RESERVED):
+        return f"{key}={value}"
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)  # OmegaConf's interpolation
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # Hydra unescapes backslashes before a quote only
+    return f'{key}="{text + text[len(text.rstrip(chr(92))) :]}"'
+
+
+def from_make(environment: Mapping[str, str]) -> list[str]:
+    """Return the overrides for which the variables on make's command line stand.
+
+    Every variable is one value, whatever characters it holds; only ARGS is split, as a shell splits words.
+
+    Args:
+        environment: of a recipe, in which the Makefile exports these variables under `FROM_MAKE`.
+
+    Raises:
+        UserError: a quote in ARGS is not closed.
+    """
+    values = {key: environment.get(FROM_MAKE + name, "") for name, key in VARIABLES.items()}
+    rest = environment.get(FROM_MAKE + ARGS, "")
+    try:
+        words = shlex.split(rest)
+    except ValueError as error:
+        raise UserError(
+            f"{ARGS}={rest} cannot be split into words: {error}. Quote it as in {ARGS}=\"seed=7 'dataset.name=mine'\"."
+        ) from error
+    return [override(key, value) for key, value in values.items() if value] + words
