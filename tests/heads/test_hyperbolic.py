@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.heads.hyperbolic import Hyperbolic
 
 
@@ -78,5 +79,5 @@ def test_points_are_float32_under_autocast() -> None:
     ],
 )
 def test_a_number_out_of_its_range_is_named(arguments, options, named) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         Hyperbolic(*arguments, **({"curvature": 0.1, "clip_radius": 2.3} | options))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.heads.linear import Linear
 
 
@@ -93,7 +94,7 @@ def test_without_an_init_weight_and_bias_are_torch_s() -> None:
 
 
 def test_an_unknown_init_is_named() -> None:
-    with pytest.raises(ValueError, match="init=zeros; allowed are default and kaiming_fan_out"):
+    with pytest.raises(UserError, match="init=zeros; allowed are default and kaiming_fan_out"):
         Linear(5, 5, init="zeros")  # type: ignore[arg-type]
 
 
@@ -106,15 +107,15 @@ def test_every_usual_length_works(embedding_dim: int) -> None:
     ("arguments", "named"), [((0, 5), "in_features=0"), ((5, 0), "embedding_dim=0"), ((5, -1), "embedding_dim=-1")]
 )
 def test_a_length_below_one_is_named(arguments: tuple[int, int], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         Linear(*arguments)
 
 
 def test_layer_norm_of_a_single_dimension_is_refused() -> None:
-    with pytest.raises(ValueError, match="every embedding would be 0"):
+    with pytest.raises(UserError, match="every embedding would be 0"):
         Linear(5, 1, layer_norm=True)
 
 
 def test_normalised_features_of_a_single_dimension_are_refused() -> None:
-    with pytest.raises(ValueError, match="every feature would be 0"):
+    with pytest.raises(UserError, match="every feature would be 0"):
         Linear(1, 5, normalize_features=True)

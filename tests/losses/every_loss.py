@@ -8,6 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from benchmark.losses import HasAfterStep
 from benchmark.study.instantiate import build as build_node
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -72,6 +73,11 @@ def toy_batch(seed=0):
     return features, torch.tensor([0, 1, 2, 3] * 3)
 
 
+def after_step(module):
+    if isinstance(module, HasAfterStep):
+        module.after_step()
+
+
 def train(module, node, steps):
     """RMSprop on the loss's own parameters; the loss of every step, which must be finite like all gradients."""
     parameters, head = list(module.parameters()), embedder(node)
@@ -86,7 +92,7 @@ def train(module, node, steps):
             loss.backward()
         if optimizer:
             optimizer.step()
-        getattr(module, "after_step", lambda: None)()
+        after_step(module)
         assert loss.isfinite(), f"step {step}"
         assert features.grad is None or features.grad.isfinite().all(), f"step {step}"
         assert all(p.isfinite().all() for p in parameters), f"step {step}"

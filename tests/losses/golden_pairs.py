@@ -42,11 +42,11 @@ def check_margin(golden, monkeypatch, *, name):
     node = config(name, margin=golden.hyper["margin"], beta=golden.hyper["beta"])["module"]
     options = {key: golden.hyper[key] for key in ("learn_beta", "nu")}
     module = make(golden, name, {"loss": node["loss"] | options})
-    beta = golden["beta"].reshape(module.loss.beta.shape)
+    beta = golden["beta"].reshape(-1).expand(module.loss.beta.shape)  # a hyper-parameter is one number for all classes
     if golden.hyper["learn_beta"]:
         module.loss.beta.data.copy_(beta)
     else:
-        module.loss.beta = beta
+        module.loss.beta = beta.clone()
     replay(golden, module)
     if "grad_beta" in golden.arrays:
         gradient = module.loss.beta.grad

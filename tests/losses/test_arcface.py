@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.arcface import arcface
 from benchmark.losses.normalized_softmax import normalized_softmax
 from tests.losses.conftest import cosine
@@ -151,11 +152,11 @@ def test_one_class_gives_zero_loss_and_gradients():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_finite_and_above_zero_is_refused(batch, scale):
-    with pytest.raises(ValueError, match=f"scale={scale} of arcface"):
+    with pytest.raises(UserError, match=f"scale={scale} of arcface"):
         arcface(*batch, scale=scale, margin=28.6)
 
 
 @pytest.mark.parametrize("margin", [-0.1, 180.5, math.nan])
 def test_a_margin_that_is_no_angle_in_degrees_is_refused(batch, margin):
-    with pytest.raises(ValueError, match=f"margin={margin} of arcface must lie in 0..180"):
+    with pytest.raises(UserError, match=f"margin={margin} of arcface must lie in 0..180"):
         arcface(*batch, scale=64.0, margin=margin)

@@ -8,6 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
+from benchmark.core.errors import UserError
 from benchmark.losses.clustering import (
     METHODS,
     cluster_points,
@@ -114,7 +115,7 @@ def test_points_are_unit_rows_in_float64_or_the_rows_themselves():
     assert unit.dtype == torch.float64
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0.0, 1.0]], rtol=1e-15)
     assert cluster_points(vectors, "raw").tolist() == vectors.tolist()
-    with pytest.raises(ValueError, match="cluster_space='unit' must be one of normalized, raw"):
+    with pytest.raises(UserError, match="cluster_space='unit' of HPL must be one of normalized, raw"):
         cluster_points(vectors, "unit")
 
 

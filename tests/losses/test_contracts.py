@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 
+from benchmark.losses import HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings
 from benchmark.study.instantiate import build as build_node
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,
     NAMES,
     OFFERED,
+    after_step,
     build,
     config,
     embedder,
@@ -192,7 +194,7 @@ def test_a_few_optimizer_steps_lower_it(name):
         optimizer.zero_grad()
         module(head(features), labels).backward()
         optimizer.step()
-        getattr(module, "after_step", lambda: None)()
+        after_step(module)
     with torch.no_grad():  # with the parameters learnt, but a memory and a hierarchy as they were at the start
         for old, new in zip(before.parameters(), module.parameters(), strict=True):
             old.copy_(new)
@@ -211,7 +213,7 @@ def test_an_odd_batch_has_a_finite_loss_and_finite_gradients(name, labels, dupli
         loss, gradients = step(module, node, features, torch.tensor(labels))
         assert loss.isfinite()
         assert all(g is None or g.isfinite().all() for g in gradients)
-        getattr(module, "after_step", lambda: None)()
+        after_step(module)
 
 
 @every_loss
@@ -249,10 +251,23 @@ def test_draws_nothing_from_the_global_generators(name):
 
 
 @every_loss
-def test_diagnostics_are_plain_numbers(name):
+def test_what_it_reports_is_plain(name):
     module, _ = trained(name, 4)
-    diagnostics = getattr(module, "diagnostics", dict)()
+    diagnostics = module.diagnostics() if isinstance(module, HasDiagnostics) else {}
     assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
+    history = [{"epoch": 0, "diagnostics": diagnostics}]
+    fields = module.record_fields(history, 0) if isinstance(module, HasRecordFields) else {}
+    assert all(type(key) is str and type(value) in (float, bool, type(None)) for key, value in fields.items())
+    warnings = module.warnings() if isinstance(module, HasWarnings) else []
+    assert all(type(warning) is str and not warning.endswith(".") for warning in warnings)
+
+
+def test_the_optional_parts_are_told_by_their_methods():
+    offered = {part: {name for name in NAMES if isinstance(build(name)[0], part)}
+               for part in (HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings)}  # fmt: skip
+    hpl = {name for name in NAMES if name.startswith("hpl_")}
+    assert offered == {HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"},
+                       HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
 
 
 def test_a_hierarchy_of_three_levels_is_only_yaml(tmp_path):

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses import hier
 from benchmark.losses.hier import HIER, in_own_order
 from benchmark.losses.proxy_anchor import proxy_anchor
@@ -201,5 +202,5 @@ def test_training_pulls_the_regulariser_down():
 )  # fmt: skip
 def test_an_argument_out_of_its_range_is_named(name, value):
     shown = {"base_alpha": "alpha=0.0 of proxy_anchor"}.get(name, f"{name}={value!r} of ")
-    with pytest.raises(ValueError, match=re.escape(shown)):
+    with pytest.raises(UserError, match=re.escape(shown)):
         HIER(4, 5, **(SMALL | {name: value}))

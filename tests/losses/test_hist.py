@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.hist import HIST, incidence, propagation, squared_distances
 
 SETTINGS = {"tau": 6.0, "alpha": 0.8, "hidden": 4, "semantic_weight": 0.7, "logvar_clamp": (0.0, 6.0), "seed": 1}
@@ -274,5 +275,5 @@ def test_everything_starts_from_the_seed_alone_and_as_the_authors_start_it():
      ("logvar_clamp", (6.0, 0.0)), ("logvar_clamp", (0.0,))],
 )  # fmt: skip
 def test_an_argument_out_of_its_range_is_named(name, value):
-    with pytest.raises(ValueError, match=re.escape(f"{name}={value} of HIST")):
+    with pytest.raises(UserError, match=re.escape(f"{name}={value} of HIST")):
         HIST(**({"num_classes": 8, "embedding_dim": 5} | SETTINGS | {name: value}))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import traceback
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ProxyAnchorLoss
 
+from benchmark.core.errors import UserError
 from benchmark.losses.hpl import HPL
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.losses.proxy_nca import ProxyNCA, proxy_nca
@@ -18,8 +20,21 @@ BASES = {"nca": (proxy_nca, {"scale": 9.0}), "eq3": (EQ3, {"scale": 9.0}),
          "pa": (proxy_anchor, {"alpha": 32.0, "margin": 0.1})}  # fmt: skip
 
 
+def batch_only(embeddings, labels):
+    """No base: it takes no proxies."""
+    return embeddings.sum()
+
+
+def buggy(embeddings, labels, proxies):
+    """A base with a mistake in it: (1, D) by (3, 4)."""
+    return (embeddings @ torch.ones(3, 4)).sum()
+
+
+NO_BASES = {"no proxies": (batch_only, {}), "buggy": (buggy, {})}
+
+
 def make(base="nca", num_classes=7, dim=5, num_levels=2, **options):
-    function, settings = BASES[base]
+    function, settings = (BASES | NO_BASES)[base]
     defaults = {
         "base": function, "levels": [settings] * num_levels, "weights": [1.0, 0.1, 0.1][:num_levels],
         "warmup_iterations": 0, "update_every": 2, "proxy_init": "normal", "seed": 0,
@@ -201,18 +216,28 @@ def test_a_copy_lives_on_its_own(batch):
         ({"update_every": 1.5}, "update_every=1.5"),
         ({"warmup_iterations": -1}, "warmup_iterations=-1"),
         ({"kmeans_restarts": 0}, "kmeans_restarts=0"),
-        ({"levels": [{"scale": 9.0}, {"scale": -3.0}]}, "Level 1 of HPL.*scale of ProxyNCA is -3.0"),
-        ({"levels": [{"scale": 9.0}, {"scael": 3.0}]}, "Level 1 of HPL.*scael"),
+        ({"levels": [{"scale": 9.0}, {"scale": -3.0}]}, "Level 1 of HPL.*scale=-3.0 of ProxyNCA"),
+        (
+            {"levels": [{"scale": 9.0}, {"scael": 3.0}]},
+            "Level 1 of HPL.*called with .*, scael; it takes .*, scale,",
+        ),
+        ({"base": "no proxies"}, "Level 0 of HPL.*cannot call its base batch_only: too many positional arguments"),
         ({"base": "pa", "levels": [{"alpha": 9.0, "margin": -1.0}] * 2}, "Level 0 of HPL.*margin=-1.0"),
         ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, kaiming_fan_out, kaiming_un"),
         ({"coarse_update": "none"}, "coarse_update='none' of HPL must be one of centroid, tied, gradient"),
         ({"cluster_space": "unit"}, "cluster_space='unit' of HPL must be one of normalized, raw"),
         ({"class_to_super": [0, 1, 0]}, r"shape \(3,\).* each of the 7 classes"),
         ({"class_to_super": [0.5] * 7}, "float64; it must hold one integer"),
-        ({"class_to_super": [0, 1, 0, 1, 0, 1, 2], "num_coarse": 3}, "num_coarse=3 of HPL must be left out"),
+        ({"class_to_super": [0, 1, 0, 1, 0, 1, 2], "num_coarse": 3}, "num_coarse=3 of HPL must be omitted"),
         ({"base": "eq3", "class_to_super": [4] * 7}, "Level 1 of HPL, 1 proxies"),
     ],
 )
 def test_what_cannot_work_is_refused_at_construction(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make(**options)
+
+
+def test_a_bug_in_a_base_shows_its_own_file_and_line_and_the_level():
+    with pytest.raises(RuntimeError, match="Level 0 of HPL, 7 proxies in") as caught:
+        make("buggy")
+    assert any(f.filename == __file__ and f.name == "buggy" for f in traceback.extract_tb(caught.value.__traceback__))

@@ -201,3 +201,114 @@ def test_every_diagnostic_is_a_plain_finite_number():
         assert all(type(value) is float and math.isfinite(value) for value in module.diagnostics().values())
         train(module, 1, first=step)
     assert {f"loss_level_{level}" for level in range(3)} <= module.diagnostics().keys()
+
+
+def row(epoch, **diagnostics):
+    return {"epoch": epoch, "loss": 1.0, "map_at_r": 0.5, "diagnostics": diagnostics}
+
+
+HISTORY = [row(0, kmeans_done=0.0, coarse_updates=0.0), row(2, kmeans_done=0.0, coarse_updates=0.0),
+           row(4, kmeans_done=1.0, coarse_updates=3.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("history", "best_epoch", "in_warmup", "updates"),
+    [
+        (HISTORY, 0, True, 3.0),
+        (HISTORY, 2, True, 3.0),
+        (HISTORY, 4, False, 3.0),
+        (HISTORY, None, None, 3.0),  # no score
+        (HISTORY[:2], 2, True, 0.0),
+        ([], None, None, None),  # diverged before the first evaluation
+    ],
+)
+def test_a_record_says_whether_the_best_epoch_was_in_the_warm_up_and_how_many_updates_there_were(
+    history, best_epoch, in_warmup, updates
+):
+    fields = make().record_fields(history, best_epoch)
+    assert list(fields) == ["best_epoch_in_warmup", "coarse_updates"]
+    assert fields["best_epoch_in_warmup"] is in_warmup
+    assert (fields["coarse_updates"], type(fields["coarse_updates"])) == (updates, type(updates))
+
+
+def test_record_fields_fit_the_diagnostics_of_a_training():
+    module, history = make(), []
+    for epoch, steps in enumerate((0, 2, 2, 3)):
+        train(module, steps, first=len(history))
+        history.append(row(epoch, **module.diagnostics()))
+    in_warmup = [module.record_fields(history, epoch)["best_epoch_in_warmup"] for epoch in range(4)]
+    assert in_warmup == [True, True, False, False]
+    assert module.record_fields(history, 3)["coarse_updates"] == 2  # after steps 4 and 7
+
+
+def resumed(module, **options):
+    """A fresh module with the state of another."""
+    twin = make(**options)
+    twin.load_state_dict(module.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("steps", [0, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": [0, 1] * 6}], ids=str)
+def test_warns_of_a_hierarchy_that_was_never_updated(steps, options):
+    module = make(**options)
+    train(module, steps)
+    for each in (module, resumed(module, **options)):
+        assert each.warnings() == ["the hierarchy was never updated"]
+
+
+@pytest.mark.parametrize("coarse_update", ["centroid", "tied", "gradient"])
+def test_warns_of_groups_that_no_update_changed(coarse_update):
+    still, options = [], {"num_levels": 3, "coarse_update": coarse_update}
+    module = make(**options)
+    train(module, 3)
+    for _ in range(7):  # without gradient steps k-means is at rest
+        module.after_step()
+        still.append(resumed(module, **options).warnings())
+    expected = [f"the groups of level {level} never changed" for level in (1, 2)]
+    assert still == [expected] * 7  # the first update is in step 4
+    module.owners(0).copy_(module.owners(0).roll(1))  # as if the proxies had moved
+    for _ in range(3):
+        module.after_step()
+    module = resumed(module, **options)
+    assert module.warnings() == expected[1:]
+    for _ in range(3):  # the last update changed nothing again, an earlier one did
+        module.after_step()
+    assert module.diagnostics()["owner_changes_level_1"] == 0
+    assert resumed(module, **options).warnings() == module.warnings() == expected[1:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"class_to_super": [0, 1] * 6}, {"num_coarse": 1}, {"num_levels": 1, "num_coarse": None}], ids=str
+)
+def test_does_not_warn_of_groups_that_cannot_change(options):
+    module = make(**options)
+    train(module, 9)
+    assert module.diagnostics()["coarse_updates"] == 2
+    assert module.warnings() == []
+
+
+def test_one_level_is_no_idle_hierarchy():
+    assert make(num_levels=1, num_coarse=None).warnings() == []
+
+
+def test_a_training_with_updates_that_change_groups_has_no_warning():
+    module = make()
+    train(module, 3)
+    with torch.no_grad():  # far from where k-means saw them
+        module.proxies.copy_(module.proxies.roll(1, dims=0))
+    train(module, 7, first=3)
+    assert module.diagnostics()["coarse_updates"] == 3
+    assert module.warnings() == resumed(module).warnings() == []
+
+
+def test_a_checkpoint_from_before_changes_were_counted_loads_and_does_not_warn_of_them():
+    module, twin = make(), make()
+    train(module, 3)
+    for _ in range(3):
+        module.after_step()
+    state = module.state_dict()
+    del state["ever_changed"]
+    twin.load_state_dict(state)
+    assert module.warnings() == ["the groups of level 1 never changed"]
+    assert twin.warnings() == []

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.multi_similarity import MultiSimilarity
 from tests.losses.pair_loops import cosines
 
@@ -121,5 +122,5 @@ def test_autocast_changes_no_bit_and_half_precision_embeddings_give_a_float32_lo
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_finite_and_above_zero_is_refused(name, scale):
-    with pytest.raises(ValueError, match=f"{name}={scale} of Multi-Similarity"):
+    with pytest.raises(UserError, match=f"{name}={scale} of Multi-Similarity"):
         make(**{name: scale})

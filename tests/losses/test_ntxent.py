@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.ntxent import NTXent
 from tests.losses.pair_loops import cosines, pairs
 
@@ -103,11 +104,11 @@ def test_memory_grows_with_the_batch_squared_and_no_faster():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_a_temperature_that_is_not_finite_and_above_zero_is_refused(temperature):
-    with pytest.raises(ValueError, match=f"temperature={temperature} of NT-Xent"):
+    with pytest.raises(UserError, match=f"temperature={temperature} of NT-Xent"):
         NTXent(temperature=temperature)
 
 
 @pytest.mark.parametrize("saturate", ["1e-20", 0.0, 1.0, -1e-20, math.nan])
 def test_an_unknown_saturation_is_refused(saturate):
-    with pytest.raises(ValueError, match="allowed: none, tiny, or a number"):
+    with pytest.raises(UserError, match="allowed: none, tiny, or a number"):
         NTXent(temperature=1.0, saturate=saturate)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from benchmark.core.errors import UserError
 from benchmark.losses import proxygml as module
 from benchmark.losses.proxygml import proxygml
 from tests.losses.conftest import cosine
@@ -183,7 +184,7 @@ def test_an_embedding_that_is_not_a_number_is_not_hidden(case):
     ],
 )
 def test_a_setting_out_of_range_is_refused_with_its_value(case, settings, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         proxygml(*case, **settings)
 
 

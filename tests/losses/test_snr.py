@@ -6,6 +6,7 @@ import statistics
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.snr import SNRContrastive, noise_to_signal
 from tests.losses.pair_loops import mean_above_zero, pairs, unit
 
@@ -112,7 +113,7 @@ def test_no_difference_of_two_embeddings_is_held_in_memory():
 
 def test_a_negative_weight_and_an_unknown_regulariser_are_refused():
     for weight in (-0.1, math.nan):
-        with pytest.raises(ValueError, match=f"regularizer_weight={weight} of the SNR loss"):
+        with pytest.raises(UserError, match=f"regularizer_weight={weight} of the SNR loss"):
             make(regularizer_weight=weight)
-    with pytest.raises(ValueError, match="reg_on='both' of the SNR loss; allowed: unit, raw"):
+    with pytest.raises(UserError, match="reg_on='both' of the SNR loss must be one of unit, raw"):
         make(reg_on="both")

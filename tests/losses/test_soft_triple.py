@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmark.core.errors import UserError
 from benchmark.losses.cosface import cosface
 from benchmark.losses.soft_triple import soft_triple
 from tests.losses.conftest import cosine
@@ -156,7 +157,7 @@ def test_one_class_leaves_only_the_regulariser():
 def test_a_setting_out_of_its_range_is_refused(batch, centres, name, values):
     for value in values:
         setting = {"la": 20.0, "gamma": 0.1, "margin": 0.01} | {name: value}
-        with pytest.raises(ValueError, match=f"{name}={value} of soft_triple"):
+        with pytest.raises(UserError, match=f"{name}={value} of soft_triple"):
             soft_triple(batch[0], batch[1], centres, **setting)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners
 
+from benchmark.core.errors import UserError
 from benchmark.losses.xbm import XBM, contrastive
 from tests.losses.conftest import cosine
 
@@ -251,5 +252,21 @@ def test_the_memory_is_a_share_of_the_images_and_at_least_a_row():
     ],
 )
 def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         XBM(D, 10, **{"memory_fraction": 1} | settings)
+
+
+def test_warns_of_a_memory_that_never_came_on_also_after_a_resume():
+    module = make(10, start_iteration=3)
+    warning = ["the memory, which starts after start_iteration=3 steps, never came on"]
+    for number, batch in enumerate(stream(5)):
+        resumed = make(10, start_iteration=3)
+        resumed.load_state_dict(module.state_dict())
+        assert module.warnings() == resumed.warnings() == (warning if number <= 3 else [])
+        module(*batch)
+
+
+def test_the_flavour_pml_has_its_memory_from_the_first_step_on():
+    module = pml(10, start_iteration=1000)
+    module(*next(stream(1)))
+    assert module.warnings() == []
