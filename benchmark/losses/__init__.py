@@ -68,6 +68,6 @@ class HasWarnings(Protocol):
         """Warnings about the training so far, such as "the hierarchy was never updated"; usually none.
 
         Each is a clause without a full stop, and two folds with the same problem give the same one, so that the caller
-        can append the folds. They derive from the `state_dict` alone, so a resumed training gives the same warnings.
+        can add the folds. They derive from the `state_dict` alone, so a resumed training gives the same warnings.
         """
         ...

@@ -1,4 +1,4 @@
-"""Checks of a loss's settings; what fails is the user's to put right and raises a `UserError`."""
+"""Checks of a loss's settings; the error names the setting, its value and what is allowed."""
 
 import math
 from collections.abc import Sequence

@@ -4,7 +4,8 @@ Each is a `distance:` of the library, and normalises its inputs.
 
 Departures from the library's classes, none of which is visible in float64:
 - the Euclidean distance subtracts coordinate by coordinate. Beyond 25 rows `torch.cdist` multiplies matrices instead,
-  which in float32 is up to 1e-3 off near 0: a pair at 1e-4 keeps at most half of its gradient, equal rows are apart;
+  which in float32 is off by up to 1e-3 near 0: a pair at 1e-4 keeps at most half of its gradient, and equal rows have
+  a distance above 0;
 - at least float32 from the normalisation on, also under mixed precision.
 """
 

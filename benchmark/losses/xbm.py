@@ -154,7 +154,7 @@ class XBM(CountingLoss):
         filled = self._counters[2]
         if filled > 0:
             return []
-        return [f"the memory, which starts after start_iteration={self.start_iteration} steps, never came on"]
+        return [f"the memory never came on: it starts after start_iteration={self.start_iteration} steps"]
 
     @torch.no_grad()
     def _write(self, embeddings: Tensor, labels: Tensor) -> Tensor:

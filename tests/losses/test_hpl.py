@@ -1,4 +1,4 @@
-"""HPL's loss: against loops over its levels, against its base, and what it refuses."""
+"""HPL's loss: against loops over its levels, against its base, and the arguments that it refuses."""
 
 import copy
 import math
@@ -82,7 +82,7 @@ def test_three_levels_with_their_own_settings_agree_with_loops(batch, base, nca_
 
 
 @pytest.mark.parametrize("denominator", ["all", "others"])
-def test_one_level_equals_the_harness_s_own_proxy_nca_at_twice_its_softmax_scale(batch, denominator):
+def test_one_level_equals_proxy_nca_at_twice_its_softmax_scale(batch, denominator):
     embeddings, labels, _ = batch
     base = ProxyNCA(7, 5, softmax_scale=13.98, seed=4, denominator=denominator)
     module = make("nca" if denominator == "all" else "eq3", num_levels=1, levels=[{"scale": 2 * 13.98}], seed=4)
@@ -125,7 +125,7 @@ def test_tied_centroids_pass_their_gradient_to_the_fine_proxies(batch):
     assert differ.abs().max() > 1e-4
 
 
-def test_two_coarse_proxies_are_not_taken_for_one_column(batch, anchor_by_loops):
+def test_two_coarse_proxies_are_two_columns_of_the_mask(batch, anchor_by_loops):
     embeddings, labels, proxies = batch
     module = make("pa", num_coarse=2, weights=[1.0, 1.0]).double()
     module.load_state_dict(module.state_dict() | {"proxies": proxies})
@@ -164,7 +164,7 @@ def test_autocast_changes_no_bit(batch):
     assert torch.equal(twin.centres(1), module.centres(1))
 
 
-def test_proxies_start_as_their_base_s_do():
+def test_proxies_start_like_those_of_the_base():
     assert torch.equal(make(seed=3).proxies, ProxyNCA(7, 5, softmax_scale=1, seed=3).proxies)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -174,7 +174,7 @@ def test_proxies_start_as_their_base_s_do():
     assert wide.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.05)
 
 
-def test_constructing_and_starting_use_no_global_generator(batch):
+def test_construction_and_start_use_no_global_generator(batch):
     embeddings, labels, _ = batch
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     make()(embeddings.float(), labels)
@@ -182,7 +182,7 @@ def test_constructing_and_starting_use_no_global_generator(batch):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_a_copy_lives_on_its_own(batch):
+def test_a_copy_is_independent(batch):
     embeddings, labels, _ = batch
     module = make()
     module(embeddings.float(), labels)
@@ -232,7 +232,7 @@ def test_a_copy_lives_on_its_own(batch):
         ({"base": "eq3", "class_to_super": [4] * 7}, "Level 1 of HPL, 1 proxies"),
     ],
 )
-def test_what_cannot_work_is_refused_at_construction(options, message):
+def test_invalid_arguments_are_refused_at_construction(options, message):
     with pytest.raises(UserError, match=message):
         make(**options)
 

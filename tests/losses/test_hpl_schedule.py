@@ -1,4 +1,4 @@
-"""When HPL groups its proxies, what it keeps over a checkpoint, and what it reports."""
+"""When HPL groups its proxies, what its checkpoints hold, and what it reports."""
 
 import math
 
@@ -24,7 +24,7 @@ def make(num_levels=2, **options):
 
 
 def train(module, steps, first=0):
-    """Losses of steps first+1, ..., with a batch that depends on the step only; large steps, so that owners change."""
+    """Losses of steps first+1, ..., with a batch that depends on the step only."""
     losses = []
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
@@ -95,7 +95,7 @@ def test_the_loss_right_after_an_update_uses_the_new_groups():
 @pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": np.arange(12) % 5 + 3},
                                      {"coarse_update": "tied"}], ids=str)  # fmt: skip
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 7, 11])
-def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tmp_path, monkeypatch):
+def test_resumes_from_a_checkpoint_bit_for_bit(stop, options, tmp_path, monkeypatch):
     whole = make(**options)
     expected = train(whole, 12)
     part = make(**options)
@@ -114,7 +114,7 @@ def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tm
     )
 
 
-def test_the_state_has_the_same_names_and_shapes_before_and_after_the_groups_exist():
+def test_names_and_shapes_of_the_state_do_not_change_when_the_groups_are_made():
     module = make(num_levels=3)
     before = {name: value.shape for name, value in module.state_dict().items()}
     train(module, 6)
@@ -133,7 +133,7 @@ def test_no_optimizer_moves_or_decays_a_centre():
     assert torch.equal(module.centres(1), before)
 
 
-def test_given_groups_stay_are_renumbered_and_their_centres_move():
+def test_given_groups_are_renumbered_and_stay_while_their_centres_move():
     supers = [40, 7, 40, 7, 7, 7, 40, 7, 40, 7, 99, 99]  # 7 -> 0, 40 -> 1, 99 -> 2
     module = make(class_to_super=torch.tensor(supers))
     wanted = [{7: 0, 40: 1, 99: 2}[s] for s in supers]
@@ -171,7 +171,7 @@ def test_an_emptied_group_keeps_its_centre_and_is_counted():
     assert report["owner_changes_level_1"] == pytest.approx(changed / 12)
 
 
-def test_diverged_proxies_give_a_loss_that_is_not_finite_instead_of_an_error_in_k_means():
+def test_diverged_proxies_give_a_nan_loss_and_no_error_in_k_means():
     module = make()
     train(module, 2)
     with torch.no_grad():
@@ -262,7 +262,7 @@ def test_warns_of_groups_that_no_update_changed(coarse_update):
     still, options = [], {"num_levels": 3, "coarse_update": coarse_update}
     module = make(**options)
     train(module, 3)
-    for _ in range(7):  # without gradient steps k-means is at rest
+    for _ in range(7):  # without gradient steps k-means stays converged
         module.after_step()
         still.append(resumed(module, **options).warnings())
     expected = [f"the groups of level {level} never changed" for level in (1, 2)]

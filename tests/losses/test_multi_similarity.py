@@ -39,7 +39,7 @@ def test_agrees_with_the_formula_in_loops(batch, setting, epsilon):
     assert value.item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_mining_leaves_out_easy_pairs_and_averages_over_all_anchors_by_hand():
+def test_mining_drops_easy_pairs_and_averages_over_all_anchors_by_hand():
     # Classes {0, 40}, {60} and {180} degrees, epsilon 0.1. Anchor 0: positive at .766, negatives at .5 and -1, and
     # .766 - .1 is above .5, so nothing is hard. Anchor 40: positive at .766, negatives at .940 and -.766; the positive
     # and the first negative are kept. 60 and 180 have no positive, so nothing is hard next to one. Four in the mean.

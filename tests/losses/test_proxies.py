@@ -1,4 +1,4 @@
-"""The module that owns proxies: how they start, what it refuses, and that it adds nothing to its base."""
+"""The module that owns proxies: how they start, which bases it refuses, and that it equals its base."""
 
 import inspect
 import math
@@ -40,7 +40,7 @@ def make(num_classes=7, embedding_dim=5, base=COSFACE, proxy_init="normal", seed
     return ProxyLoss(num_classes, embedding_dim, base=base, proxy_init=proxy_init, seed=seed, **options)
 
 
-def test_is_its_base_on_its_own_proxies_in_value_and_gradient(batch):
+def test_equals_its_base_on_its_proxies_in_value_and_gradient(batch):
     embeddings, labels, proxies = batch
     module = make().double()
     module.load_state_dict({"proxies": proxies})
@@ -75,7 +75,7 @@ def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean
         assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
 
 
-def test_the_uniform_start_spreads_as_the_library_starts_soft_triple():
+def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     with torch.random.fork_rng():
@@ -87,7 +87,7 @@ def test_the_uniform_start_spreads_as_the_library_starts_soft_triple():
 
 
 @pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
-def test_the_start_is_drawn_from_the_seed_alone(proxy_init):
+def test_the_start_depends_on_the_seed_alone(proxy_init):
     before = torch.get_rng_state()
     first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -147,7 +147,7 @@ def test_a_bug_in_a_base_shows_its_own_file_and_line(fault, kind):
     assert caught.value.__cause__ is None
 
 
-def test_a_base_without_a_signature_is_called_to_find_out():
+def test_a_base_without_a_signature_is_tried():
     compiled = torch.cosine_similarity
     with pytest.raises(ValueError, match="no signature"):
         inspect.signature(compiled)
@@ -172,7 +172,7 @@ def test_an_unknown_start_is_refused():
         make(proxy_init="xavier")
 
 
-def test_the_trial_call_leaves_no_gradient_behind():
+def test_trying_the_base_leaves_no_gradient():
     assert make().proxies.grad is None
 
 
@@ -195,7 +195,7 @@ def test_finite_in_float32_with_samples_of_any_length_on_and_opposite_to_their_p
         norm = double.flatten(1).norm(dim=1)
         gap = (single.double() - double).flatten(1).norm(dim=1)
         normal = torch.ones(len(norm), dtype=torch.bool)
-        normal[:2] = False  # at the ends of the arc cosine the two types hold the angle at different places
+        normal[:2] = False  # at the ends of the arc cosine the two types clamp the angle at different values
         assert (gap[normal] <= 0.02 * norm[normal] + 1e-4 * norm.median()).all()
 
 
@@ -222,7 +222,7 @@ def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
 
 
 @every_end
-def test_lengths_do_not_matter_and_a_sample_twice_counts_as_itself(batch, base):
+def test_neither_lengths_nor_repeating_the_batch_matter(batch, base):
     embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
     loss = base(embeddings, labels, proxies).item()
     assert base(embeddings * 1e6, labels, proxies * 1e-6).item() == pytest.approx(loss, rel=1e-11)

@@ -1,4 +1,4 @@
-"""ProxyNCA against its equation in loops, values worked out by hand, and where float32 loses samples elsewhere."""
+"""ProxyNCA against its equation in loops, values worked out by hand, also where other code drops samples in float32."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_autocast_changes_no_bit(batch, denominator):
     assert double.dtype == torch.float64
 
 
-def test_half_precision_embeddings_give_a_float32_loss_and_leave_float32_proxies_alone(batch):
+def test_half_precision_embeddings_give_a_float32_loss_and_do_not_round_float32_proxies(batch):
     embeddings, labels, _ = batch
     module = ProxyNCA(7, 5, softmax_scale=50, seed=0)
     half = embeddings.bfloat16().requires_grad_()
@@ -121,7 +121,7 @@ def test_lengths_of_embeddings_and_proxies_do_not_matter(batch):
     assert stretched.item() == pytest.approx(proxy_nca(*batch, scale=20.0).item(), rel=1e-12)
 
 
-def test_proxies_start_from_a_standard_normal_drawn_from_the_seed_alone():
+def test_proxies_start_from_a_standard_normal_that_depends_on_the_seed_alone():
     before = torch.get_rng_state()
     first, again, other = (ProxyNCA(300, 40, softmax_scale=1, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -131,7 +131,7 @@ def test_proxies_start_from_a_standard_normal_drawn_from_the_seed_alone():
     assert first.std().item() == pytest.approx(1, abs=0.03)
 
 
-def test_the_spread_of_the_proxies_start_is_an_option_that_keeps_their_directions():
+def test_proxy_std_scales_the_initial_proxies_and_keeps_their_directions():
     usual, short = (ProxyNCA(30, 4, softmax_scale=1, seed=1, proxy_std=std).proxies for std in (1.0, 0.125))
     assert torch.equal(short, usual / 8)
     with pytest.raises(UserError, match="proxy_std=0 of ProxyNCA"):
