@@ -1,4 +1,4 @@
-"""Heads: the layer between a trunk's features and the embedding."""
+"""Heads: what maps a trunk's features to embeddings."""
 
 from typing import Protocol
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 class Head(Protocol):
-    """A module that maps features to embeddings."""
+    """An `nn.Module` that maps features to embeddings; its constructor receives `in_features` and `embedding_dim`."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, D)."""
+        """Embeddings (B, D), of any length, from features (B, F)."""
         ...

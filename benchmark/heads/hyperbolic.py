@@ -1,4 +1,4 @@
-"""The embedding layer of HIER: features to points of a Poincare ball.
+"""The embedding layer of HIER, which maps features to points of a Poincare ball.
 
 Source: Kim, Jeong and Kwak, "HIER: Metric Learning Beyond Class Labels via Hierarchical Regularization", CVPR 2023,
 arXiv 2212.14258, and the authors' code: layer norm without gain or bias on the features, one linear map that starts
@@ -7,28 +7,29 @@ orthogonal with bias 0, clipping, exponential map at 0 (`benchmark.protocol.hype
 
 from torch import Tensor, nn
 
+from benchmark.core.errors import UserError
 from benchmark.protocol.hyperbolic import check_ball, to_ball
 
 
 class Hyperbolic(nn.Module):
     """Maps trunk features (B, F) to points (B, D) within the ball of radius 1 / sqrt(curvature).
 
-    They are compared by the hyperbolic distance; made unit length they would lose what the map is for.
+    They are compared by hyperbolic distance; normalising them to unit length would undo the map.
 
     Args:
-        in_features: F, the trunk's `out_features`, at least 2: a normalised single number is always 0.
+        in_features: F, the trunk's `out_features`, at least 2: layer norm makes a single number 0.
         embedding_dim: D, at least 1.
         curvature: c, above 0.
-        clip_radius: longest vector that the exponential map is given, above 0.
+        clip_radius: length to which vectors are clipped before the exponential map, above 0.
 
     Raises:
-        ValueError: If a number is out of its range.
+        UserError: a number is out of its range.
     """
 
     def __init__(self, in_features: int, embedding_dim: int = 128, *, curvature: float, clip_radius: float) -> None:
         super().__init__()
         if in_features < 2 or embedding_dim < 1:
-            raise ValueError(
+            raise UserError(
                 f"The hyperbolic head has in_features={in_features}, embedding_dim={embedding_dim}; allowed are at"
                 " least 2 features, which it normalises, and 1 dimension."
             )
@@ -41,6 +42,6 @@ class Hyperbolic(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, features: Tensor) -> Tensor:
-        """Points (B, D) of features (B, F)."""
+        """Points (B, D) from features (B, F)."""
         vectors = self.linear(self.norm(features))
         return to_ball(vectors, curvature=self.curvature, clip_radius=self.clip_radius)

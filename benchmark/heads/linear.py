@@ -4,15 +4,17 @@ Source: Musgrave, Belongie, Lim. A Metric Learning Reality Check. ECCV 2020, arX
 powerful-benchmarker (`config_models`): an MLP with the single layer size 128, that is Linear(F, 128) with PyTorch's
 default initialisation, no non-linearity and no normalisation (losses and the retrieval metrics normalise).
 
-Departures, off by default, both layer norms without learned gain or bias: `normalize_features` before the linear map,
-as Proxy-NCA++ (Teh, DeVries, Taylor, ECCV 2020, arXiv:2004.01113) does with the trunk's features; `layer_norm` after
-it, as HIST (Lim et al., CVPR 2022) does with the embedding. And `init="kaiming_fan_out"`, the start of the embedding in
-the published code of Proxy-Anchor (Kim et al., CVPR 2020, arXiv:2003.13911).
+Departures, all off by default:
+- two layer norms without learned gain or bias: `normalize_features` before the linear map, as in Proxy-NCA++ (Teh,
+  DeVries, Taylor, ECCV 2020, arXiv:2004.01113), and `layer_norm` after it, as in HIST (Lim et al., CVPR 2022);
+- `init="kaiming_fan_out"`, as in the published code of Proxy-Anchor (Kim et al., CVPR 2020, arXiv:2003.13911).
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
+
+from benchmark.core.errors import UserError
 
 
 class Linear(nn.Module):
@@ -21,13 +23,12 @@ class Linear(nn.Module):
     Args:
         in_features: F, the trunk's `out_features`.
         embedding_dim: D, the length of an embedding.
-        layer_norm: Whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
-        normalize_features: The same for the features of every image.
-        init: Of weight and bias: `default`, PyTorch's, or `kaiming_fan_out`, normal with variance 2 / D and bias 0.
+        layer_norm: whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
+        normalize_features: whether to shift and scale the features of every image to mean 0 and variance 1.
+        init: initial weight and bias: "default", PyTorch's, or "kaiming_fan_out", normal with variance 2 / D, bias 0.
 
     Raises:
-        ValueError: If a length is below 1, there is no such `init`, or a single dimension is to be normalised, which
-            would become 0.
+        UserError: a length is below 1, there is no such `init`, or a single dimension would be normalised and so be 0.
     """
 
     def __init__(
@@ -41,15 +42,15 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         if in_features < 1 or embedding_dim < 1:
-            raise ValueError(
+            raise UserError(
                 f"The linear head has in_features={in_features}, embedding_dim={embedding_dim}; allowed >= 1."
             )
         if init not in ("default", "kaiming_fan_out"):
-            raise ValueError(f"The linear head has init={init}; allowed are default and kaiming_fan_out.")
+            raise UserError(f"The linear head has init={init}; allowed are default and kaiming_fan_out.")
         if layer_norm and embedding_dim == 1:
-            raise ValueError("The linear head has layer_norm=true, embedding_dim=1: every embedding would be 0.")
+            raise UserError("The linear head has layer_norm=true, embedding_dim=1: every embedding would be 0.")
         if normalize_features and in_features == 1:
-            raise ValueError("The linear head has normalize_features=true, in_features=1: every feature would be 0.")
+            raise UserError("The linear head has normalize_features=true, in_features=1: every feature would be 0.")
         self.feature_norm = nn.LayerNorm(in_features, elementwise_affine=False) if normalize_features else nn.Identity()
         self.linear = nn.Linear(in_features, embedding_dim)
         if init == "kaiming_fan_out":
@@ -59,5 +60,6 @@ class Linear(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embeddings (B, D) of features (B, F)."""
-        return self.norm(self.linear(self.feature_norm(features)))
+        """Embeddings (B, D) from features (B, F)."""
+        embeddings: Tensor = self.norm(self.linear(self.feature_norm(features)))
+        return embeddings

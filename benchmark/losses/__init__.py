@@ -1,33 +1,39 @@
-"""Losses: what a loss must offer to be trained, and what it may offer beside that."""
+"""Losses: what every loss offers, and what it may offer in addition."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from benchmark.core.records import JsonObject
+
 
 class Loss(Protocol):
-    """A loss on a batch of embeddings, as a module; whatever is in its `state_dict` survives a kill.
+    """A loss on a batch of embeddings: an `nn.Module` whose `state_dict` holds everything that training changes.
 
-    Its parameters, if any, are optimised by an optimiser of their own. Everything else is optional: `HasAfterStep`,
+    Its parameters, if any, get an optimiser of their own. Everything else is optional: `HasAfterStep`,
     `HasDiagnostics`, `HasRecordFields`, `HasWarnings`.
     """
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Scalar loss of embeddings (B, D) with labels (B,), int64 in 0..C-1."""
+        """Scalar loss of embeddings (B, D), of any length, with labels (B,), int64 in 0..C-1."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Learnable vectors of the loss itself, such as proxies (C, D)."""
+        """Learnable tensors of the loss itself, such as proxies (C, D)."""
         ...
 
 
 @runtime_checkable
 class HasAfterStep(Protocol):
-    """A loss with a schedule of its own."""
+    """A loss that follows a schedule of its own, such as a hierarchy that is updated every few steps."""
 
     def after_step(self) -> None:
-        """Called after each optimiser step."""
+        """Called after each optimiser step.
+
+        Raises:
+            FloatingPointError: the loss has diverged; training of the fold ends.
+        """
         ...
 
 
@@ -35,8 +41,8 @@ class HasAfterStep(Protocol):
 class HasDiagnostics(Protocol):
     """A loss that reports numbers about its own state."""
 
-    def diagnostics(self) -> dict[str, Any]:
-        """Numbers for the history of a fold's record, called at each evaluation."""
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers by name for the history of a fold's record; called at each evaluation."""
         ...
 
 
@@ -44,14 +50,12 @@ class HasDiagnostics(Protocol):
 class HasRecordFields(Protocol):
     """A loss that adds fields to the record of a fold."""
 
-    def record_fields(
-        self, history: Sequence[Mapping[str, Any]], best_epoch: int | None
-    ) -> dict[str, int | float | bool | None]:
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
         """Fields by name, derived from a finished training.
 
         Args:
-            history: one row per evaluation, each with `epoch` and, of a loss with diagnostics, `diagnostics`.
-            best_epoch: the epoch that gives the fold its score; None where it has none.
+            history: one row per evaluation with `epoch`, its metrics and `diagnostics`, the numbers of `diagnostics()`.
+            best_epoch: the epoch that gives the fold its score; None without a score.
         """
         ...
 
@@ -61,5 +65,9 @@ class HasWarnings(Protocol):
     """A loss that can tell when a training did not exercise it."""
 
     def warnings(self) -> list[str]:
-        """Sentences for the user about a finished training, such as a hierarchy that was never updated."""
+        """Warnings about the training so far, such as "the hierarchy was never updated"; usually none.
+
+        Each is a clause without a full stop, and two folds with the same problem give the same one, so that the caller
+        can add the folds. They derive from the `state_dict` alone, so a resumed training gives the same warnings.
+        """
         ...

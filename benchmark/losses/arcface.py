@@ -1,16 +1,16 @@
-"""ArcFace: a softmax over cosines whose own angle is widened by a margin.
+"""ArcFace: a softmax over cosines that adds a margin to the angle of the sample's own class.
 
 Source: Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019,
 arXiv 1801.07698, Eq. 3; searched over by the Reality Check, arXiv 2003.08505.
 
 What Eq. 3 leaves open, and departures:
-- cos(angle + m) rises again past angle = pi - m, which would reward the worst samples. There the own logit is
+- cos(angle + m) rises again past angle = pi - m, which would reward the worst samples. There the sample's own logit is
   cos(angle) - m sin(m) instead, as in the authors' code and in pytorch-metric-learning 2; for margins up to 90 degrees
-  it jumps down at pi - m. The Reality Check's own version of the library did without: `fallback=False`;
+  it drops at pi - m. The version of the library that the Reality Check used had no such rule: `fallback=False`;
 - the arc cosine's slope is infinite at +-1. Beyond +-(1 - eps), eps the spacing of the floating type at 1, the angle is
-  held and sends back no gradient;
+  clamped and passes no gradient back;
 - the margin is in degrees, as in the library;
-- cosines in float32 under mixed precision (`cosine.py`).
+- cosines in float32 under mixed precision (`numerics.py`).
 """
 
 import math
@@ -19,29 +19,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_positive
+from benchmark.losses.numerics import cosine_similarity
 
 
 def arcface(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: float, margin: float, fallback: bool = True
 ) -> Tensor:
-    """Mean over the batch of the cross entropy of scale cos(angle_ij + margin [j = y_i]).
+    """Mean over the batch, a scalar, of the cross entropy of the logits scale cos(angle_ij + margin [j = y_i]).
 
     Args:
         embeddings: (B, D), of any length.
         labels: (B,) int64 in 0..P-1.
         proxies: (P, D), of any length, row j for label j.
-        scale: of the cosine, above 0.
-        margin: m on the angle, in degrees from 0 to 180.
-        fallback: whether the own logit goes on falling past the angle 180 - m.
+        scale: factor of the cosines, above 0.
+        margin: m, added to the angle, in degrees from 0 to 180.
+        fallback: whether the sample's own logit keeps falling past the angle 180 - m.
 
     Raises:
-        ValueError: the scale or the margin is not allowed.
+        UserError: the scale or the margin is not allowed.
+        ValueError: embeddings or proxies are not matrices.
     """
-    if not (scale > 0 and math.isfinite(scale)):
-        raise ValueError(f"scale={scale} of arcface must be a finite number above 0; set a larger scale.")
+    check_positive("arcface", scale=scale)
     if not 0 <= margin <= 180:
-        raise ValueError(f"margin={margin} of arcface must lie in 0..180: it is an angle in degrees.")
+        raise UserError(f"margin={margin} of arcface must lie in 0..180: it is an angle in degrees.")
     cosine = cosine_similarity(embeddings, proxies)  # (B, P)
     own = labels[:, None]
     own_cosine = cosine.gather(1, own)  # (B, 1)

@@ -1,17 +1,17 @@
-"""How HPL groups proxies: the first grouping and the one Lloyd step of each update. A part of `hpl.py`.
+"""How HPL groups proxies: the first grouping, and the one Lloyd step of each update.
 
 Source: Yang, Bastan, Zhu, Gray and Samaras, "Hierarchical Proxy-based Loss for Deep Metric Learning", WACV 2022,
 arXiv 2103.13538, Algorithm 1 and Section 3.4.
 
 What Algorithm 1 leaves open, and the choice here:
-- the k-means start: k-means++, several restarts, seeded, run until no proxy changes its owner;
+- the first k-means: k-means++, several restarts, seeded, run until no proxy changes its owner;
 - an empty group (0/0 in Algorithm 1) keeps its centre; `empty="reseed_farthest"` gives it the farthest proxy instead;
 - equal distances go to the lowest index;
-- proxies are scaled to unit length first (the loss sees directions only), centres are plain means; `unit=True` scales
-  the means to unit length as well, which is spherical k-means.
-The paper leaves other ways to group to future work. `first_clusters` has two, for the start alone: an update is a Lloyd
-step whatever came first.
-Distances are taken in float64, coordinate by coordinate, so that neither ties nor near ties depend on a matrix product.
+- proxies are scaled to unit length first (the loss depends on directions alone), centres are plain means; `unit=True`
+  scales the means to unit length as well, which is spherical k-means.
+The paper leaves other ways to group to future work. `first_clusters` has two, for the first grouping only: an update
+is always a Lloyd step.
+Distances are computed in float64, coordinate by coordinate, so that no tie or near tie depends on a matrix product.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from benchmark.losses.checks import check_choice
 
 CLUSTER_SPACES = ("normalized", "raw")
 METHODS = ("kmeans", "agglomerative", "gmm")
@@ -34,16 +36,19 @@ class Clusters(NamedTuple):
 
 
 def cluster_points(vectors: Tensor, space: str) -> Tensor:
-    """What is clustered, in float64: unit rows of vectors (P, D), or in the space "raw" the rows themselves.
+    """Points (P, D) to cluster, in float64: unit vectors, or in the space "raw" the vectors themselves.
 
-    Several centres per class, (P, K, D), count as their mean, in the normalised space as the mean of the unit ones. A
-    class whose centres lie apart is thus a short vector.
+    Several centres per class count as their mean, in the normalised space as the mean of the unit vectors. A class
+    whose centres lie far apart is thus a short vector.
+
+    Args:
+        vectors: (P, D), or (P, K, D) with K centres per class.
+        space: one of `CLUSTER_SPACES`.
 
     Raises:
-        ValueError: the space is neither.
+        UserError: there is no such space.
     """
-    if space not in CLUSTER_SPACES:
-        raise ValueError(f"cluster_space={space!r} must be one of {', '.join(CLUSTER_SPACES)}.")
+    check_choice("HPL", CLUSTER_SPACES, cluster_space=space)
     points = functional.normalize(vectors.double(), dim=-1) if space == "normalized" else vectors.double()
     return points if points.dim() == 2 else points.mean(dim=1)
 
@@ -54,10 +59,15 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def centroids(points: Tensor, owners: Tensor, previous: Tensor, *, unit: bool = False) -> Tensor:
-    """Mean (n, D) of the points (P, D) of each owner; a row of `previous` (n, D) stays where no point is owned.
+    """Mean (n, D) of the points of each owner, differentiable in the points.
 
-    Differentiable in the points. A product with the membership matrix: scattered sums are not repeatable on a GPU.
-    With `unit` the means have length 1.
+    It is a product with the membership matrix, because scattered sums are not repeatable on a GPU.
+
+    Args:
+        points: (P, D).
+        owners: (P,) index of each point's centre.
+        previous: (n, D), the rows that stay where a centre owns no point.
+        unit: whether the means are scaled to length 1.
     """
     index = torch.arange(len(previous), device=points.device)
     members = (index[:, None] == owners).to(points.dtype)  # (n, P)
@@ -69,10 +79,14 @@ def centroids(points: Tensor, owners: Tensor, previous: Tensor, *, unit: bool = 
 def lloyd_step(
     points: Tensor, centres: Tensor, owners: Tensor | None = None, *, unit: bool = False, empty: str = "keep"
 ) -> Clusters:
-    """One Lloyd iteration: points (P, D) go to their nearest centre (n, D), then centres move to their points' mean.
+    """One Lloyd iteration: points go to their nearest centre, then centres move to the mean of their points.
 
-    With `owners` (P,) the points stay where they are and only the centres move. `unit` is for `centroids`, `empty` one
-    of `EMPTY`.
+    Args:
+        points: (P, D).
+        centres: (n, D).
+        owners: (P,) fixed owners, so that only the centres move; None to find them.
+        unit: whether centres are scaled to length 1.
+        empty: what becomes of a group without members, one of `EMPTY`; ignored with fixed owners.
     """
     if owners is None:
         owners = nearest(points, centres.to(points.dtype))
@@ -82,7 +96,13 @@ def lloyd_step(
 
 
 def _fill_empty(points: Tensor, owners: Tensor, centres: Tensor) -> Tensor:
-    """Owners (P,) with the points farthest from their own centres given to the empty groups, one to each."""
+    """Owners (P,) after each empty group took one of the points farthest from their own centres.
+
+    Args:
+        points: (P, D).
+        owners: (P,) index of each point's centre.
+        centres: (n, D).
+    """
     empty = (torch.bincount(owners, minlength=len(centres)) == 0).nonzero()[:, 0]
     gaps = (points - centres[owners]).square().sum(dim=1)
     farthest = gaps.argsort(descending=True, stable=True)[: len(empty)]
@@ -90,7 +110,14 @@ def _fill_empty(points: Tensor, owners: Tensor, centres: Tensor) -> Tensor:
 
 
 def kmeans_from(points: Tensor, start: Tensor, max_iterations: int = 300, *, unit: bool = False) -> Clusters:
-    """Lloyd iterations from the given centres (n, D) until no point (P, D) changes its owner."""
+    """Lloyd iterations from given centres until no point changes its owner.
+
+    Args:
+        points: (P, D).
+        start: (n, D), the first centres.
+        max_iterations: iterations at most.
+        unit: whether centres are scaled to length 1.
+    """
     owners, centres = nearest(points, start), start
     for _ in range(max_iterations):
         centres = centroids(points, owners, centres, unit=unit)
@@ -102,14 +129,14 @@ def kmeans_from(points: Tensor, start: Tensor, max_iterations: int = 300, *, uni
 
 
 def kmeans(points: Tensor, num_clusters: int, *, restarts: int, seed: int, unit: bool = False) -> Clusters:
-    """The best of several k-means++ runs of scikit-learn on points (P, D), finished by the Lloyd iterations above.
+    """The best of several k-means++ runs of scikit-learn, finished by the Lloyd iterations of `kmeans_from`.
 
     Args:
         points: (P, D) float64.
         num_clusters: n, at most P.
-        restarts: runs, of which the one with the least inertia is kept.
-        seed: of the starts.
-        unit: whether centres have length 1.
+        restarts: number of runs, of which the one with the least inertia is kept.
+        seed: seeds the runs.
+        unit: whether centres are scaled to length 1.
     """
     from sklearn.cluster import KMeans
 
@@ -121,18 +148,18 @@ def kmeans(points: Tensor, num_clusters: int, *, restarts: int, seed: int, unit:
 def first_clusters(
     points: Tensor, num_clusters: int, *, method: str, restarts: int, seed: int, unit: bool = False
 ) -> Clusters:
-    """The grouping before any update; in all methods a centre is the mean of its members, whatever the method fitted.
+    """The grouping before any update; with every method a centre is the mean of its members.
 
-    "agglomerative" is Ward's; it takes P^2 / 2 distances, 0.5 GB for 11,318 classes. "gmm" is a mixture of spherical
-    Gaussians, each point going to its likeliest one; a Gaussian that gets none gives its own mean.
+    "agglomerative" is Ward's method; it needs P^2 / 2 distances, 0.5 GB for 11,318 classes. "gmm" is a mixture of
+    spherical Gaussians that assigns each point to its likeliest one; a Gaussian without points keeps its fitted mean.
 
     Args:
         points: (P, D) float64.
         num_clusters: n, at most P.
         method: one of `METHODS`.
-        restarts: runs of k-means or of the mixture's fit, of which the best is kept; "agglomerative" has one.
-        seed: of the runs.
-        unit: whether centres have length 1.
+        restarts: runs of k-means or of the mixture's fit, of which the best is kept; ignored by "agglomerative".
+        seed: seeds the runs.
+        unit: whether centres are scaled to length 1.
     """
     if method == "kmeans":
         return kmeans(points, num_clusters, restarts=restarts, seed=seed, unit=unit)
@@ -161,15 +188,18 @@ def update_hierarchy(
     unit: bool = False,
     empty: str = "keep",
 ) -> list[Clusters]:
-    """One Lloyd step per coarse level, from fine to coarse; each level is grouped by the NEW centres below it.
+    """One Lloyd step per coarse level, from fine to coarse; each level groups the NEW centres below it.
 
     Args:
         proxies: (C, D), or (C, K, D), the finest level.
         levels: centres of each coarse level, (n_1, D), (n_2, D), ...
-        space: see `cluster_points`.
-        given_owners: (C,), (n_1,), ..., where the groups of every level are given, not found.
+        space: one of `CLUSTER_SPACES`, see `cluster_points`.
+        given_owners: (C,), (n_1,), ..., fixed owners for every level; None to find them.
         unit: whether centres are scaled to length 1.
         empty: what becomes of a group without members, one of `EMPTY`.
+
+    Returns:
+        New centres and owners of each coarse level.
     """
     updated = []
     below = proxies

@@ -1,7 +1,7 @@
-"""A loss of pytorch-metric-learning with all of its arithmetic in float32 at least, and a miner where it has one.
+"""A loss of pytorch-metric-learning with all of its arithmetic in at least float32, with or without a miner.
 
-Without it, what those losses make themselves takes the type of the embeddings: under mixed precision FastAP's bin
-edges and Margin's beta keep three digits. Float32 and float64 embeddings get the library's own numbers.
+Without this wrapper, the tensors that those losses create take the type of the embeddings: under mixed precision
+FastAP's bin edges and Margin's beta keep three digits. Float32 and float64 embeddings give the library's own numbers.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmark.losses.distances import at_least_float32
+from benchmark.losses.numerics import at_least_float32
 
 
 class FullPrecision(nn.Module):
-    """The library's loss on all pairs or triplets of a batch, or on those that a miner picks.
+    """The library's loss on all pairs or triplets of a batch, or on those that a miner selects.
 
     Args:
-        loss: makes the library's loss.
+        loss: creates the library's loss.
         miner: takes embeddings (B, D) and labels (B,) and returns the library's indices of pairs or triplets; None
-            for all of them. Nothing mined is a loss of 0.
-        arguments: given to `loss`, such as the number of classes.
+            selects all of them. The loss is 0 if the miner selects none.
+        arguments: passed to `loss`, such as the number of classes.
     """
 
     def __init__(self, loss: Callable[..., nn.Module], miner: nn.Module | None = None, **arguments: int) -> None:
@@ -28,8 +28,9 @@ class FullPrecision(nn.Module):
         self.miner = miner
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             chosen = self.miner(embeddings, labels) if self.miner is not None else None
-            return self.loss(embeddings, labels, chosen)
+            loss: Tensor = self.loss(embeddings, labels, chosen)
+            return loss

@@ -1,21 +1,21 @@
-"""HIST: a Gaussian for every class, and a network on the hypergraph that the Gaussians draw over the batch.
+"""HIST: a Gaussian per class, and a network on the hypergraph that the Gaussians define over the batch.
 
 Source: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tuplet Loss for Deep Metric Learning", CVPR 2022, pages
 212-222: the distribution loss, the semantic tuplets, and their classification by a hypergraph neural network, with the
-settings of the supplement and what the authors' code adds. The distribution loss reads unit vectors, the network the
-embeddings as they come; the embedding layer is to end in a layer norm without parameters (`conf/loss/hist.yaml`).
+settings of the supplement and what the authors' code adds. The distribution loss uses unit vectors, the network the
+raw embeddings; the embedding layer should end in a layer norm without parameters (`conf/loss/hist.yaml`).
 
-As the authors' code does beyond the paper:
-- log-variances are cut to [0, 6], so that no variance is below 1. About half of them start below 0, where no gradient
-  comes back; `logvar_clamp=None` lets them run free;
+Where the authors' code goes beyond the paper, and this file follows:
+- log-variances are clamped to [0, 6], so that no variance is below 1. About half of them start below 0, where the
+  gradient vanishes; `logvar_clamp=None` removes the bounds;
 - the loss has no determinant term, so it is not the likelihood of a Gaussian.
 
 Departures from the authors' code:
 - log-softmax, where they drop a sample whose probability underflows, in float32 one whose own class lies about
-  103 / tau farther off than the nearest: their mean leaves out the worst samples, and is NaN if it leaves out all;
-- distances by matrix products, where they hold (B, C, D) differences; rounding below 0 is cut off;
-- hyperedges of absent classes are columns of zeros, where they pick the present classes: no shape depends on the data,
-  and the device is never waited for. Sums are products with matrices, hence repeatable on a GPU;
+  103 / tau farther away than the nearest: their mean ignores the worst samples, and is NaN if it ignores all;
+- distances by matrix products, where they keep (B, C, D) differences; rounding below 0 is clamped;
+- hyperedges of absent classes are columns of zeros, where they select the present classes: no shape depends on the
+  data, so the host never waits for the device. Sums are matrix products, hence repeatable on a GPU;
 - a batch of one sample, which batch normalisation cannot take and which has no tuplet, has the distribution loss only;
 - `one_hot`: their scikit-learn helper returns one column for two classes, which silently gives a loss of 0;
 - float32 throughout under mixed precision.
@@ -27,6 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_non_negative, check_positive, check_whole
+from benchmark.losses.numerics import at_least_float32
+
 
 class HIST(nn.Module):
     """L_D + lambda_s L_CE, with learnable means and log-variances per class and a hypergraph network.
@@ -34,21 +38,21 @@ class HIST(nn.Module):
     L_D is the cross-entropy of the softmax over -tau D_ic, D the distance of `squared_distances`; L_CE that of the
     network's scores on the graph of `incidence` and `propagation`. Gradients reach the distributions through both.
 
-    Easily got wrong: the network's batch normalisation always uses the batch's own statistics, whatever becomes of the
-    trunk's, and keeps no running ones: after training only the embedding is used.
+    Easily got wrong: the network's batch normalisation always uses the batch's own statistics, even if the trunk's are
+    frozen, and keeps no running ones: after training only the embedding is used.
 
     Args:
         num_classes: C, at least 1.
         embedding_dim: D, at least 1.
-        tau: scale of the distances in L_D, above 0.
+        tau: factor of the distances in L_D, above 0.
         alpha: how fast a sample's share in another class's hyperedge falls with its distance, above 0.
         hidden: width of the hypergraph network, at least 1.
         semantic_weight: lambda_s, at least 0.
-        logvar_clamp: least and largest log-variance that is used, or None for all.
-        seed: of every start value; the global generator is not used.
+        logvar_clamp: bounds to which log-variances are clamped; None for no bounds.
+        seed: seeds every initial value; the global generator is not used.
 
     Raises:
-        ValueError: an argument is out of its range.
+        UserError: an argument is out of its range.
     """
 
     def __init__(
@@ -64,8 +68,14 @@ class HIST(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        _check_sizes(num_classes=num_classes, embedding_dim=embedding_dim, hidden=hidden)
-        _check_settings(tau, alpha, semantic_weight, logvar_clamp)
+        check_whole("HIST", at_least=1, num_classes=num_classes, embedding_dim=embedding_dim, hidden=hidden)
+        check_positive("HIST", tau=tau, alpha=alpha)
+        check_non_negative("HIST", semantic_weight=semantic_weight)
+        if logvar_clamp is not None and not (len(logvar_clamp) == 2 and logvar_clamp[0] < logvar_clamp[1]):
+            raise UserError(
+                f"logvar_clamp={logvar_clamp} of HIST must be two numbers, the smaller one first, or null for no"
+                " bounds; the authors' are [0, 6]."
+            )
         self.tau, self.alpha, self.semantic_weight, self.logvar_clamp = tau, alpha, semantic_weight, logvar_clamp
         generator = torch.Generator().manual_seed(seed)
         self.means = nn.Parameter(_kaiming_fan_out(num_classes, embedding_dim, generator))
@@ -74,10 +84,10 @@ class HIST(nn.Module):
         self._last_losses: dict[str, Tensor] = {}
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
-        dtype = torch.promote_types(embeddings.dtype, torch.float32)
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            nodes, means, log_vars = (vectors.to(dtype) for vectors in (embeddings, self.means, self.log_vars))
+            nodes = at_least_float32(embeddings)
+            means, log_vars = self.means.to(nodes.dtype), self.log_vars.to(nodes.dtype)
             distance = squared_distances(nodes, means, log_vars, self.logvar_clamp)  # (B, C)
             losses = {"loss_distribution": functional.cross_entropy(-self.tau * distance, labels)}
             total = losses["loss_distribution"]
@@ -90,7 +100,7 @@ class HIST(nn.Module):
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
-        """Both parts of the last batch's loss, and the share of log-variances that a gradient can reach."""
+        """Both terms of the last batch's loss, and the share of log-variances that a gradient can reach."""
         low, high = self.logvar_clamp or (-math.inf, math.inf)
         free = (self.log_vars > low) & (self.log_vars < high)
         parts = {name: float(loss) for name, loss in self._last_losses.items()}
@@ -100,10 +110,16 @@ class HIST(nn.Module):
 class HypergraphNetwork(nn.Module):
     """G theta2(leaky_relu(batch_norm(G theta1(z)))): two linear layers, each followed by a pass over the graph.
 
-    The linear layers start as PyTorch's do, uniform in +-1 / sqrt(inputs), but from the given generator.
+    The linear layers start like PyTorch's, uniform in +-1 / sqrt(inputs), but from the given generator.
 
     Easily got wrong: where the rows of G are equal, as for a batch of one class, the normalisation divides rounding
-    errors by sqrt(1e-5); so what it reads is computed in float64.
+    errors by sqrt(1e-5); so its input is computed in float64.
+
+    Args:
+        in_features: D.
+        hidden: width of the hidden layer.
+        out_features: C.
+        generator: draws the initial weights and biases.
     """
 
     def __init__(self, in_features: int, hidden: int, out_features: int, generator: torch.Generator) -> None:
@@ -125,7 +141,7 @@ class HypergraphNetwork(nn.Module):
 
 
 def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    """The layer in the type of its inputs."""
+    """Apply a layer in the type of its inputs: (B, F) -> (B, G)."""
     return functional.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
 
 
@@ -137,11 +153,11 @@ def squared_distances(
     Args:
         embeddings: (B, D), of any length.
         means: (C, D), of any length.
-        log_vars: (C, D), v before it is cut.
-        logvar_clamp: least and largest v, or None.
+        log_vars: (C, D), v before clamping.
+        logvar_clamp: bounds of v, or None.
     """
     z, mu = functional.normalize(embeddings, dim=1), functional.normalize(means, dim=1)
-    if logvar_clamp is not None:  # hardtanh: as ReLU6, without gradient at the very ends
+    if logvar_clamp is not None:  # hardtanh: like ReLU6, it has no gradient at its bounds
         log_vars = functional.hardtanh(log_vars, *logvar_clamp)
     precision = torch.exp(-log_vars)
     distance = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(dim=1)
@@ -149,12 +165,12 @@ def squared_distances(
 
 
 def incidence(distance: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """H (B, C): 1 for a sample in its own class's hyperedge, exp(-alpha D_ic) in another's, 0 where c is absent.
+    """H (B, C): 1 for a sample in its own class's hyperedge, exp(-alpha D_ic) in another's, 0 for an absent class.
 
     Args:
-        distance: (B, C), at least 0.
+        distance: D (B, C), at least 0.
         labels: (B,) int64 in 0..C-1.
-        alpha: above 0.
+        alpha: decay rate of the shares, above 0.
     """
     own = functional.one_hot(labels, distance.shape[1]).bool()  # (B, C)
     return torch.exp(-alpha * distance).masked_fill(own, 1) * own.any(dim=0)
@@ -172,27 +188,5 @@ def propagation(incidence: Tensor) -> Tensor:
 
 
 def _kaiming_fan_out(num_classes: int, embedding_dim: int, generator: torch.Generator) -> Tensor:
-    """(C, D) from a normal distribution of variance 2 / C."""
+    """Draw (C, D) from a normal distribution of variance 2 / C."""
     return nn.init.kaiming_normal_(torch.empty(num_classes, embedding_dim), mode="fan_out", generator=generator)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1 or size != int(size):
-            raise ValueError(f"{name}={size} of HIST must be a whole number of at least 1; set a larger one.")
-
-
-def _check_settings(tau: float, alpha: float, semantic_weight: float, logvar_clamp: tuple[float, float] | None) -> None:
-    for name, value in {"tau": tau, "alpha": alpha}.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} of HIST must be a finite number above 0; set loss.setting.{name}.")
-    if not (semantic_weight >= 0 and math.isfinite(semantic_weight)):
-        raise ValueError(
-            f"semantic_weight={semantic_weight} of HIST must be a finite number of at least 0;"
-            " set loss.module.semantic_weight."
-        )
-    if logvar_clamp is not None and not (len(logvar_clamp) == 2 and logvar_clamp[0] < logvar_clamp[1]):
-        raise ValueError(
-            f"logvar_clamp={logvar_clamp} of HIST must be two numbers, the smaller one first, or null for no bounds;"
-            " the authors' are [0, 6]."
-        )

@@ -4,47 +4,63 @@ Source: Yang, Bastan, Zhu, Gray and Samaras, "Hierarchical Proxy-based Loss for 
 arXiv 2103.13538, Eq. 6 and Algorithm 1. No official code exists. How this file reads what the paper leaves open:
 
 - coarse proxies are centroids, buffers without gradient ("Update theta and P_0" in Algorithm 1). Two other readings:
-  "tied" lets the gradient through the mean; "gradient" has learnable coarse proxies, set where centroids would be and
-  set there again by every update, which overwrites what they learned but not the optimiser's moments;
-- Section 4.2 trains three epochs with the fine level only; k-means comes right before the step after them, since it
+  "tied" lets the gradient through the mean; "gradient" has learnable coarse proxies, which start at the centroids and
+  which every update resets to them: it overwrites what they learned but not the optimiser's moments;
+- Section 4.2 trains three epochs with the fine level only; k-means runs right before the step after them, since it
   would otherwise cluster random vectors. Algorithm 1's counter k starts at 1 there;
 - an update comes after the optimiser step of every k with k mod T = T-1;
 - scale and margin belong to the level, weights are 1 and 0.1 (0.1 on any further level);
 - given groups ("GT", Section 4.4) stay as they are, their centres move every T steps;
 - a base with K centres per class has them on the fine level only; a group has one centre.
-`clustering.py` lists what concerns the grouping itself, and its other methods. `hpl_arguments.py` and
-`hpl_diagnostics.py` are parts of this file.
+`clustering.py` lists what concerns the grouping itself, and its other methods.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.losses.clustering import centroids, cluster_points, first_clusters, update_hierarchy
-from benchmark.losses.hpl_arguments import Groups, check_choices, check_levels, check_whole, level_sizes, renumbered
-from benchmark.losses.hpl_diagnostics import describe_groups
-from benchmark.losses.proxies import initial_proxies
+from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
+from benchmark.losses.checks import check_choice, check_whole
+from benchmark.losses.clustering import (
+    CLUSTER_SPACES,
+    EMPTY,
+    METHODS,
+    centroids,
+    cluster_points,
+    first_clusters,
+    update_hierarchy,
+)
+from benchmark.losses.counters import CountingLoss
+from benchmark.losses.proxies import INITS, initial_proxies, try_base
+
+Groups = Tensor | np.ndarray | Sequence[int]
+COARSE_UPDATES = ("centroid", "tied", "gradient")
 
 
-class HPL(nn.Module):
+class HPL(CountingLoss):
     """sum_l w_l base(embeddings, labels of level l, proxies of level l); level 0 has learnable proxies of each class.
 
-    Easily got wrong: the labels of level l+1 are the owners of the labels of level l, looked up anew in every step, so
-    that an update shows in the very next loss.
+    `counters` are the steps, the updates, and 1 once the coarse levels exist.
+
+    Easily got wrong: the labels of level l+1 are the owners of the labels of level l, looked up again in every step, so
+    that an update already affects the next loss.
 
     Args:
         num_classes: C.
         embedding_dim: D.
-        base: `f(embeddings, labels, proxies, **settings) -> scalar` of one level.
+        base: `f(embeddings, labels, proxies, **settings) -> scalar`, the loss of one level.
         levels: the base's settings, one mapping per level, fine to coarse.
         weights: w_l, one per level; at least 0, and above 0 for the fine level.
         warmup_iterations: optimiser steps with the fine level only, at least 0.
         update_every: T, optimiser steps between two updates of the coarse levels, at least 1.
-        proxy_init: start of the fine proxies, as in `proxies.py`.
-        seed: of the proxies' start and of the first grouping; global generators are not used.
-        num_coarse: proxies of each coarse level, below the number of the level under it; a number means one level.
+        proxy_init: how the fine proxies start, as in `proxies.py`.
+        seed: seeds the initial proxies and the first grouping; global generators are not used.
+        num_coarse: proxies of each coarse level, fewer than of the level below; a number means one coarse level.
         class_to_super: (C,) given groups of the classes, any integers; replaces `num_coarse`.
         coarse_update: "centroid" (no gradient), "tied" (the loss reaches the fine proxies through the mean) or
             "gradient" (coarse proxies are parameters, named centres_1, ..., which get no gradient before the start).
@@ -57,11 +73,11 @@ class HPL(nn.Module):
         true_groups: (C,) groups of the classes made by people, any integers; for `diagnostics` only.
 
     Raises:
-        ValueError: an argument is out of its range, or the base refuses a level's settings.
+        UserError: an argument is out of its range, or the base refuses a level's settings or takes other arguments.
     """
 
-    counters: Tensor
     changed_share: Tensor
+    ever_changed: Tensor
     true_groups: Tensor | None
 
     def __init__(
@@ -70,7 +86,7 @@ class HPL(nn.Module):
         embedding_dim: int,
         *,
         base: Callable[..., Tensor],
-        levels: Sequence[Mapping[str, Any]],
+        levels: Sequence[Mapping[str, float | str]],
         weights: Sequence[float],
         warmup_iterations: int,
         update_every: int,
@@ -87,32 +103,33 @@ class HPL(nn.Module):
         centres_per_class: int = 1,
         true_groups: Groups | None = None,
     ) -> None:
-        super().__init__()
-        check_choices(proxy_init=proxy_init, coarse_update=coarse_update, clustering=clustering)
-        check_choices(cluster_space=cluster_space, empty=empty)
-        check_whole(warmup_iterations=warmup_iterations, update_every=update_every)
-        check_whole(kmeans_restarts=kmeans_restarts, centres_per_class=centres_per_class)
+        super().__init__(num_counters=3)
+        check_choice("HPL", INITS, proxy_init=proxy_init)
+        check_choice("HPL", COARSE_UPDATES, coarse_update=coarse_update)
+        check_choice("HPL", METHODS, clustering=clustering)
+        check_choice("HPL", CLUSTER_SPACES, cluster_space=cluster_space)
+        check_choice("HPL", EMPTY, empty=empty)
+        check_whole("HPL", at_least=0, warmup_iterations=warmup_iterations)
+        check_whole("HPL", at_least=1, update_every=update_every, kmeans_restarts=kmeans_restarts)
+        check_whole("HPL", at_least=1, centres_per_class=centres_per_class)
         self.base, self.levels, self.weights = base, [dict(settings) for settings in levels], list(weights)
         self.warmup_iterations, self.update_every, self.coarse_update = warmup_iterations, update_every, coarse_update
         self.clustering, self.cluster_space, self.kmeans_restarts = clustering, cluster_space, kmeans_restarts
         self.unit, self.empty = normalize_centroids, empty
-        groups = renumbered("class_to_super", class_to_super, num_classes)
-        sizes = level_sizes(num_classes, num_coarse, groups)
+        groups = _renumbered("class_to_super", class_to_super, num_classes)
+        sizes = _level_sizes(num_classes, num_coarse, groups)
         self.seed, self.num_levels, self.has_given_groups = seed, len(sizes), groups is not None
         self.proxies = nn.Parameter(initial_proxies(num_classes, embedding_dim, proxy_init, seed, centres_per_class))
         self._register_coarse(sizes, embedding_dim, groups)
-        self.register_buffer("true_groups", renumbered("true_groups", true_groups, num_classes), persistent=False)
-        check_levels(base, levels, weights, [self.proxies, *map(self.centres, range(1, self.num_levels))])
+        self.register_buffer("true_groups", _renumbered("true_groups", true_groups, num_classes), persistent=False)
+        _check_levels(base, levels, weights, [self.proxies, *map(self.centres, range(1, self.num_levels))])
         self._last_losses: dict[int, Tensor] = {}
 
     def _register_coarse(self, sizes: list[int], embedding_dim: int, groups: Tensor | None) -> None:
-        """Centres and owners exist from the start, for checkpoints and optimisers.
+        """Register centres and owners, which exist from the start for checkpoints and optimisers.
 
         A centroid is a buffer, not a parameter: no optimiser may move it. One that learns has no gradient before the
-        start, so that optimisers pass over it, weight decay and momentum included.
-
-        `counters` holds [steps taken, updates done, 1 once the coarse levels exist] for checkpoints. Each step needs
-        the numbers, and reading a tensor would wait for the device, so the code reads `_counters`.
+        start, so that optimisers skip it, weight decay and momentum included.
         """
         for level, size in enumerate(sizes[1:], start=1):
             centres = torch.zeros(size, embedding_dim)
@@ -124,9 +141,8 @@ class HPL(nn.Module):
         if groups is not None:
             self.owners(0).copy_(groups)
         self.register_buffer("changed_share", torch.zeros(len(sizes) - 1))
-        self.register_buffer("counters", torch.zeros(3, dtype=torch.long))
-        self._counters = [0, 0, 0]
-        self.register_load_state_dict_post_hook(_read_counters)
+        self.register_buffer("ever_changed", torch.zeros(len(sizes) - 1, dtype=torch.bool))
+        self.register_load_state_dict_pre_hook(_accept_older_checkpoint)
 
     def centres(self, level: int) -> Tensor:
         """Stored proxies (n_l, D) of a coarse level, counted from 1."""
@@ -134,11 +150,11 @@ class HPL(nn.Module):
         return centres
 
     def owners(self, level: int) -> Tensor:
-        """For each proxy of a level (n_l,), the proxy above it."""
+        """Index (n_l,) of the proxy above each proxy of a level, counted from 0."""
         return self.get_buffer(f"owners_{level}")
 
     def level_proxies(self) -> list[Tensor]:
-        """The proxies of every level as the loss sees them, fine to coarse."""
+        """Proxies of every level as the loss uses them, fine to coarse: (C, D) or (C, K, D), (n_1, D), ..."""
         vectors: list[Tensor] = [self.proxies]
         for level in range(1, self.num_levels):
             centres = self.centres(level)
@@ -149,7 +165,7 @@ class HPL(nn.Module):
         return vectors
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar; the first after the warm-up makes the groups."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,); groups the proxies once the warm-up is over."""
         steps, _, started = self._counters
         if not started and steps >= self.warmup_iterations:
             self._start()
@@ -167,7 +183,7 @@ class HPL(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Count an optimiser step; regroup the proxies when it is due."""
+        """Count an optimiser step; update the coarse levels when due."""
         self._count(0)
         steps, _, started = self._counters
         k = steps - self.warmup_iterations  # at least 1 once started
@@ -175,21 +191,58 @@ class HPL(nn.Module):
             self._update()
 
     def diagnostics(self) -> dict[str, float]:
-        """Per-level losses of the last batch and, once there are coarse levels, what became of the grouping."""
+        """Loss of each level for the last batch and, once there are coarse levels, the state of the grouping.
+
+        The latter are, for each coarse level: owner_changes, the share of the proxies below that changed their owner at
+        the last update; empty_clusters; cluster_entropy in nats; and, with `true_groups`, purity.
+        """
         _, updates, started = self._counters
         report = {f"loss_level_{level}": float(loss) for level, loss in self._last_losses.items()}
         report |= {"kmeans_done": float(started), "coarse_updates": float(updates)}
-        if started:
-            coarse = range(1, self.num_levels)
-            owners, sizes = [self.owners(level - 1) for level in coarse], [len(self.centres(level)) for level in coarse]
-            report |= describe_groups(owners, sizes, self.changed_share, self.true_groups)
+        if not started:
+            return report
+        of_class = torch.arange(len(self.proxies), device=self.proxies.device)
+        for level in range(1, self.num_levels):
+            owners = self.owners(level - 1)
+            of_class = owners[of_class]  # (C,)
+            share = torch.bincount(owners, minlength=len(self.centres(level))).double() / len(owners)
+            report[f"owner_changes_level_{level}"] = float(self.changed_share[level - 1])
+            report[f"empty_clusters_level_{level}"] = float((share == 0).sum())
+            report[f"cluster_entropy_level_{level}"] = float(torch.special.entr(share).sum())
+            if self.true_groups is not None:
+                report[f"purity_level_{level}"] = purity(of_class, self.true_groups)
         return report
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Whether the best epoch came before the groups existed, and the number of updates at the last evaluation.
+
+        Args:
+            history: one row per evaluation with `epoch` and `diagnostics`.
+            best_epoch: the epoch that gives the fold its score; None without a score.
+        """
+        best = next((row["diagnostics"] for row in history if row["epoch"] == best_epoch), None)
+        return {
+            "best_epoch_in_warmup": None if best is None else best.get("kmeans_done") == 0,
+            "coarse_updates": history[-1]["diagnostics"].get("coarse_updates") if history else None,
+        }
+
+    def warnings(self) -> list[str]:
+        """A warning if the hierarchy was never updated, or one for each level whose groups no update changed."""
+        if self.num_levels == 1:
+            return []
+        if self._counters[1] == 0:
+            return ["the hierarchy was never updated"]
+        return [
+            f"the groups of level {level} never changed"
+            for level, changed in enumerate(self.ever_changed.tolist(), start=1)
+            if not changed and not self.has_given_groups and len(self.centres(level)) > 1
+        ]
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Group the proxies for the first time: `clustering` per level, or the means of given groups."""
+        """Group the proxies for the first time: by `clustering` on each level, or into the given groups."""
         below: Tensor = self.proxies
-        if not torch.isfinite(below).all():  # diverged: the fine level's loss says so by not being finite either
+        if not torch.isfinite(below).all():  # diverged: the fine level's loss shows it by not being finite either
             return
         for level in range(1, self.num_levels):
             points, centres = cluster_points(below, self.cluster_space), self.centres(level)
@@ -208,7 +261,7 @@ class HPL(nn.Module):
     def _update(self) -> None:
         """One Lloyd step on every coarse level.
 
-        Learned centres are compared by direction where the proxies are: their length is an accident of the optimiser.
+        Learned centres are compared by direction if the proxies are: their length is an artefact of the optimiser.
         """
         proxies, *centres = self.level_proxies()
         if self.coarse_update == "gradient":
@@ -221,6 +274,7 @@ class HPL(nn.Module):
             self.changed_share[level - 1] = (clusters.owners != self.owners(level - 1)).float().mean()
             self.centres(level).copy_(clusters.centres)
             self.owners(level - 1).copy_(clusters.owners)
+        self.ever_changed |= self.changed_share > 0
         self._count(1)
 
     def _count(self, which: int) -> None:
@@ -228,6 +282,72 @@ class HPL(nn.Module):
         self._counters[which] += 1
 
 
-def _read_counters(module: HPL, _: Any) -> None:
-    """After a checkpoint was loaded, take the counters from it."""
-    module._counters = module.counters.tolist()
+def purity(clusters: Tensor, true_groups: Tensor) -> float:
+    """Share of the classes that are in the most frequent true group of their cluster; ties count once.
+
+    >>> purity(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 2, 1, 0, 1]))
+    0.6
+
+    Args:
+        clusters: (C,) cluster of each class, from 0.
+        true_groups: (C,) true group of each class, from 0.
+    """
+    num_clusters, num_groups = int(clusters.max()) + 1, int(true_groups.max()) + 1
+    table = torch.bincount(clusters * num_groups + true_groups, minlength=num_clusters * num_groups)
+    return float(table.view(num_clusters, num_groups).amax(dim=1).sum()) / len(clusters)
+
+
+def _accept_older_checkpoint(module: HPL, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """A checkpoint from before `ever_changed` existed does not know: assume that groups changed, and do not warn."""
+    state.setdefault(f"{prefix}ever_changed", torch.ones_like(module.ever_changed))
+
+
+def _renumbered(name: str, groups: Groups | None, num_classes: int) -> Tensor | None:
+    """Groups (C,) of the classes as 0..n-1, since a fold need not have a class of every group; None stays None."""
+    if groups is None:
+        return None
+    found = torch.as_tensor(np.asarray(groups))
+    if found.shape != (num_classes,) or found.is_floating_point():
+        raise UserError(
+            f"{name} of HPL has shape {tuple(found.shape)} and type {found.dtype}; it must hold one integer"
+            f" for each of the {num_classes} classes."
+        )
+    inverse: Tensor = found.unique(return_inverse=True)[1]
+    return inverse
+
+
+def _level_sizes(num_classes: int, num_coarse: int | Sequence[int] | None, groups: Tensor | None) -> list[int]:
+    """Number of proxies of every level, fine to coarse; a coarse level must be smaller than the one below it."""
+    if groups is not None and num_coarse is not None:
+        raise UserError(f"num_coarse={num_coarse} of HPL must be omitted, since class_to_super gives the groups.")
+    if groups is not None:
+        return [num_classes, int(groups.max()) + 1]
+    sizes = [num_classes]
+    for size in [] if num_coarse is None else num_coarse if isinstance(num_coarse, Sequence) else [num_coarse]:
+        if not 1 <= size < sizes[-1] or size != int(size):
+            raise UserError(
+                f"num_coarse={size} on level {len(sizes)} of HPL must be a whole number of at least 1 and below"
+                f" {sizes[-1]}, the proxies of the level below it; set loss.setting.num_coarse accordingly."
+            )
+        sizes.append(int(size))
+    return sizes
+
+
+def _check_levels(
+    base: Callable[..., Tensor],
+    levels: Sequence[Mapping[str, float | str]],
+    weights: Sequence[float],
+    proxies: Sequence[Tensor],
+) -> None:
+    """Check the weights, and that there is one of each per level; try the base on the proxies of every level."""
+    sizes = [len(vectors) for vectors in proxies]
+    if not len(levels) == len(weights) == len(sizes):
+        raise UserError(
+            f"HPL has {len(sizes)} levels with {', '.join(map(str, sizes))} proxies, but settings for {len(levels)} and"
+            f" {len(weights)} weights; give one of each per level."
+        )
+    if not (all(w >= 0 and math.isfinite(w) for w in weights) and weights[0] > 0):
+        raise UserError(f"weights={list(weights)} of HPL must be finite and at least 0, the first one above 0.")
+    for level, (settings, vectors) in enumerate(zip(levels, proxies, strict=True)):
+        owner = f"Level {level} of HPL, {len(vectors)} proxies in {tuple(vectors.shape)}, settings {dict(settings)}"
+        try_base(base, vectors, settings, owner)

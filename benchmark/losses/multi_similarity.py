@@ -5,19 +5,17 @@ CVPR 2019, arXiv 1904.06627, Section 4. As searched by the Reality Check, arXiv 
 miner's epsilon are all free, and "without miner" means all pairs.
 
 Departures from the authors' code:
-- exact duplicates are positives. The authors leave out every positive with a cosine above 1 - 1e-5, to be rid of the
-  anchor itself; `drop_duplicates` does so;
-- an anchor without positives or without negatives adds nothing with the miner, where their code fails.
-From pytorch-metric-learning: a batch with one mined pair of each kind counts, where the library returns 0.
+- exact duplicates are positives. The authors drop every positive with a cosine above 1 - 1e-5, to exclude the anchor
+  itself; `drop_duplicates` does so;
+- with the miner, an anchor without positives or without negatives adds nothing, where their code fails.
+Departure from pytorch-metric-learning: a batch with one mined pair of each kind counts, where the library returns 0.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.losses.cosine import cosine_similarity
-from benchmark.losses.log_sum_exp import log_one_plus_sum_exp
+from benchmark.losses.checks import check_positive
+from benchmark.losses.numerics import cosine_similarity, log_one_plus_sum_exp
 
 
 class MultiSimilarity(nn.Module):
@@ -33,10 +31,10 @@ class MultiSimilarity(nn.Module):
         beta: scale of negatives, above 0.
         base: lambda, a cosine.
         miner_epsilon: slack of `mine`; None for all pairs.
-        drop_duplicates: leave out positives with a cosine above 1 - 1e-5.
+        drop_duplicates: whether to drop positives with a cosine above 1 - 1e-5.
 
     Raises:
-        ValueError: alpha or beta is not allowed.
+        UserError: alpha or beta is not allowed.
     """
 
     def __init__(
@@ -49,9 +47,7 @@ class MultiSimilarity(nn.Module):
         drop_duplicates: bool = False,
     ) -> None:
         super().__init__()
-        for name, scale in {"alpha": alpha, "beta": beta}.items():
-            if not (scale > 0 and math.isfinite(scale)):
-                raise ValueError(f"{name}={scale} of Multi-Similarity must be finite and above 0. Set a larger one.")
+        check_positive("Multi-Similarity", alpha=alpha, beta=beta)
         self.alpha = alpha
         self.beta = beta
         self.base = base
@@ -59,7 +55,7 @@ class MultiSimilarity(nn.Module):
         self.drop_duplicates = drop_duplicates
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         cosine = cosine_similarity(embeddings, embeddings)  # (B, B)
         negative = labels[:, None] != labels
         positive = (~negative).fill_diagonal_(False)
@@ -73,15 +69,15 @@ class MultiSimilarity(nn.Module):
 
 
 def mine(cosine: Tensor, positive: Tensor, negative: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The hard pairs of each anchor, as masks (B, B); no gradient flows through the choice.
+    """Masks (B, B) of the hard positive and the hard negative pairs; no gradient flows through the choice.
 
-    Of its positives those with s_ap - epsilon < max_n s_an, of its negatives those with s_an + epsilon > min_p s_ap.
+    A positive p of anchor a is hard if s_ap - epsilon < max_n s_an, a negative n if s_an + epsilon > min_p s_ap.
 
     Args:
-        cosine: s (B, B), anchors down.
-        positive: (B, B), the pairs to choose from.
-        negative: likewise.
-        epsilon: a larger one keeps more.
+        cosine: s (B, B), one row per anchor.
+        positive: (B, B) bool, the positive pairs to choose from.
+        negative: (B, B) bool, the negative pairs to choose from.
+        epsilon: slack on the cosine; a larger one keeps more pairs.
     """
     cosine = cosine.detach()
     hardest_positive = cosine.masked_fill(~positive, torch.inf).amin(dim=1, keepdim=True)  # (B, 1)

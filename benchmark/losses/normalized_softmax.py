@@ -7,19 +7,18 @@ by the Reality Check, arXiv 2003.08505.
 Departures:
 - Zhai and Wu's layer normalisation, class-balanced sampling and binary codes are not part of the loss, nor of what the
   Reality Check compared;
-- cosines in float32 under mixed precision (`cosine.py`).
+- cosines in float32 under mixed precision (`numerics.py`).
 """
-
-import math
 
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.losses.checks import check_positive
+from benchmark.losses.numerics import cosine_similarity
 
 
 def normalized_softmax(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, temperature: float) -> Tensor:
-    """Mean over the batch of the cross entropy of the logits cos_ij / T.
+    """Mean over the batch, a scalar, of the cross entropy of the logits cos_ij / T.
 
     Args:
         embeddings: (B, D), of any length.
@@ -28,10 +27,8 @@ def normalized_softmax(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, t
         temperature: T, above 0; the smaller, the more the nearest proxies count.
 
     Raises:
-        ValueError: the temperature is not allowed.
+        UserError: the temperature is not allowed.
+        ValueError: embeddings or proxies are not matrices.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(
-            f"temperature={temperature} of normalized_softmax must be a finite number above 0; set a larger one."
-        )
+    check_positive("normalized_softmax", temperature=temperature)
     return functional.cross_entropy(cosine_similarity(embeddings, proxies) / temperature, labels)

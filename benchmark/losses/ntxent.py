@@ -2,15 +2,15 @@
 
 Source: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NeurIPS 2016; named, and scaled by
 a temperature, in Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
-Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a term of its own,
-without the anchor's other positives, as in pytorch-metric-learning, which the Reality Check (arXiv 2003.08505) used.
+Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a term of its own
+that ignores the other positives, as in pytorch-metric-learning, which the Reality Check (arXiv 2003.08505) used.
 
 Departures from the library:
-- log-softmax. The library takes the logarithm of a probability plus a tiny number, so that a pair whose probability
-  vanishes has a constant loss and no gradient: in float32 from a gap of 87.3 T in the cosines on, at the time of the
-  Reality Check from 46.1 T. The optimum that it found for SOP, T = 0.00024, lies deep in that regime, in which the
-  hardest pairs are ignored; `saturate` brings it back;
-- one row per anchor, where the library holds (positive pairs, negative pairs).
+- log-softmax. The library takes the logarithm of a probability plus a tiny number, so a pair whose probability vanishes
+  has a constant loss and no gradient: in float32 once the cosines differ by 87.3 T, at the time of the Reality Check by
+  46.1 T. The optimum that it found for SOP, T = 0.00024, lies deep in that regime, in which the hardest pairs are
+  ignored; `saturate` restores it;
+- one row per anchor, where the library keeps a matrix of positive pairs by negative pairs.
 """
 
 import math
@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_positive
+from benchmark.losses.numerics import cosine_similarity
 
 
 class NTXent(nn.Module):
     """Mean over ordered positive pairs (a, p) of -log(e^{s_ap/T} / (e^{s_ap/T} + sum_{n: y_n != y_a} e^{s_an/T})).
 
-    s is the cosine. 0 without a positive pair or without a negative one.
+    s is the cosine. The loss is 0 without a positive pair or without a negative one.
 
     Args:
         temperature: T, above 0.
@@ -34,20 +36,19 @@ class NTXent(nn.Module):
             library. A pair's loss then ends at -log(saturate).
 
     Raises:
-        ValueError: the temperature or `saturate` is not allowed.
+        UserError: the temperature or `saturate` is not allowed.
     """
 
     def __init__(self, *, temperature: float, saturate: float | str = "none") -> None:
         super().__init__()
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature={temperature} of NT-Xent must be finite and above 0. Set a larger one.")
+        check_positive("NT-Xent", temperature=temperature)
         if saturate not in ("none", "tiny") and not (isinstance(saturate, float) and 0 < saturate < 1):
-            raise ValueError(f"saturate={saturate!r} of NT-Xent; allowed: none, tiny, or a number between 0 and 1.")
+            raise UserError(f"saturate={saturate!r} of NT-Xent; allowed: none, tiny, or a number between 0 and 1.")
         self.temperature = temperature
         self.saturate = saturate
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         logits = cosine_similarity(embeddings, embeddings) / self.temperature  # (B, B)
         same = labels[:, None] == labels
         rivals = logits.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)  # (B, 1)

@@ -1,21 +1,26 @@
-"""The thin module under a loss that is a pure function of embeddings, labels and learnable vectors per class.
+"""The thin module around a loss that is a pure function of embeddings, labels and learnable vectors per class.
 
-How the vectors start is the sources' choice. Direction alone reaches a loss of cosines, but the gradient falls with the
-length, so that the start sets how far a step of a given learning rate turns a vector:
+The initial vectors follow the sources. A loss of cosines depends on directions alone, but its gradient shrinks as a
+vector grows, so the initial length sets how far a step of a given learning rate turns a vector:
 
 - "normal": N(0, 1), the Reality Check's (arXiv 2003.08505) for ProxyNCA, Normalized Softmax, CosFace and ArcFace;
 - "kaiming_fan_out": N(0, 2/C), as Proxy-Anchor (arXiv 2003.13911);
 - "kaiming_uniform": uniform within 1/sqrt(C K), which is PyTorch's rule with a = sqrt(5) on the (D, C K) matrix of
   SoftTriple (arXiv 1909.05235).
 
-Departure from all of them: the draw comes from a generator of its own, not from the global one.
+Departure from all of them: a generator of its own draws them, not the global one.
 """
 
+import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_choice, check_whole
 
 INITS = ("normal", "kaiming_fan_out", "kaiming_uniform")
 
@@ -26,13 +31,13 @@ class ProxyLoss(nn.Module):
     Args:
         num_classes: C, at least 1.
         embedding_dim: D, at least 1.
-        base: `f(embeddings, labels, proxies) -> scalar`, its settings bound.
+        base: `f(embeddings, labels, proxies) -> scalar`, with its settings bound.
         proxy_init: one of `INITS`.
-        seed: of the proxies' start; the global generator is not used.
-        centres_per_class: K, at least 1; proxies are (C, D) for 1 and (C, K, D) above.
+        seed: seeds the initial proxies; the global generator is not used.
+        centres_per_class: K, at least 1; proxies are (C, D) for K = 1 and (C, K, D) above.
 
     Raises:
-        ValueError: an argument is out of its range, or the base refuses its settings or the shape of the proxies.
+        UserError: an argument is out of its range, or the base refuses its settings or takes other arguments.
     """
 
     def __init__(
@@ -48,32 +53,31 @@ class ProxyLoss(nn.Module):
         super().__init__()
         self.base = base
         self.proxies = nn.Parameter(initial_proxies(num_classes, embedding_dim, proxy_init, seed, centres_per_class))
-        self._try_base(embedding_dim)
+        try_base(base, self.proxies, {}, f"ProxyLoss with proxies of shape {tuple(self.proxies.shape)}")
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         return self.base(embeddings, labels, self.proxies)
-
-    @torch.no_grad()
-    def _try_base(self, embedding_dim: int) -> None:
-        """One call, so that the base refuses here what it would refuse in the first step of a training."""
-        try:
-            self(torch.ones(1, embedding_dim), torch.zeros(1, dtype=torch.long))
-        except (TypeError, ValueError, RuntimeError) as error:
-            shape = tuple(self.proxies.shape)
-            raise ValueError(f"The base of ProxyLoss does not work with proxies of shape {shape}: {error}") from error
 
 
 def initial_proxies(
     num_classes: int, embedding_dim: int, proxy_init: str, seed: int, centres_per_class: int = 1
 ) -> Tensor:
-    """Start of the proxies, (C, D), or (C, K, D) for K above 1; `ProxyLoss` describes the arguments and errors."""
-    counts = {"num_classes": num_classes, "embedding_dim": embedding_dim, "centres_per_class": centres_per_class}
-    for name, value in counts.items():
-        if value < 1 or value != int(value):
-            raise ValueError(f"{name}={value} of ProxyLoss must be a whole number of at least 1.")
-    if proxy_init not in INITS:
-        raise ValueError(f"proxy_init={proxy_init!r} of ProxyLoss must be one of {', '.join(INITS)}.")
+    """Initial proxies (C, D), or (C, K, D) for K above 1.
+
+    Args:
+        num_classes: C, at least 1.
+        embedding_dim: D, at least 1.
+        proxy_init: one of `INITS`.
+        seed: seeds the draw; the global generator is not used.
+        centres_per_class: K, at least 1.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+    check_whole("the loss", at_least=1, num_classes=num_classes, embedding_dim=embedding_dim)
+    check_whole("the loss", at_least=1, centres_per_class=centres_per_class)
+    check_choice("the loss", INITS, proxy_init=proxy_init)
     generator = torch.Generator().manual_seed(seed)
     proxies = torch.empty(num_classes, *([centres_per_class] if centres_per_class > 1 else []), embedding_dim)
     if proxy_init == "kaiming_uniform":
@@ -81,3 +85,49 @@ def initial_proxies(
         return proxies.uniform_(-bound, bound, generator=generator)
     std = 1.0 if proxy_init == "normal" else math.sqrt(2) / math.sqrt(num_classes)
     return proxies.normal_(0, std, generator=generator)
+
+
+@torch.no_grad()
+def try_base(base: Callable[..., Tensor], proxies: Tensor, settings: Mapping[str, float | str], owner: str) -> None:
+    """Call a base once, so that it refuses now what it would refuse in the first step of a training.
+
+    Any other error of the base is a bug in it, and leaves as it came: with the base's own file and line, and a note.
+
+    Args:
+        base: `f(embeddings, labels, proxies, **settings) -> scalar`.
+        proxies: (C, D) or (C, K, D).
+        settings: keyword arguments of the base.
+        owner: the loss, for the message.
+
+    Raises:
+        UserError: the base refuses a setting, or its signature does not take these arguments.
+    """
+    arguments = torch.ones(1, proxies.shape[-1]), torch.zeros(1, dtype=torch.long), proxies
+    _check_signature(base, arguments, settings, owner)
+    try:
+        base(*arguments, **settings)
+    except UserError as error:
+        raise UserError(f"{owner}: {error}") from error
+    except Exception as error:
+        error.add_note(f"Raised when {owner} tried its base once.")
+        raise
+
+
+def _check_signature(
+    base: Callable[..., Tensor], arguments: tuple[Tensor, ...], settings: Mapping[str, float | str], owner: str
+) -> None:
+    while isinstance(base, functools.partial):
+        arguments, settings, base = (*base.args, *arguments), base.keywords | dict(settings), base.func
+    try:
+        signature = inspect.signature(base)
+    except ValueError:  # a function compiled without one: the call itself must tell
+        return
+    try:
+        signature.bind(*arguments, **settings)
+    except TypeError as error:
+        name = getattr(base, "__name__", type(base).__name__)
+        given = ", ".join(["embeddings", "labels", "proxies", *settings])
+        raise UserError(
+            f"{owner} cannot call its base {name}: {error}. It is called with {given}; it takes"
+            f" {', '.join(signature.parameters)}."
+        ) from error

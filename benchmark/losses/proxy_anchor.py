@@ -1,24 +1,22 @@
 """Proxy-Anchor as a pure function, so that it can be the base of a hierarchy.
 
 Source: Kim, Kim, Cho and Kwak, "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020, arXiv 2003.13911, Eq. 4.
-A test holds it and pytorch-metric-learning's class to the same numbers.
+A test compares it with pytorch-metric-learning's class.
 
 Departures from the authors' code:
-- log-sum-exp: their plain `exp` overflows float32 once alpha (1 + margin) passes 88.7, inside the searched space;
+- log-sum-exp: their plain `exp` overflows float32 once alpha (1 + margin) passes 88.7, within the search space;
 - `one_hot`: their scikit-learn helper returns one column for two proxies, which silently gives a wrong mask.
 """
-
-import math
 
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
-from benchmark.losses.log_sum_exp import log_one_plus_sum_exp
+from benchmark.losses.checks import check_non_negative, check_positive
+from benchmark.losses.numerics import cosine_similarity, log_one_plus_sum_exp
 
 
 def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: float, margin: float) -> Tensor:
-    """Pull of each proxy on its hardest positives plus push on its hardest negatives.
+    """Pull of each proxy on its hardest positives plus push on its hardest negatives, a scalar.
 
     With LSE1(z) = log(1 + sum exp z):
     mean over proxies with a positive in the batch of LSE1_{i: y_i = j}(-alpha (cos_ij - margin))
@@ -30,16 +28,15 @@ def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: 
         embeddings: (B, D), of any length.
         labels: (B,) int64 in 0..P-1.
         proxies: (P, D), of any length, row j for label j.
-        alpha: scale of the cosine, above 0.
-        margin: delta on the cosine, at least 0.
+        alpha: factor of the cosines, above 0.
+        margin: delta, on the cosine, at least 0.
 
     Raises:
-        ValueError: alpha or the margin is not allowed.
+        UserError: alpha or the margin is not allowed.
+        ValueError: embeddings or proxies are not matrices.
     """
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha={alpha} of proxy_anchor must be a finite number above 0; set a larger alpha.")
-    if not (margin >= 0 and math.isfinite(margin)):
-        raise ValueError(f"margin={margin} of proxy_anchor must be a finite number of at least 0; set a larger margin.")
+    check_positive("proxy_anchor", alpha=alpha)
+    check_non_negative("proxy_anchor", margin=margin)
     cosine = cosine_similarity(embeddings, proxies)  # (B, P)
     is_own = functional.one_hot(labels, len(proxies)).bool()  # (B, P)
     pull = log_one_plus_sum_exp(-alpha * (cosine - margin), is_own, dim=0)  # (P,)

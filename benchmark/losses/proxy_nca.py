@@ -9,41 +9,43 @@ Departures:
 - mean over the batch where Eq. 3 sums, so that the learning rate does not depend on the batch size;
 - a scale, which Eq. 3 does not print: without one, unit vectors of many classes cannot be told apart;
 - log-sum-exp, where the library multiplies probabilities and drops a sample whose probability underflows. In float32
-  that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, and the searched scales reach that.
+  that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, which scales in the search space reach.
 
 Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors. The
-scale sigma of Proxy-NCA++ (Teh, DeVries and Taylor, ECCV 2020, arXiv 2004.01113), whose loss this is with "all", has
+scale sigma of Proxy-NCA++ (Teh, DeVries and Taylor, ECCV 2020, arXiv 2004.01113), which is this loss with "all", has
 k = sigma^2, its temperature T has k = 1/T.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_choice, check_positive
+from benchmark.losses.numerics import cosine_similarity
 
 DENOMINATORS = ("all", "others")
 
 
 def proxy_nca(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: float, denominator: str = "all") -> Tensor:
-    """Mean over the batch of log(sum_{j in J_i} exp(a cos_ij)) - a cos_{i, y_i}.
+    """Mean over the batch, a scalar, of log(sum_{j in J_i} exp(a cos_ij)) - a cos_{i, y_i}.
 
     J_i is every proxy ("all") or every proxy but the sample's own ("others"). Easily got wrong: with "others" the loss
-    falls below 0 once the own proxy leads, and its pull never fades.
+    falls below 0 once the sample's own proxy leads, and its pull never fades.
 
     Args:
         embeddings: (B, D), of any length.
         labels: (B,) int64 in 0..P-1.
         proxies: (P, D), of any length, row j for label j.
-        scale: a on the cosine, above 0.
+        scale: a, factor of the cosines, above 0.
         denominator: "all" or "others".
 
     Raises:
-        ValueError: the scale or the denominator is not allowed, or "others" has no other proxy.
+        UserError: the scale or the denominator is not allowed, or "others" has no other proxy.
+        ValueError: embeddings or proxies are not matrices.
     """
-    _check(len(proxies), scale, denominator)
+    check_positive("ProxyNCA", scale=scale)
+    _check_denominator(denominator, len(proxies))
     logits = scale * cosine_similarity(embeddings, proxies)  # (B, P)
     if denominator == "all":
         return functional.cross_entropy(logits, labels)
@@ -58,14 +60,14 @@ class ProxyNCA(nn.Module):
     Args:
         num_classes: C, at least 1 (2 with "others").
         embedding_dim: D.
-        softmax_scale: k on the squared distance, above 0; the cosine scale is 2k.
-        seed: of the proxies' start; the global generator is not used.
+        softmax_scale: k, factor of the squared distances, above 0; the cosine scale is 2k.
+        seed: seeds the initial proxies; the global generator is not used.
         denominator: "all" (Reality Check) or "others" (Eq. 3).
-        proxy_std: standard deviation of the proxies' start, above 0; 1 in the Reality Check. The loss sees directions
-            only, but the shorter a proxy, the further a step of a given learning rate turns it.
+        proxy_std: standard deviation of the initial proxies, above 0; 1 in the Reality Check. The loss depends on
+            directions alone, but the shorter a proxy, the further a step of a given learning rate turns it.
 
     Raises:
-        ValueError: a scale or the denominator is not allowed, or "others" has no other proxy.
+        UserError: a scale or the denominator is not allowed, or "others" has no other proxy.
     """
 
     def __init__(
@@ -79,26 +81,22 @@ class ProxyNCA(nn.Module):
         proxy_std: float = 1.0,
     ) -> None:
         super().__init__()
-        _check(num_classes, softmax_scale, denominator)
-        if not (proxy_std > 0 and math.isfinite(proxy_std)):
-            raise ValueError(f"proxy_std={proxy_std} of ProxyNCA must be a finite number above 0; 1 is usual.")
+        check_positive("ProxyNCA", softmax_scale=softmax_scale, proxy_std=proxy_std)
+        _check_denominator(denominator, num_classes)
         self.scale = 2 * softmax_scale
         self.denominator = denominator
         generator = torch.Generator().manual_seed(seed)
         self.proxies = nn.Parameter(proxy_std * torch.randn(num_classes, embedding_dim, generator=generator))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         return proxy_nca(embeddings, labels, self.proxies, scale=self.scale, denominator=self.denominator)
 
 
-def _check(num_proxies: int, scale: float, denominator: str) -> None:
-    if not (scale > 0 and math.isfinite(scale)):
-        raise ValueError(f"The scale of ProxyNCA is {scale}; it must be finite and above 0. Set a larger one.")
-    if denominator not in DENOMINATORS:
-        raise ValueError(f"The denominator of ProxyNCA is {denominator!r}; allowed: {', '.join(DENOMINATORS)}.")
+def _check_denominator(denominator: str, num_proxies: int) -> None:
+    check_choice("ProxyNCA", DENOMINATORS, denominator=denominator)
     if denominator == "others" and num_proxies < 2:
-        raise ValueError(
-            f"ProxyNCA with denominator='others' compares with the other proxies, but has {num_proxies} in all;"
+        raise UserError(
+            f"denominator='others' of ProxyNCA compares with the other proxies, but there are {num_proxies} in all;"
             " use at least 2 proxies, or denominator='all'."
         )

@@ -1,37 +1,38 @@
-"""ProxyGML as a pure function: a softmax over the classes of the few proxies that are nearest to a sample.
+"""ProxyGML as a pure function: a softmax over the classes of the few proxies nearest to a sample.
 
 Source: Zhu, Yang, Deng and Liu, "Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies", NeurIPS
 2020, arXiv 2010.13636, Section 3, and the authors' code, whose r and lambda are r and reg_weight here. There is no
-temperature: a class's vote is a sum of at most N cosines, so that one proxy per class never gets near certainty.
+temperature: a class's vote is a sum of at most N cosines, so one proxy per class never comes near certainty.
 
 Departures from the authors' code:
 - embeddings are normalised here. The authors' network does it before the loss;
 - a sample keeps at least one proxy of another class. Where ceil(r C N) <= N, theirs keeps none and the gradient is 0
   (and below N it drops own proxies); `replicate_k=True` does the same;
-- a class takes part in the softmax if one of its proxies is kept, where theirs asks whether its vote is not exactly 0;
-- equally similar proxies are kept in the order of their index, where theirs leaves it to the device's `topk`;
-- their two epsilons stay, because one of them moves values, but as members of log-sum-exps;
+- a class takes part in the softmax if one of its proxies is kept; in theirs, if its vote is not exactly 0;
+- equally similar proxies are kept in the order of their index, where theirs leaves the order to the device's `topk`;
+- their two epsilons stay, because one of them changes values, but as terms of log-sum-exps;
 - the regulariser multiplies proxies with the classes' sums of proxies, (C N, C), where theirs multiplies all proxies
   with each other, (C N, C N), and goes over the rows in chunks.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_non_negative
+from benchmark.losses.numerics import BackwardContext, cosine_similarity
 
-CHUNK = 2**22  # entries of the regulariser's matrix that exist at a time
+CHUNK = 2**22  # entries of the regulariser's matrix in memory at a time
 DENOMINATOR_EPSILON, PROBABILITY_EPSILON = 1e-8, 1e-20
 
 
 def proxygml(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, *, r: float, reg_weight: float = 0.0, replicate_k: bool = False
 ) -> Tensor:
-    """Mean of -log(1e-20 + p_i), plus reg_weight times the cross entropy of the proxies among themselves.
+    """Mean of -log(1e-20 + p_i), plus reg_weight times the cross entropy of the proxies among themselves, a scalar.
 
     Of the C N proxies a sample keeps k: the N of its own class, then the most similar ones. With Z_c the sum of its
     cosines with the kept proxies of class c, p = exp(Z_own) / (1e-8 + sum exp(Z_c) over the classes with a kept proxy).
@@ -44,16 +45,15 @@ def proxygml(
         labels: (B,) int64 in 0..C-1.
         proxies: (C, N, D), of any length; (C, D) is N = 1.
         r: share of the proxies to keep, in (0, 1]; k = max(ceil(r C N), N + 1), at most C N.
-        reg_weight: lambda, at least 0; 0 computes no regulariser.
+        reg_weight: lambda, at least 0; 0 skips the regulariser.
         replicate_k: whether k is the authors' ceil(r C N), whatever N.
 
     Raises:
-        ValueError: a setting is not allowed.
+        UserError: a setting is not allowed.
     """
     if not 0 < r <= 1:
-        raise ValueError(f"r={r} of proxygml is the share of proxies that a sample keeps; set it within (0, 1].")
-    if not (reg_weight >= 0 and math.isfinite(reg_weight)):
-        raise ValueError(f"reg_weight={reg_weight} of proxygml must be finite and at least 0; set a larger one.")
+        raise UserError(f"r={r} of proxygml is the share of proxies that a sample keeps; set it within (0, 1].")
+    check_non_negative("proxygml", reg_weight=reg_weight)
     by_class = proxies.reshape(len(proxies), -1, proxies.shape[-1])
     C, N, _ = by_class.shape
     k = math.ceil(r * C * N)
@@ -75,23 +75,30 @@ def proxygml(
 
 
 def _nearest(similarity: Tensor, own: Tensor, k: int) -> Tensor:
-    """Which k proxies each sample keeps, (B, P): own ones first, then by similarity, then by index."""
+    """Mask (B, P) of the k proxies that each sample keeps: those of its class first, then by similarity, then by index.
+
+    Args:
+        similarity: (B, P) cosines.
+        own: (B, P) bool, whether a proxy is of the sample's class.
+        k: proxies to keep, at most P.
+    """
     rank = similarity + 4 * own  # cosines span 2
     last = rank.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
     tied, room = rank == last, k - (rank > last).sum(dim=1, keepdim=True)
     too_late = tied & (tied.cumsum(dim=1) > room)
-    return ~(too_late | (rank < last))  # keeps what compares with nothing: NaN must not be hidden
+    return ~(too_late | (rank < last))  # negated so that NaN, which compares with nothing, is kept and not hidden
 
 
 class _ProxyCrossEntropy(torch.autograd.Function):
     """Mean over all proxies, unit vectors (C, N, D), of the cross entropy of their cosines summed per class.
 
-    Forward makes the gradient as well, so that no (C N, C) matrix waits for backward. With S the summed cosines and
-    G = softmax(S) - one_hot(own), it is G times the classes' sums plus, for all of a class, G^T times the proxies.
+    The forward pass also computes the gradient, so that no (C N, C) matrix is kept for the backward pass. With S the
+    summed cosines and G = softmax(S) - one_hot(own), it is G times the classes' sums plus, for every proxy of a class,
+    G^T times the proxies.
     """
 
     @staticmethod
-    def forward(ctx: Any, unit: Tensor) -> Tensor:
+    def forward(ctx: BackwardContext, unit: Tensor) -> Tensor:
         C, N, _ = unit.shape
         proxies, sums = unit.flatten(0, 1), unit.sum(dim=1)  # (C N, D), (C, D)
         own = torch.arange(C, device=unit.device).repeat_interleave(N)[:, None]
@@ -109,5 +116,5 @@ class _ProxyCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: BackwardContext, gradient: Tensor) -> Tensor:
         return ctx.saved_tensors[0] * gradient

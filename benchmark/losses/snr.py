@@ -6,19 +6,21 @@ over that of the signal, the anchor. Averages and margins as in the Reality Chec
 
 Departures:
 - embeddings are of unit length, as in the Reality Check; the paper's are raw;
-- the regulariser sees unit embeddings too, as at the time of the Reality Check, which tuned its weight for them.
-  pytorch-metric-learning 2 gives it the raw ones, and `reg_on: raw` does so here;
+- the regulariser uses unit embeddings too, as at the time of the Reality Check, which tuned its weight for them.
+  pytorch-metric-learning 2 uses the raw ones, as `reg_on: raw` does here;
 - Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory where
-  the library holds all differences (B, B, D), and as exact near 0;
+  the library keeps all differences (B, B, D), and equally exact near 0;
 - an embedding whose coordinates are all equal has no variance, which makes every distance from it infinite. Here the
-  centred embedding's squared length is at least the floating type's epsilon, and the loss stays finite.
+  centred embedding's squared length is at least the floating type's epsilon, so the loss stays finite.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.losses.distances import at_least_float32, euclidean
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_choice
+from benchmark.losses.numerics import at_least_float32, euclidean
 
 REGULARISED = ("unit", "raw")
 
@@ -31,13 +33,13 @@ class SNRContrastive(nn.Module):
     R is not symmetric, the anchor is in the denominator.
 
     Args:
-        pos_margin: ratio below which a positive pair is left alone.
-        neg_margin: ratio above which a negative pair is left alone.
-        regularizer_weight: at least 0.
+        pos_margin: ratio below which a positive pair adds nothing.
+        neg_margin: ratio above which a negative pair adds nothing.
+        regularizer_weight: weight of the last term, at least 0.
         reg_on: "unit" or "raw", the embeddings e of the last term.
 
     Raises:
-        ValueError: the weight or `reg_on` is not allowed.
+        UserError: the weight or `reg_on` is not allowed.
     """
 
     def __init__(
@@ -45,18 +47,15 @@ class SNRContrastive(nn.Module):
     ) -> None:
         super().__init__()
         if not regularizer_weight >= 0:
-            raise ValueError(
-                f"regularizer_weight={regularizer_weight} of the SNR loss must be at least 0. Set 0 or more."
-            )
-        if reg_on not in REGULARISED:
-            raise ValueError(f"reg_on={reg_on!r} of the SNR loss; allowed: {', '.join(REGULARISED)}.")
+            raise UserError(f"regularizer_weight={regularizer_weight} of the SNR loss must be at least 0.")
+        check_choice("the SNR loss", REGULARISED, reg_on=reg_on)
         self.pos_margin = pos_margin
         self.neg_margin = neg_margin
         self.regularizer_weight = regularizer_weight
         self.reg_on = reg_on
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = at_least_float32(embeddings)
             unit = functional.normalize(raw, dim=1)
@@ -70,13 +69,13 @@ class SNRContrastive(nn.Module):
 
 
 def noise_to_signal(vectors: Tensor) -> Tensor:
-    """Var(e_i - e_j) / Var(e_i) of vectors (B, D), as (B, B) with the anchor i down."""
+    """Ratios Var(e_i - e_j) / Var(e_i) (B, B) of vectors (B, D), one row per anchor i."""
     centred = vectors - vectors.mean(dim=1, keepdim=True)
     signal = centred.square().sum(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).eps)
     return euclidean(centred, centred).square() / signal
 
 
 def _mean_above_zero(values: Tensor, keep: Tensor) -> Tensor:
-    """Mean of those kept values (B, B) that are above 0; 0 if none is."""
+    """Mean, a scalar, of the values (B, B) that are above 0 among those to keep (B, B); 0 if there are none."""
     active = keep & (values > 0)
     return values.where(active, 0).sum() / active.sum().clamp(min=1)

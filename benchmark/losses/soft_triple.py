@@ -9,19 +9,19 @@ Departures:
   K = 10);
 - similarities in float32 under mixed precision, and a backward pass written out below, which keeps one (K, B, C)
   tensor where automatic differentiation keeps two and needs three more;
-- `root_epsilon=0` gives the distance of two centres without the authors' 1e-5 under its root, as
-  pytorch-metric-learning's SparseCentersRegularizer. Coincident centres then attract and repel nothing.
+- `root_epsilon=0` gives the distance of two centres without the authors' 1e-5 under its root, as in
+  pytorch-metric-learning's SparseCentersRegularizer. Coincident centres then neither attract nor repel each other.
 
-`reg_weight` is the authors' tau, and the library's `weight_reg_weight` of today. The library divided by half as much
-when the Reality Check used it: a weight r of theirs is 2 r here.
+`reg_weight` is the authors' tau, and `weight_reg_weight` in the library today. The library divided by half as much
+when the Reality Check used it: a weight r there is 2 r here.
 """
-
-import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from benchmark.losses.checks import check_non_negative, check_positive
+from benchmark.losses.numerics import BackwardContext, at_least_float32
 
 
 def soft_triple(
@@ -35,34 +35,32 @@ def soft_triple(
     reg_weight: float = 0.0,
     root_epsilon: float = 1e-5,
 ) -> Tensor:
-    """Cross entropy of la (S_ic - margin [c = y_i]), plus reg_weight times how far a class's centres lie apart.
+    """Cross entropy of la (S_ic - margin [c = y_i]) plus reg_weight times the spread of each class's centres, a scalar.
 
     S_ic = sum_k p_k cos_ick, with p = softmax_k(cos_ick / gamma). The regulariser is the sum over classes and pairs
-    k < l of sqrt(root_epsilon + 2 - 2 cos(w_ck, w_cl)), over C K (K - 1): half the mean distance, which merges centres.
+    k < l of sqrt(root_epsilon + 2 - 2 cos(w_ck, w_cl)), divided by C K (K - 1). This is half the mean distance, and
+    merges centres.
 
     Args:
         embeddings: (B, D), of any length.
         labels: (B,) int64 in 0..C-1.
         centres: (C, K, D), of any length; (C, D) is K = 1.
-        la: scale of the similarity, above 0.
-        gamma: above 0; near 0 the nearest centre of a class counts alone, large values average them all.
-        margin: on the similarity, at least 0.
+        la: factor of the similarity, above 0.
+        gamma: temperature of the pooling, above 0; near 0 a class counts by its nearest centre alone, large values
+            average all of its centres.
+        margin: subtracted from the similarity, at least 0.
         reg_weight: tau, at least 0; without effect for K = 1.
-        root_epsilon: under the regulariser's root, at least 0.
+        root_epsilon: added under the regulariser's root, at least 0.
 
     Raises:
-        ValueError: a setting is not allowed.
+        UserError: a setting is not allowed.
     """
-    for name, value in {"la": la, "gamma": gamma}.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} of soft_triple must be a finite number above 0; set a larger {name}.")
-    for name, value in {"margin": margin, "reg_weight": reg_weight, "root_epsilon": root_epsilon}.items():
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} of soft_triple must be a finite number of at least 0; set a larger one.")
-    dtype = torch.promote_types(embeddings.dtype, torch.float32)
+    check_positive("soft_triple", la=la, gamma=gamma)
+    check_non_negative("soft_triple", margin=margin, reg_weight=reg_weight, root_epsilon=root_epsilon)
+    embeddings = at_least_float32(embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
-        unit = functional.normalize(embeddings.to(dtype), dim=1)
-        by_centre = functional.normalize(centres.to(dtype), dim=-1).view(len(centres), -1, centres.shape[-1])
+        unit = functional.normalize(embeddings, dim=1)
+        by_centre = functional.normalize(centres.to(unit.dtype), dim=-1).view(len(centres), -1, centres.shape[-1])
         similarity = unit @ by_centre.permute(1, 2, 0)  # (K, B, C)
         pooled = _SoftMaximum.apply(similarity, gamma)  # (B, C)
         own = labels[:, None]
@@ -73,21 +71,25 @@ def soft_triple(
 
 
 def _centre_distance(unit_centres: Tensor, epsilon: float) -> Tensor:
-    """Sum of the distances of the centres (C, K, D) within their classes, over C K (K - 1)."""
+    """Sum of the distances between centres (C, K, D) of one class, divided by C K (K - 1), a scalar."""
     C, K, _ = unit_centres.shape
     squared = 2 * (1 - unit_centres @ unit_centres.mT) + epsilon  # (C, K, K)
-    apart = squared > 0  # rounding can take the others below 0; a root at 0 has no finite slope
+    apart = squared > 0  # rounding can push squares below 0, and a root at 0 has no finite slope
     return squared.where(apart, 1).sqrt().mul(apart).triu(1).sum() / (C * K * (K - 1))
 
 
+class _PoolingContext(BackwardContext):
+    gamma: float
+
+
 class _SoftMaximum(torch.autograd.Function):
-    """sum_k p_k s_k with p = softmax_k(s_k / gamma), of similarities (K, B, C), as (B, C).
+    """sum_k p_k s_k (B, C) with p = softmax_k(s_k / gamma), for similarities (K, B, C).
 
     Its derivative by s_k is p_k (1 + (s_k - sum_l p_l s_l) / gamma).
     """
 
     @staticmethod
-    def forward(ctx: Any, similarity: Tensor, gamma: float) -> Tensor:
+    def forward(ctx: _PoolingContext, similarity: Tensor, gamma: float) -> Tensor:
         pooled = (similarity / gamma).softmax(0).mul_(similarity).sum(0)
         ctx.save_for_backward(similarity, pooled)
         ctx.gamma = gamma
@@ -95,7 +97,7 @@ class _SoftMaximum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _PoolingContext, gradient: Tensor) -> tuple[Tensor, None]:
         similarity, pooled = ctx.saved_tensors
         weight = (similarity / ctx.gamma).softmax(0)
         slope = (similarity - pooled).div_(ctx.gamma).add_(1)

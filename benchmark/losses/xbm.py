@@ -1,32 +1,32 @@
-"""Cross-batch memory (XBM): a pair loss that also compares a batch with the embeddings of batches before it.
+"""Cross-batch memory (XBM): a pair loss that also compares a batch with the embeddings of earlier batches.
 
 Source: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning", CVPR 2020, arXiv 1912.06798, Section
 3, in two readings that share nothing but the idea:
 
-- "authors", their code: `contrastive` within the batch plus `weight` times `contrastive` with the memory, whose writing
-  begins after `start_iteration` steps. The batch itself is written first, so the memory term repeats it;
+- "authors", their code: `contrastive` within the batch plus `weight` times `contrastive` with the memory, which is
+  written from step `start_iteration` + 1 on. The batch itself is written first, so the memory term repeats it;
 - "pml", pytorch-metric-learning's CrossBatchMemory: from the first step on, any pair loss of that library with the
-  memory alone, the batch included, a sample's pair with itself left out.
+  memory alone, which includes the batch, but without a sample's pair with itself.
 
 Departures:
-- the memory is a ring, the oldest rows give way. The authors' write that would pass the end lands on the last rows, the
-  newest ones, and the next write begins anew; and where the last row is of class 0 they take a full memory for one
-  that ends at the place of the next write. `replicate_quirks=True` does both;
-- raw embeddings are stored and normalised in use. The authors' network normalises before the loss;
+- the memory is a ring in which new rows replace the oldest. In the authors' code a write that would pass the end goes
+  to the last rows, the newest ones, and the next write starts at row 0; and if the last row is of class 0, a full
+  memory counts as one that ends at the place of the next write. `replicate_quirks=True` does both;
+- raw embeddings are stored, and normalised on use. The authors' network normalises before the loss;
 - margins are distances between unit vectors, as in the Reality Check: m is the cosine 1 - m^2/2, the authors' negative
   threshold of 0.5 is the margin 1;
-- all of the queue is in the state_dict. The library keeps its place of the next write outside;
-- a batch longer than the memory leaves its last rows there, and "pml" leaves a lone sample's pair with itself out,
-  where the library refuses the one and keeps the other.
+- the whole queue is in the state_dict. The library keeps its place of the next write outside;
+- a batch longer than the memory leaves its last rows there, where the library refuses it; and "pml" excludes a lone
+  sample's pair with itself, where the library keeps it.
 """
-
-import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.losses.cosine import cosine_similarity
+from benchmark.core.errors import UserError
+from benchmark.losses.checks import check_choice, check_non_negative, check_whole
+from benchmark.losses.counters import CountingLoss
+from benchmark.losses.numerics import at_least_float32, cosine_similarity
 
 FLAVOURS = ("authors", "pml")
 
@@ -41,54 +41,58 @@ def contrastive(
     neg_margin: float = 1.0,
     pos_epsilon: float = 1e-5,
 ) -> Tensor:
-    """The authors' contrastive loss: sum over pairs of 1 - cos (same class) or cos (not the same), over B.
+    """The authors' contrastive loss, a scalar: sum over pairs of 1 - cos (same class) or cos (two classes), over B.
 
-    Pairs of a class count while they are further apart than `pos_margin` and cos < 1 - pos_epsilon, which removes a
-    sample's pair with itself, and exact duplicates; the others while they are closer than `neg_margin`.
+    A pair of one class counts while it is farther apart than `pos_margin` and cos < 1 - pos_epsilon, which excludes a
+    sample's pair with itself, and exact duplicates; a pair of two classes while it is closer than `neg_margin`.
 
-    Easily got wrong: margins choose pairs and are not subtracted; nothing is averaged over pairs, so the loss grows
-    with the number of the others.
+    Easily got wrong: margins select pairs and are not subtracted; nothing is averaged over pairs, so the loss grows
+    with R.
 
     Args:
         embeddings: (B, D), of any length.
         labels: (B,).
-        others: (R, D), of any length, R may be 0.
+        others: (R, D), of any length; R may be 0.
         other_labels: (R,).
-        pos_margin: distance of unit vectors.
-        neg_margin: distance of unit vectors.
-        pos_epsilon: on the cosine.
+        pos_margin: least distance between unit vectors of one class that counts.
+        neg_margin: largest distance between unit vectors of two classes that counts.
+        pos_epsilon: gap below a cosine of 1 from which a pair of one class counts.
+
+    Raises:
+        ValueError: embeddings or others are not matrices.
     """
     cosine = cosine_similarity(embeddings, others)  # (B, R)
     same = labels[:, None] == other_labels
     most, least = min(1 - pos_epsilon, 1 - pos_margin**2 / 2), 1 - neg_margin**2 / 2
-    done = torch.where(same, cosine >= most, cosine <= least)  # False for NaN, which must not be hidden
+    done = torch.where(same, cosine >= most, cosine <= least)  # false for NaN, which must not be hidden
     return torch.where(same, 1 - cosine, cosine).masked_fill(done, 0).sum() / len(labels)
 
 
-class XBM(nn.Module):
-    """A pair loss with a memory of embeddings, written by every forward pass in training mode and by no other.
+class XBM(CountingLoss):
+    """A pair loss with a memory of embeddings, which only forward passes in training mode write.
+
+    `counters` are the steps, the place of the next write, and the rows filled.
 
     Args:
         embedding_dim: D.
         num_images: training images of the fold.
         memory_fraction: rows of the memory as a share of the images, in (0, 1].
         flavour: "authors" or "pml".
-        pos_margin: of `contrastive`, in 0..2 ("authors" only, as all below up to `loss`).
-        neg_margin: of `contrastive`, in 0..2.
-        weight: of the memory term, at least 0.
-        start_iteration: steps without memory, at least 0.
-        pos_epsilon: of `contrastive`.
+        pos_margin: least distance of a positive pair that counts, in 0..2 ("authors" only, as all below up to `loss`).
+        neg_margin: largest distance of a negative pair that counts, in 0..2.
+        weight: factor of the memory term, at least 0.
+        start_iteration: steps before the memory is written, at least 0.
+        pos_epsilon: gap below a cosine of 1 from which a positive pair counts.
         replicate_quirks: whether the queue is written and read as in the authors' code.
         loss: a pair loss of pytorch-metric-learning ("pml" only).
         miner: one of its miners, or None for all pairs ("pml" only).
 
     Raises:
-        ValueError: an argument is out of its range, or "pml" has no loss.
+        UserError: an argument is out of its range, or "pml" has no loss.
     """
 
     memory: Tensor
     memory_labels: Tensor
-    counters: Tensor
 
     def __init__(
         self,
@@ -106,8 +110,17 @@ class XBM(nn.Module):
         loss: nn.Module | None = None,
         miner: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        _check(flavour, loss, memory_fraction, pos_margin, neg_margin, weight, start_iteration)
+        super().__init__(num_counters=3)
+        check_choice("XBM", FLAVOURS, flavour=flavour)
+        if flavour == "pml" and loss is None:
+            raise UserError("XBM with flavour='pml' has loss=None; give it a loss of pytorch_metric_learning.losses.")
+        if not 0 < memory_fraction <= 1:
+            raise UserError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
+        for name, value in {"pos_margin": pos_margin, "neg_margin": neg_margin}.items():
+            if not 0 <= value <= 2:
+                raise UserError(f"{name}={value} of XBM is a distance between unit vectors; set it within 0..2.")
+        check_non_negative("XBM", weight=weight)
+        check_whole("XBM", at_least=0, start_iteration=start_iteration)
         self.flavour, self.loss, self.miner = flavour, loss, miner
         self.margins = {"pos_margin": pos_margin, "neg_margin": neg_margin, "pos_epsilon": pos_epsilon}
         self.weight = weight
@@ -116,15 +129,12 @@ class XBM(nn.Module):
         rows = max(1, round(memory_fraction * num_images))
         self.register_buffer("memory", torch.zeros(rows, embedding_dim))
         self.register_buffer("memory_labels", torch.zeros(rows, dtype=torch.long))
-        self.register_buffer("counters", torch.zeros(3, dtype=torch.long))
-        self._counters = [0, 0, 0]  # steps, place of the next write, rows filled; reading `counters` waits for a device
-        self.register_load_state_dict_post_hook(_read_counters)
         self._terms: dict[str, Tensor] = {}
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) with labels (B,), a scalar; in training mode the batch is written first."""
+        """The loss, a scalar, of embeddings (B, D) with labels (B,); in training mode the batch is written first."""
         slots = self._write(embeddings, labels) if self.training else torch.full_like(labels, -1)
-        embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        embeddings = at_least_float32(embeddings)
         rows = self._rows()
         memory, memory_labels = self.memory[:rows].to(embeddings.dtype), self.memory_labels[:rows]
         if self.flavour == "pml":
@@ -136,16 +146,23 @@ class XBM(nn.Module):
         return batch_term + self.weight * memory_term
 
     def diagnostics(self) -> dict[str, float]:
-        """Rows of the memory in use and, for "authors", the two terms of the last batch."""
+        """Rows of the memory in use and, for "authors", the two terms of the last batch's loss."""
         return {"memory_rows": float(self._rows())} | {name: float(term) for name, term in self._terms.items()}
+
+    def warnings(self) -> list[str]:
+        """A warning if the memory is still empty."""
+        filled = self._counters[2]
+        if filled > 0:
+            return []
+        return [f"the memory never came on: it starts after start_iteration={self.start_iteration} steps"]
 
     @torch.no_grad()
     def _write(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Count the step and write the batch; the slot (B,) of each of its rows, -1 for one that was not written."""
+        """Count the step and write the batch (B, D); returns the slot (B,) of each row, -1 for rows not written."""
         steps, place, filled = self._counters
         slots, size, batch = torch.full_like(labels, -1), len(self.memory), min(len(labels), len(self.memory))
         if steps >= self.start_iteration:
-            back = self.replicate_quirks and place + batch > size  # to the last rows instead of around the end
+            back = self.replicate_quirks and place + batch > size  # to the last rows instead of wrapping around
             start = size - batch if back else place
             slots[-batch:] = torch.arange(start, start + batch, device=labels.device) % size
             self.memory[slots[-batch:]] = embeddings[-batch:].to(self.memory.dtype)
@@ -157,7 +174,7 @@ class XBM(nn.Module):
         return slots
 
     def _rows(self) -> int:
-        """How many rows of the memory, from the first, are compared with."""
+        """Number of rows, from the first, with which a batch is compared."""
         _, place, filled = self._counters
         if self.replicate_quirks:
             return len(self.memory) if int(self.memory_labels[-1]) != 0 else place
@@ -166,7 +183,15 @@ class XBM(nn.Module):
     def _pair_loss(
         self, embeddings: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, slots: Tensor
     ) -> Tensor:
-        """The library's loss with the memory, without the pairs of a sample and its own slot."""
+        """The library's loss, a scalar, with the memory, without the pairs of a sample and its own slot.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,).
+            memory: (R, D).
+            memory_labels: (R,).
+            slots: (B,) row of the memory that holds each sample, -1 for none.
+        """
         assert self.loss is not None
         if self.miner is None:
             same = labels[:, None] == memory_labels
@@ -176,33 +201,5 @@ class XBM(nn.Module):
         num_with_positives = 2 if len(indices) == 4 else 3  # anchors, positives | anchors, negatives; or triplets
         is_other = slots[indices[0]] != indices[1]
         indices = (*(part[is_other] for part in indices[:num_with_positives]), *indices[num_with_positives:])
-        return self.loss(embeddings, labels, indices, memory, memory_labels)
-
-
-def _read_counters(module: XBM, _: Any) -> None:
-    """After a checkpoint was loaded, take the counters from it."""
-    module._counters = module.counters.tolist()
-
-
-def _check(
-    flavour: str,
-    loss: nn.Module | None,
-    memory_fraction: float,
-    pos_margin: float,
-    neg_margin: float,
-    weight: float,
-    start_iteration: int,
-) -> None:
-    if flavour not in FLAVOURS:
-        raise ValueError(f"flavour={flavour!r} of XBM must be one of {', '.join(FLAVOURS)}.")
-    if flavour == "pml" and loss is None:
-        raise ValueError("XBM with flavour='pml' has loss=None; give it a loss of pytorch_metric_learning.losses.")
-    if not 0 < memory_fraction <= 1:
-        raise ValueError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
-    for name, value in {"pos_margin": pos_margin, "neg_margin": neg_margin}.items():
-        if not 0 <= value <= 2:
-            raise ValueError(f"{name}={value} of XBM is a distance between unit vectors; set it within 0..2.")
-    if not (weight >= 0 and math.isfinite(weight)):
-        raise ValueError(f"weight={weight} of XBM must be a finite number of at least 0; set a larger one.")
-    if start_iteration < 0 or start_iteration != int(start_iteration):
-        raise ValueError(f"start_iteration={start_iteration} of XBM must be a whole number of at least 0.")
+        loss: Tensor = self.loss(embeddings, labels, indices, memory, memory_labels)
+        return loss

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from benchmark.core.errors import UserError
+
 MARGIN = 1e-5  # below it lengths, and above 1 - it the argument of artanh, are cut
 RIM = 1 - 1e-3  # points lie within this share of the ball's radius
 
@@ -28,11 +30,11 @@ def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
     """Refuse what is no ball.
 
     Raises:
-        ValueError: a number is not finite or not above 0.
+        UserError: a number is not finite or not above 0.
     """
     for name, value in {"curvature": curvature, "clip_radius": clip_radius}.items():
         if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value} of the Poincare ball must be finite and above 0; HIER has 0.1 and 2.3.")
+            raise UserError(f"{name}={value} of the Poincare ball must be finite and above 0; HIER has 0.1 and 2.3.")
 
 
 def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:

@@ -1,10 +1,11 @@
-"""The hyperbolic embedding layer against plain floats."""
+"""The hyperbolic head against plain floats."""
 
 import math
 
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.heads.hyperbolic import Hyperbolic
 
 
@@ -29,7 +30,7 @@ def float_head(head: Hyperbolic, features: list[float]) -> list[float]:
 def test_a_point_is_the_mapped_linear_image_of_normalised_features(scale: float) -> None:
     head = make()
     with torch.no_grad():
-        head.linear.weight.mul_(scale)  # so that not all are clipped
+        head.linear.weight.mul_(scale)  # so that some are not clipped
         head.linear.bias.copy_(torch.tensor([0.1, -0.2, 0.0, 0.3, 0.05]))
     features = 5 * torch.randn(6, 7) + 3
     expected = [float_head(head, row) for row in features.tolist()]
@@ -44,12 +45,12 @@ def test_the_linear_map_starts_orthogonal_with_bias_0() -> None:
     assert (make().linear.bias == 0).all()
 
 
-def test_only_the_linear_map_is_learned_and_the_length_is_told() -> None:
+def test_only_the_linear_map_is_learned_and_out_features_is_the_length() -> None:
     assert {name for name, _ in make().named_parameters()} == {"linear.weight", "linear.bias"}
     assert make(7, 5).out_features == 5
 
 
-def test_points_lie_in_the_ball_whatever_the_features() -> None:
+def test_points_of_any_features_lie_in_the_ball() -> None:
     features = torch.randn(20, 7) * torch.logspace(-6, 6, 20)[:, None]
     features[3] = 0.0
     points = make()(features)
@@ -78,5 +79,5 @@ def test_points_are_float32_under_autocast() -> None:
     ],
 )
 def test_a_number_out_of_its_range_is_named(arguments, options, named) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         Hyperbolic(*arguments, **({"curvature": 0.1, "clip_radius": 2.3} | options))

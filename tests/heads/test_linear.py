@@ -1,9 +1,10 @@
-"""The embedding layer against numpy."""
+"""The linear head against numpy."""
 
 import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.heads.linear import Linear
 
 
@@ -28,7 +29,7 @@ def test_the_default_length_is_128_and_embeddings_are_not_normalised() -> None:
 
 
 def standardised(row: np.ndarray) -> list[float]:
-    """(v - mean) / sqrt(variance + 1e-5) in loops, the variance over all of the row."""
+    """(v - mean) / sqrt(variance + 1e-5) in loops, with the population variance of the row."""
     mean = sum(row) / len(row)
     variance = sum((value - mean) ** 2 for value in row) / len(row)
     return [(value - mean) / (variance + 1e-5) ** 0.5 for value in row]
@@ -50,7 +51,7 @@ def test_normalize_features_shifts_and_scales_before_the_linear_map_and_learns_n
     assert set(head.state_dict()) == {"linear.weight", "linear.bias"}
 
 
-def test_both_norms_together_leave_neither_length_nor_offset_of_the_features_a_say() -> None:
+def test_with_both_norms_neither_length_nor_offset_of_the_features_matters() -> None:
     torch.manual_seed(0)
     head, features = Linear(7, 5, layer_norm=True, normalize_features=True), torch.randn(4, 7)
     prepared = torch.tensor([standardised(row) for row in features.double().numpy()])
@@ -66,7 +67,7 @@ def test_weights_stay_within_pytorchs_default_bound() -> None:
     assert 0.099 < float(weight.abs().max()) <= 0.1 and abs(float(weight.mean())) < 0.005
 
 
-def test_kaiming_fan_out_is_torch_s_with_the_same_random_numbers() -> None:
+def test_kaiming_fan_out_draws_the_numbers_of_torch() -> None:
     torch.manual_seed(0)
     head = Linear(7, 5, init="kaiming_fan_out")
     torch.manual_seed(0)
@@ -76,14 +77,14 @@ def test_kaiming_fan_out_is_torch_s_with_the_same_random_numbers() -> None:
     assert torch.equal(head.linear.bias, torch.zeros(5))
 
 
-def test_kaiming_fan_out_has_variance_two_over_the_embedding_s_length() -> None:
+def test_kaiming_fan_out_has_variance_two_over_the_embedding_length() -> None:
     # D = 50: the standard deviation is sqrt(2 / 50) = 0.2, and that of 100,000 draws is within 1 % of it.
     torch.manual_seed(0)
     weight = Linear(2000, 50, init="kaiming_fan_out").linear.weight.detach()
     assert float(weight.std()) == pytest.approx(0.2, rel=0.01) and float(weight.abs().max()) > 0.7
 
 
-def test_without_an_init_weight_and_bias_are_torch_s() -> None:
+def test_by_default_weight_and_bias_start_as_in_torch() -> None:
     torch.manual_seed(0)
     heads = [Linear(7, 5), Linear(7, 5, init="default")]
     torch.manual_seed(0)
@@ -93,7 +94,7 @@ def test_without_an_init_weight_and_bias_are_torch_s() -> None:
 
 
 def test_an_unknown_init_is_named() -> None:
-    with pytest.raises(ValueError, match="init=zeros; allowed are default and kaiming_fan_out"):
+    with pytest.raises(UserError, match="init=zeros; allowed are default and kaiming_fan_out"):
         Linear(5, 5, init="zeros")  # type: ignore[arg-type]
 
 
@@ -106,15 +107,15 @@ def test_every_usual_length_works(embedding_dim: int) -> None:
     ("arguments", "named"), [((0, 5), "in_features=0"), ((5, 0), "embedding_dim=0"), ((5, -1), "embedding_dim=-1")]
 )
 def test_a_length_below_one_is_named(arguments: tuple[int, int], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         Linear(*arguments)
 
 
 def test_layer_norm_of_a_single_dimension_is_refused() -> None:
-    with pytest.raises(ValueError, match="every embedding would be 0"):
+    with pytest.raises(UserError, match="every embedding would be 0"):
         Linear(5, 1, layer_norm=True)
 
 
 def test_normalised_features_of_a_single_dimension_are_refused() -> None:
-    with pytest.raises(ValueError, match="every feature would be 0"):
+    with pytest.raises(UserError, match="every feature would be 0"):
         Linear(1, 5, normalize_features=True)

@@ -1,4 +1,4 @@
-"""Every loss of conf/loss, built as a study builds it, with the rest of the configuration that its file refers to."""
+"""Every loss of conf/loss, built like in a study, with the configuration that its file refers to."""
 
 import functools
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from benchmark.losses import HasAfterStep
 from benchmark.study.instantiate import build as build_node
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -25,7 +26,7 @@ OFFERED = {
     "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
     "num_images": 40,
 }
-TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # of settings that cost time only
+TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values of settings that affect run time
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 
@@ -35,7 +36,7 @@ def load(path):
 
 
 def config(name, folder=FOLDER, **setting):
-    """The file, resolved, in plain containers."""
+    """The resolved YAML file of a loss as plain containers."""
     loss = load(folder / f"{name}.yaml")
     protocol = {"embedding_dim": DIM, "batch_size": 12}
     whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
@@ -46,7 +47,7 @@ def config(name, folder=FOLDER, **setting):
 
 
 def build(name, folder=FOLDER, **setting):
-    """The loss's module, with whatever it draws from torch's global generator repeatable, and its file."""
+    """The module of a loss and its resolved YAML file; draws from torch's global generator are seeded."""
     node = config(name, folder, **setting)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -54,7 +55,7 @@ def build(name, folder=FOLDER, **setting):
 
 
 def embedder(node):
-    """What lies between features (B, 6) and the loss: the head that it asks for, else nothing."""
+    """The head that the loss asks for, between features (B, 6) and the loss; else the identity."""
     asked = node.get("head", {})
     if not asked:
         return torch.nn.Identity()
@@ -65,15 +66,20 @@ def embedder(node):
 
 
 def toy_batch(seed=0):
-    """12 samples of 4 classes, of lengths from 1e-3 to 1e3, two of them equal."""
+    """Features (12, 6) of lengths from 1e-3 to 1e3, of which two are equal, and labels (12,) of 4 classes."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(12, DIM, generator=generator) * torch.logspace(-3, 3, 12)[:, None]
     features[4] = features[0]
     return features, torch.tensor([0, 1, 2, 3] * 3)
 
 
+def after_step(module):
+    if isinstance(module, HasAfterStep):
+        module.after_step()
+
+
 def train(module, node, steps):
-    """RMSprop on the loss's own parameters; the loss of every step, which must be finite like all gradients."""
+    """Train the loss's own parameters by RMSprop; returns the loss of every step. All values must be finite."""
     parameters, head = list(module.parameters()), embedder(node)
     optimizer = torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
     losses = []
@@ -86,7 +92,7 @@ def train(module, node, steps):
             loss.backward()
         if optimizer:
             optimizer.step()
-        getattr(module, "after_step", lambda: None)()
+        after_step(module)
         assert loss.isfinite(), f"step {step}"
         assert features.grad is None or features.grad.isfinite().all(), f"step {step}"
         assert all(p.isfinite().all() for p in parameters), f"step {step}"

@@ -45,11 +45,11 @@ def compare_gradients(golden, loss, leaves, prefix):
 
 
 def check_triplets(triplets, similarities, hyper):
-    """The recorded triplets are some that ours could be: positives related, negatives not, each anchor complete."""
-    if hyper["topk"] > len(similarities) - 2:  # ours cuts it there
+    """Check that our code could draw these triplets: related positives, unrelated negatives, complete anchors."""
+    if hyper["topk"] > len(similarities) - 2:  # capped by our code
         return
     kth, next_one = similarities.detach().topk(hyper["topk"] + 1, dim=1).values[:, -2:].T
-    if (kth - next_one).min() < 1e-9:  # exact duplicates: which of them is a neighbour is a matter of rounding
+    if (kth - next_one).min() < 1e-9:  # exact duplicates: rounding decides which is a neighbour
         return
     related = reciprocal_neighbours(similarities.detach(), hyper["topk"])
     anchors, positives, negatives = triplets

@@ -29,14 +29,14 @@ def hpl_options(golden, **options):
 
 
 def check_hpl(golden, monkeypatch):
-    """One loss with the hierarchy as stored, also with learnable coarse proxies, whose gradient is in the file."""
+    """One loss on the stored hierarchy, also with learnable coarse proxies, whose gradient is in the file."""
     options = hpl_options(golden, update_every=1, warmup_iterations=5 if golden.hyper["warmup"] else 0)
     for coarse_update in ["tied"] if options["coarse_update"] == "tied" else ["centroid", "gradient"]:
         check_hpl_module(golden, options | {"coarse_update": coarse_update})
 
 
 def check_hpl_module(golden, options):
-    """The hierarchy as stored; for given groups also the hierarchy that the module builds itself."""
+    """The loss on the stored hierarchy; for given groups also on the hierarchy that the module builds."""
     sizes = golden.hyper["n_proxies"]
     module = HPL(sizes[0], golden["P0"].shape[1], num_coarse=sizes[1:], **options).to(golden.dtype)
     state = {"proxies": golden["P0"]}

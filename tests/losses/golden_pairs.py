@@ -18,7 +18,7 @@ def make(golden, name, overrides=None, **setting):
 
 
 def replay(golden, module):
-    """Value and gradient; gradients of parameters are left where they are."""
+    """Compare value and gradient; gradients of parameters stay in the module."""
     embeddings = golden.leaf("embeddings")
     loss = module(embeddings, golden["labels"])
     loss.backward()
@@ -42,11 +42,11 @@ def check_margin(golden, monkeypatch, *, name):
     node = config(name, margin=golden.hyper["margin"], beta=golden.hyper["beta"])["module"]
     options = {key: golden.hyper[key] for key in ("learn_beta", "nu")}
     module = make(golden, name, {"loss": node["loss"] | options})
-    beta = golden["beta"].reshape(module.loss.beta.shape)
+    beta = golden["beta"].reshape(-1).expand(module.loss.beta.shape)  # a hyper-parameter is one number for all classes
     if golden.hyper["learn_beta"]:
         module.loss.beta.data.copy_(beta)
     else:
-        module.loss.beta = beta
+        module.loss.beta = beta.clone()
     replay(golden, module)
     if "grad_beta" in golden.arrays:
         gradient = module.loss.beta.grad
@@ -54,7 +54,7 @@ def check_margin(golden, monkeypatch, *, name):
 
 
 def check_ntxent(golden, monkeypatch):
-    # The library adds float64's tiny to a probability; the number is given, so that float32 saturates there too.
+    # The library adds float64's tiny to a probability; passing the number makes float32 saturate there too.
     tiny = float(np.finfo(np.float64).tiny)
     saturate = golden.option("saturate", "tiny", **{"tiny": tiny, "1e-20": 1e-20, "none": "none"})
     replay(golden, make(golden, "ntxent", {"saturate": saturate}, temperature=golden.hyper["temperature"]))
@@ -62,7 +62,7 @@ def check_ntxent(golden, monkeypatch):
 
 def check_snr(golden, monkeypatch):
     setting = {key: golden.hyper[key] for key in ("pos_margin", "neg_margin", "regularizer_weight")}
-    reg_on = golden.option("reg_on", "raw", raw="raw", unit="unit")  # raw: what the library of the files does
+    reg_on = golden.option("reg_on", "raw", raw="raw", unit="unit")  # raw: as in the library that made the files
     replay(golden, make(golden, "snr", {"reg_on": reg_on}, **setting))
 
 
@@ -78,7 +78,7 @@ def check_ms_miner(golden, monkeypatch):
 
 
 def check_ms_authors(golden, monkeypatch):
-    """Their network normalises, their loss does not, and the gradient in the file is that of their loss."""
+    """Their network normalises, their loss does not; the file holds the gradient of their loss."""
     assert golden.hyper["input_is_unit_norm"] and golden.hyper["hard_mining"], golden.meta
     monkeypatch.setattr(multi_similarity, "cosine_similarity", lambda a, b: a @ b.T)
     names = {"alpha": "scale_pos", "beta": "scale_neg", "base": "thresh", "epsilon": "epsilon"}

@@ -14,7 +14,7 @@ from benchmark.losses.soft_triple import soft_triple
 
 
 def check_proxies(golden, monkeypatch, losses):
-    """Each of several implementations on the same proxies."""
+    """Compare several implementations on the proxies of one file."""
     for make in losses:
         embeddings, proxies = golden.leaf("embeddings"), golden.leaf("proxies")
         loss = make(golden)(embeddings, golden["labels"], proxies)
@@ -27,7 +27,7 @@ def check_proxies(golden, monkeypatch, losses):
 def nca_module(golden, denominator):
     hyper = golden.hyper
     scale = hyper.get("softmax_scale") or hyper["equivalent_cosine_scale"] / 2
-    if "temperature" in hyper:  # Proxy-NCA++, whose file says one thing in three ways
+    if "temperature" in hyper:  # Proxy-NCA++, whose file states the scale in three ways
         assert abs(hyper["scale"] ** 2 - scale) + abs(1 / hyper["temperature"] - scale) < 1e-9
     golden.option("reduction", "mean", mean="mean")
     module = ProxyNCA(*golden["proxies"].shape, softmax_scale=scale, seed=0, denominator=denominator)
@@ -46,7 +46,7 @@ def our_anchor(golden):
 
 
 def check_columns(golden, monkeypatch, loss, names):
-    """A loss whose file has one column (D,) per class, through `ProxyLoss`, whose proxies are rows."""
+    """Compare a loss whose file has one column (D,) per class with `ProxyLoss`, whose proxies are rows."""
     embeddings, columns = golden.leaf("embeddings"), golden.leaf("W")
     base = partial(loss, **{name: golden.hyper[name] for name in names})
     module = ProxyLoss(*columns.T.shape, base=base, proxy_init="normal", seed=0)
@@ -58,7 +58,7 @@ def check_columns(golden, monkeypatch, loss, names):
 
 
 def check_soft_triple(golden, monkeypatch, weight, centres, **settings):
-    """Columns c K + k of (D, C K); the names of K and of the regulariser's weight differ between the sources."""
+    """Compare on columns c K + k of (D, C K); sources differ in the names of K and of the regulariser's weight."""
     hyper = golden.hyper
     C, K = hyper["num_classes"], hyper[centres]
     embeddings, columns = golden.leaf("embeddings"), golden.leaf("fc")

@@ -5,7 +5,7 @@ import pytest
 
 
 def check_proxygml(golden, monkeypatch):
-    """Their gradient is by unit rows, ours goes through the normalisation, which takes away the part along the row."""
+    """Their gradient is that of unit rows; ours includes the normalisation, which removes the part along the row."""
     from benchmark.losses.proxygml import proxygml
 
     rows, gradient = golden.arrays["embeddings"], golden.arrays["grad_embeddings"]

@@ -1,4 +1,4 @@
-"""What the oracles of pair losses share: plain Python over floats, nothing of the package."""
+"""Helpers of the oracles of pair losses, in plain Python over floats, without code of the package."""
 
 import math
 

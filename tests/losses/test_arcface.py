@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.arcface import arcface
 from benchmark.losses.normalized_softmax import normalized_softmax
 from tests.losses.conftest import cosine
@@ -13,7 +14,7 @@ TYPES = (torch.float32, torch.float64)
 
 
 def widened(angle, margin, fallback):
-    """The own logit over the scale, of an angle and a margin in degrees."""
+    """The logit of the sample's own class, divided by the scale, for an angle and a margin in degrees."""
     if fallback and angle > 180 - margin:
         return math.cos(math.radians(angle)) - math.radians(margin) * math.sin(math.radians(margin))
     return math.cos(math.radians(angle + margin))
@@ -73,8 +74,8 @@ def test_an_angle_past_180_less_the_margin_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("margin", [5.0, 28.6, 90.0])
-def test_only_the_fallback_makes_a_worse_sample_never_cheaper(margin):
-    # Two equal proxies: the other logit is the plain cosine, so loss = log(1 + e^(cos - own)) tells the own one.
+def test_only_with_the_fallback_a_worse_sample_never_costs_less(margin):
+    # Two equal proxies: the other logit is the plain cosine, so loss = log(1 + e^(cos - own)) gives the own one.
     def own_logits(fallback):
         embeddings, label, proxies = at_angles([float(a) for a in range(1, 180)])
         losses = [
@@ -116,15 +117,15 @@ def test_a_copy_of_a_proxy_and_its_opposite_have_finite_gradients(margin, fallba
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_copy_of_the_own_proxy_costs_what_the_margin_says(dtype):
+def test_a_copy_of_its_proxy_costs_the_margin(dtype):
     # Angle 0, margin 60, other proxy at 90 degrees: logits 4 cos(60) = 2 and 0.
     loss = arcface(*at_angles([0.0], dtype), scale=4.0, margin=60.0)
-    tolerance = 2e-3 if dtype == torch.float32 else 1e-7  # the held angle is sqrt(2 eps) instead of 0
+    tolerance = 2e-3 if dtype == torch.float32 else 1e-7  # the clamped angle is sqrt(2 eps) instead of 0
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), rel=tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "angle"), [(torch.float32, 3.45e-4), (torch.float64, 1.5e-8)])
-def test_an_angle_too_small_for_its_cosine_sends_back_no_gradient_of_its_own(dtype, angle):
+def test_an_angle_too_small_for_its_cosine_passes_no_gradient_back(dtype, angle):
     # The cosine is the last number below 1. Logits cos(90) = 0 and sin(angle) = 0: probabilities 1/2. Only the other
     # logit's slope by the angle, 1, is left; the own one's, -1, would add another 1/2.
     embeddings, labels, proxies = at_angles([math.degrees(angle)], dtype)
@@ -151,11 +152,11 @@ def test_one_class_gives_zero_loss_and_gradients():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_finite_and_above_zero_is_refused(batch, scale):
-    with pytest.raises(ValueError, match=f"scale={scale} of arcface"):
+    with pytest.raises(UserError, match=f"scale={scale} of arcface"):
         arcface(*batch, scale=scale, margin=28.6)
 
 
 @pytest.mark.parametrize("margin", [-0.1, 180.5, math.nan])
-def test_a_margin_that_is_no_angle_in_degrees_is_refused(batch, margin):
-    with pytest.raises(ValueError, match=f"margin={margin} of arcface must lie in 0..180"):
+def test_a_margin_outside_0_to_180_degrees_is_refused(batch, margin):
+    with pytest.raises(UserError, match=f"margin={margin} of arcface must lie in 0..180"):
         arcface(*batch, scale=64.0, margin=margin)

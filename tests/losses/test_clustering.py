@@ -8,6 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
+from benchmark.core.errors import UserError
 from benchmark.losses.clustering import (
     METHODS,
     cluster_points,
@@ -42,7 +43,7 @@ def lloyd_by_loops(points, centres):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_lloyd_step_agrees_with_loops(seed):
     points, centres = points_and_centres(seed)
-    centres[2] = 100.0  # nobody's nearest
+    centres[2] = 100.0  # nearest to no point
     moved, owners = lloyd_by_loops(points.tolist(), centres.tolist())
     found = lloyd_step(points, centres)
     assert found.owners.tolist() == owners
@@ -114,7 +115,7 @@ def test_points_are_unit_rows_in_float64_or_the_rows_themselves():
     assert unit.dtype == torch.float64
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0.0, 1.0]], rtol=1e-15)
     assert cluster_points(vectors, "raw").tolist() == vectors.tolist()
-    with pytest.raises(ValueError, match="cluster_space='unit' must be one of normalized, raw"):
+    with pytest.raises(UserError, match="cluster_space='unit' of HPL must be one of normalized, raw"):
         cluster_points(vectors, "unit")
 
 
@@ -164,7 +165,7 @@ def test_agglomerative_agrees_with_ward_by_loops_and_gives_the_means_of_its_grou
     np.testing.assert_allclose(found.centres, means_by_loops(points.tolist(), found.owners.tolist(), 6), rtol=1e-12)
 
 
-def test_a_mixture_gives_a_point_to_a_wide_group_though_a_tight_one_s_centre_is_nearer():
+def test_a_mixture_assigns_a_point_to_a_wide_group_although_a_tight_one_is_nearer():
     # A tight group around 0 and a wide one, 1 to 19 with mean 10. The point 2 is nearer to 0 than to 10, so k-means
     # gives it to the tight group, where its likelihood vanishes: (2 - 0) is hundreds of its standard deviations.
     tight, wide = [0.01 * i for i in range(-5, 6)], [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0]
@@ -177,7 +178,7 @@ def test_a_mixture_gives_a_point_to_a_wide_group_though_a_tight_one_s_centre_is_
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_mixture_s_centres_are_the_means_of_its_members(seed):
+def test_centres_of_a_mixture_are_the_means_of_their_members(seed):
     points, _ = points_and_centres(seed, num_points=60)
     library = GaussianMixture(4, covariance_type="spherical", n_init=2, max_iter=300, random_state=5)
     index = library.fit(points.numpy()).predict(points.numpy())
@@ -223,15 +224,15 @@ def test_unit_centres_are_the_means_of_their_members_scaled_to_length_1(method):
     found = first_clusters(points, 5, method=method, restarts=2, seed=0, unit=True)
     means = np.array(means_by_loops(points.tolist(), found.owners.tolist(), 5))
     np.testing.assert_allclose(found.centres, [m / math.sqrt(sum(x * x for x in m)) for m in means], rtol=1e-12)
-    if method == "kmeans":  # spherical k-means has come to rest: nobody has a larger cosine with another centre
+    if method == "kmeans":  # spherical k-means has converged: no point has a larger cosine with another centre
         cosines = [[sum(x * y for x, y in zip(p, c, strict=True)) for c in found.centres.tolist()] for p in points]
         assert [row.index(max(row)) for row in cosines] == found.owners.tolist()
 
 
-def test_a_group_left_empty_gets_the_point_farthest_from_its_own_centre():
-    # 0, 1, 2 | 10, 14 with centres at 0, 12, 50, 60: nobody chooses the last two. The means are 1 and 12, the gaps
-    # 1, 0, 1, 2, 2: centre 2 takes the point 10 (the first of the two largest), centre 3 takes 14, and centre 1 is
-    # left without members itself, where it stays.
+def test_an_empty_group_gets_the_point_farthest_from_its_centre():
+    # 0, 1, 2 | 10, 14 with centres at 0, 12, 50, 60: the last two are nearest to no point. The means are 1 and 12, the
+    # gaps 1, 0, 1, 2, 2: centre 2 takes the point 10 (the first of the two largest), centre 3 takes 14, and centre 1
+    # loses its members and stays where it is.
     points = torch.tensor([[0.0], [1.0], [2.0], [10.0], [14.0]], dtype=torch.float64)
     centres = torch.tensor([[0.0], [12.0], [50.0], [60.0]], dtype=torch.float64)
     found = lloyd_step(points, centres, empty="reseed_farthest")

@@ -1,16 +1,18 @@
-"""What every loss of conf/loss must keep; a new file there is tested without a change here."""
+"""The contract of every loss in conf/loss; a new file there is tested without a change here."""
 
 import copy
 
 import pytest
 import torch
 
+from benchmark.losses import HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings
 from benchmark.study.instantiate import build as build_node
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,
     NAMES,
     OFFERED,
+    after_step,
     build,
     config,
     embedder,
@@ -38,7 +40,7 @@ BATCHES = {
 
 
 def step(module, node, features, labels):
-    """A loss and its gradients with respect to the features and the loss's parameters; None where there is none."""
+    """A loss and its gradients with respect to features and parameters; None where there is no gradient."""
     leaves = [features.clone().requires_grad_(), *module.parameters()]
     loss = module(embedder(node)(leaves[0]), labels)
     if not loss.requires_grad:
@@ -57,7 +59,7 @@ def test_every_loss_of_the_papers_is_there():
 
 
 @every_loss
-def test_says_what_it_is_and_where_it_comes_from(name):
+def test_has_a_name_a_description_and_a_source(name):
     node = config(name)
     assert node["name"] == name
     assert node["description"].endswith(".")
@@ -157,7 +159,7 @@ def test_an_authors_recipe_fits_the_parameters(name):
 @every_loss
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
     module, node = build(name)
-    train(module, node, 3)  # by then a hierarchy and a memory are at work
+    train(module, node, 3)  # by then hierarchies and memories are in use
     loss, gradients = step(module, node, *toy_batch())
     assert loss.shape == ()
     assert loss.isfinite()
@@ -172,7 +174,7 @@ def test_order_of_the_batch_does_not_matter(name, steps):
     module, node = trained(name, steps)
     features, labels = toy_batch()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
-    twin = copy.deepcopy(module)  # a memory remembers what it has seen
+    twin = copy.deepcopy(module)  # a memory keeps earlier batches
     loss, gradients = step(module, node, features, labels)
     again, others = step(twin, node, features[order], labels[order])
     assert again.item() == pytest.approx(loss.item(), rel=1e-5)
@@ -181,7 +183,7 @@ def test_order_of_the_batch_does_not_matter(name, steps):
 
 
 @every_loss
-def test_a_few_optimizer_steps_lower_it(name):
+def test_a_few_optimizer_steps_lower_the_loss(name):
     module, node = build(name)
     before, head = copy.deepcopy(module), embedder(node)
     features, labels = toy_batch()
@@ -192,8 +194,8 @@ def test_a_few_optimizer_steps_lower_it(name):
         optimizer.zero_grad()
         module(head(features), labels).backward()
         optimizer.step()
-        getattr(module, "after_step", lambda: None)()
-    with torch.no_grad():  # with the parameters learnt, but a memory and a hierarchy as they were at the start
+        after_step(module)
+    with torch.no_grad():  # the learnt parameters, but the initial memory and hierarchy
         for old, new in zip(before.parameters(), module.parameters(), strict=True):
             old.copy_(new)
     assert before(head(features), labels).item() < first - 0.1 * abs(first)
@@ -202,7 +204,7 @@ def test_a_few_optimizer_steps_lower_it(name):
 @every_loss
 @pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("duplicates", [False, True], ids=["different", "all equal"])
-def test_an_odd_batch_has_a_finite_loss_and_finite_gradients(name, labels, duplicates):
+def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name, labels, duplicates):
     module, node = trained(name, 3)
     features = toy_batch(3)[0][: len(labels)]
     if duplicates:
@@ -211,7 +213,7 @@ def test_an_odd_batch_has_a_finite_loss_and_finite_gradients(name, labels, dupli
         loss, gradients = step(module, node, features, torch.tensor(labels))
         assert loss.isfinite()
         assert all(g is None or g.isfinite().all() for g in gradients)
-        getattr(module, "after_step", lambda: None)()
+        after_step(module)
 
 
 @every_loss
@@ -230,7 +232,7 @@ def test_autocast_changes_no_bit(name):
 
 @every_loss
 @pytest.mark.parametrize("steps", [1, 3, 6])
-def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(name, steps):
+def test_resumes_from_a_checkpoint_bit_for_bit(name, steps):
     module, node = trained(name, steps)
     twin, _ = build(name)
     with torch.no_grad():
@@ -249,13 +251,26 @@ def test_draws_nothing_from_the_global_generators(name):
 
 
 @every_loss
-def test_diagnostics_are_plain_numbers(name):
+def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
     module, _ = trained(name, 4)
-    diagnostics = getattr(module, "diagnostics", dict)()
+    diagnostics = module.diagnostics() if isinstance(module, HasDiagnostics) else {}
     assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
+    history = [{"epoch": 0, "diagnostics": diagnostics}]
+    fields = module.record_fields(history, 0) if isinstance(module, HasRecordFields) else {}
+    assert all(type(key) is str and type(value) in (float, bool, type(None)) for key, value in fields.items())
+    warnings = module.warnings() if isinstance(module, HasWarnings) else []
+    assert all(type(warning) is str and not warning.endswith(".") for warning in warnings)
 
 
-def test_a_hierarchy_of_three_levels_is_only_yaml(tmp_path):
+def test_protocols_recognise_the_optional_methods():
+    offered = {part: {name for name in NAMES if isinstance(build(name)[0], part)}
+               for part in (HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings)}  # fmt: skip
+    hpl = {name for name in NAMES if name.startswith("hpl_")}
+    assert offered == {HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"},
+                       HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
+
+
+def test_a_hierarchy_of_three_levels_takes_yaml_only(tmp_path):
     text = (FOLDER / "hpl_nca.yaml").read_text()
     text = text.replace('    - {scale: "${loss.setting.scale_1}"}\n', "    - {scale: 30.0}\n    - {scale: 4.0}\n")
     text = text.replace("weights: [1.0, 0.1]", "weights: [1.0, 0.1, 0.1]")

@@ -25,7 +25,7 @@ def test_agrees_with_the_formula_in_loops(batch, margins):
     assert loss(embeddings, labels, *margins).item() == pytest.approx(pull + push, rel=1e-12)
 
 
-def test_satisfied_pairs_do_not_thin_the_average():
+def test_satisfied_pairs_do_not_count_in_the_mean():
     # East and north are one class, at sqrt 2; west is another, at 2 from east and sqrt 2 from north.
     embeddings = torch.tensor([[5.0, 0.0], [0.0, 0.1], [-1.0, 0.0]])
     expected = (math.sqrt(2) - 0.2) + (1.5 - math.sqrt(2))  # the pair at 2 is beyond the margin and not in the mean

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.cosface import cosface
 from benchmark.losses.normalized_softmax import normalized_softmax
 from tests.losses.conftest import cosine
@@ -71,11 +72,11 @@ def test_one_class_gives_zero_loss_and_gradients():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_finite_and_above_zero_is_refused(batch, scale):
-    with pytest.raises(ValueError, match=f"scale={scale} of cosface"):
+    with pytest.raises(UserError, match=f"scale={scale} of cosface"):
         cosface(*batch, scale=scale, margin=0.1)
 
 
 @pytest.mark.parametrize("margin", [-0.1, math.inf, math.nan])
 def test_a_margin_that_is_not_finite_and_at_least_zero_is_refused(batch, margin):
-    with pytest.raises(ValueError, match=f"margin={margin} of cosface"):
+    with pytest.raises(UserError, match=f"margin={margin} of cosface"):
         cosface(*batch, scale=64.0, margin=margin)

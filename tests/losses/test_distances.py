@@ -1,4 +1,4 @@
-"""Distances and cosines against plain Python, and where float32, half precision and duplicates go wrong elsewhere."""
+"""Distances and cosines against plain Python, also where float32, half precision and duplicates usually go wrong."""
 
 import math
 

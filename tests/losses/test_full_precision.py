@@ -1,4 +1,4 @@
-"""The wrapper of library losses, around a loss and a miner that only note what they are given."""
+"""The wrapper of library losses, around a loss and a miner that only record their arguments."""
 
 import pytest
 import torch
@@ -38,11 +38,11 @@ def test_loss_and_miner_see_float32_outside_autocast(dtype):
     assert embeddings.grad.dtype == dtype
 
 
-def test_float64_stays_and_without_a_miner_the_loss_chooses():
+def test_float64_stays_and_without_a_miner_the_loss_gets_no_indices():
     module = FullPrecision(NotingLoss).double()
     assert module(torch.ones(3, 3, dtype=torch.float64), LABELS).dtype == torch.float64
     assert module.loss.given == (torch.float64, LABELS, None)
 
 
-def test_what_a_study_offers_reaches_the_loss():
+def test_further_arguments_reach_the_loss():
     assert FullPrecision(NotingLoss, num_classes=7).loss.arguments == {"num_classes": 7}

@@ -1,4 +1,4 @@
-"""HIER as a whole against loops over floats; what a step draws, the order of a batch, odd batches."""
+"""HIER as a whole against loops over floats; draws of a step, order of a batch, unusual batches."""
 
 import copy
 import math
@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses import hier
 from benchmark.losses.hier import HIER, in_own_order
 from benchmark.losses.proxy_anchor import proxy_anchor
@@ -31,7 +32,7 @@ def arcosh_distance(x, y):
 
 
 @pytest.mark.parametrize("noise", ["none", "gumbel"])
-def test_the_whole_loss_is_that_of_the_loop(monkeypatch, anchor_by_loops, noise):
+def test_the_whole_loss_agrees_with_the_loop(monkeypatch, anchor_by_loops, noise):
     module = HIER(4, 5, **SMALL, base_alpha=8.0, base_margin=0.2, regularizer_weight=0.7, noise=noise)
     points, labels = batch()
     seen, shifts = [], []
@@ -67,7 +68,7 @@ def gradients(module, points, labels):
 
 
 @pytest.mark.parametrize("noise", ["none", "gumbel"])
-def test_the_same_step_draws_the_same_and_the_next_step_something_else(noise):
+def test_draws_repeat_within_a_step_and_differ_in_the_next(noise):
     module, twin = HIER(4, 5, **SMALL, noise=noise), HIER(4, 5, **SMALL, noise=noise)
     points, labels = batch()
     before = torch.get_rng_state()
@@ -97,7 +98,7 @@ def test_the_order_of_the_batch_changes_neither_loss_nor_gradients_though_sample
     torch.testing.assert_close(again[3], found[3], rtol=1e-9, atol=1e-12)
 
 
-def test_its_own_order_keeps_points_with_their_labels():
+def test_sorting_keeps_points_with_their_labels():
     points = torch.tensor([[0.5, 1.0], [-1.0, 2.0], [0.5, 1.0], [0.5, 1.0], [0.0, 0.3]], requires_grad=True)
     sorted_points, labels = in_own_order(points, torch.tensor([2, 0, 1, 2, 3]))
     assert labels.tolist() == [0, 3, 1, 2, 2]
@@ -111,13 +112,13 @@ def test_its_own_order_keeps_points_with_their_labels():
 )
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("topk", [1, 6, 30])
-def test_odd_batches_have_finite_losses_and_gradients(labels, equal, topk):
+def test_unusual_batches_have_finite_losses_and_gradients(labels, equal, topk):
     module = HIER(8, 5, **(SMALL | {"topk": topk}))
     points = batch(len(labels), dtype=torch.float32)[0].detach()
     points = (points[:1].expand(len(labels), -1) if equal else points).clone().requires_grad_()
     for value in gradients(module, points, torch.tensor(labels)):
         assert value.isfinite().all()
-    if len(labels) <= 3 or topk == 1:  # nobody has two neighbours
+    if len(labels) <= 3 or topk == 1:  # no point has two neighbours
         assert module.diagnostics()["triplets_samples"] == module.diagnostics()["loss_samples"] == 0
 
 
@@ -146,7 +147,7 @@ def test_float32_is_finite_at_the_ends_of_the_space(setting):
         assert value.isfinite().all()
 
 
-def test_points_outside_of_the_ball_are_taken_from_its_rim():
+def test_points_outside_the_ball_are_pulled_to_its_rim():
     module = HIER(4, 5, **SMALL)
     points, labels = batch()
     far = points.detach() * 100
@@ -172,7 +173,7 @@ def test_hierarchical_proxies_start_with_nine_tenths_of_the_clipped_length():
     assert not torch.equal(lcas, HIER(4, 128, seed=1, num_hierarchy_proxies=512).lcas)
 
 
-def test_training_pulls_the_regulariser_down():
+def test_training_lowers_the_regulariser():
     module = HIER(4, 5, **(SMALL | {"regularizer_weight": 10.0}))
     points, labels = batch(dtype=torch.float32)
     before = copy.deepcopy(module)
@@ -201,5 +202,5 @@ def test_training_pulls_the_regulariser_down():
 )  # fmt: skip
 def test_an_argument_out_of_its_range_is_named(name, value):
     shown = {"base_alpha": "alpha=0.0 of proxy_anchor"}.get(name, f"{name}={value!r} of ")
-    with pytest.raises(ValueError, match=re.escape(shown)):
+    with pytest.raises(UserError, match=re.escape(shown)):
         HIER(4, 5, **(SMALL | {name: value}))

@@ -1,4 +1,4 @@
-"""HIER's triplets against loops over floats: who is related, what is drawn, what a triplet loses."""
+"""HIER's triplets against loops over floats: relations, draws, losses."""
 
 import math
 
@@ -28,7 +28,7 @@ def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
 
 
 def float_related(similarities, topk):
-    """Mutual membership among the most similar, of a table without ties."""
+    """Whether each of two points is among the most similar to the other, for a table without ties."""
     num = len(similarities)
     best = [sorted(range(num), key=lambda b: -row[b])[:topk] for row in similarities]
     return [[a != b and a in best[b] and b in best[a] for b in range(num)] for a in range(num)]
@@ -40,7 +40,7 @@ def table(rows, columns, seed=0):
 
 @pytest.mark.parametrize("with_noise", [True, False])
 @pytest.mark.parametrize("num_proxies", [2, 9])
-def test_triplets_lose_what_the_loop_says(num_proxies, with_noise):
+def test_triplet_losses_agree_with_the_loop(num_proxies, with_noise):
     distances = table(10, num_proxies)
     triplets = torch.randint(10, (3, 60), generator=torch.Generator().manual_seed(1))
     noise = table(2 * 60, num_proxies, seed=2).view(2, 60, -1) if with_noise else torch.zeros(2, 1, 1)
@@ -90,7 +90,7 @@ def test_chunks_add_up_to_the_mean_and_its_gradient(monkeypatch, rows):
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
 
 
-def test_noise_is_gumbels():
+def test_noise_follows_the_gumbel_distribution():
     # Mean 0.5772 (Euler), variance pi^2 / 6; P(noise < 0) = exp(-1).
     noise = hier.gumbel((2, 200, 500), torch.float32, torch.Generator().manual_seed(0))
     assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
@@ -101,20 +101,20 @@ def test_noise_is_gumbels():
 
 
 @pytest.mark.parametrize("topk", [1, 2, 5, 9])
-def test_neighbours_are_those_that_the_loop_finds_mutual(topk):
+def test_reciprocal_neighbours_agree_with_the_loop(topk):
     similarities = table(11, 11)
     similarities.fill_diagonal_(9.0)
     assert reciprocal_neighbours(similarities, topk).tolist() == float_related(similarities.tolist(), topk)
 
 
 @pytest.mark.parametrize(("num", "cut"), [(1, 1), (2, 1), (3, 1), (8, 6)])
-def test_more_neighbours_than_points_are_cut_to_the_points_less_two(num, cut):
+def test_topk_is_capped_at_the_number_of_points_less_two(num, cut):
     similarities = table(num, num)
     similarities.fill_diagonal_(9.0)
     assert torch.equal(reciprocal_neighbours(similarities, 30), reciprocal_neighbours(similarities, cut))
 
 
-def test_triplets_are_drawn_evenly_from_related_and_unrelated_points():
+def test_triplets_are_drawn_uniformly_from_related_and_unrelated_points():
     related = torch.zeros(6, 6, dtype=torch.bool)
     for a, b in ((0, 1), (0, 2), (1, 2), (3, 4)):  # 3 and 4 have one related point only, 5 has none
         related[a, b] = related[b, a] = True

@@ -1,4 +1,4 @@
-"""HIST against its equations in loops over floats, values worked out by hand, and batches that lack something."""
+"""HIST against its equations in loops over floats, values worked out by hand, and incomplete batches."""
 
 import math
 import re
@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.hist import HIST, incidence, propagation, squared_distances
 
 SETTINGS = {"tau": 6.0, "alpha": 0.8, "hidden": 4, "semantic_weight": 0.7, "logvar_clamp": (0.0, 6.0), "seed": 1}
@@ -17,7 +18,7 @@ BATCHES = {
 
 
 def hist(num_classes=8, embedding_dim=5, **changes):
-    """In float64, with nothing at the value that would hide it: log-variances of -1.5 to 4, batch norm not 1 and 0."""
+    """HIST in float64 with no parameter at a neutral value: log-variances from -1.5 to 4, batch norm not 1 and 0."""
     module = HIST(num_classes, embedding_dim, **(SETTINGS | changes)).double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -130,7 +131,7 @@ def test_gradients_agree_with_finite_differences(labels):
 
 def test_distances_worked_out_by_hand():
     # z = (0.6, 0.8). To (1, 0) with variances (2, 4): 0.16/2 + 0.64/4 = 0.24. To (0, 1): 0.36 + 0.04 = 0.4, since a
-    # log-variance of -3 is cut to 0; without the cut e^3 (0.36 + 0.04).
+    # log-variance of -3 is clamped to 0; without clamping e^3 (0.36 + 0.04).
     z, means = torch.tensor([[3.0, 4.0]]), torch.tensor([[5.0, 0.0], [0.0, 0.1]])
     log_vars = torch.tensor([[math.log(2), math.log(4)], [-3.0, -3.0]])
     cut = squared_distances(z, means, log_vars, (0.0, 6.0))
@@ -174,12 +175,12 @@ def test_a_sample_opposite_to_its_class_keeps_its_loss_and_its_gradient_in_float
     assert gradient[1].norm().item() == pytest.approx(128 * math.sin(0.1), rel=1e-3)
 
 
-def test_log_variances_outside_their_bounds_get_no_gradient_and_all_get_one_without_bounds():
+def test_only_log_variances_within_their_bounds_get_a_gradient():
     labels = torch.tensor(BATCHES["several classes"])
     for clamp in ((0.0, 3.0), None):
         module = hist(logvar_clamp=clamp)
         with torch.no_grad():
-            module.log_vars[0, :2] = torch.tensor([0.0, 3.0])  # at the ends: as ReLU6, none either
+            module.log_vars[0, :2] = torch.tensor([0.0, 3.0])  # at the bounds, as in ReLU6, no gradient either
         module(embeddings_of(8), labels).backward()
         inside = (module.log_vars > 0) & (module.log_vars < 3) if clamp else torch.ones_like(module.log_vars) > 0
         assert torch.equal(module.log_vars.grad != 0, inside)
@@ -252,7 +253,7 @@ def test_autocast_changes_no_bit_and_the_embeddings_decide_the_type():
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
-def test_everything_starts_from_the_seed_alone_and_as_the_authors_start_it():
+def test_initial_values_depend_on_the_seed_alone_and_follow_the_authors():
     before = torch.get_rng_state()
     first, again, other = (HIST(200, 64, **(SETTINGS | {"hidden": 100, "seed": seed})) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
@@ -274,5 +275,5 @@ def test_everything_starts_from_the_seed_alone_and_as_the_authors_start_it():
      ("logvar_clamp", (6.0, 0.0)), ("logvar_clamp", (0.0,))],
 )  # fmt: skip
 def test_an_argument_out_of_its_range_is_named(name, value):
-    with pytest.raises(ValueError, match=re.escape(f"{name}={value} of HIST")):
+    with pytest.raises(UserError, match=re.escape(f"{name}={value} of HIST")):
         HIST(**({"num_classes": 8, "embedding_dim": 5} | SETTINGS | {name: value}))

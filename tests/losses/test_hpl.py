@@ -1,7 +1,8 @@
-"""HPL's loss: against loops over its levels, against its base, and what it refuses."""
+"""HPL's loss: against loops over its levels, against its base, and the arguments that it refuses."""
 
 import copy
 import math
+import traceback
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ProxyAnchorLoss
 
+from benchmark.core.errors import UserError
 from benchmark.losses.hpl import HPL
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.losses.proxy_nca import ProxyNCA, proxy_nca
@@ -18,8 +20,21 @@ BASES = {"nca": (proxy_nca, {"scale": 9.0}), "eq3": (EQ3, {"scale": 9.0}),
          "pa": (proxy_anchor, {"alpha": 32.0, "margin": 0.1})}  # fmt: skip
 
 
+def batch_only(embeddings, labels):
+    """No base: it takes no proxies."""
+    return embeddings.sum()
+
+
+def buggy(embeddings, labels, proxies):
+    """A base with a mistake in it: (1, D) by (3, 4)."""
+    return (embeddings @ torch.ones(3, 4)).sum()
+
+
+NO_BASES = {"no proxies": (batch_only, {}), "buggy": (buggy, {})}
+
+
 def make(base="nca", num_classes=7, dim=5, num_levels=2, **options):
-    function, settings = BASES[base]
+    function, settings = (BASES | NO_BASES)[base]
     defaults = {
         "base": function, "levels": [settings] * num_levels, "weights": [1.0, 0.1, 0.1][:num_levels],
         "warmup_iterations": 0, "update_every": 2, "proxy_init": "normal", "seed": 0,
@@ -67,7 +82,7 @@ def test_three_levels_with_their_own_settings_agree_with_loops(batch, base, nca_
 
 
 @pytest.mark.parametrize("denominator", ["all", "others"])
-def test_one_level_equals_the_harness_s_own_proxy_nca_at_twice_its_softmax_scale(batch, denominator):
+def test_one_level_equals_proxy_nca_at_twice_its_softmax_scale(batch, denominator):
     embeddings, labels, _ = batch
     base = ProxyNCA(7, 5, softmax_scale=13.98, seed=4, denominator=denominator)
     module = make("nca" if denominator == "all" else "eq3", num_levels=1, levels=[{"scale": 2 * 13.98}], seed=4)
@@ -110,7 +125,7 @@ def test_tied_centroids_pass_their_gradient_to_the_fine_proxies(batch):
     assert differ.abs().max() > 1e-4
 
 
-def test_two_coarse_proxies_are_not_taken_for_one_column(batch, anchor_by_loops):
+def test_two_coarse_proxies_are_two_columns_of_the_mask(batch, anchor_by_loops):
     embeddings, labels, proxies = batch
     module = make("pa", num_coarse=2, weights=[1.0, 1.0]).double()
     module.load_state_dict(module.state_dict() | {"proxies": proxies})
@@ -149,7 +164,7 @@ def test_autocast_changes_no_bit(batch):
     assert torch.equal(twin.centres(1), module.centres(1))
 
 
-def test_proxies_start_as_their_base_s_do():
+def test_proxies_start_like_those_of_the_base():
     assert torch.equal(make(seed=3).proxies, ProxyNCA(7, 5, softmax_scale=1, seed=3).proxies)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -159,7 +174,7 @@ def test_proxies_start_as_their_base_s_do():
     assert wide.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.05)
 
 
-def test_constructing_and_starting_use_no_global_generator(batch):
+def test_construction_and_start_use_no_global_generator(batch):
     embeddings, labels, _ = batch
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     make()(embeddings.float(), labels)
@@ -167,7 +182,7 @@ def test_constructing_and_starting_use_no_global_generator(batch):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_a_copy_lives_on_its_own(batch):
+def test_a_copy_is_independent(batch):
     embeddings, labels, _ = batch
     module = make()
     module(embeddings.float(), labels)
@@ -201,18 +216,28 @@ def test_a_copy_lives_on_its_own(batch):
         ({"update_every": 1.5}, "update_every=1.5"),
         ({"warmup_iterations": -1}, "warmup_iterations=-1"),
         ({"kmeans_restarts": 0}, "kmeans_restarts=0"),
-        ({"levels": [{"scale": 9.0}, {"scale": -3.0}]}, "Level 1 of HPL.*scale of ProxyNCA is -3.0"),
-        ({"levels": [{"scale": 9.0}, {"scael": 3.0}]}, "Level 1 of HPL.*scael"),
+        ({"levels": [{"scale": 9.0}, {"scale": -3.0}]}, "Level 1 of HPL.*scale=-3.0 of ProxyNCA"),
+        (
+            {"levels": [{"scale": 9.0}, {"scael": 3.0}]},
+            "Level 1 of HPL.*called with .*, scael; it takes .*, scale,",
+        ),
+        ({"base": "no proxies"}, "Level 0 of HPL.*cannot call its base batch_only: too many positional arguments"),
         ({"base": "pa", "levels": [{"alpha": 9.0, "margin": -1.0}] * 2}, "Level 0 of HPL.*margin=-1.0"),
         ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, kaiming_fan_out, kaiming_un"),
         ({"coarse_update": "none"}, "coarse_update='none' of HPL must be one of centroid, tied, gradient"),
         ({"cluster_space": "unit"}, "cluster_space='unit' of HPL must be one of normalized, raw"),
         ({"class_to_super": [0, 1, 0]}, r"shape \(3,\).* each of the 7 classes"),
         ({"class_to_super": [0.5] * 7}, "float64; it must hold one integer"),
-        ({"class_to_super": [0, 1, 0, 1, 0, 1, 2], "num_coarse": 3}, "num_coarse=3 of HPL must be left out"),
+        ({"class_to_super": [0, 1, 0, 1, 0, 1, 2], "num_coarse": 3}, "num_coarse=3 of HPL must be omitted"),
         ({"base": "eq3", "class_to_super": [4] * 7}, "Level 1 of HPL, 1 proxies"),
     ],
 )
-def test_what_cannot_work_is_refused_at_construction(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_arguments_are_refused_at_construction(options, message):
+    with pytest.raises(UserError, match=message):
         make(**options)
+
+
+def test_a_bug_in_a_base_shows_its_own_file_and_line_and_the_level():
+    with pytest.raises(RuntimeError, match="Level 0 of HPL, 7 proxies in") as caught:
+        make("buggy")
+    assert any(f.filename == __file__ and f.name == "buggy" for f in traceback.extract_tb(caught.value.__traceback__))

@@ -132,7 +132,7 @@ def test_normalized_centroids_have_length_1_from_the_start_and_others_are_shorte
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD])
-def test_learnable_coarse_proxies_rest_until_the_start_and_learn_from_then_on(kind):
+def test_learnable_coarse_proxies_stay_at_zero_until_the_start_and_learn_afterwards(kind):
     module = make(num_levels=3, coarse_update="gradient", update_every=100)
     optimizer = optimizer_of(module, kind)
     assert [name for name, _ in module.named_parameters()] == ["proxies", "centres_1", "centres_2"]
@@ -167,7 +167,7 @@ def test_learnable_coarse_proxies_get_the_gradient_of_their_own_level():
         assert module.centres(1).grad[i, d].item() == pytest.approx((ends[0] - ends[1]) / 2 / step, abs=1e-7)
 
 
-def test_the_length_of_a_learned_centre_does_not_decide_who_belongs_to_it():
+def test_the_length_of_a_learned_centre_does_not_affect_the_grouping():
     module = make(coarse_update="gradient", warmup_iterations=0)
     train(module, optimizer_of(module), 1)
     longer = copy.deepcopy(module)
@@ -189,7 +189,7 @@ def test_the_length_of_a_learned_centre_does_not_decide_who_belongs_to_it():
     ],
     ids=str,
 )
-def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options):
+def test_resumes_from_a_checkpoint_bit_for_bit(stop, options):
     whole = make(**options)
     expected = train(whole, optimizer_of(whole), 10)
     part = make(**options)
@@ -203,14 +203,14 @@ def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options):
     assert resumed.diagnostics() == whole.diagnostics()
 
 
-def test_an_optimizer_can_give_learnable_centres_a_rate_of_their_own():
+def test_learnable_centres_can_have_a_learning_rate_of_their_own():
     module = make(num_levels=3, coarse_update="gradient")
     groups = parameter_groups(module, {"centres": {"lr": 0.5}})
     names = [[name for name, p in module.named_parameters() if any(p is q for q in g["params"])] for g in groups]
     assert names == [["proxies"], ["centres_1", "centres_2"]]
 
 
-def test_an_emptied_group_takes_the_farthest_proxy_if_asked_to():
+def test_reseed_farthest_gives_an_emptied_group_the_farthest_proxy():
     unit_rows = torch.nn.functional.normalize(make().proxies.detach(), dim=1)
     owners = {}
     for empty in ("keep", "reseed_farthest"):
@@ -254,7 +254,7 @@ def test_true_groups_are_for_the_report_only():
     assert given.diagnostics()["purity_level_1"] == 1
 
 
-def test_one_level_has_nothing_to_report_about_groups():
+def test_one_level_reports_nothing_about_groups():
     module = make(num_levels=1, true_groups=SUPERS)
     train(module, optimizer_of(module), 4)
     assert module.diagnostics().keys() == {"loss_level_0", "kmeans_done", "coarse_updates"}

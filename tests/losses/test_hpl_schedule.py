@@ -1,4 +1,4 @@
-"""When HPL groups its proxies, what it keeps over a checkpoint, and what it reports."""
+"""When HPL groups its proxies, what its checkpoints hold, and what it reports."""
 
 import math
 
@@ -24,7 +24,7 @@ def make(num_levels=2, **options):
 
 
 def train(module, steps, first=0):
-    """Losses of steps first+1, ..., with a batch that depends on the step only; large steps, so that owners change."""
+    """Losses of steps first+1, ..., with a batch that depends on the step only."""
     losses = []
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
@@ -95,7 +95,7 @@ def test_the_loss_right_after_an_update_uses_the_new_groups():
 @pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": np.arange(12) % 5 + 3},
                                      {"coarse_update": "tied"}], ids=str)  # fmt: skip
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 4, 7, 11])
-def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tmp_path, monkeypatch):
+def test_resumes_from_a_checkpoint_bit_for_bit(stop, options, tmp_path, monkeypatch):
     whole = make(**options)
     expected = train(whole, 12)
     part = make(**options)
@@ -114,7 +114,7 @@ def test_goes_on_after_a_checkpoint_as_if_nothing_had_happened(stop, options, tm
     )
 
 
-def test_the_state_has_the_same_names_and_shapes_before_and_after_the_groups_exist():
+def test_names_and_shapes_of_the_state_do_not_change_when_the_groups_are_made():
     module = make(num_levels=3)
     before = {name: value.shape for name, value in module.state_dict().items()}
     train(module, 6)
@@ -133,7 +133,7 @@ def test_no_optimizer_moves_or_decays_a_centre():
     assert torch.equal(module.centres(1), before)
 
 
-def test_given_groups_stay_are_renumbered_and_their_centres_move():
+def test_given_groups_are_renumbered_and_stay_while_their_centres_move():
     supers = [40, 7, 40, 7, 7, 7, 40, 7, 40, 7, 99, 99]  # 7 -> 0, 40 -> 1, 99 -> 2
     module = make(class_to_super=torch.tensor(supers))
     wanted = [{7: 0, 40: 1, 99: 2}[s] for s in supers]
@@ -171,7 +171,7 @@ def test_an_emptied_group_keeps_its_centre_and_is_counted():
     assert report["owner_changes_level_1"] == pytest.approx(changed / 12)
 
 
-def test_diverged_proxies_give_a_loss_that_is_not_finite_instead_of_an_error_in_k_means():
+def test_diverged_proxies_give_a_nan_loss_and_no_error_in_k_means():
     module = make()
     train(module, 2)
     with torch.no_grad():
@@ -201,3 +201,114 @@ def test_every_diagnostic_is_a_plain_finite_number():
         assert all(type(value) is float and math.isfinite(value) for value in module.diagnostics().values())
         train(module, 1, first=step)
     assert {f"loss_level_{level}" for level in range(3)} <= module.diagnostics().keys()
+
+
+def row(epoch, **diagnostics):
+    return {"epoch": epoch, "loss": 1.0, "map_at_r": 0.5, "diagnostics": diagnostics}
+
+
+HISTORY = [row(0, kmeans_done=0.0, coarse_updates=0.0), row(2, kmeans_done=0.0, coarse_updates=0.0),
+           row(4, kmeans_done=1.0, coarse_updates=3.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("history", "best_epoch", "in_warmup", "updates"),
+    [
+        (HISTORY, 0, True, 3.0),
+        (HISTORY, 2, True, 3.0),
+        (HISTORY, 4, False, 3.0),
+        (HISTORY, None, None, 3.0),  # no score
+        (HISTORY[:2], 2, True, 0.0),
+        ([], None, None, None),  # diverged before the first evaluation
+    ],
+)
+def test_a_record_says_whether_the_best_epoch_was_in_the_warm_up_and_how_many_updates_there_were(
+    history, best_epoch, in_warmup, updates
+):
+    fields = make().record_fields(history, best_epoch)
+    assert list(fields) == ["best_epoch_in_warmup", "coarse_updates"]
+    assert fields["best_epoch_in_warmup"] is in_warmup
+    assert (fields["coarse_updates"], type(fields["coarse_updates"])) == (updates, type(updates))
+
+
+def test_record_fields_fit_the_diagnostics_of_a_training():
+    module, history = make(), []
+    for epoch, steps in enumerate((0, 2, 2, 3)):
+        train(module, steps, first=len(history))
+        history.append(row(epoch, **module.diagnostics()))
+    in_warmup = [module.record_fields(history, epoch)["best_epoch_in_warmup"] for epoch in range(4)]
+    assert in_warmup == [True, True, False, False]
+    assert module.record_fields(history, 3)["coarse_updates"] == 2  # after steps 4 and 7
+
+
+def resumed(module, **options):
+    """A fresh module with the state of another."""
+    twin = make(**options)
+    twin.load_state_dict(module.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("steps", [0, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": [0, 1] * 6}], ids=str)
+def test_warns_of_a_hierarchy_that_was_never_updated(steps, options):
+    module = make(**options)
+    train(module, steps)
+    for each in (module, resumed(module, **options)):
+        assert each.warnings() == ["the hierarchy was never updated"]
+
+
+@pytest.mark.parametrize("coarse_update", ["centroid", "tied", "gradient"])
+def test_warns_of_groups_that_no_update_changed(coarse_update):
+    still, options = [], {"num_levels": 3, "coarse_update": coarse_update}
+    module = make(**options)
+    train(module, 3)
+    for _ in range(7):  # without gradient steps k-means stays converged
+        module.after_step()
+        still.append(resumed(module, **options).warnings())
+    expected = [f"the groups of level {level} never changed" for level in (1, 2)]
+    assert still == [expected] * 7  # the first update is in step 4
+    module.owners(0).copy_(module.owners(0).roll(1))  # as if the proxies had moved
+    for _ in range(3):
+        module.after_step()
+    module = resumed(module, **options)
+    assert module.warnings() == expected[1:]
+    for _ in range(3):  # the last update changed nothing again, an earlier one did
+        module.after_step()
+    assert module.diagnostics()["owner_changes_level_1"] == 0
+    assert resumed(module, **options).warnings() == module.warnings() == expected[1:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"class_to_super": [0, 1] * 6}, {"num_coarse": 1}, {"num_levels": 1, "num_coarse": None}], ids=str
+)
+def test_does_not_warn_of_groups_that_cannot_change(options):
+    module = make(**options)
+    train(module, 9)
+    assert module.diagnostics()["coarse_updates"] == 2
+    assert module.warnings() == []
+
+
+def test_one_level_is_no_idle_hierarchy():
+    assert make(num_levels=1, num_coarse=None).warnings() == []
+
+
+def test_a_training_with_updates_that_change_groups_has_no_warning():
+    module = make()
+    train(module, 3)
+    with torch.no_grad():  # far from where k-means saw them
+        module.proxies.copy_(module.proxies.roll(1, dims=0))
+    train(module, 7, first=3)
+    assert module.diagnostics()["coarse_updates"] == 3
+    assert module.warnings() == resumed(module).warnings() == []
+
+
+def test_a_checkpoint_from_before_changes_were_counted_loads_and_does_not_warn_of_them():
+    module, twin = make(), make()
+    train(module, 3)
+    for _ in range(3):
+        module.after_step()
+    state = module.state_dict()
+    del state["ever_changed"]
+    twin.load_state_dict(state)
+    assert module.warnings() == ["the groups of level 1 never changed"]
+    assert twin.warnings() == []

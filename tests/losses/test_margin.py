@@ -64,7 +64,7 @@ def test_beta_is_one_learned_number_or_one_per_class_and_starts_at_the_setting()
         assert beta.tolist() == pytest.approx([0.7] * len(beta))
 
 
-def test_an_absent_class_leaves_its_beta_alone(batch):
+def test_the_beta_of_an_absent_class_gets_no_gradient(batch):
     embeddings, labels, _ = batch  # classes 2 and 5 are absent, and 7; 1 and 4 are alone, so anchors of no triplet
     module = make("margin_class", 1.1)
     module(embeddings, labels).backward()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.multi_similarity import MultiSimilarity
 from tests.losses.pair_loops import cosines
 
@@ -38,7 +39,7 @@ def test_agrees_with_the_formula_in_loops(batch, setting, epsilon):
     assert value.item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_mining_leaves_out_easy_pairs_and_averages_over_all_anchors_by_hand():
+def test_mining_drops_easy_pairs_and_averages_over_all_anchors_by_hand():
     # Classes {0, 40}, {60} and {180} degrees, epsilon 0.1. Anchor 0: positive at .766, negatives at .5 and -1, and
     # .766 - .1 is above .5, so nothing is hard. Anchor 40: positive at .766, negatives at .940 and -.766; the positive
     # and the first negative are kept. 60 and 180 have no positive, so nothing is hard next to one. Four in the mean.
@@ -121,5 +122,5 @@ def test_autocast_changes_no_bit_and_half_precision_embeddings_give_a_float32_lo
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_finite_and_above_zero_is_refused(name, scale):
-    with pytest.raises(ValueError, match=f"{name}={scale} of Multi-Similarity"):
+    with pytest.raises(UserError, match=f"{name}={scale} of Multi-Similarity"):
         make(**{name: scale})

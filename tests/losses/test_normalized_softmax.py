@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.normalized_softmax import normalized_softmax
 from tests.losses.conftest import cosine
 
@@ -64,5 +65,5 @@ def test_one_class_gives_zero_loss_and_gradients():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_a_temperature_that_is_not_finite_and_above_zero_is_refused(batch, temperature):
-    with pytest.raises(ValueError, match=f"temperature={temperature} of normalized_softmax"):
+    with pytest.raises(UserError, match=f"temperature={temperature} of normalized_softmax"):
         normalized_softmax(*batch, temperature=temperature)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.ntxent import NTXent
 from tests.losses.pair_loops import cosines, pairs
 
@@ -21,8 +22,8 @@ def test_agrees_with_the_formula_in_loops(batch, temperature):
     assert value.item() == pytest.approx(total / len(positive), rel=1e-10)
 
 
-def test_another_positive_is_no_rival_by_hand():
-    # Three equal samples of one class and one at a right angle: each pair has the one rival, log(1 + e^{-1/T}).
+def test_another_positive_is_not_in_the_denominator_by_hand():
+    # Three equal samples of one class and one at a right angle: each pair has one negative, log(1 + e^{-1/T}).
     embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
     value = NTXent(temperature=0.5)(embeddings, torch.tensor([0, 0, 0, 1]))
     assert value.item() == pytest.approx(math.log(1 + math.exp(-2)))
@@ -47,12 +48,12 @@ def test_the_hardest_pair_keeps_its_loss_and_its_gradient_at_the_smallest_temper
     value = NTXent(temperature=temperature)(embeddings, labels)
     assert value.item() == pytest.approx((1 / temperature + math.log(2)) / 2, rel=1e-6)
     (gradient,) = torch.autograd.grad(value, embeddings)
-    # d s_01 / d e_1 = (1, 0): pair (0, 1) pulls it with 1/T; pair (1, 0) with half of that, against its rival's half.
+    # d s_01 / d e_1 = (1, 0): pair (0, 1) pulls it with 1/T; pair (1, 0) with half of that, which its negative cancels.
     assert gradient[1].tolist() == pytest.approx([-0.5 / temperature, 0], rel=1e-5)
 
 
 @pytest.mark.parametrize(("saturate", "end"), [(1e-20, 46.0517), ("tiny", 87.3365)])
-def test_saturation_ends_the_loss_and_the_gradient_as_it_did_in_the_reality_check(saturate, end):
+def test_saturation_caps_the_loss_and_removes_the_gradient_as_in_the_reality_check(saturate, end):
     embeddings, labels = hard_pair()
     value = NTXent(temperature=0.005, saturate=saturate)(embeddings, labels)
     assert value.item() == pytest.approx((end + math.log(2)) / 2, rel=1e-5)  # without saturation 1/T = 200
@@ -61,7 +62,7 @@ def test_saturation_ends_the_loss_and_the_gradient_as_it_did_in_the_reality_chec
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tiny_is_what_the_library_does(batch, dtype):
+def test_tiny_agrees_with_the_library(batch, dtype):
     from pytorch_metric_learning.losses import NTXentLoss
 
     results = []
@@ -103,11 +104,11 @@ def test_memory_grows_with_the_batch_squared_and_no_faster():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_a_temperature_that_is_not_finite_and_above_zero_is_refused(temperature):
-    with pytest.raises(ValueError, match=f"temperature={temperature} of NT-Xent"):
+    with pytest.raises(UserError, match=f"temperature={temperature} of NT-Xent"):
         NTXent(temperature=temperature)
 
 
 @pytest.mark.parametrize("saturate", ["1e-20", 0.0, 1.0, -1e-20, math.nan])
 def test_an_unknown_saturation_is_refused(saturate):
-    with pytest.raises(ValueError, match="allowed: none, tiny, or a number"):
+    with pytest.raises(UserError, match="allowed: none, tiny, or a number"):
         NTXent(temperature=1.0, saturate=saturate)

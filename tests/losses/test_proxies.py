@@ -1,11 +1,14 @@
-"""The module that owns proxies: how they start, what it refuses, and that it adds nothing to its base."""
+"""The module that owns proxies: how they start, which bases it refuses, and that it equals its base."""
 
+import inspect
 import math
+import traceback
 from functools import partial
 
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.arcface import arcface
 from benchmark.losses.cosface import cosface
 from benchmark.losses.normalized_softmax import normalized_softmax
@@ -37,7 +40,7 @@ def make(num_classes=7, embedding_dim=5, base=COSFACE, proxy_init="normal", seed
     return ProxyLoss(num_classes, embedding_dim, base=base, proxy_init=proxy_init, seed=seed, **options)
 
 
-def test_is_its_base_on_its_own_proxies_in_value_and_gradient(batch):
+def test_equals_its_base_on_its_proxies_in_value_and_gradient(batch):
     embeddings, labels, proxies = batch
     module = make().double()
     module.load_state_dict({"proxies": proxies})
@@ -72,7 +75,7 @@ def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean
         assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
 
 
-def test_the_uniform_start_spreads_as_the_library_starts_soft_triple():
+def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     with torch.random.fork_rng():
@@ -84,7 +87,7 @@ def test_the_uniform_start_spreads_as_the_library_starts_soft_triple():
 
 
 @pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
-def test_the_start_is_drawn_from_the_seed_alone(proxy_init):
+def test_the_start_depends_on_the_seed_alone(proxy_init):
     before = torch.get_rng_state()
     first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -92,36 +95,84 @@ def test_the_start_is_drawn_from_the_seed_alone(proxy_init):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("base", [partial(COSFACE, scale=0.0), partial(COSFACE, margn=0.1)])
-def test_what_the_base_refuses_is_refused_before_any_training(base):
-    with pytest.raises(
-        ValueError, match=r"base of ProxyLoss does not work with proxies of shape \(7, 5\): .*(scale|margn)"
-    ):
+def test_a_setting_that_the_base_refuses_is_refused_before_any_training():
+    with pytest.raises(UserError, match=r"ProxyLoss with proxies of shape \(7, 5\): scale=0.0 of cosface must be"):
+        make(base=partial(COSFACE, scale=0.0))
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (
+            partial(COSFACE, margn=0.1),
+            "base cosface: got an unexpected keyword argument 'margn'. .*it takes embed",
+        ),
+        (partial(cosface, margin=0.1), "base cosface: missing a required argument: 'scale'"),
+        (lambda embeddings, labels: embeddings.sum(), "base <lambda>: too many positional arguments"),
+        (torch.nn.Linear(5, 5).double, "base double: too many positional arguments"),
+    ],
+)
+def test_a_base_that_takes_other_arguments_is_refused_by_its_signature(base, message):
+    with pytest.raises(UserError, match=rf"ProxyLoss with proxies of shape \(7, 5\) cannot call its {message}"):
         make(base=base)
 
 
-@pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors of dimension other than 2")
-def test_one_proxy_per_class_is_all_that_most_bases_take():
-    with pytest.raises(ValueError, match=r"shape \(7, 3, 5\)"):
-        make(centres_per_class=3)
-    with pytest.raises(ValueError, match=r"shape \(7, 5, 5\)"):
-        make(centres_per_class=5)
+def with_a_bug(fault):
+    def base(embeddings, labels, proxies):
+        fault(embeddings)
+        return embeddings.sum()
+
+    return base
+
+
+def wrong_call(_):
+    cosface(scale=1.0)  # a TypeError from inside the base, which is no misfit of the base
+
+
+BUGS = {
+    "a TypeError": (wrong_call, TypeError),
+    "a ValueError": (lambda _: [].index(3), ValueError),
+    "a RuntimeError": (lambda embeddings: embeddings @ torch.ones(7), RuntimeError),
+    "a shape": (lambda embeddings: cosface(embeddings, None, torch.ones(7, 3, 5), scale=1.0, margin=0.0), ValueError),
+}
+
+
+@pytest.mark.parametrize(("fault", "kind"), BUGS.values(), ids=BUGS)
+def test_a_bug_in_a_base_shows_its_own_file_and_line(fault, kind):
+    with pytest.raises(kind) as caught:
+        make(base=with_a_bug(fault))
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert any(frame.filename == __file__ and frame.name == "base" for frame in frames)
+    assert caught.value.__notes__ == ["Raised when ProxyLoss with proxies of shape (7, 5) tried its base once."]
+    assert caught.value.__cause__ is None
+
+
+def test_a_base_without_a_signature_is_tried():
+    compiled = torch.cosine_similarity
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(compiled)
+    with pytest.raises(TypeError, match="cosine_similarity"):  # the third argument is no dimension
+        make(base=compiled)
+
+
+@pytest.mark.parametrize("centres", [3, 5])
+def test_most_bases_take_one_proxy_per_class_only(centres):
+    with pytest.raises(ValueError, match=rf"not \(1, 5\) and \(7, {centres}, 5\)"):
+        make(centres_per_class=centres)
 
 
 @pytest.mark.parametrize("option", [{"num_classes": 0}, {"embedding_dim": 0}, {"centres_per_class": 0}])
 def test_a_count_below_one_is_refused(option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))}=0 of ProxyLoss must be a whole number of at least 1"):
+    with pytest.raises(UserError, match=f"{next(iter(option))}=0 of the loss must be a whole number of at least 1"):
         make(**option)
 
 
 def test_an_unknown_start_is_refused():
-    with pytest.raises(
-        ValueError, match="proxy_init='xavier' of ProxyLoss must be one of normal, kaiming_fan_out, kaim"
-    ):
+    with pytest.raises(UserError, match="proxy_init='xavier' of the loss must be one of normal, kaiming_fan_out, kaim"):
         make(proxy_init="xavier")
 
 
-def test_the_trial_call_leaves_no_gradient_behind():
+def test_trying_the_base_leaves_no_gradient():
     assert make().proxies.grad is None
 
 
@@ -144,7 +195,7 @@ def test_finite_in_float32_with_samples_of_any_length_on_and_opposite_to_their_p
         norm = double.flatten(1).norm(dim=1)
         gap = (single.double() - double).flatten(1).norm(dim=1)
         normal = torch.ones(len(norm), dtype=torch.bool)
-        normal[:2] = False  # at the ends of the arc cosine the two types hold the angle at different places
+        normal[:2] = False  # at the ends of the arc cosine the two types clamp the angle at different values
         assert (gap[normal] <= 0.02 * norm[normal] + 1e-4 * norm.median()).all()
 
 
@@ -171,7 +222,7 @@ def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
 
 
 @every_end
-def test_lengths_do_not_matter_and_a_sample_twice_counts_as_itself(batch, base):
+def test_neither_lengths_nor_repeating_the_batch_matter(batch, base):
     embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
     loss = base(embeddings, labels, proxies).item()
     assert base(embeddings * 1e6, labels, proxies * 1e-6).item() == pytest.approx(loss, rel=1e-11)

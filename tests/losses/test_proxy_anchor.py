@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ProxyAnchorLoss
 
+from benchmark.core.errors import UserError
 from benchmark.losses.proxy_anchor import proxy_anchor
 
 
@@ -73,13 +74,13 @@ def test_autocast_changes_no_bit(batch):
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.inf, math.nan])
 def test_an_alpha_that_is_not_finite_and_above_zero_is_refused(batch, alpha):
-    with pytest.raises(ValueError, match=f"alpha={alpha} of proxy_anchor"):
+    with pytest.raises(UserError, match=f"alpha={alpha} of proxy_anchor"):
         proxy_anchor(*batch, alpha=alpha, margin=0.1)
 
 
 @pytest.mark.parametrize("margin", [-0.1, math.inf, math.nan])
 def test_a_margin_that_is_not_finite_and_at_least_zero_is_refused(batch, margin):
-    with pytest.raises(ValueError, match=f"margin={margin} of proxy_anchor"):
+    with pytest.raises(UserError, match=f"margin={margin} of proxy_anchor"):
         proxy_anchor(*batch, alpha=32.0, margin=margin)
 
 

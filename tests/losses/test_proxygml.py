@@ -1,4 +1,4 @@
-"""ProxyGML against its definition in loops, values worked out by hand, and what its authors' code leaves to chance."""
+"""ProxyGML against its definition in loops, values worked out by hand, and ties, which theirs leaves to the device."""
 
 import itertools
 import math
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from benchmark.core.errors import UserError
 from benchmark.losses import proxygml as module
 from benchmark.losses.proxygml import proxygml
 from tests.losses.conftest import cosine
@@ -68,7 +69,7 @@ def test_gradients_agree_with_finite_differences(case, settings):
     assert torch.autograd.gradcheck(lambda e, p: proxygml(e, labels, p, **settings), inputs, atol=1e-7)
 
 
-def test_a_share_without_room_for_another_class_gives_no_gradient_if_replicated_and_one_if_not(case):
+def test_a_share_too_small_for_another_class_has_a_gradient_unless_k_is_replicated(case):
     embeddings, labels, proxies = case
     embeddings.requires_grad_()
     for replicate_k, has_gradient in ((True, False), (False, True)):
@@ -78,7 +79,7 @@ def test_a_share_without_room_for_another_class_gives_no_gradient_if_replicated_
         assert gradient.abs().max().item() > 1e-3 or loss.item() < 1e-6
 
 
-def test_of_equally_similar_proxies_the_first_are_kept():
+def test_the_first_of_equally_similar_proxies_are_kept():
     # k = 4: the 2 own ones and 2 of the 4 others, which are alike; a proxy that is not kept gets no gradient.
     other = torch.tensor([0.6, 0.8])
     proxies = torch.stack([other, other, torch.tensor([1.0, 0.1]), torch.tensor([1.0, -0.1]), other, other])
@@ -97,7 +98,7 @@ def test_one_proxy_per_class_may_be_given_as_a_matrix(case):
     )
 
 
-def test_the_regulariser_in_chunks_is_the_regulariser_in_one(case, monkeypatch):
+def test_the_regulariser_does_not_depend_on_its_chunks(case, monkeypatch):
     results = []
     for chunk in (1, 15, 2**22):  # 1, 2 and all of the 21 proxies
         monkeypatch.setattr(module, "CHUNK", chunk)
@@ -110,7 +111,7 @@ def test_the_regulariser_in_chunks_is_the_regulariser_in_one(case, monkeypatch):
 
 
 class Largest(TorchFunctionMode):
-    """Notes the size of the largest tensor that any call gives."""
+    """Records the size of the largest tensor that any call returns."""
 
     numel = calls = 0
 
@@ -121,7 +122,7 @@ class Largest(TorchFunctionMode):
         return result
 
 
-def test_nothing_is_as_large_as_all_proxies_times_all_classes(monkeypatch):
+def test_no_tensor_is_as_large_as_proxies_by_classes(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 10_000)
     generator = torch.Generator().manual_seed(0)
     proxies = torch.randn(500, 2, 16, generator=generator).requires_grad_()
@@ -183,7 +184,7 @@ def test_an_embedding_that_is_not_a_number_is_not_hidden(case):
     ],
 )
 def test_a_setting_out_of_range_is_refused_with_its_value(case, settings, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         proxygml(*case, **settings)
 
 

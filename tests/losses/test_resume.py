@@ -1,4 +1,4 @@
-"""A fold trained with any loss of conf/loss and killed after an evaluation ends bit-equal to one left alone."""
+"""A fold trained with any loss of conf/loss and killed after an evaluation ends bit-equal to an undisturbed one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.training.small_fold import a_fold, a_schedule, nothing
 
 
 class KilledError(Exception):
-    """What stops a training from outside."""
+    """Stops a training from outside."""
 
 
 def kill(history):
@@ -19,7 +19,7 @@ def kill(history):
 
 
 def fold_with(name):
-    """The small fold with this loss, its optimiser and the head that it asks for, and the schedule."""
+    """The small fold with a loss, its optimiser and the head that it asks for; and the schedule."""
     fold, (module, node) = a_fold(), build(name)
     torch.manual_seed(2)
     head = {"_target_": "benchmark.heads.linear.Linear"} | node.get("head", {})
@@ -34,7 +34,7 @@ def fold_with(name):
 
 
 @every_loss
-def test_a_killed_fold_ends_as_if_nobody_had_touched_it(name, tmp_path):
+def test_a_killed_and_resumed_fold_is_bit_equal_to_an_undisturbed_one(name, tmp_path):
     fold, schedule = fold_with(name)
     alone = train_fold(fold, schedule, tmp_path / "alone.pt", nothing)
     with pytest.raises(KilledError):

@@ -1,11 +1,11 @@
-"""No loss may leave float32 anywhere in its search space; a new file in conf/loss is tested without a change here."""
+"""Every loss stays finite in float32 throughout its search space; a new file in conf/loss is tested by itself."""
 
 import pytest
 import torch
 
 from tests.losses.every_loss import build, config, every_loss, train
 
-LARGEST = 48  # of whole numbers, which are sizes and cost time
+LARGEST = 48  # cap on whole numbers, which are sizes and cost time
 
 
 def sobol_settings(space, num):
@@ -23,7 +23,7 @@ def sobol_settings(space, num):
 
 @every_loss
 @pytest.mark.parametrize("num", [pytest.param(200, marks=pytest.mark.slow)])
-def test_stays_finite_in_float32_all_over_its_space(name, num):
+def test_stays_finite_in_float32_throughout_its_space(name, num):
     for setting in sobol_settings(config(name)["space"], num):
         module, node = build(name, **setting)
         try:

@@ -6,6 +6,7 @@ import statistics
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.losses.snr import SNRContrastive, noise_to_signal
 from tests.losses.pair_loops import mean_above_zero, pairs, unit
 
@@ -42,7 +43,7 @@ def test_the_anchor_is_in_the_denominator_by_hand():
     assert ratio.tolist() == [pytest.approx([0, 0.64]), pytest.approx([16, 0])]
 
 
-def test_the_regulariser_sees_unit_embeddings_unless_told_otherwise():
+def test_the_regulariser_uses_unit_embeddings_by_default():
     # One sample has no pair; (3, 4) has length 5, so the sums of its coordinates are 1.4 and 7.
     embeddings, labels = torch.tensor([[3.0, 4.0]]), torch.tensor([0])
     assert make(regularizer_weight=0.5)(embeddings, labels).item() == pytest.approx(0.7)
@@ -81,7 +82,7 @@ def test_an_embedding_without_variance_keeps_loss_and_gradient_finite(constant):
 
 
 @pytest.mark.parametrize("labels", [[0], [1, 1], [2] * 9, list(range(9))])
-def test_missing_positives_and_negatives_are_left_out(batch, labels):
+def test_missing_positives_or_negatives_add_nothing(batch, labels):
     embeddings = batch[0][: len(labels)].requires_grad_()
     positive, negative = pairs(torch.tensor(labels))
     ratio = ratios([unit(row) for row in embeddings.tolist()]) if len(labels) > 1 else []
@@ -102,7 +103,7 @@ def test_autocast_changes_no_bit_and_half_precision_embeddings_give_a_float32_lo
     assert half.dtype == torch.float32
 
 
-def test_no_difference_of_two_embeddings_is_held_in_memory():
+def test_no_tensor_of_pairwise_differences_is_kept():
     embeddings, labels = torch.randn(64, 512, generator=torch.Generator().manual_seed(0)), torch.arange(64) // 4
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
@@ -112,7 +113,7 @@ def test_no_difference_of_two_embeddings_is_held_in_memory():
 
 def test_a_negative_weight_and_an_unknown_regulariser_are_refused():
     for weight in (-0.1, math.nan):
-        with pytest.raises(ValueError, match=f"regularizer_weight={weight} of the SNR loss"):
+        with pytest.raises(UserError, match=f"regularizer_weight={weight} of the SNR loss"):
             make(regularizer_weight=weight)
-    with pytest.raises(ValueError, match="reg_on='both' of the SNR loss; allowed: unit, raw"):
+    with pytest.raises(UserError, match="reg_on='both' of the SNR loss must be one of unit, raw"):
         make(reg_on="both")

@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmark.core.errors import UserError
 from benchmark.losses.cosface import cosface
 from benchmark.losses.soft_triple import soft_triple
 from tests.losses.conftest import cosine
@@ -109,7 +110,7 @@ def test_a_small_gamma_takes_the_nearest_centre_and_a_large_one_their_mean(batch
         assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_the_order_of_a_class_s_centres_does_not_matter(batch, centres):
+def test_the_order_of_centres_within_a_class_does_not_matter(batch, centres):
     setting = {"la": 20.0, "gamma": 0.1, "margin": 0.01, "reg_weight": 0.2}
     expected = soft_triple(batch[0], batch[1], centres, **setting)
     turned = soft_triple(batch[0], batch[1], centres[:, [2, 0, 1]], **setting)
@@ -118,7 +119,7 @@ def test_the_order_of_a_class_s_centres_does_not_matter(batch, centres):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("root_epsilon", [0.0, 1e-5])
-def test_coincident_centres_feel_nothing_of_the_regulariser(batch, root_epsilon, dtype):
+def test_coincident_centres_get_no_gradient_from_the_regulariser(batch, root_epsilon, dtype):
     embeddings, labels, proxies = batch[0].to(dtype), batch[1], batch[2].to(dtype)
     vectors = torch.stack([proxies, 3 * proxies, proxies], dim=1).requires_grad_()
     gradients = []
@@ -129,7 +130,7 @@ def test_coincident_centres_feel_nothing_of_the_regulariser(batch, root_epsilon,
     assert (gradients[1] - gradients[0]).abs().max() < (1e-4 if dtype == torch.float32 else 1e-8)
 
 
-def test_the_regulariser_alone_draws_the_centres_of_a_class_together(centres):
+def test_the_regulariser_alone_merges_the_centres_of_a_class(centres):
     sample = torch.ones(1, 5, dtype=torch.float64), torch.tensor([0])
     for _ in range(400):
         vectors = centres.requires_grad_()
@@ -156,12 +157,12 @@ def test_one_class_leaves_only_the_regulariser():
 def test_a_setting_out_of_its_range_is_refused(batch, centres, name, values):
     for value in values:
         setting = {"la": 20.0, "gamma": 0.1, "margin": 0.01} | {name: value}
-        with pytest.raises(ValueError, match=f"{name}={value} of soft_triple"):
+        with pytest.raises(UserError, match=f"{name}={value} of soft_triple"):
             soft_triple(batch[0], batch[1], centres, **setting)
 
 
 class LargestTensor(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that any operation returns."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     elements = 0
 

@@ -38,7 +38,7 @@ def on_circle(*degrees):
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def test_semi_hard_leaves_out_harder_and_easier_negatives_by_hand():
+def test_semi_hard_drops_harder_and_easier_negatives_by_hand():
     # Classes {0, 60} and {80}, {90}, {180} degrees; a chord of t degrees is 2 sin(t/2).
     # Anchor 0, positive at 1: 80 is at 1.286, 90 at 1.414, 180 at 2. Anchor 60, positive at 1: 80 at 0.347 and 90 at
     # 0.518 are harder than the positive, 180 is at 1.732. With margin 0.5 only 80 and 90 of anchor 0 are semi-hard.
@@ -95,7 +95,7 @@ def test_half_precision_embeddings_give_a_float32_loss(batch, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_classes_of_64_make_half_a_million_triplets_and_are_bearable(kind):
+def test_half_a_million_triplets_of_two_classes_of_64_are_fast_enough(kind):
     embeddings = torch.randn(128, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     value = loss(kind, embeddings, torch.arange(128) % 2, 0.2)
     value.backward()

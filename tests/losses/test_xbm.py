@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners
 
+from benchmark.core.errors import UserError
 from benchmark.losses.xbm import XBM, contrastive
 from tests.losses.conftest import cosine
 
@@ -69,7 +70,7 @@ def test_two_steps_worked_out_by_hand():
     assert module(second, torch.tensor([1, 0])).item() == pytest.approx(0.6 + 2.08)
 
 
-def test_the_gradient_reaches_both_sides_within_the_batch_and_none_of_the_memory():
+def test_the_gradient_reaches_both_sides_of_a_pair_in_the_batch_but_not_the_memory():
     module = make(9, pos_margin=0.3, neg_margin=1.3)
     *before, (embeddings, labels) = stream(4)
     for batch in before:
@@ -94,12 +95,12 @@ def test_the_gradient_reaches_both_sides_within_the_batch_and_none_of_the_memory
     ("replicate_quirks", "labels", "rows"),
     [
         (False, [[1, 2, 0, 0, 0], [1, 2, 3, 4, 0], [6, 2, 3, 4, 5], [6, 7, 8, 4, 5], [6, 7, 8, 9, 0]], [2, 4, 5, 5, 5]),
-        # The third write would pass the end: it lands on the last two rows, and the fourth begins anew. The last row is
-        # full, but of class 0 from the fifth write on, where the memory seems to end at the place of the next write.
+        # The third write would pass the end: it goes to the last two rows, and the fourth starts at row 0. From
+        # then on the last row is of class 6, and a last row that is not of class 0 means a full memory.
         (True, [[1, 2, 0, 0, 0], [1, 2, 3, 4, 0], [1, 2, 3, 5, 6], [7, 8, 3, 5, 6], [7, 8, 9, 0, 6]], [2, 4, 5, 5, 5]),
     ],
 )
-def test_the_queue_where_the_batch_does_not_divide_the_memory(replicate_quirks, labels, rows):
+def test_the_queue_if_the_batch_size_does_not_divide_the_memory(replicate_quirks, labels, rows):
     module = make(5, replicate_quirks=replicate_quirks)
     batches = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 0]]
     for batch, expected, used in zip(batches, labels, rows, strict=True):
@@ -109,11 +110,9 @@ def test_the_queue_where_the_batch_does_not_divide_the_memory(replicate_quirks, 
 
 
 @pytest.mark.parametrize(("replicate_quirks", "rows"), [(False, [2, 4, 4, 4]), (True, [2, 4, 0, 2])])
-def test_a_last_row_of_class_0_hides_what_is_behind_the_next_write_only_where_quirks_are_replicated(
-    replicate_quirks, rows
-):
+def test_a_last_row_of_class_0_hides_rows_after_the_next_write_only_if_quirks_are_replicated(replicate_quirks, rows):
     module, used = make(4, replicate_quirks=replicate_quirks), []
-    for labels in ([1, 1], [1, 1], [1, 0], [2, 2]):  # quirks: the third lands on the last rows, the fourth on the first
+    for labels in ([1, 1], [1, 1], [1, 0], [2, 2]):  # quirks: the third goes to the last rows, the fourth to the first
         module(torch.randn(2, D, dtype=torch.float64), torch.tensor(labels))
         used.append(module.diagnostics()["memory_rows"])
         if used[-1] == 0:
@@ -123,7 +122,7 @@ def test_a_last_row_of_class_0_hides_what_is_behind_the_next_write_only_where_qu
 
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
 @pytest.mark.parametrize("rows", [3, 17])
-def test_a_training_that_goes_on_from_a_checkpoint_is_equal_to_the_last_bit(flavour, rows):
+def test_a_training_resumed_from_a_checkpoint_is_bit_equal(flavour, rows):
     def new():
         return make(rows, flavour=flavour, loss=losses.ContrastiveLoss(), start_iteration=2)
 
@@ -168,7 +167,7 @@ LIBRARY = {
 def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
     loss, miner = LIBRARY[name]()
     theirs = losses.CrossBatchMemory(loss, D, rows, miner)
-    ours = pml(rows, loss, miner, start_iteration=5, replicate_quirks=True)  # which are the authors' alone
+    ours = pml(rows, loss, miner, start_iteration=5, replicate_quirks=True)  # both ignored by pml
     for embeddings, labels in stream(8):
         gradients = []
         for module in (ours, theirs):
@@ -180,7 +179,7 @@ def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
         assert torch.equal(ours.memory, theirs.embedding_memory)
 
 
-def test_a_samples_pair_with_itself_is_left_out_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
+def test_a_samples_pair_with_itself_is_excluded_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
     one = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
     assert pml(5, losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
     # Memory of 2 rows, the last two: all are of one class and alike but the first, whose similarity is 0 to them. With
@@ -251,5 +250,21 @@ def test_the_memory_is_a_share_of_the_images_and_at_least_a_row():
     ],
 )
 def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         XBM(D, 10, **{"memory_fraction": 1} | settings)
+
+
+def test_warns_of_a_memory_that_never_came_on_also_after_a_resume():
+    module = make(10, start_iteration=3)
+    warning = ["the memory never came on: it starts after start_iteration=3 steps"]
+    for number, batch in enumerate(stream(5)):
+        resumed = make(10, start_iteration=3)
+        resumed.load_state_dict(module.state_dict())
+        assert module.warnings() == resumed.warnings() == (warning if number <= 3 else [])
+        module(*batch)
+
+
+def test_the_flavour_pml_has_its_memory_from_the_first_step_on():
+    module = pml(10, start_iteration=1000)
+    module(*next(stream(1)))
+    assert module.warnings() == []

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.protocol.hyperbolic import add_distances, check_ball, hyperbolic_distance, pull_to_rim, to_ball
 
 C, R = 0.1, 2.3
@@ -201,7 +202,7 @@ def test_summed_distances_are_sums_of_distances(parts):
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, math.inf, math.nan])
 def test_what_is_no_ball_is_refused(bad):
-    with pytest.raises(ValueError, match=f"curvature={bad} of the Poincare ball"):
+    with pytest.raises(UserError, match=f"curvature={bad} of the Poincare ball"):
         check_ball(bad)
-    with pytest.raises(ValueError, match=f"clip_radius={bad} of the Poincare ball"):
+    with pytest.raises(UserError, match=f"clip_radius={bad} of the Poincare ball"):
         check_ball(0.1, bad)

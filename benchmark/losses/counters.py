@@ -1,0 +1,27 @@
+"""A loss that counts: in a buffer for checkpoints, and in a list that a training step reads without delay."""
+
+import torch
+from torch import Tensor, nn
+
+
+class CountingLoss(nn.Module):
+    """A loss whose `counters` (N,) are saved with a checkpoint, and mirrored in `_counters` on the host.
+
+    Each step needs the numbers, and reading a tensor would wait for the device. A subclass changes both together;
+    loading a checkpoint restores the list from the buffer.
+
+    Args:
+        num_counters: N; all start at 0.
+    """
+
+    counters: Tensor
+
+    def __init__(self, num_counters: int) -> None:
+        super().__init__()
+        self.register_buffer("counters", torch.zeros(num_counters, dtype=torch.long))
+        self._counters = [0] * num_counters
+        self.register_load_state_dict_post_hook(_read_counters)
+
+
+def _read_counters(module: CountingLoss, _: object) -> None:
+    module._counters = module.counters.tolist()
