@@ -64,9 +64,7 @@ def check_equal(outcome: Outcome, fold: TrainingComponents, uninterrupted: tuple
 @pytest.mark.parametrize("stopped", SCHEDULES)
 def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
     uninterrupted = train_uninterrupted(tmp_path, stopped)
-    for after in range(
-        len(uninterrupted[0].result["history"]) + 1
-    ):  # at last only the record is missing
+    for after in range(len(uninterrupted[0].result["history"]) + 1):  # at last only the record is missing
         path = tmp_path / f"{after}.pt"
         with pytest.raises(KilledError):
             train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
