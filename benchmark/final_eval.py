@@ -272,7 +272,7 @@ def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None
     """
     state = read_state(unit / "best.pt", images.device)
     trunk = study.make_trunk(images.channels, seed=0).to(images.device)
-    head = study.make_head(trunk.out_features, seed=0).to(images.device)  # type: ignore[arg-type]
+    head = study.make_head(trunk.out_features, seed=0).to(images.device)
     trunk.load_state_dict(state["trunk"])
     head.load_state_dict(state["head"])
 

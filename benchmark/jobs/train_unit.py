@@ -27,6 +27,7 @@ from benchmark.study.assemble import build
 from benchmark.study.version_1 import record_defaults
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
+from benchmark.training.history import HistoryRow
 from benchmark.training.loop import Outcome, train_fold, write_state
 
 CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
@@ -137,7 +138,7 @@ def train(
     folder, checkpoint = unit.directory, unit.directory / "checkpoint.pt"
     written = time.monotonic()
 
-    def on_epoch(history: list[JsonObject]) -> None:
+    def on_epoch(history: list[HistoryRow]) -> None:
         nonlocal written
         if not history:
             return
@@ -164,7 +165,7 @@ def train(
         return Trained(*attempt(), notes=(note,))
 
 
-def epoch_line(row: JsonObject) -> str:
+def epoch_line(row: HistoryRow) -> str:
     """The line of a unit's log about a scored epoch.
 
     >>> epoch_line({"epoch": 3, "loss": 0.25, "map_at_r": 0.5})

@@ -19,7 +19,7 @@ class Loss(Protocol):
         """Scalar loss of embeddings (B, D), of any length, with labels (B,), int64 in 0..C-1."""
         ...
 
-    def parameters(self) -> Iterator[nn.Parameter]:
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Learnable tensors of the loss itself, such as proxies (C, D)."""
         ...
 

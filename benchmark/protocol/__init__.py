@@ -1,1 +1,1 @@
-"""The papers as pure functions: class-disjoint folds, retrieval metrics, statistics. Arrays in, arrays out."""
+"""The evaluation protocol as pure functions of arrays: class-disjoint folds, retrieval metrics, statistics, seeds."""

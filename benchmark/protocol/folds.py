@@ -1,17 +1,16 @@
-"""Class-disjoint folds of the classes that may be trained on.
+"""Class-disjoint folds of the training and validation classes.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
 cross-validation, in the arithmetic of the authors' released code (`MLRCSplitManager`): the first half of the sorted
 classes is for training and validation, the second half for testing; lengths are truncated, never rounded.
 
-That arithmetic has two habits which the paper does not mention. Fold 0 validates on the *last* quarter, fold 1 on the
-first, and so on. And where a quarter is not a whole number of classes the remainder is never validated: every fold
-trains on it (two classes of Cars196, one of Stanford Online Products).
+That arithmetic has two properties that the paper does not mention. Fold 0 validates on the *last* quarter, fold 1 on
+the first, and so on. And where a quarter is not a whole number of classes, no fold validates on the remainder and every
+fold trains on it (two classes of Cars196, one of Stanford Online Products).
 
 Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file in integers. Both
 agree for every N at 4 folds, where the fractions are exact in binary; at other numbers of folds integers avoid an
-off-by-one. Where the authors' rule would put a class on both sides of a fold (odd N) this file refuses instead of
-leaking.
+off-by-one. Where the authors' rule would train and validate on the same class (odd N), this file refuses to.
 """
 
 from collections.abc import Iterable
@@ -20,15 +19,21 @@ from typing import Literal
 
 import numpy as np
 
+from benchmark.core.errors import UserError
+
 FoldRule = Literal["mlrc", "kfold", "auto"]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One class-disjoint division; both arrays are ascending class ids.
+    """One class-disjoint division of the training and validation classes.
 
-    Ascending because the papers' class *sets* are what matters: images keep the order of the data set, and training
-    labels are the ranks of the sorted classes.
+    The ids ascend, since only the *sets* of classes matter: images keep the order of the data set, and training labels
+    are the ranks of the sorted classes.
+
+    Attributes:
+        train_classes: (n,) ascending ids of the classes to train on.
+        validation_classes: (v,) ascending ids of the classes to validate on.
     """
 
     train_classes: np.ndarray
@@ -36,19 +41,19 @@ class Fold:
 
 
 def mlrc_split(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the trainval and of the test classes among all sorted classes: first half, second half.
+    """Positions (n,) of the trainval classes and (N - n,) of the test classes among all N sorted classes, by halves.
 
     >>> [len(part) for part in mlrc_split(22_634)]
     [11317, 11317]
 
     Args:
-        num_classes: classes of the whole data set; for an odd number the test half is one larger.
+        num_classes: N, classes of the whole data set; for an odd number the test half is one larger.
 
     Raises:
-        ValueError: with fewer than two classes.
+        UserError: there are fewer than two classes.
     """
     if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; a half for training and a half for testing need at least 2.")
+        raise UserError(f"The data set has {num_classes} classes; a half for training and one for testing need 2.")
     positions = np.arange(num_classes)
     return positions[: num_classes // 2], positions[num_classes // 2 :]
 
@@ -64,15 +69,15 @@ def mlrc_folds(num_classes: int, num_folds: int = 4) -> list[Fold]:
         num_folds: k, 2 or more.
 
     Raises:
-        ValueError: where the rule would train on a class that it validates on (odd N), or has no class to validate on.
+        UserError: the rule would train on a class that it validates on (odd N), or has no class to validate on.
     """
     trainval, test = mlrc_split(num_classes)
     _check_num_folds(len(trainval), num_folds)
     num_validation = num_classes // (2 * num_folds)
-    # Reads like n - v, and is, unless N is odd: then it is one more than there is room for, and the window wraps.
+    # This is n - v unless N is odd; then it is one more than fits, and the window wraps.
     num_train = num_classes - len(trainval) - num_validation
     if num_train + num_validation > len(trainval):
-        raise ValueError(
+        raise UserError(
             f"The rule of the Reality Check leaks with {num_classes} classes: each fold would train on a class that it "
             f"validates on, since {len(trainval)} trainval and {len(test)} test classes are not equal halves. "
             'It needs an even number of classes; use rule="kfold" on the trainval classes instead.'
@@ -90,11 +95,12 @@ def kfold_folds(trainval_classes: np.ndarray, num_folds: int = 4) -> list[Fold]:
     The first n % k parts are one class larger. This is the rule for data sets with predefined training classes.
 
     Args:
-        trainval_classes: (n,) class ids, in the order in which they are cut.
+        trainval_classes: (n,) class ids, in the order in which they are divided.
         num_folds: k, 2 or more.
 
     Raises:
-        ValueError: with fewer classes than folds, or a class named twice.
+        UserError: there are fewer classes than folds.
+        ValueError: a class is listed twice.
     """
     classes = _unique(trainval_classes, "trainval_classes")
     _check_num_folds(len(classes), num_folds)
@@ -107,23 +113,24 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
 
     Args:
         trainval_classes: (n,) ascending class ids out of 0 .. total_classes - 1.
-        rule: "mlrc", "kfold", or "auto": "mlrc" where the data set is cut by halves (trainval is the first half of an
-            even number of classes), "kfold" where it is not.
-        num_folds: 2 or more.
+        rule: "mlrc", "kfold", or "auto": "mlrc" where the data set is split into halves (trainval is the first half of
+            an even number of classes), "kfold" where it is not.
+        num_folds: number of folds, 2 or more.
         total_classes: classes of the whole data set, test classes included.
 
     Raises:
-        ValueError: for an unknown rule, a rule that does not fit, or ids out of order, out of range or repeated.
+        UserError: the rule is unknown or does not fit the data set, or there are fewer classes than folds.
+        ValueError: class ids are out of order, out of range or repeated.
     """
     if rule not in ("mlrc", "kfold", "auto"):
-        raise ValueError(f'rule is {rule!r}; allowed are "mlrc", "kfold" and "auto".')
+        raise UserError(f'rule is {rule!r}; allowed are "mlrc", "kfold" and "auto".')
     classes = _unique(trainval_classes, "trainval_classes")
     if len(classes) and (np.any(np.diff(classes) < 0) or classes[0] < 0 or classes[-1] >= total_classes):
         raise ValueError(f"trainval_classes must ascend within 0 .. {total_classes - 1}, and are {_some(classes)}.")
     halves = total_classes % 2 == 0 and np.array_equal(classes, np.arange(total_classes // 2))
     if rule == "mlrc" and not halves and total_classes % 2 == 0:
-        raise ValueError(
-            f'rule="mlrc" cuts at half of the {total_classes} classes and so expects classes 0 .. '
+        raise UserError(
+            f'rule="mlrc" splits the {total_classes} classes into halves and so expects classes 0 .. '
             f'{total_classes // 2 - 1} for training and validation, not {_some(classes)}; use rule="kfold" for '
             "predefined training classes."
         )
@@ -136,16 +143,16 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
 def check_class_disjoint(
     folds: Iterable[Fold], trainval_classes: np.ndarray, test_classes: np.ndarray | None = None
 ) -> None:
-    """Refuse folds in which a class stands where it must not; silent when all is well.
+    """Check that no class leaks: from training to validation, or from the test classes to either.
 
     Args:
         folds: any number of folds, as class ids.
-        trainval_classes: every class that training and validation may see.
-        test_classes: classes that neither may see; None where they are unknown on purpose (a search).
+        trainval_classes: (n,) ids of the classes that training and validation may use.
+        test_classes: (t,) ids of the classes that neither may use; None where they are unknown on purpose (a search).
 
     Raises:
-        ValueError: naming the fold and the classes, for a class in both parts, outside trainval, or among the test
-            classes; for an empty part; for trainval and test classes that overlap.
+        ValueError: a class is in both parts of a fold, outside trainval, or a test class; a part is empty; or trainval
+            and test classes overlap. The message names the fold and the classes.
     """
     test = np.array([], dtype=np.int64) if test_classes is None else np.asarray(test_classes)
     _refuse(np.intersect1d(trainval_classes, test), "Trainval and test classes overlap")
@@ -171,18 +178,18 @@ def _fold(train: np.ndarray, validation: np.ndarray) -> Fold:
 def _unique(classes: np.ndarray, name: str) -> np.ndarray:
     classes = np.asarray(classes)
     values, counts = np.unique(classes, return_counts=True)
-    _refuse(values[counts > 1], f"{name} names classes twice")
+    _refuse(values[counts > 1], f"{name} lists classes twice")
     return classes
 
 
 def _check_num_folds(num_classes: int, num_folds: int) -> None:
     if not 2 <= num_folds <= num_classes:
-        raise ValueError(f"num_folds is {num_folds}; allowed are 2 .. {num_classes}, the number of trainval classes.")
+        raise UserError(f"num_folds is {num_folds}; allowed are 2 .. {num_classes}, the number of trainval classes.")
 
 
 def _refuse(classes: np.ndarray, complaint: str) -> None:
     if len(classes):
-        raise ValueError(f"{complaint}: {_some(classes)}. Fix the split; no number from it could be used.")
+        raise ValueError(f"{complaint}: {_some(classes)}. Fix the split; no result from it would be valid.")
 
 
 def _some(classes: np.ndarray) -> str:

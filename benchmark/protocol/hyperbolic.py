@@ -1,4 +1,4 @@
-"""The Poincare ball of curvature -c: how vectors become its points, and how far apart these are.
+"""The Poincare ball of curvature -c: mapping vectors to points, and distances between points.
 
 Source: Ganea, Becigneul and Hofmann, "Hyperbolic Neural Networks", NeurIPS 2018, arXiv 1805.09112 (Moebius addition,
 distance, exponential map at 0); Ermolov et al., "Hyperbolic Vision Transformers", CVPR 2022, arXiv 2203.10833 (clipped
@@ -9,8 +9,8 @@ Moebius addition in closed form. With g(v) = 1 - c |v|^2 the textbook denominato
 
     Z = c |x - y|^2 + g(x) g(y),   and its numerator has the squared length  |x - y|^2 Z,
 
-so that |(-x) (+) y| = |x - y| sqrt(Z) / (Z + 1e-5). Lengths and a matrix of distances suffice, an (N, M, D) tensor is
-never made, and nothing cancels where x is near y, provided that |x - y| is right there.
+so that |(-x) (+) y| = |x - y| sqrt(Z) / (Z + 1e-5). Lengths and a matrix of distances suffice, no (N, M, D) tensor is
+made, and no digits cancel where x is near y, provided that |x - y| is accurate there.
 """
 
 import math
@@ -22,15 +22,19 @@ from torch.linalg import vector_norm
 
 from benchmark.core.errors import UserError
 
-MARGIN = 1e-5  # below it lengths, and above 1 - it the argument of artanh, are cut
-RIM = 1 - 1e-3  # points lie within this share of the ball's radius
+MARGIN = 1e-5  # lengths are at least this, and arguments of artanh at most 1 minus this
+RIM = 1 - 1e-3  # largest distance of a point from the centre, as a fraction of the radius
 
 
 def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
-    """Refuse what is no ball.
+    """Check the settings of a Poincare ball.
+
+    Args:
+        curvature: c; the radius is 1 / sqrt(c).
+        clip_radius: largest length of a vector before it is mapped.
 
     Raises:
-        UserError: a number is not finite or not above 0.
+        UserError: a value is not finite or not above 0.
     """
     for name, value in {"curvature": curvature, "clip_radius": clip_radius}.items():
         if not (value > 0 and math.isfinite(value)):
@@ -38,15 +42,15 @@ def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
 
 
 def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
-    """Points (N, D) of the ball: clip u to length r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
+    """Map vectors to points (N, D) of the ball: clip u to length r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
 
     Easily got wrong: backward, the gradient of a point z is first multiplied by (1 - c |z|^2)^2 / 4, the inverse of the
-    ball's metric. That is no derivative of anything, but a part of the method.
+    ball's metric. That is not the derivative of the map, but a part of the method.
 
     Args:
-        vectors: (N, D), of any length and floating type; computed in float32 at least, also under autocast.
-        curvature: c, above 0; the ball has the radius 1 / sqrt(c).
-        clip_radius: r, above 0, longest vector that the map is given.
+        vectors: (N, D), of any length and floating type; computed in at least float32, also under autocast.
+        curvature: c, above 0; the ball has radius 1 / sqrt(c).
+        clip_radius: r, above 0; longer vectors are shortened to it.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = _at_least_float32(vectors)
@@ -54,63 +58,77 @@ def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
         vectors = vectors * (clip_radius / (lengths + MARGIN)).clamp(max=1)
         angles = math.sqrt(curvature) * vector_norm(vectors, dim=1, keepdim=True).clamp(min=MARGIN)
         points = vectors * (angles.tanh() / angles)
-        return _RiemannianGradient.apply(pull_to_rim(points, curvature=curvature), curvature)
+        mapped: Tensor = _RiemannianGradient.apply(pull_to_rim(points, curvature=curvature), curvature)
+        return mapped
 
 
 def pull_to_rim(points: Tensor, *, curvature: float) -> Tensor:
-    """The points (N, D), in float32 at least, but those outside of the rim pulled straight back to it."""
+    """The points (N, D) in at least float32, those beyond the rim moved radially back to it."""
     points = _at_least_float32(points)
     lengths = vector_norm(points, dim=1, keepdim=True)
-    return points * (RIM / math.sqrt(curvature) / lengths.clamp(min=MARGIN)).clamp(max=1)
+    pulled: Tensor = points * (RIM / math.sqrt(curvature) / lengths.clamp(min=MARGIN)).clamp(max=1)
+    return pulled
 
 
 def hyperbolic_distance(x: Tensor, y: Tensor, *, curvature: float) -> Tensor:
     """Distances (N, M) of points (N, D) and (M, D): (2 / sqrt(c)) artanh(sqrt(c) |(-x) (+) y|).
 
-    Equal points have distance 0 and no gradient. In float32 at least, also under autocast.
+    Equal points have distance 0 and no gradient. Computed in at least float32, also under autocast.
+
+    Args:
+        x: (N, D) points of the ball.
+        y: (M, D) points of the ball.
+        curvature: c, above 0.
     """
     with torch.autocast(x.device.type, enabled=False):
         x, y = _at_least_float32(x), _at_least_float32(y)
         x_squares, y_squares = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
-        expanded = x_squares + y_squares - 2 * x @ y.T  # its gradient is right, its value may have lost all digits
+        expanded = x_squares + y_squares - 2 * x @ y.T  # right gradient; the value may have lost all its digits
         exact = torch.cdist(x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist").square()
         return distance_from_squares(exact + (expanded - expanded.detach()), x_squares, y_squares, curvature=curvature)
 
 
 def add_distances(out: Tensor, x: Tensor, y: Tensor, *, curvature: float, parts: int) -> None:
-    """Add to out (N, M) the distances of points, each row of x (N, F D) and y (M, F D) being F of them side by side.
+    """Add to `out` (N, M) the sum of the distances between F pairs of points; a row of x or y holds F points.
 
-    A few thousand columns at a time, so that beside `out` a long y needs little memory. Products are in float64.
+    Columns are processed a few thousand at a time, so a long y needs little extra memory. Products are in float64.
 
     Args:
         out: (N, M) of any floating type.
-        x: (N, F D), within the ball.
-        y: (M, F D), within the ball.
+        x: (N, F D), F points of the ball per row.
+        y: (M, F D), F points of the ball per row.
         curvature: c, above 0.
-        parts: F.
+        parts: F, points per row.
     """
     columns = out.split(4096, dim=1)
     for x_part, y_part in zip(x.double().chunk(parts, dim=1), y.chunk(parts, dim=1), strict=True):
         x_squares = x_part.square().sum(dim=1, keepdim=True)
-        for place, points in zip(columns, y_part.split(4096), strict=True):
+        for target, points in zip(columns, y_part.split(4096), strict=True):
             points = points.double()
             y_squares = points.square().sum(dim=1)
             squared = torch.addmm(x_squares + y_squares, x_part, points.T, alpha=-2)
             squares = [values.to(out.dtype) for values in (squared, x_squares, y_squares)]
-            place += distance_from_squares(*squares, curvature=curvature)
+            target += distance_from_squares(*squares, curvature=curvature)
 
 
 def distance_from_squares(squared: Tensor, x_squares: Tensor, y_squares: Tensor, *, curvature: float) -> Tensor:
-    """Hyperbolic distances from |x - y|^2, |x|^2 and |y|^2, which broadcast."""
-    scaled, apart = curvature * squared, squared > 0
+    """Hyperbolic distances (N, M) from squared lengths.
+
+    Args:
+        squared: (N, M), |x - y|^2.
+        x_squares: (N, 1), |x|^2.
+        y_squares: (M,), |y|^2.
+        curvature: c, above 0.
+    """
+    scaled, distinct = curvature * squared, squared > 0
     z = scaled + (1 - curvature * x_squares) * (1 - curvature * y_squares)
-    sine = torch.where(apart, scaled * z, 1).sqrt()  # the root of 0 has no finite derivative
-    argument = torch.where(apart, sine / (z + MARGIN), 0).clamp(max=1 - MARGIN)
+    sine = torch.where(distinct, scaled * z, 1).sqrt()  # the square root has no finite derivative at 0
+    argument = torch.where(distinct, sine / (z + MARGIN), 0).clamp(max=1 - MARGIN)
     return argument.atanh() * (2 / math.sqrt(curvature))
 
 
 class _RiemannianGradient(torch.autograd.Function):
-    """The identity, but for the factor ((1 - c |z|^2) / 2)^2 on the gradient."""
+    """The identity, whose gradient is multiplied by ((1 - c |z|^2) / 2)^2."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, curvature: float) -> Tensor:

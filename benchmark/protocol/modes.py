@@ -8,7 +8,7 @@ folds' distances.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -16,24 +16,66 @@ from torch import Tensor
 from benchmark.protocol.retrieval import retrieval_metrics
 
 
-def side_by_side(embeddings: Tensor, metric: str) -> tuple[Tensor, dict[str, int]]:
-    """The folds' embeddings (folds, N, D) as (N, folds x D), and how a search by `metric` must take them."""
-    return torch.cat(list(embeddings), dim=1), {"parts": len(embeddings)} if metric == "hyperbolic" else {}
+class ModeScores(TypedDict):
+    """Metrics by name of both modes.
+
+    Attributes:
+        separated: means over the folds.
+        separated_folds: one entry per fold.
+        concatenated: metrics of the joined embeddings.
+    """
+
+    separated: dict[str, float]
+    separated_folds: list[dict[str, float]]
+    concatenated: dict[str, float]
 
 
-def metrics_of(embeddings: Tensor, labels: Tensor, is_query: Tensor | None, **options: Any) -> dict[str, Any]:
-    """Metrics of a search among all embeddings (N, D), or of the queries (N,) among the others.
+def side_by_side(embeddings: Tensor, metric: str) -> tuple[Tensor, int]:
+    """Join the folds' embeddings (F, N, D) to (N, F D).
+
+    Args:
+        embeddings: (F, N, D), one model per fold.
+        metric: distance of the search.
+
+    Returns:
+        The joined embeddings (N, F D), and into how many `parts` the search must cut them again: F for "hyperbolic",
+        where each part is a point, else 1.
+    """
+    return torch.cat(list(embeddings), dim=1), len(embeddings) if metric == "hyperbolic" else 1
+
+
+def metrics_of(
+    embeddings: Tensor,
+    labels: Tensor,
+    is_query: Tensor | None,
+    *,
+    metric: str,
+    recall_at: Sequence[int] = (),
+    curvature: float | None = None,
+    parts: int = 1,
+) -> dict[str, float]:
+    """Metrics of a search among all embeddings, or of queries among the other embeddings.
 
     Args:
         embeddings: (N, D).
-        labels: (N,).
-        is_query: (N,) bool; None searches every one among all others.
-        options: further arguments of `retrieval_metrics`.
+        labels: (N,) integer class ids.
+        is_query: (N,) bool; None searches each embedding among all others.
+        metric: distance of the search, as in `retrieval_metrics`.
+        recall_at: each K of Recall@K.
+        curvature: curvature of the ball; for "hyperbolic" only.
+        parts: number of points of the ball that an embedding consists of.
+
+    Raises:
+        ValueError: `retrieval_metrics` refuses these embeddings, labels or options.
     """
-    if is_query is None:
-        return retrieval_metrics(embeddings, labels, **options)
-    others = embeddings[~is_query], labels[~is_query]
-    return retrieval_metrics(embeddings[is_query], labels[is_query], *others, **options)
+    queries, query_labels, gallery, gallery_labels = embeddings, labels, None, None
+    if is_query is not None:
+        queries, query_labels = embeddings[is_query], labels[is_query]
+        gallery, gallery_labels = embeddings[~is_query], labels[~is_query]
+    return retrieval_metrics(
+        queries, query_labels, gallery, gallery_labels,
+        metric=metric, recall_at=recall_at, curvature=curvature, parts=parts,
+    )  # fmt: skip
 
 
 def score(
@@ -41,25 +83,35 @@ def score(
     labels: Tensor,
     names: Sequence[str],
     *,
-    is_query: Tensor | None = None,
     metric: str,
-    **options: Any,
-) -> dict[str, Any]:
+    is_query: Tensor | None = None,
+    recall_at: Sequence[int] = (),
+    curvature: float | None = None,
+) -> ModeScores:
     """Metrics of both modes, and of each fold's model alone.
 
     Args:
-        embeddings: (folds, N, D), of unit length where the metric is cosine.
-        labels: (N,).
-        names: of the metrics to keep.
-        is_query: (N,) bool where queries are searched among the others; None where all are searched among all.
-        metric: the distance of the search.
-        options: further arguments of `retrieval_metrics`.
+        embeddings: (F, N, D), one model per fold; of unit length if the metric is "cosine".
+        labels: (N,) integer class ids.
+        names: metrics to keep.
+        metric: distance of the search, as in `retrieval_metrics`.
+        is_query: (N,) bool, true for queries that are searched among the others; None searches all among all others.
+        recall_at: each K of Recall@K.
+        curvature: curvature of the ball; for "hyperbolic" only.
+
+    Raises:
+        ValueError: `retrieval_metrics` refuses these embeddings, labels or options.
     """
-    joined, parts = side_by_side(embeddings, metric)
-    whole = metrics_of(joined, labels, is_query, metric=metric, **options, **parts)
-    alone = [metrics_of(e, labels, is_query, metric=metric, **options) for e in embeddings]
+
+    def metrics(vectors: Tensor, parts: int) -> dict[str, float]:
+        return metrics_of(
+            vectors, labels, is_query, metric=metric, recall_at=recall_at, curvature=curvature, parts=parts
+        )
+
+    whole = metrics(*side_by_side(embeddings, metric))
+    folds = [metrics(vectors, 1) for vectors in embeddings]
     return {
-        "separated": {name: sum(m[name] for m in alone) / len(alone) for name in names},
-        "separated_folds": [{name: m[name] for name in names} for m in alone],
+        "separated": {name: sum(fold[name] for fold in folds) / len(folds) for name in names},
+        "separated_folds": [{name: fold[name] for name in names} for fold in folds],
         "concatenated": {name: whole[name] for name in names},
     }

@@ -1,16 +1,15 @@
-"""Exact nearest neighbours, a block of queries at a time, under one stated order; a part of `retrieval.py`.
+"""Exact nearest-neighbour search, a block of queries at a time, with a defined order of ties.
 
-The order: larger score first, of equal scores the lower reference index first (what faiss gives). Identical references
-always get equal scores; a matrix product alone rounds the same two vectors differently at different places, so the
-score of a copy is taken from the first of its kind.
+The order: larger score first, of equal scores the lower reference index first (as in faiss). Identical references
+always get equal scores. A matrix product alone may round the same pair of vectors differently in different rows, so the
+score of a copy is taken from the first reference that equals it.
 
-Scores are IEEE float32 products, also where training has allowed TF32, which shifts a metric by up to 2e-4. Hyperbolic
-distances come from float64 products, since they are differences of these.
+Scores are IEEE float32 products even where training has enabled TF32, which would change a metric by up to 2e-4.
+Hyperbolic distances are differences of products, and these are computed in float64.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from benchmark.protocol.hyperbolic import add_distances, check_ball
 
-Metric = Literal["cosine", "l2", "hyperbolic"]
-_LOW = 0xFFFFFFFF  # the half of a 64-bit key that holds a column
+METRICS = ("cosine", "l2", "hyperbolic")
+_LOW = 0xFFFFFFFF  # the half of a 64-bit key that holds the column
 
 
 class Search:
-    """Scores of queries against references, a block of rows at a time: the larger the nearer.
+    """Scores of queries against references, a block of rows at a time; a larger score is nearer.
 
     "cosine" scores by the product of the unit vectors; a zero vector scores 0 with everything. "l2" orders like the
     Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved
@@ -33,22 +32,23 @@ class Search:
 
     Args:
         queries: (Q, D) finite vectors of any floating type.
-        references: (G, D) finite vectors; None stands for the queries themselves, each of which scores itself -inf.
+        references: (G, D) finite vectors; None searches among the queries themselves, each with score -inf for itself.
         metric: "cosine", "l2" or "hyperbolic".
-        block: most rows that one call of `scores` may ask for.
+        block: largest number of rows in a call of `scores`.
         curvature: c of the ball of radius 1 / sqrt(c), for "hyperbolic" only.
-        parts: into how many points a vector is cut, for "hyperbolic" only; a divisor of D.
+        parts: number of points that a vector consists of, for "hyperbolic" only; a divisor of D.
 
     Raises:
-        ValueError: for an unknown metric, options that do not fit it, and vectors that are not finite, too large for a
-            squared length in float32 or outside of the ball.
+        ValueError: the metric is unknown or does not take these options, or vectors are not finite, too large for a
+            squared length in float32, or outside the ball.
+        UserError: the curvature is not finite or not above 0.
     """
 
     def __init__(
         self,
         queries: Tensor,
         references: Tensor | None,
-        metric: Metric,
+        metric: str,
         block: int,
         *,
         curvature: float | None = None,
@@ -98,22 +98,31 @@ class Search:
         return out
 
 
-def nearest_others(vectors: Tensor, count: int, *, metric: Metric, block: int = 256, **options: Any) -> Tensor:
-    """Indices (N, count) of the other rows nearest to each row of vectors (N, D), in order.
+def nearest_others(
+    vectors: Tensor,
+    count: int,
+    *,
+    metric: str,
+    block: int = 256,
+    curvature: float | None = None,
+    parts: int = 1,
+) -> Tensor:
+    """Indices (N, count) of the other rows nearest to each row of vectors (N, D), the nearest first.
 
     Args:
         vectors: (N, D) finite vectors.
-        count: 1 .. N - 1.
+        count: neighbours per row, 1 .. N - 1.
         metric: "cosine", "l2" or "hyperbolic".
         block: rows searched at a time.
-        options: further arguments of `Search`.
+        curvature: as for `Search`.
+        parts: as for `Search`.
 
     Raises:
-        ValueError: for a count out of its range, and what `Search` refuses.
+        ValueError: `count` is out of range, or `Search` refuses the vectors or options.
     """
     if not 1 <= count < len(vectors):
         raise ValueError(f"count is {count}; each of {len(vectors)} rows has between 1 and {len(vectors) - 1} others.")
-    search = Search(vectors, None, metric, block, **options)
+    search = Search(vectors, None, metric, block, curvature=curvature, parts=parts)
     rows = torch.arange(len(vectors), device=vectors.device)
     return torch.cat([nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(block)])
 
@@ -121,19 +130,19 @@ def nearest_others(vectors: Tensor, count: int, *, metric: Metric, block: int = 
 def nearest(scores: Tensor, depth: Tensor) -> Tensor:
     """Reference indices (B, K) whose first depth[b] entries in row b are its nearest, in order; K >= max(depth).
 
-    One score more than needed is fetched, which shows a tie across the cut: then the fetched indices need not be the
-    lowest of those that tie, and the whole row is looked at. That is rare, unless a model has collapsed.
+    One score more than needed is fetched, which reveals a tie across the cut. Then the fetched indices need not be the
+    lowest of those that tie, and the whole row is searched. That is rare, unless a model has collapsed.
 
     Args:
         scores: (B, G), larger is nearer.
-        depth: (B,) of 1 .. G, how many neighbours of each row are needed.
+        depth: (B,), neighbours needed of each row, 1 .. G.
     """
     fetched = _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))
     keys = _keys(scores, fetched).sort(dim=1, descending=True).values
     columns, levels = _LOW - (keys & _LOW), keys >> 32
     cut = levels.gather(1, depth[:, None] - 1)  # (B, 1)
     crosses = (levels[:, -1:] == cut)[:, 0].nonzero()[:, 0]
-    for rows in crosses.split(32):  # few at a time, since each needs G integers
+    for rows in crosses.split(32):  # few rows at a time, since each needs G integers
         last = columns[rows].gather(1, depth[rows, None] - 1)
         num_above = (levels[rows] > cut[rows]).sum(dim=1, keepdim=True)
         columns[rows] = _fill_cut(scores[rows], columns[rows], num_above, last)
@@ -141,10 +150,10 @@ def nearest(scores: Tensor, depth: Tensor) -> Tensor:
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    """Columns (B, k) of the k largest scores of each row, in any order and any of those that tie.
+    """Columns (B, k) of the k largest scores of each row, in any order; ties at the cut are broken arbitrarily.
 
     A row is cut into strided chunks. Each of its k largest values lies in a chunk whose maximum is among the k largest
-    maxima, so only these chunks are searched. About sqrt(G / 2k) columns to a chunk make both searches equally long.
+    maxima, so only these chunks are searched. With about sqrt(G / 2k) columns per chunk both take equally long.
     """
     num_rows, num_columns = scores.shape
     size = int((num_columns / (2 * k)) ** 0.5)
@@ -167,7 +176,7 @@ def _select(values: Tensor, k: int) -> Tensor:
 
 
 def _numpy_is_faster(tensor: Tensor) -> bool:
-    """On a CPU numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, its partition a third."""
+    """On a CPU numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, and its partition a third."""
     return tensor.device.type == "cpu"
 
 
@@ -188,7 +197,7 @@ def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) 
         scores: (b, G).
         columns: (b, K), right in the first num_above places.
         num_above: (b, 1), how many score higher than `last`.
-        last: (b, 1), a column that scores exactly what stands at the cut.
+        last: (b, 1), a column whose score is the one at the cut.
     """
     indices = torch.arange(scores.shape[1], device=scores.device)
     tied = torch.where(scores == scores.gather(1, last), indices, scores.shape[1])
@@ -198,14 +207,14 @@ def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) 
 
 
 def _check_options(metric: str, curvature: float | None, parts: int, num_dimensions: int) -> None:
-    if metric not in get_args(Metric):
-        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(map(repr, get_args(Metric)))}.")
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(map(repr, METRICS))}.")
     if metric != "hyperbolic":
         if curvature is not None or parts != 1:
             raise ValueError(f"curvature={curvature} and parts={parts} belong to 'hyperbolic', but metric={metric!r}.")
         return
     if curvature is None:
-        raise ValueError("metric='hyperbolic' needs curvature, that of the ball in which the vectors are points.")
+        raise ValueError("metric='hyperbolic' needs the curvature of the ball in which the vectors are points.")
     check_ball(curvature)
     if parts < 1 or num_dimensions % parts:
         raise ValueError(f"parts is {parts}; vectors of {num_dimensions} dimensions must divide into equal parts.")
@@ -216,7 +225,7 @@ def _in_ball(points: Tensor, curvature: float | None, parts: int, name: str) -> 
     outside = (lengths.square() * (curvature or 0.0) >= 1).any(dim=1).nonzero()[:, 0]
     if len(outside):
         raise ValueError(
-            f"{len(outside)} of {len(points)} vectors in {name} lie outside of the ball of curvature {curvature}, the "
+            f"{len(outside)} of {len(points)} vectors in {name} lie outside the ball of curvature {curvature}, the "
             f"first at index {int(outside[0])}; embeddings must come from the hyperbolic head, and not be normalised."
         )
     return points + 0.0
@@ -224,7 +233,7 @@ def _in_ball(points: Tensor, curvature: float | None, parts: int, name: str) -> 
 
 def _finite(vectors: Tensor, name: str) -> Tensor:
     vectors = vectors.float()
-    bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both pass NaN on
+    bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both propagate NaN
     if len(bad):
         raise ValueError(
             f"{len(bad)} of {len(vectors)} vectors in {name} are not finite in float32, the first at index "
@@ -238,13 +247,15 @@ def _unit(vectors: Tensor) -> Tensor:
     extreme = ~((length > 1e-15) & (length < 1e15))[:, 0]  # where squares leave the range of float32
     if extreme.any():
         length[extreme] = torch.linalg.vector_norm(vectors[extreme].double(), dim=1, keepdim=True).float()
-    return (vectors / length.clamp_(min=torch.finfo(torch.float32).tiny)).add_(0.0)
+    unit: Tensor = vectors / length.clamp_(min=torch.finfo(torch.float32).tiny)
+    return unit.add_(0.0)
 
 
 def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of vectors that repeat an earlier one, and of the earliest of their kind; -0.0 must have become 0.0.
+    """Indices (n,) of vectors that equal an earlier one, and (n,) of the first that each of them equals.
 
-    An integer hash of the bits finds candidates (floating-point sums of equal rows may differ), comparison decides.
+    An integer hash of the bits finds candidates (floating-point sums of equal rows may differ), and a comparison
+    decides. So that equal numbers have equal bits, -0.0 must have been replaced by 0.0.
     """
     bits = torch.nn.functional.pad(vectors, (0, vectors.shape[1] % 2)).view(torch.int64)  # (N, D / 2)
     odd = torch.randint(2**61, bits.shape[1:], generator=torch.Generator().manual_seed(0)).mul_(2).add_(1)

@@ -1,6 +1,4 @@
-"""Nearest neighbours of test images, kept for panels and plots: exact, by faiss where the distance is cosine."""
-
-from typing import Any
+"""Nearest neighbours of test images, kept for figures: exact, and by faiss for the cosine."""
 
 import numpy as np
 import torch
@@ -11,36 +9,58 @@ from benchmark.protocol.nearest import Search, nearest, nearest_others
 
 
 def nearest_neighbours(
-    embeddings: Tensor, is_query: Tensor | None, most: int, *, metric: str, threads: int, **options: Any
+    embeddings: Tensor,
+    is_query: Tensor | None,
+    most: int,
+    *,
+    metric: str,
+    threads: int,
+    curvature: float | None = None,
 ) -> np.ndarray:
-    """(Q, K) images nearest to each query by the folds' embeddings together, as positions among all N.
+    """Positions (Q, K) among all N images of those nearest to each query, by the folds' embeddings together.
 
     Args:
-        embeddings: (folds, N, D), of unit length where the metric is cosine.
-        is_query: (N,) bool; None makes every image a query, searched for among all others.
-        most: K, or as many images as there are to be searched.
+        embeddings: (F, N, D), one model per fold; of unit length if the metric is "cosine".
+        is_query: (N,) bool, true for queries that are searched among the other images; None searches each image among
+            all others.
+        most: K, or the number of images to search among if that is smaller.
         metric: "cosine", "l2" or "hyperbolic".
-        threads: of faiss.
-        options: further arguments of `Search`.
+        threads: threads for faiss.
+        curvature: curvature of the ball; for "hyperbolic" only.
     """
     joined, parts = side_by_side(embeddings, metric)
     if is_query is None:
         count = min(most, len(joined) - 1)
         if metric == "cosine":
             return others_by_faiss(joined.cpu().numpy(), count, threads)
-        return nearest_others(joined, count, metric=metric, **options, **parts).cpu().numpy()  # type: ignore[arg-type]
-    queries, gallery, places = joined[is_query], joined[~is_query], (~is_query).nonzero()[:, 0].cpu().numpy()
+        others = nearest_others(joined, count, metric=metric, curvature=curvature, parts=parts)
+        return np.asarray(others.cpu().numpy())
+    queries, gallery = joined[is_query], joined[~is_query]
+    positions = np.asarray((~is_query).nonzero()[:, 0].cpu().numpy())
     count = min(most, len(gallery))
     if metric == "cosine":
-        return places[by_faiss(queries.cpu().numpy(), gallery.cpu().numpy(), count, threads)]
-    search = Search(queries, gallery, metric, 256, **options, **parts)  # type: ignore[arg-type]
+        found = by_faiss(queries.cpu().numpy(), gallery.cpu().numpy(), count, threads)
+    else:
+        found = _by_search(Search(queries, gallery, metric, 256, curvature=curvature, parts=parts), queries, count)
+    return np.asarray(positions[found])
+
+
+def _by_search(search: Search, queries: Tensor, count: int) -> np.ndarray:
+    """Gallery rows (Q, count) nearest to each of queries (Q, D)."""
     rows = torch.arange(len(queries), device=queries.device)
     found = [nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(256)]
-    return places[torch.cat(found).cpu().numpy()]
+    return np.asarray(torch.cat(found).cpu().numpy())
 
 
 def by_faiss(queries: np.ndarray, gallery: np.ndarray, count: int, threads: int) -> np.ndarray:
-    """(Q, count) rows of the gallery (G, D) nearest to each of (Q, D) by inner product, by faiss's exact index."""
+    """Gallery rows (Q, count) nearest to each query by inner product, from faiss's exact index.
+
+    Args:
+        queries: (Q, D) float32.
+        gallery: (G, D) float32.
+        count: neighbours per query, at most G.
+        threads: threads for faiss.
+    """
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -50,8 +70,14 @@ def by_faiss(queries: np.ndarray, gallery: np.ndarray, count: int, threads: int)
 
 
 def others_by_faiss(embeddings: np.ndarray, count: int, threads: int) -> np.ndarray:
-    """(N, count) nearest other rows of each row of (N, D) by inner product."""
+    """Other rows (N, count) nearest to each row of embeddings by inner product.
+
+    Args:
+        embeddings: (N, D) float32.
+        count: neighbours per row, at most N - 1.
+        threads: threads for faiss.
+    """
     found = by_faiss(embeddings, embeddings, count + 1, threads)
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True  # among exact copies the row itself may be missing: drop the farthest instead
-    return found[~own].reshape(len(found), count)
+    return np.asarray(found[~own]).reshape(len(found), count)

@@ -10,14 +10,14 @@ metrics. For a query with R relevant references (same class), and all references
 
 averaged over queries. Easily got wrong, and settled here:
 
-- A query is never its own reference, and is left out by its index. The authors' code of 2020 dropped whatever came
-  first, which differs where an image has an exact duplicate.
+- A query is never its own reference; it is excluded by its index. The authors' code of 2020 dropped whichever reference
+  ranked first, which differs where an image has an exact duplicate.
 - Of equal scores the lower reference index ranks first (`nearest.py`).
-- A query without a relevant reference ("lone") has no R-Precision; it is left out of the averages and counted.
+- A query without a relevant reference ("lone") has no R-Precision; it is excluded from the averages, and counted.
 
-Queries are taken in the order of their R, so that a block searches no deeper than it must. R@K needs no deep search: it
-is the rank of the first relevant reference, counted for those queries that have none among their R nearest. Memory is a
-few blocks of block x G scores, never Q x G.
+Queries are processed in the order of their R, so that a block searches no deeper than it must. R@K needs no deep
+search: for queries without a relevant reference among their R nearest, the references before the first relevant one are
+counted. Memory holds a few blocks of block x G scores, never Q x G.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from benchmark.protocol.nearest import Metric, Search, nearest
+from benchmark.protocol.nearest import Search, nearest
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def retrieval_metrics(
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
     *,
-    metric: Metric = "cosine",
+    metric: str = "cosine",
     recall_at: Sequence[int] = (),
     block: int = 256,
     curvature: float | None = None,
@@ -43,7 +43,7 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r` and each `recall_at_<k>`.
 
-    Beside them stand `num_queries` (all queries) and `num_lone_queries` (those of them that the averages leave out).
+    In addition, `num_queries` counts all queries, and `num_lone_queries` those that the averages exclude.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [1.0, 0.1]])
     >>> retrieval_metrics(points, torch.tensor([0, 0, 1, 1, 7]))["num_lone_queries"]
@@ -52,21 +52,21 @@ def retrieval_metrics(
     Args:
         queries: (Q, D) embeddings as they leave the model, of any floating type; searched in float32.
         query_labels: (Q,) integer class ids.
-        gallery: (G, D) references; None searches the queries themselves, each without itself.
+        gallery: (G, D) references; None searches each query among the other queries.
         gallery_labels: (G,) integer class ids of the gallery.
         metric: "cosine" (vectors are L2-normalised first; the same order as the Euclidean distance of unit vectors),
             "l2" (Euclidean distance of the vectors as they are) or "hyperbolic" (distance in a Poincare ball).
-        recall_at: the K of Recall@K, each 1 or more.
+        recall_at: each K of Recall@K, 1 or more.
         block: queries scored at a time.
         curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
-        parts: for "hyperbolic", into how many points of the ball D is cut; their distances are summed.
+        parts: number of points of the ball that a vector consists of, for "hyperbolic"; their distances are summed.
 
     Raises:
-        ValueError: for shapes, types or options that do not fit, for vectors that are not finite or outside of the
-            ball, and where no query has a relevant reference.
+        ValueError: shapes, types or options do not fit, vectors are not finite or outside the ball, or no query has a
+            relevant reference.
     """
     if block < 1 or any(k < 1 for k in recall_at):
-        raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of these must be 1 or more.")
+        raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of them must be 1 or more.")
     query_labels = _checked_labels(queries, query_labels, "queries")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: give both, or neither to search the queries.")
@@ -101,11 +101,11 @@ def retrieval_metrics(
 
 
 def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
-    """R-Precision, MAP@R and rank of the first hit (3, B) of each query; the rank is inf if no hit is among its R.
+    """R-Precision, MAP@R and rank of the first hit for each query, stacked (3, B); the rank is inf without a hit.
 
     Args:
-        hits: (B, K) bool, is the i-th nearest reference relevant? Only the first R count.
-        depth: (B,) R of each query.
+        hits: (B, K) bool, whether the i-th nearest reference is relevant; only the first R count.
+        depth: (B,), R of each query.
     """
     rank = torch.arange(1, hits.shape[1] + 1, device=hits.device)
     hits = hits & (rank <= depth[:, None])
@@ -117,10 +117,10 @@ def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
 
 
 def _first_rank(scores: Tensor, rows: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Rank (b,) of the first relevant reference of the queries at `rows` of a block: 1 + those that stand before it."""
+    """Rank (b,) of the first relevant reference for the queries at `rows` of a block: 1 + the references before it."""
     indices = torch.arange(len(labels), device=labels.device)
     ranks = [scores.new_empty(0, dtype=torch.float64)]
-    for part in rows.split(32):  # a few rows, since each needs several masks of G entries
+    for part in rows.split(32):  # few rows at a time, since each needs several masks of G entries
         row = scores[part]
         candidates = torch.where(labels == own[part], row, -torch.inf)  # a query's own score is -inf already
         best = candidates.amax(dim=1, keepdim=True)
@@ -141,7 +141,7 @@ def _checked_labels(vectors: Tensor, labels: Tensor, name: str) -> Tensor:
 
 
 def _occurrences(query_labels: Tensor, labels: Tensor) -> Tensor:
-    """How many of `labels` (G,) equal each of `query_labels` (Q,)."""
+    """The number (Q,) of `labels` (G,) that equal each of `query_labels` (Q,)."""
     classes, counts = torch.unique(labels, return_counts=True)
     place = torch.searchsorted(classes, query_labels).clamp(max=len(classes) - 1)
     return torch.where(classes[place] == query_labels, counts[place], 0)

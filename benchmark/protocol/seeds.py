@@ -1,11 +1,11 @@
-"""Seeds that depend on what is computed, never on where or when (cf. DomainBed's `seed_hash`)."""
+"""Seeds that depend on what is computed, not on where or when (as DomainBed's `seed_hash`)."""
 
 import hashlib
 import json
 
 
 def stable_seed(*parts: str | int) -> int:
-    """A 63-bit seed that is a pure function of its parts, the same on every machine and Python.
+    """A 63-bit seed that is a pure function of its parts, equal on every machine and Python version.
 
     >>> stable_seed(0, "glyphs", "trial", 3, 1) == stable_seed(0, "glyphs", "trial", 3, 1)
     True

@@ -5,18 +5,24 @@ confidence intervals: 95 % intervals over 10 runs. As in the authors' released c
 n - 1 degrees of freedom around the mean, scaled by the standard error with ddof 1; half its width is what is printed
 after the +- sign, 2.262 s / sqrt(10) for 10 runs.
 
-Departure: one value alone has no spread, so its half width and its standard error are None, never 0 or the mean.
+Departure: a single value has no spread, so its half width and its standard error are None, never 0 or the mean.
 """
 
 import math
-import statistics  # the standard library's, whose mean and stdev round once, at the end
+import statistics  # the standard library's mean and stdev round only once, at the end
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with the half width of its t-interval over n values; the half width is None for n = 1."""
+    """A mean with its t-interval.
+
+    Attributes:
+        mean: mean of the values.
+        half_width: half the width of the interval; None for a single value.
+        n: number of values.
+    """
 
     mean: float
     half_width: float | None
@@ -31,15 +37,15 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         confidence: probability mass of the interval, between 0 and 1, both excluded.
 
     Raises:
-        ValueError: for no values, a value that is not finite (a failed run is left out, never told as a number), or a
-            confidence outside (0, 1).
+        ValueError: there are no values, one is not finite (failed runs are to be excluded; a failure is never a
+            number), or the confidence is not between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; allowed is a fraction between 0 and 1, such as 0.95.")
     error, mean, n = standard_error(values), statistics.mean(_finite(values)), len(values)
     if error is None:
         return Interval(mean, None, n)
-    from scipy.special import stdtrit  # the quantile alone; scipy.stats takes three times as long to import
+    from scipy.special import stdtrit  # the quantile function alone: scipy.stats takes three times as long to import
 
     return Interval(mean, float(stdtrit(n - 1, (1 + confidence) / 2)) * error, n)
 
@@ -54,7 +60,7 @@ def standard_error(values: Sequence[float]) -> float | None:
         values: one finite number per fold or run.
 
     Raises:
-        ValueError: for no values or a value that is not finite.
+        ValueError: there are no values, or one is not finite.
     """
     values = _finite(values)
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
@@ -66,5 +72,5 @@ def _finite(values: Sequence[float]) -> list[float]:
         raise ValueError("There are no values to average; at least one finished run is needed.")
     bad = [value for value in values if not math.isfinite(value)]
     if bad:
-        raise ValueError(f"{len(bad)} of {len(values)} values are not finite ({bad[0]}); leave failed runs out.")
+        raise ValueError(f"{len(bad)} of {len(values)} values are not finite ({bad[0]}); exclude failed runs.")
     return values

@@ -8,35 +8,37 @@ consecutive slices of the list, the incomplete last one is dropped, and then a n
 passes and hold a class twice.
 
 Departures: list number n is drawn from a generator seeded by (seed, n), so a batch is a function of (seed, iteration)
-and a resumed training needs no saved state. A batch longer than the list gets a list that just holds it, where the
-original would yield nothing. `fresh_classes` is pytorch-metric-learning 2.x's `batch_size` rule: every batch draws
-batch / m different classes anew.
+and a resumed training needs no saved state. Where a batch is longer than the list, the list is made just long enough;
+the original would yield nothing. `fresh_classes` is pytorch-metric-learning 2.x's `batch_size` rule: every batch
+draws its own batch / m different classes.
 """
 
 import numpy as np
+
+from benchmark.core.errors import UserError
 
 LIST_LENGTH = 100_000
 
 
 class MPerClass:
-    """Which images make a batch: m of each class.
+    """Draws batches with m images per class.
 
     Args:
-        labels: Class id of every training image, shape (N,); any integers.
+        labels: (N,) class id of each training image; any integers.
         batch_size: B, images in a batch.
-        m: Images of a class in a pass (4 for losses over pairs, 1 for losses over proxies).
-        seed: Seed of every list.
-        fresh_classes: Whether every batch draws batch_size / m different classes, instead of slicing passes.
+        m: images of each class in a pass (4 for losses over pairs, 1 for losses over proxies).
+        seed: seed of all lists.
+        fresh_classes: whether each batch draws its own batch_size / m different classes instead of slicing passes.
 
     Raises:
-        ValueError: If m or batch_size is below 1, there are fewer than 2 classes, or, with `fresh_classes`, batch_size
-            is no multiple of m or asks for more classes than there are.
+        UserError: m or batch_size is below 1, there are fewer than 2 classes, or, with `fresh_classes`, batch_size is
+            not a multiple of m or needs more classes than there are.
     """
 
     def __init__(self, labels: np.ndarray, batch_size: int, m: int, seed: int, *, fresh_classes: bool = False) -> None:
         classes, compact, self._counts = np.unique(labels, return_inverse=True, return_counts=True)
         _check(len(classes), batch_size, m, fresh_classes)
-        self._by_class = np.argsort(compact, kind="stable")  # positions, class after class
+        self._by_class = np.argsort(compact, kind="stable")  # rows, class after class
         self._starts = np.cumsum(self._counts) - self._counts
         self._m, self._batch_size, self._seed, self._fresh = m, batch_size, seed, fresh_classes
         images_in_pass = m * len(classes)
@@ -45,15 +47,15 @@ class MPerClass:
         self._list_number, self._list = -1, np.empty(0, np.int64)
 
     def batch(self, iteration: int) -> np.ndarray:
-        """Positions (B,) of the images of iteration 0, 1, 2, ...; a function of the seed and the iteration only."""
+        """Rows (B,), int64, of the images in the batch of iteration 0, 1, 2, ...; a function of it and the seed."""
         if self._fresh:
             rng = np.random.default_rng((self._seed, iteration))
             classes = rng.permutation(len(self._counts))[: self._batch_size // self._m]
             return self._images_of(classes, rng)
-        number, place = divmod(iteration, self._batches_in_list)
+        number, position = divmod(iteration, self._batches_in_list)
         if number != self._list_number:
             self._list, self._list_number = self._make_list(number), number
-        return self._list[place * self._batch_size : (place + 1) * self._batch_size].copy()
+        return self._list[position * self._batch_size : (position + 1) * self._batch_size].copy()
 
     def _make_list(self, number: int) -> np.ndarray:
         rng = np.random.default_rng((self._seed, number))
@@ -61,17 +63,18 @@ class MPerClass:
         return self._images_of(np.concatenate(classes), rng)
 
     def _images_of(self, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Positions (len(classes) * m,): m images of each listed class, drawn for every entry anew."""
+        """Rows (E m,): m images for each of the E entries of `classes` (E,), drawn independently for each entry."""
         counts = self._counts[classes]
-        places = np.empty((len(classes), self._m), np.int64)
+        chosen = np.empty((len(classes), self._m), np.int64)  # numbers within the class
         few = counts < self._m
-        places[few] = rng.integers(0, counts[few, None], (few.sum(), self._m))
-        places[~few] = _distinct(counts[~few], self._m, rng)
-        return self._by_class[self._starts[classes, None] + places].reshape(-1)
+        chosen[few] = rng.integers(0, counts[few, None], (few.sum(), self._m))
+        chosen[~few] = _distinct(counts[~few], self._m, rng)
+        rows: np.ndarray = self._by_class[self._starts[classes, None] + chosen]
+        return rows.reshape(-1)
 
 
 def _distinct(counts: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """(len(counts), m) numbers; row r holds m different ones of 0 .. counts[r] - 1, every ordered choice as likely.
+    """Numbers (E, m) for counts (E,): row r holds m distinct ones of 0 .. counts[r] - 1, all orders equally likely.
 
     Floyd's sampling, all rows at once: for j = count - m .. count - 1, draw t in 0..j and take t, or j if t is taken.
     Floyd's set is uniform but its order is not, so each row is shuffled at the end.
@@ -87,15 +90,15 @@ def _distinct(counts: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarra
 
 def _check(num_classes: int, batch_size: int, m: int, fresh_classes: bool) -> None:
     if m < 1 or batch_size < 1:
-        raise ValueError(f"The sampler has m={m}, batch_size={batch_size}; both must be at least 1.")
+        raise UserError(f"The sampler got m={m}, batch_size={batch_size}; both must be at least 1.")
     if num_classes < 2:
-        raise ValueError(f"The sampler has images of {num_classes} class; learning a metric needs at least 2 classes.")
+        raise UserError(f"The sampler got images of {num_classes} class; metric learning needs at least 2 classes.")
     if not fresh_classes:
         return
     if batch_size % m:
-        raise ValueError(f"fresh_classes needs a batch that m divides, got batch_size={batch_size}, m={m}.")
+        raise UserError(f"fresh_classes needs batch_size to be a multiple of m, got batch_size={batch_size}, m={m}.")
     if num_classes < batch_size // m:
-        raise ValueError(
+        raise UserError(
             f"fresh_classes needs batch_size / m = {batch_size} / {m} = {batch_size // m} classes, but the fold has "
             f"{num_classes}. Use fresh_classes=false, the pass-based rule, or a larger m or a smaller batch_size."
         )

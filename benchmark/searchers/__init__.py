@@ -1,7 +1,8 @@
-"""What proposes settings: `ask(history, pending)` is a pure function of them, space and seed; `best(history)` an index.
+"""Searchers: which setting to try next, and which trial to choose in the end.
 
-A searcher keeps no state. The records of the finished trials are the truth; whatever a searcher knows it derives from
-them, so that a search goes on after a restart as if it had never stopped, and anyone can recompute a proposal.
+A searcher keeps no state: a proposal is a pure function of the search space, the seed and the history, which is read
+from the records of the finished trials. So a search resumes after a restart as if it had never stopped, and anyone can
+recompute a proposal.
 """
 
 import math
@@ -9,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from benchmark.core.errors import UserError
+
 Value = float | int
+Setting = dict[str, Value]  # values of the searched hyper-parameters by name
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,11 @@ class Parameter:
 
     Attributes:
         bounds: lowest and highest value, both allowed; whole numbers if the type is "int".
-        scale: "log" gives every factor an equal share (both bounds positive), "linear" every step.
-        type: of the proposed values.
+        scale: "linear" searches values evenly, "log" their logarithms (both bounds must be positive).
+        type: whether proposed values are "float" or "int".
 
     Raises:
-        ValueError: for bounds that are no such range, or an unknown scale or type.
+        UserError: the bounds are not such a range, or scale or type is unknown.
     """
 
     bounds: tuple[float, float]
@@ -32,42 +36,45 @@ class Parameter:
     def __post_init__(self) -> None:
         low, high = self.bounds
         if self.scale not in ("linear", "log") or self.type not in ("float", "int"):
-            raise ValueError(f'scale={self.scale!r} ("linear", "log") or type={self.type!r} ("float", "int"): unknown.')
+            raise UserError(
+                f'scale={self.scale!r} (allowed: "linear", "log") or type={self.type!r} (allowed: "float", "int") is '
+                "unknown."
+            )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"bounds are {self.bounds}; allowed are two finite numbers, the lower one first.")
+            raise UserError(f"bounds are {self.bounds}; allowed are two finite numbers, the lower one first.")
         if self.scale == "log" and low <= 0:
-            raise ValueError(f"bounds are {self.bounds}; on a log scale both must be positive.")
+            raise UserError(f"bounds are {self.bounds}; on a log scale both must be positive.")
         if self.type == "int" and (low != int(low) or high != int(high)):
-            raise ValueError(f"bounds are {self.bounds}; those of an int must be whole numbers.")
+            raise UserError(f"bounds are {self.bounds}; those of an int must be whole numbers.")
 
     def cast(self, value: float) -> Value:
-        """The value as a plain number of the parameter's type, moved onto a bound if rounding left it outside."""
+        """The value as a plain number of the parameter's type, clipped to the bounds."""
         low, high = self.bounds
         clipped = min(max(float(value), float(low)), float(high))
         return round(clipped) if self.type == "int" else clipped
 
     def contains(self, value: float) -> bool:
-        """Whether a value may stand in a trial's record."""
+        """Whether a value lies within the bounds and, for an int, is a whole number."""
         low, high = self.bounds
         return low <= value <= high and (self.type == "float" or value == int(value))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial, as a searcher is told of it.
+    """A finished trial, as a searcher's history holds it.
 
     Attributes:
-        index: from 0, in the order of asking.
-        parameters: the setting.
+        index: number of the trial in the order of proposal, from 0.
+        parameters: the setting that was tried.
         mean: the score, to be maximised; None if the trial failed. A failure is never a number.
-        sem: standard error of the mean between folds; None if unknown.
+        sem: standard error of the mean over folds; None if unknown.
 
     Raises:
-        ValueError: for a mean or sem that is not finite.
+        ValueError: mean or sem is not finite.
     """
 
     index: int
-    parameters: dict[str, Value]
+    parameters: Setting
     mean: float | None
     sem: float | None = None
 
@@ -78,51 +85,76 @@ class Trial:
 
 
 class Searcher(Protocol):
-    """Proposes settings; stateless, so a search goes on after a restart as if it had never stopped."""
+    """Proposes settings and chooses a trial; it keeps no state, so a search resumes as if it had never stopped.
 
-    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
-        """The next setting, a pure function of the arguments, the search space and the seed.
+    The constructor takes `space`, the searched parameters by name, and `seed`, and raises `UserError` for a space or an
+    option that it cannot use.
+    """
+
+    def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
+        """Propose the next setting, as a pure function of the arguments, the search space and the seed.
 
         Args:
-            history: finished trials in the order of asking.
-            pending: settings that are still in training.
+            history: finished trials in the order of proposal.
+            pending: settings that were proposed and have no result yet.
+
+        Raises:
+            UserError: the history belongs to another search space, or no setting is left to propose.
         """
         ...
 
     def best(self, history: Sequence[Trial]) -> int:
-        """Index of the trial to choose."""
+        """Choose a trial and return its index.
+
+        Args:
+            history: finished trials in the order of proposal.
+
+        Raises:
+            UserError: no trial has a score.
+        """
         ...
 
 
 def best_by_mean(history: Sequence[Trial]) -> int:
-    """Index of the trial with the highest mean; of equal ones the first.
+    """Index of the trial with the highest mean; the first one in case of a tie.
+
+    Args:
+        history: finished trials in the order of proposal.
 
     Raises:
-        ValueError: no trial has a score.
+        UserError: no trial has a score.
     """
     scored = [trial for trial in history if trial.mean is not None]
     if not scored:
-        raise ValueError(f"None of the {len(history)} trials has a score, so none can be chosen; see their reasons.")
+        raise UserError(f"None of the {len(history)} trials has a score, so none can be chosen; see their reasons.")
     return max(scored, key=lambda trial: (trial.mean, -trial.index)).index
 
 
 def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None:
-    """Refuse a history that is not trials of this space in the order of asking; some may be missing.
+    """Check that a history holds trials of this search space in the order of proposal; some may be missing.
+
+    Args:
+        history: finished trials.
+        space: searched parameters by name.
 
     Raises:
-        ValueError: naming the trial, and the value that does not belong.
+        UserError: a trial belongs to another search space; the message names it and its value.
+        ValueError: the trials are out of order.
     """
     last = -1
     for trial in history:
         if trial.index <= last:
-            raise ValueError(f"Trial {trial.index} stands after trial {last}; a history is in the order of asking.")
+            raise ValueError(f"Trial {trial.index} stands after trial {last}; a history is in the order of proposal.")
         last = trial.index
         if set(trial.parameters) != set(space):
             names, expected = sorted(trial.parameters), sorted(space)
-            raise ValueError(f"Trial {trial.index} set {names}, the search space is {expected}; start another study.")
+            raise UserError(
+                f"Trial {trial.index} set {names}, but the search space is {expected}. Restore that search space, or "
+                "start another study."
+            )
         for name, value in trial.parameters.items():
             if not space[name].contains(value):
-                raise ValueError(
+                raise UserError(
                     f"Trial {trial.index} set {name}={value}, which {space[name]} does not allow; the search space was "
                     "changed after the trial. Restore the old bounds, or start another study."
                 )

@@ -5,14 +5,14 @@ hyper-parameter search. Their code used Ax of May 2020, whose rule was max(5, nu
 centre point, then the model to the end; `num_sobol="mlrc"` is that rule. Today's Ax would start from the centre, or
 take twice as many Sobol points as parameters.
 
-A fresh `ax.api.client.Client` is built from the history for every proposal, so the history is all that a restart needs.
-Ax's own snapshot is no such thing: it drops the seed and rounds the scores, after which the next proposal differs.
+A fresh `ax.api.client.Client` is built from the history for every proposal, so a restart needs nothing but the history.
+Ax's own snapshot would not do: it drops the seed and rounds the scores, after which the next proposal differs.
 
-Noise, our one departure. Classes are disjoint between folds, so folds differ in difficulty, by far more than a training
-differs from its repetition; and every trial shares those differences. The standard error between folds therefore
-overstates the noise that matters for comparing settings. In a synthetic search with such folds (5 seeds, 16 trials) the
-recommended setting lost 4.1e-3 when Ax was told that standard error, 0.7e-3 when it inferred the noise. Default:
-"inferred". "fold_sem" is what the Reality Check did.
+Departure: the noise. Classes are disjoint between folds, so folds differ in difficulty by far more than one training
+differs from its repetition, and all trials share those differences. The standard error over folds therefore overstates
+the noise that matters for comparing settings. In a synthetic search with such folds (5 seeds, 16 trials) the regret of
+the recommended setting was 4.1e-3 when Ax was given that standard error, and 0.7e-3 when it inferred the noise. The
+default is "inferred"; "fold_sem" is what the Reality Check did.
 """
 
 import logging
@@ -20,33 +20,37 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.protocol.seeds import stable_seed
-from benchmark.searchers import Parameter, Trial, Value, best_by_mean, check_history
+from benchmark.searchers import Parameter, Setting, Trial, best_by_mean, check_history
+
+if TYPE_CHECKING:
+    from ax.api.client import Client
 
 _SCORE = "score"
 
 
 class Ax:
-    """Proposes settings by Ax.
+    """Proposes settings by Bayesian optimisation.
 
-    The first `num_sobol` trials take the points of a fixed design in order; a failed trial has used up its point. After
-    them the model proposes, once half as many trials have a score; until then the design goes on.
+    The first `num_sobol` trials take the points of a fixed design in order; a failed trial uses up its point. After
+    that the model proposes, provided that half as many trials have a score; until then the design continues.
 
     Args:
         space: searched parameters by name.
-        seed: fixes the design, and with the number of finished trials every later proposal.
+        seed: determines the design and, with the number of finished and pending trials, every later proposal.
         num_sobol: length of the design, defaults included; "mlrc" is max(5, number of parameters).
-        noise: "inferred" by the model, or "fold_sem": each trial's standard error between folds.
-        select: how `best` chooses: "raw" by the highest mean, "model" by the model's prediction for it.
-        defaults_first: whether trial 0 is `defaults`.
-        defaults: the published setting; entries beside the search space are ignored.
+        noise: "inferred" by the model, or "fold_sem" for each trial's standard error over folds.
+        select: how `best` chooses: "raw" by the highest mean, "model" by the highest prediction of the model.
+        defaults_first: whether trial 0 tries `defaults`.
+        defaults: the published setting; entries outside the search space are ignored.
 
     Raises:
-        ValueError: for an empty space, an unknown option, or defaults that are missing or out of bounds.
+        UserError: the space is empty, an option is unknown, or a default is missing or out of bounds.
     """
 
     def __init__(
@@ -58,47 +62,52 @@ class Ax:
         noise: Literal["inferred", "fold_sem"] = "inferred",
         select: Literal["raw", "model"] = "raw",
         defaults_first: bool = False,
-        defaults: dict[str, Value] | None = None,
+        defaults: Setting | None = None,
     ) -> None:
         if not space:
-            raise ValueError("The search space is empty; name at least one parameter in the loss's `space`.")
+            raise UserError("The search space is empty; name at least one parameter in the loss's `space`.")
         if num_sobol != "mlrc" and not (isinstance(num_sobol, int) and num_sobol >= 1):
-            raise ValueError(f'num_sobol is {num_sobol!r}; allowed are "mlrc" and whole numbers from 1.')
+            raise UserError(f'num_sobol is {num_sobol!r}; allowed are "mlrc" and whole numbers from 1.')
         if noise not in ("inferred", "fold_sem") or select not in ("raw", "model"):
-            raise ValueError(f'noise={noise!r} ("inferred", "fold_sem"), select={select!r} ("raw", "model"): unknown.')
+            raise UserError(
+                f'noise={noise!r} (allowed: "inferred", "fold_sem") or select={select!r} (allowed: "raw", "model") is '
+                "unknown."
+            )
         self._space, self._seed, self._noise, self._select = space, seed, noise, select
         self._num_sobol = max(5, len(space)) if num_sobol == "mlrc" else num_sobol
         self._first = _first(space, defaults or {}) if defaults_first else None
 
-    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
-        """The next setting: plain numbers within the bounds, the same for the same space, seed, history and pending.
+    def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
+        """Propose the next setting, in plain numbers within the bounds.
 
         Args:
-            history: finished trials, in the order of their index.
-            pending: settings that were proposed and have no score yet; the model expects one, and looks
-                elsewhere.
+            history: finished trials in the order of proposal.
+            pending: settings that were proposed and have no result yet; the model avoids their neighbourhood.
 
         Raises:
-            ValueError: for a history of another space, a trial without `sem` where it is to be told, or where every
-                setting of an all-integer space has been tried.
+            UserError: the history belongs to another search space, a trial lacks the `sem` that `noise="fold_sem"`
+                needs, or every setting of an all-integer space has been tried.
         """
         check_history(history, self._space)
-        asked = len(history) + len(pending)
-        if self._first is not None and not asked:
+        num_proposed = len(history) + len(pending)
+        if self._first is not None and not num_proposed:
             return dict(self._first)
         self._check_exhausted([*(trial.parameters for trial in history), *pending])
         num_scored = sum(trial.mean is not None for trial in history)
-        designed = asked < self._num_sobol or num_scored < self._num_scored_before_model
+        use_design = num_proposed < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
-            number = asked - (self._first is not None)
-            point = self._design_point(number) if designed else _next(self._told(history, pending))
+            number = num_proposed - (self._first is not None)
+            point = self._design_point(number) if use_design else _next(self._client_with(history, pending))
         return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
 
     def best(self, history: Sequence[Trial]) -> int:
-        """Index of the chosen trial; of equal ones the first. Warns if the model was to choose and could not.
+        """Index of the chosen trial; the first one in case of a tie. Warns if the model was to choose and could not.
+
+        Args:
+            history: finished trials in the order of proposal.
 
         Raises:
-            ValueError: no trial has a score.
+            UserError: the history belongs to another search space, or no trial has a score.
         """
         index, reason = self.choose(history)
         if reason is not None:
@@ -106,10 +115,16 @@ class Ax:
         return index
 
     def choose(self, history: Sequence[Trial]) -> tuple[int, str | None]:
-        """Index of the chosen trial, and why the model did not choose it although it was to.
+        """Choose a trial.
+
+        Args:
+            history: finished trials in the order of proposal.
+
+        Returns:
+            Index of the chosen trial, and the reason if it was chosen by the highest mean although `select` is "model".
 
         Raises:
-            ValueError: for a history of another space, or in which no trial has a score.
+            UserError: the history belongs to another search space, or no trial has a score.
         """
         check_history(history, self._space)
         by_mean = best_by_mean(history)
@@ -124,7 +139,7 @@ class Ax:
             from linear_operator.utils.errors import NotPSDError  # type: ignore[import-untyped]
 
             try:
-                client = self._told(history)
+                client = self._client_with(history)
                 _next(client)  # fits the model
                 predicted = [p[_SCORE][0] for p in client.predict([self._cast(trial.parameters) for trial in scored])]
             except (AxError, BotorchError, ModelFittingError, NotPSDError) as error:
@@ -137,44 +152,44 @@ class Ax:
     def _num_scored_before_model(self) -> int:
         return max(2, self._num_sobol // 2)
 
-    def _check_exhausted(self, settings: Sequence[dict[str, Value]]) -> None:
-        """Ax proposes no setting twice, and would look for a new one for minutes where there is none."""
+    def _check_exhausted(self, settings: Sequence[Setting]) -> None:
+        """Ax proposes no setting twice; where none is left it would search for minutes."""
         if all(parameter.type == "int" for parameter in self._space.values()):
             num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
             if len({tuple(self._cast(setting).values()) for setting in settings}) >= num_settings:
-                raise ValueError(
+                raise UserError(
                     f"All {num_settings} settings of the search space have been tried; ask for fewer trials."
                 )
 
-    def _design_point(self, number: int) -> dict[str, Any]:
-        """Point `number` of the Sobol design, which is one pure call from the seed."""
+    def _design_point(self, number: int) -> Setting:
+        """Point `number` of the Sobol design, a pure function of the seed."""
         client = self._client(number + 1, stable_seed("ax design", self._seed))
-        return list(client.get_next_trials(max_trials=number + 1).values())[number]
+        return cast(Setting, list(client.get_next_trials(max_trials=number + 1).values())[number])
 
-    def _told(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> Any:
-        """A client that knows the history and what is pending, and whose next proposal is the model's."""
+    def _client_with(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> "Client":
+        """A client with the history and the pending settings, whose next proposal is the model's."""
         client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
         trials = {client.attach_trial(self._cast(trial.parameters)): trial for trial in history}
-        for index, trial in trials.items():  # all data first: between completions they would be sorted anew each time
+        for index, trial in trials.items():  # all data first: between completions Ax would sort them again each time
             if trial.mean is not None:
-                client.attach_data(index, {_SCORE: self._observation(trial)})
+                client.attach_data(index, {_SCORE: self._observation(trial, trial.mean)})
         for index, trial in trials.items():
             if trial.mean is None:
-                client.mark_trial_abandoned(index)  # unlike "failed", never proposed again
+                client.mark_trial_abandoned(index)  # unlike a failed setting, it is never proposed again
             else:
                 client.complete_trial(index)
         for setting in pending:
-            client.attach_trial(self._cast(setting))  # and left running
+            client.attach_trial(self._cast(setting))  # stays running
         return client
 
-    def _observation(self, trial: Trial) -> Any:
+    def _observation(self, trial: Trial, mean: float) -> float | tuple[float, float]:
         if self._noise == "inferred":
-            return trial.mean
+            return mean
         if trial.sem is None:
-            raise ValueError(f'Trial {trial.index} has no standard error; use noise="inferred" or more than one fold.')
-        return trial.mean, trial.sem
+            raise UserError(f'Trial {trial.index} has no standard error; use noise="inferred" or more than one fold.')
+        return mean, trial.sem
 
-    def _client(self, num_sobol: int, seed: int) -> Any:
+    def _client(self, num_sobol: int, seed: int) -> "Client":
         from ax.api.client import Client
         from ax.api.configs import RangeParameterConfig
 
@@ -196,20 +211,20 @@ class Ax:
         )
         return client
 
-    def _cast(self, setting: dict[str, Value]) -> dict[str, Value]:
-        """A setting in the types of the space; read from JSON a float may be an int, which Ax refuses."""
+    def _cast(self, setting: Setting) -> Setting:
+        """A setting in the types of the space: Ax refuses a float that JSON gave as an int."""
         return {name: parameter.cast(setting[name]) for name, parameter in self._space.items()}
 
 
-def _next(client: Any) -> dict[str, Any]:
+def _next(client: "Client") -> Setting:
     (point,) = client.get_next_trials(max_trials=1).values()
-    return dict(point)
+    return cast(Setting, point)
 
 
-def _first(space: dict[str, Parameter], defaults: dict[str, Value]) -> dict[str, Value]:
+def _first(space: dict[str, Parameter], defaults: Setting) -> Setting:
     wrong = [name for name, p in space.items() if name not in defaults or not p.contains(defaults[name])]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"defaults_first needs a default within the bounds for every searched parameter; {wrong} have none. "
             f"Defaults are {defaults}."
         )
@@ -218,10 +233,10 @@ def _first(space: dict[str, Parameter], defaults: dict[str, Value]) -> dict[str,
 
 @contextmanager
 def _quiet_single_thread() -> Iterator[None]:
-    """Ax on one thread, so that no sum depends on the number of cores, and without its talk.
+    """Run Ax on one thread, so that no sum depends on the number of cores, and without its log and warnings.
 
-    Its warnings are about its own internals (scripted functions, jitter on a covariance); what it is told is checked by
-    us. Logging needs Ax's own switch, since the level of the logger "ax" changes nothing.
+    The warnings concern its own internals (scripted functions, jitter on a covariance); its inputs are checked here.
+    The log needs Ax's own switch, since the level of the logger "ax" has no effect.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

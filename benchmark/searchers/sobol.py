@@ -1,4 +1,4 @@
-"""The control: a scrambled Sobol design that learns nothing from the trials.
+"""The control: a scrambled Sobol design, which ignores the scores of the trials.
 
 Source: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", USSR
 Computational Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in Owen, "Randomly permuted (t, m, s)-nets
@@ -10,57 +10,58 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmark.searchers import Parameter, Trial, Value, best_by_mean, check_history
+from benchmark.core.errors import UserError
+from benchmark.searchers import Parameter, Setting, Trial, Value, best_by_mean, check_history
 
 
 class Sobol:
-    """Proposes point number `len(history) + len(pending)` of a design that the seed fixes.
+    """Proposes point number `len(history) + len(pending)` of a design that the seed determines.
 
     Args:
         space: searched parameters by name.
-        seed: of the scrambling.
+        seed: seed of the scrambling.
 
     Raises:
-        ValueError: for an empty space.
+        UserError: the space is empty.
     """
 
     def __init__(self, space: dict[str, Parameter], seed: int) -> None:
         if not space:
-            raise ValueError("The search space is empty; name at least one parameter in the loss's `space`.")
+            raise UserError("The search space is empty; name at least one parameter in the loss's `space`.")
         self._space, self._seed = space, seed
 
-    def ask(self, history: Sequence[Trial], pending: Sequence[dict[str, Value]] = ()) -> dict[str, Value]:
-        """The next setting; scores in the history change nothing.
+    def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
+        """Propose the next setting; the scores in the history have no influence.
 
         Args:
-            history: finished trials, in the order of their index.
-            pending: settings that were proposed and have no score yet.
+            history: finished trials in the order of proposal.
+            pending: settings that were proposed and have no result yet.
 
         Raises:
-            ValueError: for a history of another space.
+            UserError: the history belongs to another search space.
         """
         check_history(history, self._space)
         engine = torch.quasirandom.SobolEngine(len(self._space), scramble=True, seed=self._seed)
         point = engine.draw(len(history) + len(pending) + 1, dtype=torch.float64)[-1].tolist()
-        return {name: place(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
+        return {name: value_at(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
 
     def best(self, history: Sequence[Trial]) -> int:
-        """Index of the trial with the highest mean; of equal ones the first.
+        """Index of the trial with the highest mean; the first one in case of a tie.
 
         Raises:
-            ValueError: no trial has a score.
+            UserError: no trial has a score.
         """
         return best_by_mean(history)
 
 
-def place(parameter: Parameter, u: float) -> Value:
-    """The value at u in [0, 1] of a parameter's range, on its scale.
+def value_at(parameter: Parameter, u: float) -> Value:
+    """The value at the fraction u in [0, 1] of a parameter's range, on its scale.
 
-    Each integer owns the range half a step around it, so that the outer ones get a share like the others.
+    An integer n stands for [n - 0.5, n + 0.5], so that the lowest and the highest get the same share as the others.
 
-    >>> place(Parameter((0.0, 8.0)), 0.25), place(Parameter((1.0, 100.0), "log"), 0.0)
+    >>> value_at(Parameter((0.0, 8.0)), 0.25), value_at(Parameter((1.0, 100.0), "log"), 0.0)
     (2.0, 1.0)
-    >>> [place(Parameter((1, 3), type="int"), u) for u in (0.0, 0.32, 0.34, 0.99)]
+    >>> [value_at(Parameter((1, 3), type="int"), u) for u in (0.0, 0.32, 0.34, 0.99)]
     [1, 1, 2, 3]
     """
     low, high = parameter.bounds

@@ -73,7 +73,7 @@ def make_parts(
     ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as MLRC
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
     trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
-    head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))  # type: ignore[arg-type]
+    head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
     loss_seed = stable_seed(*seed_prefix, "loss", study.config.loss.name)
     loss = study.make_loss(len(classes), loss_seed, class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):

@@ -166,7 +166,7 @@ def check_parts(study: Study) -> None:
     labels = split.labels[np.isin(split.labels, classes)]
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
     trunk = study.make_trunk(num_channels(split.images), seed=0)
-    head = study.make_head(trunk.out_features, seed=0)  # type: ignore[arg-type]
+    head = study.make_head(trunk.out_features, seed=0)
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]
     space = study.make_space()

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from benchmark.core import records
 from benchmark.core.paths import conf_dir
-from benchmark.searchers import Parameter
+from benchmark.searchers import Parameter, Searcher
 from benchmark.study import identity, recipes
 from benchmark.study.command import command_for
 from benchmark.study.config import Config, schema
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is che
 
     from benchmark.images import Images
     from benchmark.protocol.folds import Fold
+    from benchmark.samplers import Sampler
+    from benchmark.training.components import HeadModule, LossModule, TrunkModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,17 +145,19 @@ class Study:
         fold_rules.check_class_disjoint(folds, trainval_classes)
         return folds
 
-    def make_trunk(self, in_channels: int, seed: int) -> torch.nn.Module:
+    def make_trunk(self, in_channels: int, seed: int) -> TrunkModule:
         """(B, in_channels, H, W) -> (B, F), weights drawn from `seed`."""
-        return _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
+        trunk: TrunkModule = _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
+        return trunk
 
-    def make_head(self, in_features: int, seed: int) -> torch.nn.Module:
+    def make_head(self, in_features: int, seed: int) -> HeadModule:
         """(B, F) -> (B, D), weights drawn from `seed`; a loss may ask for other options or for a head of its own."""
         asked, dim = self.config.loss.head, self.config.protocol.embedding_dim
         node = asked if "_target_" in asked else self.config.head.module | asked
-        return _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
+        head: HeadModule = _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
+        return head
 
-    def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray, num_images: int) -> torch.nn.Module:
+    def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray, num_images: int) -> LossModule:
         """The loss with its own state, for a fold of `num_classes` training classes.
 
         Args:
@@ -177,16 +181,18 @@ class Study:
                 f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; on offer: {', '.join(offered)}."
             )
         wanted = {key: offered[key] for key in self.config.loss.needs}
-        return _seeded(seed, lambda: build(self.config.loss.module, **wanted))
+        loss: LossModule = _seeded(seed, lambda: build(self.config.loss.module, **wanted))
+        return loss
 
     def make_optimizers(self, **parts: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
         """One optimiser for each of trunk, head and loss that has parameters."""
         return recipes.make_optimizers(self.config, parts)
 
-    def make_sampler(self, labels: np.ndarray, seed: int) -> Any:
+    def make_sampler(self, labels: np.ndarray, seed: int) -> Sampler:
         """Which images make a batch."""
         node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | self.config.loss.sampler
-        return build(node, labels=labels, batch_size=self.config.protocol.batch_size, seed=seed)
+        sampler: Sampler = build(node, labels=labels, batch_size=self.config.protocol.batch_size, seed=seed)
+        return sampler
 
     def make_space(self) -> dict[str, Parameter]:
         """The loss's search space."""
@@ -200,9 +206,10 @@ class Study:
         """Bounds of a searched hyper-parameter for this data set."""
         return identity.bounds(self.config, name)
 
-    def make_searcher(self) -> Any:
+    def make_searcher(self) -> Searcher:
         """What proposes settings."""
-        return build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed)
+        searcher: Searcher = build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed)
+        return searcher
 
     def make_device(self) -> torch.device:
         """The device of the study's jobs."""

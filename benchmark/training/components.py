@@ -1,40 +1,74 @@
-"""What a training is made of: its schedule, its parts, and the images by which it is judged."""
+"""What a training is made of: the modules, the images, the images it is evaluated on, and its schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmark.core.records import JsonObject
+from benchmark.heads import Head
 from benchmark.images import Images
+from benchmark.losses import Loss
+from benchmark.samplers import Sampler
+from benchmark.trunks import Trunk
+
+Weights = dict[str, dict[str, Tensor]]  # tensors of any shape by parameter name, by module: trunk, head, loss
+
+
+class TrunkModule(Trunk, nn.Module):
+    """A `torch.nn.Module` that is a `Trunk`. For annotations: a trunk derives from `torch.nn.Module` alone."""
+
+
+class HeadModule(Head, nn.Module):
+    """A `torch.nn.Module` that is a `Head`. For annotations, as `TrunkModule`."""
+
+
+class LossModule(Loss, nn.Module):
+    """A `torch.nn.Module` that is a `Loss`. For annotations, as `TrunkModule`."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to evaluate, when to stop, and what is frozen. Epochs are `iterations_per_epoch` iterations."""
+    """How long to train, when to evaluate and when to stop. An epoch is a fixed number of iterations.
+
+    Attributes:
+        iterations_per_epoch: optimiser steps in an epoch.
+        evaluate_every: epochs between two evaluations.
+        patience: epochs without a better MAP@R after which training stops.
+        max_epochs: the last epoch at the latest.
+        freeze_batchnorm: whether the trunk's batch-norm layers keep their statistics; "all" freezes their affine
+            parameters too.
+        retrieval: metric of the search, as in `retrieval_metrics`.
+        seed: seed of the augmentation.
+        retrieval_options: further arguments of `retrieval_metrics`, such as `curvature`.
+        warmup_epochs: first epochs, in which the trunk's weights stay as they are.
+        clip: largest absolute `value` of a gradient's element, or largest `norm` of a gradient; empty for neither.
+        decay: schedule of all learning rates, as `learning_rate_factor` takes it; empty for constant rates.
+    """
 
     iterations_per_epoch: int
     evaluate_every: int
     patience: int
     max_epochs: int
-    freeze_batchnorm: bool | str  # of the trunk: true, its statistics; "all", its affine parameters as well
+    freeze_batchnorm: bool | str
     retrieval: str
     seed: int
-    retrieval_options: dict[str, Any] = field(default_factory=dict)
-    warmup_epochs: int = 0  # at the start, in which the trunk's weights stay as they are
-    clip: dict[str, float] = field(default_factory=dict)  # of gradients: `value`, or `norm`
-    decay: dict[str, Any] = field(default_factory=dict)  # of all learning rates, see `learning_rate_factor`
+    retrieval_options: JsonObject = field(default_factory=dict)
+    warmup_epochs: int = 0
+    clip: dict[str, float] = field(default_factory=dict)
+    decay: JsonObject = field(default_factory=dict)
 
 
 @dataclass
 class EvaluationSet:
-    """Images that are searched among themselves; with `is_query` (M,) the queries among the others.
+    """Images that are searched among themselves, or queries that are searched among the other images.
 
     Attributes:
-        images: on the training device.
+        images: M images on the training device.
         labels: (M,) int64.
-        recall_at: the K of Recall@K that are recorded beside MAP@R, R-Precision and P@1.
+        is_query: (M,) bool, true for a query; None searches every image among all others.
+        recall_at: each K of Recall@K, which is recorded in addition to MAP@R, R-Precision and Precision@1.
     """
 
     images: Images
@@ -45,35 +79,52 @@ class EvaluationSet:
 
 @dataclass
 class TrainingComponents:
-    """What is trained, with what, on what.
+    """The modules, optimisers and data of one training.
 
     Attributes:
-        images: N training images, on the training device.
+        trunk: images to features.
+        head: features to embeddings.
+        loss: loss of a batch of embeddings; its parameters have an optimiser of their own.
+        optimizers: optimisers by the name of what they move: trunk, head and, if the loss has parameters, loss.
+        sampler: rows of each training batch.
+        images: N training images on the training device.
         labels: (N,) int64 in 0..C-1.
-        validation: of other classes; its MAP@R decides about the best epoch and the stop. None: nothing decides.
-        monitored: scored at each evaluation as well, without deciding anything.
-        beat: called for each batch, trained on or evaluated.
+        validation: images of held-out classes, whose MAP@R chooses the best epoch and stops training; None if nothing
+            does, and training runs to its last epoch.
+        monitored: images that are scored at each evaluation without any influence on the training.
+        beat: called for each batch that is trained on or evaluated.
     """
 
-    trunk: torch.nn.Module
-    head: torch.nn.Module
-    loss: torch.nn.Module
+    trunk: TrunkModule
+    head: HeadModule
+    loss: LossModule
     optimizers: dict[str, torch.optim.Optimizer]
-    sampler: Any
+    sampler: Sampler
     images: Images
     labels: Tensor
     validation: EvaluationSet | None
     monitored: EvaluationSet | None = None
     beat: Callable[[], None] | None = None
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Trunk, head and loss by name."""
+        return {"trunk": self.trunk, "head": self.head, "loss": self.loss}
+
     def embedder(self, batch: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D)."""
+        """Embeddings (B, D) of normalised images (B, Ch, H, W)."""
         if self.beat is not None:
             self.beat()
         return self.head(self.trunk(batch))
 
-    def weights(self) -> dict[str, Any]:
-        """A copy of the weights of the embedding model and of the loss's learnt state."""
-        parts = {"trunk": self.trunk, "head": self.head}
-        copies = {name: {k: v.detach().clone() for k, v in p.state_dict().items()} for name, p in parts.items()}
-        return copies | {"loss": {k: v.detach().clone() for k, v in self.loss.named_parameters()}}
+    def weights(self) -> Weights:
+        """A copy of all state of trunk and head, and of the loss's parameters (of any shape)."""
+        return {
+            "trunk": _copy(self.trunk.state_dict().items()),
+            "head": _copy(self.head.state_dict().items()),
+            "loss": _copy(self.loss.named_parameters()),
+        }
+
+
+def _copy(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors}

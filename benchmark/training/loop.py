@@ -5,50 +5,69 @@ published code does it: an epoch is a fixed number of iterations; the validation
 `evaluate_every` epochs; training stops at the first evaluation with `epoch - incumbent > patience`, where only a
 strictly higher MAP@R makes an incumbent and the untrained model (epoch 0) is the first one.
 
-Departures: a fold's score is its best *trained* epoch (MLRC's aggregate ignores epoch 0 as well); the trunk-only
-evaluation ("epoch -1"), which MLRC logs and never uses, is left out; a fold that diverges after a finite trained
-evaluation keeps that score and is marked, and one without a score says why (MLRC told its searcher 0).
+Departures: a fold's score is that of its best *trained* epoch (MLRC's aggregate ignores epoch 0 too); the trunk-only
+evaluation ("epoch -1"), which MLRC logs and never uses, is skipped; a fold that diverges after a trained epoch was
+scored keeps that score and is marked as diverged, and a fold without a score records the reason (MLRC reported a score
+of 0 to its searcher).
 """
 
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.core import records
+from benchmark.core.records import JsonObject
 from benchmark.images.batches import embed, read_ahead, to_batch
+from benchmark.losses import HasAfterStep, HasDiagnostics
 from benchmark.protocol.modes import metrics_of
 from benchmark.protocol.seeds import stable_seed
-from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
+from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents, Weights
+from benchmark.training.history import HistoryRow, Scores
 from benchmark.training.lr_schedule import learning_rate_factor
 
 
 @dataclass
 class Progress:
-    """Everything about an unfinished fold that its checkpoint must hold, beside the parts' own states."""
+    """What the checkpoint of an unfinished fold holds in addition to the states of modules and optimisers.
 
-    epoch: int = -1  # last epoch finished and evaluated; -1: nothing yet
+    Attributes:
+        epoch: the last epoch that was trained and evaluated; -1 before the untrained model is evaluated.
+        incumbent: the epoch with the highest MAP@R so far, the untrained one (0) included; patience counts from it.
+        best_epoch: the trained epoch with the highest MAP@R so far; None before the first one.
+        history: one row per evaluated epoch.
+        train_seconds: wall-clock time spent training.
+        evaluate_seconds: wall-clock time spent evaluating.
+    """
+
+    epoch: int = -1
     incumbent: int = 0
     best_epoch: int | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished fold: `result` is bit-equal for equal inputs, `seconds` is not; `weights` are the best epoch's."""
+    """A finished fold.
 
-    result: dict[str, Any]
+    Attributes:
+        result: what its record holds; equal inputs give an equal result, bit for bit.
+        seconds: wall-clock time by activity, `train` and `evaluate`.
+        weights: weights of the best trained epoch; None if no trained epoch has a score.
+    """
+
+    result: JsonObject
     seconds: dict[str, float]
-    weights: dict[str, Any] | None
+    weights: Weights | None
 
 
 class _DivergedError(Exception):
@@ -56,24 +75,24 @@ class _DivergedError(Exception):
 
 
 def train_fold(
-    parts: TrainingComponents, schedule: Schedule, checkpoint: Path, on_epoch: Callable[[list[dict[str, Any]]], None]
+    parts: TrainingComponents, schedule: Schedule, checkpoint: Path, on_epoch: Callable[[list[HistoryRow]], None]
 ) -> Outcome:
-    """Train until the stopping rule or `max_epochs`, going on from `checkpoint` where there is one.
+    """Train until the stopping rule applies or `max_epochs` is reached, resuming from the checkpoint if there is one.
 
     Args:
-        parts: fresh parts; a checkpoint overwrites their state.
-        schedule: when to evaluate and stop.
+        parts: freshly initialised components; a checkpoint overwrites their state.
+        schedule: how long to train, when to evaluate and when to stop.
         checkpoint: file that is rewritten after each evaluation; the caller deletes it.
         on_epoch: called with the history so far, at the start and after each evaluation.
 
     Raises:
-        OSError: the checkpoint cannot be written.
-        records.CorruptFileError: the checkpoint is damaged.
+        UserError: the checkpoint cannot be written.
+        CorruptFileError: the checkpoint is damaged.
     """
     progress, best = _resume(parts, checkpoint)
     on_epoch(progress.history)
     reason = None
-    while (stopped := _stopped(progress, schedule)) is None:  # first of all: a resumed fold may be over already
+    while (stopped := _stopped(progress, schedule)) is None:  # checked first: a resumed fold may have ended already
         try:
             if progress.epoch >= 0:
                 _train(parts, schedule, progress)
@@ -91,7 +110,7 @@ def train_fold(
 
 
 def _stopped(progress: Progress, schedule: Schedule) -> str | None:
-    """Why training ends after the last evaluation; None while it goes on."""
+    """Why training stops after the last evaluation; None while it continues."""
     if progress.epoch - progress.incumbent > schedule.patience:
         return "patience"
     return "max_epochs" if progress.epoch >= schedule.max_epochs else None
@@ -117,31 +136,29 @@ def _train(parts: TrainingComponents, schedule: Schedule, progress: Progress) ->
 
 
 def _set_train_mode(parts: TrainingComponents, freeze_batchnorm: bool | str) -> None:
-    """MLRC: statistics of the trunk's batch-norm layers stay frozen, their affine parameters are trained."""
-    for part in (parts.trunk, parts.head, parts.loss):
-        part.train()
+    """As in MLRC, freezing keeps the statistics of the trunk's batch-norm layers and trains their affine parameters."""
+    for module in parts.modules.values():
+        module.train()
     if freeze_batchnorm:
-        for module in parts.trunk.modules():
-            if "BatchNorm" in type(module).__name__:
-                module.eval()
-                module.requires_grad_(freeze_batchnorm != "all")
+        for layer in parts.trunk.modules():
+            if "BatchNorm" in type(layer).__name__:
+                layer.eval()
+                layer.requires_grad_(freeze_batchnorm != "all")
 
 
 def _set_rates(parts: TrainingComponents, factor: float) -> None:
-    """Every learning rate becomes `factor` times the one that its optimiser was made with."""
+    """Set every learning rate to `factor` times its initial value."""
     for optimizer in parts.optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _train_epoch(parts: TrainingComponents, schedule: Schedule, iterations: range) -> float:
-    """The mean loss over the given iterations; batches and augmentation depend on the seed and the iteration only."""
+    """Train these iterations and return their mean loss; batches and augmentation depend on seed and iteration only."""
     device = parts.images.device
     total = torch.zeros((), device=device)
-    after_step = getattr(parts.loss, "after_step", None)
     warming_up = iterations.stop <= schedule.warmup_epochs * schedule.iterations_per_epoch
-    moving = [o for name, o in parts.optimizers.items() if not (warming_up and name == "trunk")]
-    mean, std = parts.trunk.mean, parts.trunk.std
+    active = [o for name, o in parts.optimizers.items() if not (warming_up and name == "trunk")]
 
     def read(iteration: int) -> tuple[int, np.ndarray, Tensor]:
         rows = parts.sampler.batch(iteration)
@@ -150,28 +167,28 @@ def _train_epoch(parts: TrainingComponents, schedule: Schedule, iterations: rang
 
     for iteration, rows, pixels in read_ahead(read, iterations, parts.images.threads):
         labels = parts.labels[torch.from_numpy(rows).to(device)]
-        loss = parts.loss(parts.embedder(to_batch(pixels, mean, std)), labels)  # type: ignore[arg-type]
+        loss = parts.loss(parts.embedder(to_batch(pixels, parts.trunk.mean, parts.trunk.std)), labels)
         for optimizer in parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if schedule.clip:
             _clip(parts, schedule.clip)
-        for optimizer in moving:
+        for optimizer in active:
             optimizer.step()
         total += loss.detach()
-        if after_step is not None:
+        if isinstance(parts.loss, HasAfterStep):
             try:
-                after_step()
+                parts.loss.after_step()
             except FloatingPointError as error:
                 raise _DivergedError(f"{error} at iteration {iteration + 1}") from error
     return float(total) / len(iterations)
 
 
 def _clip(parts: TrainingComponents, clip: dict[str, float]) -> None:
-    """Clip gradients element by element (`value`), or to a largest `norm` of the network's and of the loss's."""
+    """Clip gradients by element (`value`), or by the `norm` over trunk and head, and the norm over the loss."""
     for group in ((parts.trunk, parts.head), (parts.loss,)):
-        parameters = [p for part in group for p in part.parameters() if p.grad is not None]
-        if not parameters:  # of a loss without any, at which torch stumbles
+        parameters = [p for module in group for p in module.parameters() if p.grad is not None]
+        if not parameters:  # a loss without parameters: torch does not clip an empty list
             continue
         if "value" in clip:
             torch.nn.utils.clip_grad_value_(parameters, clip["value"])
@@ -180,9 +197,9 @@ def _clip(parts: TrainingComponents, clip: dict[str, float]) -> None:
 
 
 def _evaluate(
-    parts: TrainingComponents, schedule: Schedule, progress: Progress, best: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """Score what is to be scored, complete the history's last row, and return the best trained weights so far."""
+    parts: TrainingComponents, schedule: Schedule, progress: Progress, best: Weights | None
+) -> Weights | None:
+    """Evaluate the model, complete the last row of the history, and return the best trained weights so far."""
     started = time.perf_counter()
     if progress.epoch < 0:
         progress.epoch = 0
@@ -190,37 +207,35 @@ def _evaluate(
     row = progress.history[-1]
     try:
         if parts.validation is not None:
-            row |= _scores(parts, parts.validation, schedule)
+            row.update(_scores(parts, parts.validation, schedule))
         if parts.monitored is not None:
             row["watched"] = _scores(parts, parts.monitored, schedule)
     except _DivergedError as error:
         progress.history.pop()
         raise _DivergedError(f"{error} after epoch {progress.epoch}") from None
-    diagnostics = getattr(parts.loss, "diagnostics", None)
-    row["diagnostics"] = diagnostics() if diagnostics is not None else {}
+    row["diagnostics"] = parts.loss.diagnostics() if isinstance(parts.loss, HasDiagnostics) else {}
     if parts.validation is not None:
-        score = {r["epoch"]: r["map_at_r"] for r in progress.history}
-        if row["map_at_r"] > score[progress.incumbent]:
+        map_at_r = {r["epoch"]: r["map_at_r"] for r in progress.history}
+        if row["map_at_r"] > map_at_r[progress.incumbent]:
             progress.incumbent = progress.epoch
-        if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > score[progress.best_epoch]):
+        if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > map_at_r[progress.best_epoch]):
             progress.best_epoch = progress.epoch
             best = parts.weights()
     progress.evaluate_seconds += time.perf_counter() - started
     return best
 
 
-def _scores(parts: TrainingComponents, scored: EvaluationSet, schedule: Schedule) -> dict[str, float]:
-    """The metrics that a history's row records."""
-    embeddings = embed(parts.embedder, scored.images, parts.trunk, parts.head)
+def _scores(parts: TrainingComponents, evaluated: EvaluationSet, schedule: Schedule) -> Scores:
+    embeddings = embed(parts.embedder, evaluated.images, parts.trunk, parts.head)
     if not bool(torch.isfinite(embeddings).all()):
         raise _DivergedError("the embeddings are not finite")
-    metrics = metrics_of(embeddings, scored.labels, scored.is_query, metric=schedule.retrieval,
-                         recall_at=scored.recall_at, **schedule.retrieval_options)  # fmt: skip
-    names = ("map_at_r", "r_precision", "precision_at_1", *(f"recall_at_{k}" for k in scored.recall_at))
-    return {name: metrics[name] for name in names}
+    metrics = metrics_of(embeddings, evaluated.labels, evaluated.is_query, metric=schedule.retrieval,
+                         recall_at=evaluated.recall_at, **schedule.retrieval_options)  # fmt: skip
+    names = ("map_at_r", "r_precision", "precision_at_1", *(f"recall_at_{k}" for k in evaluated.recall_at))
+    return cast(Scores, {name: metrics[name] for name in names})
 
 
-def _result(progress: Progress, stopped: str, reason: str | None) -> dict[str, Any]:
+def _result(progress: Progress, stopped: str, reason: str | None) -> JsonObject:
     """The part of a fold's record that is compared bit for bit."""
     rows = {row["epoch"]: row for row in progress.history}
     best = rows[progress.best_epoch] if progress.best_epoch is not None else None
@@ -236,43 +251,50 @@ def _result(progress: Progress, stopped: str, reason: str | None) -> dict[str, A
     }
 
 
-def _save(parts: TrainingComponents, progress: Progress, best: dict[str, Any] | None, checkpoint: Path) -> None:
-    write_state(checkpoint, {
-        "progress": asdict(progress),
-        "best": best,
-        "trunk": parts.trunk.state_dict(),
-        "head": parts.head.state_dict(),
-        "loss": parts.loss.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()},
-    })  # fmt: skip
+def _save(parts: TrainingComponents, progress: Progress, best: Weights | None, checkpoint: Path) -> None:
+    states = {name: module.state_dict() for name, module in parts.modules.items()}
+    optimizers = {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()}
+    write_state(checkpoint, {"progress": asdict(progress), "best": best, **states, "optimizers": optimizers})
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors by name, whole and with a checksum."""
+def write_state(path: Path, state: Mapping[str, object]) -> None:
+    """Write tensors and plain values by name, whole and with a checksum.
+
+    Args:
+        path: the file, which is replaced.
+        state: what `torch.save` takes and `torch.load(weights_only=True)` gives back.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     records.write_checked(path, buffer.getvalue())
 
 
-def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+def read_state(path: Path, device: torch.device) -> JsonObject:
     """Read what `write_state` wrote, with its tensors on a device.
+
+    Args:
+        path: the file.
+        device: the device of all tensors.
 
     Raises:
         CorruptFileError: the checksum does not match.
         FileNotFoundError: there is no such file.
     """
-    state: dict[str, Any] = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
+    state: JsonObject = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
     return state
 
 
-def _resume(parts: TrainingComponents, checkpoint: Path) -> tuple[Progress, dict[str, Any] | None]:
-    """Load a checkpoint into the parts; fresh parts where there is none."""
+def _resume(parts: TrainingComponents, checkpoint: Path) -> tuple[Progress, Weights | None]:
+    """Load a checkpoint into the components; without one they stay as they are and there is no progress."""
     try:
         state = read_state(checkpoint, parts.images.device)
     except FileNotFoundError:
         return Progress(), None
-    for name in ("trunk", "head", "loss"):
-        getattr(parts, name).load_state_dict(state[name])
+    for name, module in parts.modules.items():
+        module.load_state_dict(state[name])
     for name, optimizer in parts.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     return Progress(**state["progress"]), state["best"]

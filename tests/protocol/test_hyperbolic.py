@@ -1,4 +1,4 @@
-"""The Poincare ball against plain floats: Moebius addition and the arcosh form, finite differences, worked values."""
+"""The Poincare ball against plain floats: Moebius addition, the arcosh form, finite differences, values by hand."""
 
 import math
 
@@ -201,7 +201,7 @@ def test_summed_distances_are_sums_of_distances(parts):
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, math.inf, math.nan])
-def test_what_is_no_ball_is_refused(bad):
+def test_settings_that_are_not_a_ball_are_refused(bad):
     with pytest.raises(UserError, match=f"curvature={bad} of the Poincare ball"):
         check_ball(bad)
     with pytest.raises(UserError, match=f"clip_radius={bad} of the Poincare ball"):

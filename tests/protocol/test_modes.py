@@ -60,10 +60,10 @@ def test_unit_vectors_are_concatenated_by_joining_them(seed):
     assert found["concatenated"].keys() == found["separated"].keys() == {"r_precision", "map_at_r"}
 
 
-def test_only_balls_are_searched_in_parts():
-    vectors, options = side_by_side(folds(), "hyperbolic")
-    assert (tuple(vectors.shape), options) == ((8, 6), {"parts": 3})
-    assert side_by_side(folds(), "cosine")[1] == {}
+def test_only_points_of_a_ball_are_searched_in_parts():
+    vectors, parts = side_by_side(folds(), "hyperbolic")
+    assert (tuple(vectors.shape), parts) == ((8, 6), 3)
+    assert side_by_side(folds(), "cosine")[1] == 1
 
 
 def test_queries_are_scored_among_the_gallery_in_both_modes() -> None:

@@ -40,7 +40,7 @@ def test_a_query_s_neighbours_are_gallery_images_at_their_places_among_all(metri
     np.testing.assert_array_equal(found, expected)
 
 
-def test_no_more_are_asked_for_than_there_are() -> None:
+def test_there_are_never_more_neighbours_than_images_to_search() -> None:
     vectors, is_query = embeddings("cosine"), torch.arange(30) > 2
     assert nearest_neighbours(vectors, None, 99, metric="cosine", threads=1).shape == (30, 29)
     assert nearest_neighbours(vectors, is_query, 99, metric="cosine", threads=1).shape == (27, 3)

@@ -1,4 +1,4 @@
-"""The published splits, class by class and picture by picture, against the numbers of the papers and of their data."""
+"""The published splits, class by class and image by image, against the numbers of the papers and of their data."""
 
 from collections.abc import Callable
 

@@ -79,11 +79,11 @@ def test_near_points_are_told_apart_by_float64_products():
 
 
 @pytest.mark.parametrize("bad", [1.0, 1.2])
-def test_points_outside_of_the_ball_are_refused(bad):
+def test_points_outside_the_ball_are_refused(bad):
     x, y = torch.full((4, 6), 0.1), torch.tensor([0, 0, 1, 1])
     x[2, 3:] = torch.tensor([0.0, bad * 2.0, 0.0])
     inside = torch.full((4, 6), 0.1)
-    message = "1 of 4 vectors in queries lie outside of the ball of curvature 0.25, the first at index 2"
+    message = "1 of 4 vectors in queries lie outside the ball of curvature 0.25, the first at index 2"
     with pytest.raises(ValueError, match=message):
         retrieval_metrics(x, y, metric="hyperbolic", curvature=0.25, parts=2)
     with pytest.raises(ValueError, match="1 of 4 vectors in gallery lie outside"):

@@ -44,7 +44,7 @@ def test_equal_values_have_a_width_of_zero():
     assert t_interval([0.1, 0.1, 0.1]) == Interval(0.1, 0.0, 3)
 
 
-def test_numpy_values_are_taken_and_plain_floats_given():
+def test_numpy_values_become_plain_floats():
     interval = t_interval(np.array(RUNS, dtype=np.float64))
     assert type(interval.mean) is float and type(interval.half_width) is float
 
@@ -53,7 +53,7 @@ def test_numpy_values_are_taken_and_plain_floats_given():
     ("values", "message"),
     [([], "no values"), ([0.5, math.nan], "1 of 2 values are not finite"), ([math.inf], "not finite")],
 )
-def test_what_is_no_number_is_refused(values, message):
+def test_values_that_are_missing_or_not_finite_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         t_interval(values)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The sampler against the Reality Check's rule, told again in plain loops, property by property."""
+"""The sampler against the Reality Check's rule in plain loops, property by property."""
 
 import random
 from collections import Counter
@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.samplers import m_per_class
 from benchmark.samplers.m_per_class import MPerClass
 
@@ -25,7 +26,7 @@ def loop_list(labels: np.ndarray, m: int, rng: random.Random, length: int = 100_
 
 
 def facts(images: list[int], labels: np.ndarray, m: int) -> list[tuple[tuple[int, int, int], ...]]:
-    """Of each whole pass in a list: every class, how many of its images are there, and how many different ones."""
+    """For each whole pass in a list: each class with the number of its images, and of its different images."""
     in_pass = m * len(set(labels.tolist()))
     passes = [images[start : start + in_pass] for start in range(0, len(images) - in_pass + 1, in_pass)]
     found = []
@@ -77,7 +78,7 @@ def test_a_list_is_100_000_images_cut_to_whole_passes_and_its_incomplete_last_ba
 
 
 def counts_of_passes(images: list[int], labels: np.ndarray, in_pass: int) -> set[int]:
-    """How often the classes come in the whole passes that a list starts with; one number where all are alike."""
+    """How often each class occurs in the whole passes at the start of a list; one number if all are equal."""
     counts = Counter(labels[images[: len(images) // in_pass * in_pass]].tolist())
     return {counts[label] for label in labels.tolist()}
 
@@ -99,7 +100,7 @@ def test_a_class_with_fewer_than_m_images_is_drawn_with_replacement() -> None:
     assert all(abs(count - 250) < 77 for count in of_two.values())
 
 
-def test_every_ordered_choice_of_images_is_as_likely() -> None:
+def test_all_ordered_choices_of_images_are_equally_likely() -> None:
     labels = np.array([0, 1, 1, 1, 1])
     images = joined(MPerClass(labels, 4, 2, seed=0), range(6_000))
     pairs = Counter(tuple(images[i : i + 2]) for i in range(0, len(images), 2) if labels[images[i]] == 1)
@@ -107,7 +108,7 @@ def test_every_ordered_choice_of_images_is_as_likely() -> None:
     assert len(pairs) == 12 and all(abs(count - 500) < 107 for count in pairs.values())
 
 
-def test_every_order_of_the_classes_is_as_likely() -> None:
+def test_all_orders_of_the_classes_are_equally_likely() -> None:
     images = joined(MPerClass(np.arange(3), 3, 1, seed=0), range(6_000))
     orders = Counter(tuple(images[i : i + 3]) for i in range(0, len(images), 3))
     # 6 orders, each near 1,000; five standard deviations are 5 * sqrt(1,000 * 5 / 6) = 144.
@@ -182,11 +183,11 @@ def test_fresh_classes_gives_every_batch_its_own_different_classes() -> None:
     ],
 )
 def test_a_batch_that_cannot_be_made_is_refused_with_its_numbers(num_classes: int, settings: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         MPerClass(np.repeat(np.arange(num_classes), 3), seed=0, **settings)
 
 
-def test_hpls_batch_of_128_classes_falls_back_on_passes_where_a_fold_has_75() -> None:
+def test_hpl_s_batches_of_128_classes_are_slices_of_passes_where_a_fold_has_75_classes() -> None:
     labels = np.repeat(np.arange(75), 3)
     counts = Counter(labels[MPerClass(labels, 128, 1, seed=0).batch(0)].tolist())
     assert len(counts) == 75 and sorted(counts.values()) == [1] * 22 + [2] * 53

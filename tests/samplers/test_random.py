@@ -1,10 +1,11 @@
-"""The random sampler against what a shuffled loader that drops its last batch promises."""
+"""The random sampler against the properties of a shuffled loader that drops its last batch."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.samplers.random import Random
 
 LABELS = np.array([3, 3, 8, 8, 8, 5, 5, 5, 5, 9, 9])  # 11 images
@@ -15,7 +16,7 @@ def joined(sampler: Random, iterations: range) -> list[int]:
 
 
 @pytest.mark.parametrize(("batch_size", "batches_in_pass"), [(1, 11), (4, 2), (5, 2), (6, 1), (11, 1)])
-def test_no_image_comes_twice_in_a_pass_and_its_incomplete_last_batch_is_dropped(
+def test_a_pass_holds_no_image_twice_and_its_incomplete_last_batch_is_dropped(
     batch_size: int, batches_in_pass: int
 ) -> None:
     sampler = Random(LABELS, batch_size, seed=0)
@@ -26,7 +27,7 @@ def test_no_image_comes_twice_in_a_pass_and_its_incomplete_last_batch_is_dropped
         assert len(images) == len(set(images)) == batch_size * batches_in_pass and set(images) <= set(range(11))
         longer = joined(sampler, range(start, start + batches_in_pass + 1))
         twice_across += len(longer) > len(set(longer))
-    assert twice_across > 30, "a pass goes on where it should begin anew"
+    assert twice_across > 30, "the next batch continues the pass instead of starting a new one"
 
 
 def test_the_batches_of_a_pass_are_slices_of_one_order() -> None:
@@ -35,7 +36,7 @@ def test_the_batches_of_a_pass_are_slices_of_one_order() -> None:
     assert joined(fours, range(2)) == one_by_one[:8]
 
 
-def test_every_image_is_as_likely_in_every_place_and_whatever_its_class() -> None:
+def test_every_image_is_equally_likely_at_every_position_regardless_of_its_class() -> None:
     first: Counter[int] = Counter()
     last: Counter[int] = Counter()
     sampler = Random(LABELS, 5, seed=0)
@@ -86,5 +87,5 @@ def test_writing_into_a_batch_changes_no_later_batch() -> None:
 def test_a_batch_that_cannot_be_made_is_refused_with_its_numbers(
     labels: np.ndarray, batch_size: int, named: str
 ) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UserError, match=named):
         Random(labels, batch_size, seed=0)

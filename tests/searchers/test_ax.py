@@ -1,4 +1,4 @@
-"""Ax behind `ask(history)`: pure, never told a failure as a number, MLRC's design first, better than its control."""
+"""Ax behind `ask(history)`: pure, no failure becomes a number, MLRC's design comes first, better than the control."""
 
 import json
 import math
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.searchers import Parameter, Trial
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol
@@ -46,8 +47,8 @@ def history():
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What every client that Ax makes is told."""
+def client_calls(monkeypatch):
+    """The calls that pass data to any of Ax's clients."""
     import ax.api.client
 
     calls = []
@@ -134,28 +135,28 @@ def test_the_design_is_one_of_axs_sobol_designs_without_a_centre_point():
 
 
 def test_a_failed_trial_uses_up_its_point_of_the_design(history):
-    undisturbed = search(Ax(SPACE, 0), 5)
-    assert [t.parameters for t in history[:5]] == [t.parameters for t in undisturbed]
+    without_failures = search(Ax(SPACE, 0), 5)
+    assert [t.parameters for t in history[:5]] == [t.parameters for t in without_failures]
 
 
-def test_a_failed_trial_is_abandoned_and_no_number_told(history, told):
+def test_a_failed_trial_is_abandoned_and_gets_no_score(history, client_calls):
     Ax(SPACE, 0).ask(history)
-    assert [call[1] for call in told if call[0] == "attach"] == [t.parameters for t in history]
-    assert [call[1] for call in told if call[0] == "abandon"] == [2, 5]
-    assert [call[1] for call in told if call[0] == "complete"] == [0, 1, 3, 4, 6]
-    numbers = [call[2]["score"] for call in told if call[0] == "data"]
+    assert [call[1] for call in client_calls if call[0] == "attach"] == [t.parameters for t in history]
+    assert [call[1] for call in client_calls if call[0] == "abandon"] == [2, 5]
+    assert [call[1] for call in client_calls if call[0] == "complete"] == [0, 1, 3, 4, 6]
+    numbers = [call[2]["score"] for call in client_calls if call[0] == "data"]
     assert numbers == [t.mean for t in history if t.mean is not None]
 
 
-def test_the_standard_error_reaches_ax_only_when_asked_for(history, told):
+def test_the_standard_error_reaches_ax_only_with_fold_sem(history, client_calls):
     Ax(SPACE, 0, noise="fold_sem").ask(history)
-    assert [call[2]["score"] for call in told if call[0] == "data"] == [
+    assert [call[2]["score"] for call in client_calls if call[0] == "data"] == [
         (t.mean, t.sem) for t in history if t.mean is not None
     ]
     assert Ax(SPACE, 0, noise="fold_sem").ask(history) != Ax(SPACE, 0).ask(history)
     without = [Trial(t.index, t.parameters, t.mean) for t in history]
     assert Ax(SPACE, 0).ask(without) == Ax(SPACE, 0).ask(history)
-    with pytest.raises(ValueError, match="Trial 0 has no standard error"):
+    with pytest.raises(UserError, match="Trial 0 has no standard error"):
         Ax(SPACE, 0, noise="fold_sem").ask(without)
 
 
@@ -167,19 +168,19 @@ def test_settings_are_plain_numbers_within_the_bounds(history):
             assert SPACE[name].contains(value)
 
 
-def test_whole_floats_that_json_made_integers_are_told_as_floats(told):
+def test_whole_floats_that_json_made_integers_reach_ax_as_floats(client_calls):
     history = [Trial(i, {"lr": 10.0 ** -(2 + i % 5), "margin": i % 2, "num_coarse": 2.0 + i}, i / 9) for i in range(6)]
     Ax(SPACE, 0).ask(history)
-    types = [[type(value) for value in call[1].values()] for call in told if call[0] == "attach"]
+    types = [[type(value) for value in call[1].values()] for call in client_calls if call[0] == "attach"]
     assert types == [[float, float, int]] * 6
 
 
-def test_while_too_few_trials_have_a_score_the_design_goes_on():
+def test_the_design_continues_while_too_few_trials_have_a_score():
     searcher = Ax({"lr": SPACE["lr"]}, 0)
     history = search(searcher, 8, failed=range(8))
     eighths = sorted(int(8 * (math.log10(t.parameters["lr"]) + 6) / 4) for t in history)
     assert eighths == list(range(8))  # still one Sobol sequence
-    with pytest.raises(ValueError, match="None of the 8 trials has a score"):
+    with pytest.raises(UserError, match="None of the 8 trials has a score"):
         searcher.best(history)
     one = [Trial(t.index, t.parameters, 0.5 if t.index == 7 else None) for t in history]
     assert searcher.ask(one) == searcher.ask([*history[:7], Trial(7, one[7].parameters, 0.9)])
@@ -193,7 +194,7 @@ def test_equal_scores_do_not_stop_the_search():
     assert len({tuple(t.parameters.items()) for t in constant}) == 7
 
 
-def test_the_published_setting_may_come_first_and_counts_as_a_point_of_the_design():
+def test_the_published_setting_can_come_first_and_counts_as_a_point_of_the_design():
     defaults = {"lr": 1e-4, "margin": 0, "num_coarse": 10, "fixed": 32.0}
     searcher = Ax(SPACE, 0, defaults_first=True, defaults=defaults)
     found = search(searcher, 6)
@@ -205,15 +206,15 @@ def test_the_published_setting_may_come_first_and_counts_as_a_point_of_the_desig
 
 
 @pytest.mark.slow
-def test_when_every_setting_has_been_tried_it_says_so():
+def test_an_exhausted_search_space_is_an_error():
     space = {"n": Parameter((1, 3), type="int")}
-    with pytest.raises(ValueError, match="All 3 settings of the search space have been tried"):
+    with pytest.raises(UserError, match="All 3 settings of the search space have been tried"):
         search(Ax(space, 0), 4, score=lambda setting: 0.1 * setting["n"])
-    with pytest.raises(ValueError, match="All 3 settings of the search space have been tried"):
+    with pytest.raises(UserError, match="All 3 settings of the search space have been tried"):
         search(Ax(space, 0, num_sobol=2), 4, score=lambda setting: 0.1 * setting["n"])
 
 
-def test_the_best_by_mean_is_the_first_of_the_highest():
+def test_the_best_by_mean_is_the_first_of_equal_ones():
     points = [Ax(SPACE, 0).ask([])] * 4
     history = [Trial(i, p, m) for i, (p, m) in enumerate(zip(points, [0.1, 0.7, None, 0.7], strict=True))]
     assert Ax(SPACE, 0).best(history) == 1
@@ -221,7 +222,7 @@ def test_the_best_by_mean_is_the_first_of_the_highest():
 
 @pytest.mark.slow
 def test_the_best_by_the_model_is_not_one_lucky_score():
-    """Eleven settings along a line whose scores fall from the left, and one in the middle that was lucky."""
+    """Eleven settings along a line with falling scores, and a lucky one in the middle."""
     space = {"x": Parameter((0.0, 1.0))}
     means = [0.5 - 0.02 * i for i in range(11)]
     means[7] = 0.51
@@ -235,7 +236,7 @@ def test_the_best_by_the_model_is_not_one_lucky_score():
 
 
 @pytest.mark.slow
-def test_where_the_model_cannot_choose_it_says_why(history, monkeypatch):
+def test_a_choice_that_falls_back_on_the_highest_mean_gives_the_reason(history, monkeypatch):
     searcher = Ax(SPACE, 0, select="model")
     few = [Trial(0, history[0].parameters, 0.3), Trial(1, history[1].parameters, None)]
     assert searcher.choose(few) == (0, "1 scored trials, and the model needs 2")
@@ -269,14 +270,14 @@ def test_where_the_model_cannot_choose_it_says_why(history, monkeypatch):
     ],
 )
 def test_options_that_do_not_fit_are_refused(space, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Ax(space, 0, **options)
 
 
 def test_a_history_of_another_space_is_refused(history):
     with pytest.raises(ValueError, match="stands after trial"):
         Ax(SPACE, 0).ask(history[::-1])
-    with pytest.raises(ValueError, match="the search space is"):
+    with pytest.raises(UserError, match="the search space is"):
         Ax({"lr": SPACE["lr"]}, 0).ask(history)
 
 

@@ -1,12 +1,13 @@
-"""The design that learns nothing, against scipy's Sobol sequence and by its properties."""
+"""The Sobol design by its properties: independent of scores, within the bounds, evenly spread."""
 
 import math
 
 import numpy as np
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.searchers import Parameter, Trial
-from benchmark.searchers.sobol import Sobol, place
+from benchmark.searchers.sobol import Sobol, value_at
 
 SPACE = {
     "lr": Parameter((1e-6, 1e-2), "log"),
@@ -24,12 +25,12 @@ def run(searcher, num_trials, score=lambda setting: 0.5):
     return history
 
 
-def test_scores_change_nothing_and_the_seed_everything():
-    told = run(Sobol(SPACE, 0), 16, score=lambda setting: setting["lr"])
+def test_proposals_depend_on_the_seed_and_not_on_scores():
+    scored = run(Sobol(SPACE, 0), 16, score=lambda setting: setting["lr"])
     failed = run(Sobol(SPACE, 0), 16, score=lambda setting: None)
     other = run(Sobol(SPACE, 1), 16)
-    assert [t.parameters for t in told] == [t.parameters for t in failed]
-    assert all(a.parameters["lr"] != b.parameters["lr"] for a, b in zip(told, other, strict=True))
+    assert [t.parameters for t in scored] == [t.parameters for t in failed]
+    assert all(a.parameters["lr"] != b.parameters["lr"] for a, b in zip(scored, other, strict=True))
 
 
 def test_settings_are_plain_numbers_within_the_bounds_and_fill_them_evenly():
@@ -45,12 +46,12 @@ def test_settings_are_plain_numbers_within_the_bounds_and_fill_them_evenly():
     assert np.bincount([t.parameters["n"] for t in history]).tolist() == [0, 16, 16, 16, 16]
 
 
-def test_places_follow_the_scale():
-    assert place(Parameter((1e-6, 1e-2), "log"), 0.25) == pytest.approx(1e-5)
-    assert place(Parameter((-1.0, 3.0)), 0.25) == 0.0
-    assert [place(SPACE["lr"], u) for u in (0.0, 1.0)] == pytest.approx([1e-6, 1e-2])
-    assert [place(SPACE["m"], u) for u in (0.0, 1.0)] == [2, 64]
-    assert all(SPACE[name].contains(place(SPACE[name], u)) for name in SPACE for u in (0.0, 1e-16, 1.0))
+def test_values_follow_the_scale():
+    assert value_at(Parameter((1e-6, 1e-2), "log"), 0.25) == pytest.approx(1e-5)
+    assert value_at(Parameter((-1.0, 3.0)), 0.25) == 0.0
+    assert [value_at(SPACE["lr"], u) for u in (0.0, 1.0)] == pytest.approx([1e-6, 1e-2])
+    assert [value_at(SPACE["m"], u) for u in (0.0, 1.0)] == [2, 64]
+    assert all(SPACE[name].contains(value_at(SPACE[name], u)) for name in SPACE for u in (0.0, 1e-16, 1.0))
 
 
 def test_the_best_is_the_highest_mean():
@@ -59,7 +60,7 @@ def test_the_best_is_the_highest_mean():
 
 
 def test_an_empty_space_and_a_history_of_another_are_refused():
-    with pytest.raises(ValueError, match="The search space is empty"):
+    with pytest.raises(UserError, match="The search space is empty"):
         Sobol({}, 0)
-    with pytest.raises(ValueError, match="the search space is"):
+    with pytest.raises(UserError, match="the search space is"):
         Sobol(SPACE, 0).ask([Trial(0, {"lr": 1e-3}, 0.5)])

@@ -1,4 +1,4 @@
-"""A fold small enough to train in a blink, with the real trunk, head, sampler and optimisers."""
+"""A fold that trains in milliseconds, with the real trunk, head, sampler and optimisers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,17 +11,18 @@ from benchmark.heads.linear import Linear
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.samplers.m_per_class import MPerClass
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
+from benchmark.training.history import HistoryRow
 from benchmark.trunks.small_conv import SmallConv
 
 
 class ProxyLoss(nn.Module):
-    """A proxy loss with a counter in a buffer; it can tell any values, and break after any step."""
+    """A proxy loss with a step counter in a buffer; it can return given values, and fail after a given step."""
 
-    def __init__(self, values: Iterator[float] | None = None, hurt: Callable[[int], None] | None = None) -> None:
+    def __init__(self, values: Iterator[float] | None = None, fault: Callable[[int], None] | None = None) -> None:
         super().__init__()
         self.proxies = nn.Parameter(torch.randn(4, 6))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.values, self.hurt = values, hurt
+        self.values, self.fault = values, fault
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = nn.functional.cross_entropy(embeddings @ self.proxies.T * (1 + self.steps / 9), labels)
@@ -29,15 +30,15 @@ class ProxyLoss(nn.Module):
 
     def after_step(self) -> None:
         self.steps += 1
-        if self.hurt is not None:
-            self.hurt(int(self.steps))
+        if self.fault is not None:
+            self.fault(int(self.steps))
 
     def diagnostics(self) -> dict[str, float]:
         return {"steps": float(self.steps)}
 
 
 def a_fold(seed: int = 0, loss: nn.Module | None = None, shift: int = 1) -> TrainingComponents:
-    """Four classes of five 8 x 8 images to train on, three others to validate on; `seed` draws the weights."""
+    """Four training classes and three validation classes of five 8 x 8 images; `seed` draws the weights."""
     torch.manual_seed(seed)
     trunk, head, loss = SmallConv(channels=(4, 8), strides=(2, 2)), Linear(8, 6), loss or ProxyLoss()
     optimizers: dict[str, torch.optim.Optimizer] = {
@@ -61,5 +62,5 @@ def a_schedule(**changes: Any) -> Schedule:
     return Schedule(**settings | changes)
 
 
-def nothing(history: list[dict[str, Any]]) -> None:
-    """A listener that does not listen."""
+def nothing(history: list[HistoryRow]) -> None:
+    """An `on_epoch` that does nothing."""

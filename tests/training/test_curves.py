@@ -1,25 +1,27 @@
-"""Training curves as other tools read them."""
+"""The curve files, read back with pandas and sqlite3."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.training.curves import write_curves
+from benchmark.training.history import HistoryRow
 
 GROUPS = ["loss_state", "training", "validation"]
 
 
-def a_history(num_epochs: int) -> list[dict[str, Any]]:
-    """Epoch 0 has no loss; numbers that no short decimal equals."""
+def a_history(num_rows: int) -> list[HistoryRow]:
+    """Rows of even epochs, without a loss in epoch 0; the numbers have no short decimal form."""
     return [
         {
             "epoch": 2 * n, "loss": None if n == 0 else 1 / (3 * n), "map_at_r": n / 7, "r_precision": n / 9,
             "precision_at_1": n / 11, "diagnostics": {"coarse_updates": n},
         }
-        for n in range(num_epochs)
+        for n in range(num_rows)
     ]  # fmt: skip
 
 
@@ -32,8 +34,8 @@ def read_sqlite(folder: Path) -> dict[str, pd.DataFrame]:
         return {name: pd.read_sql(f"SELECT * FROM {name}", connection).drop(columns="id") for name in GROUPS}
 
 
-def check(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Both files hold each epoch of the history exactly once, in order, to the last digit."""
+def check(folder: Path, history: list[HistoryRow]) -> None:
+    """Both formats hold each epoch of the history exactly once, in order, to the last digit."""
     epochs = [row["epoch"] for row in history]
     for found in (read_csv(folder), read_sqlite(folder)):
         assert sorted(found) == GROUPS
@@ -50,8 +52,8 @@ def test_each_epoch_is_written_once_and_to_the_last_digit(tmp_path: Path) -> Non
     check(tmp_path / "curves", a_history(5))
 
 
-def test_a_fold_that_is_written_now_and_then_and_killed_and_resumed_leaves_each_epoch_once(tmp_path: Path) -> None:
-    for length in (1, 3, 4, 2, 3, 5):  # killed after epoch 4 of a history whose checkpoint held two rows
+def test_rewriting_the_curves_of_a_killed_and_resumed_fold_leaves_each_epoch_once(tmp_path: Path) -> None:
+    for length in (1, 3, 4, 2, 3, 5):  # killed after the fourth row; the checkpoint held two
         write_curves(tmp_path / "curves", a_history(length))
     check(tmp_path / "curves", a_history(5))
 
@@ -62,12 +64,12 @@ def test_a_shorter_history_leaves_nothing_of_a_longer_one(tmp_path: Path) -> Non
     check(tmp_path / "curves", a_history(2))
 
 
-def test_a_loss_without_state_has_no_file_of_it(tmp_path: Path) -> None:
+def test_a_loss_without_diagnostics_has_no_curve_of_its_state(tmp_path: Path) -> None:
     write_curves(tmp_path / "curves", [row | {"diagnostics": {}} for row in a_history(3)])
     assert sorted(read_csv(tmp_path / "curves")) == ["training", "validation"]
 
 
-def test_a_number_that_a_loss_tells_only_later_is_empty_before(tmp_path: Path) -> None:
+def test_a_diagnostic_that_starts_late_is_empty_before(tmp_path: Path) -> None:
     history = a_history(3)
     history[2]["diagnostics"]["moved"] = 7
     write_curves(tmp_path / "curves", history)
@@ -82,10 +84,16 @@ def test_a_fold_without_a_finite_evaluation_has_no_curves(tmp_path: Path) -> Non
     assert read_csv(tmp_path / "curves") == {}
 
 
-def test_unseen_classes_that_are_watched_have_curves_of_their_own(tmp_path: Path) -> None:
-    watched = [{"map_at_r": n / 7, "recall_at_10": n / 3} for n in range(3)]
-    history = [{"epoch": n, "loss": None, "watched": row, "diagnostics": {}} for n, row in enumerate(watched)]
+def test_monitored_images_have_curves_of_their_own(tmp_path: Path) -> None:
+    scores = [{"map_at_r": n / 7, "recall_at_10": n / 3} for n in range(3)]
+    history = [{"epoch": n, "loss": None, "watched": row, "diagnostics": {}} for n, row in enumerate(scores)]
     write_curves(tmp_path / "curves", history)
     found = read_csv(tmp_path / "curves")
     assert sorted(found) == ["test"]
-    assert found["test"]["recall_at_10"].tolist() == [row["recall_at_10"] for row in watched]
+    assert found["test"]["recall_at_10"].tolist() == [row["recall_at_10"] for row in scores]
+
+
+def test_curves_that_cannot_be_written_name_their_folder_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "curves").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"Cannot write .*curves: .*run the same command again"):
+        write_curves(tmp_path / "curves", a_history(2))

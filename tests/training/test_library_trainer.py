@@ -1,7 +1,7 @@
-"""Fifty steps of our training loop against pytorch-metric-learning's own trainer, loss, miner and memory.
+"""Fifty steps of the training loop against pytorch-metric-learning's own trainer, loss, miner and memory.
 
-Both start from the same weights, see the same batches and use RMSprop as the Reality Check does, at rates at which the
-weights really move. In float64 what remains is rounding.
+Both start from the same weights, see the same batches and use RMSprop as the Reality Check does, at learning rates at
+which the weights really move. In float64 only rounding remains.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PROXIES = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(9), 
 
 
 class InFloat64(nn.Module):
-    """A trunk that takes the loop's float32 pixels."""
+    """A float64 trunk that takes the loop's float32 images."""
 
     def __init__(self, trunk):
         super().__init__()
@@ -42,7 +42,7 @@ class InFloat64(nn.Module):
 
 
 def with_proxies(loss):
-    """A loss of either side, in float64, with the same proxies."""
+    """A loss of ours or the library's, in float64, with the shared proxies."""
     for parameter in loss.double().parameters():
         parameter.data = (PROXIES if parameter.shape == PROXIES.shape else PROXIES.T).clone()
     return loss
@@ -75,7 +75,7 @@ FAMILIES = {
 
 
 def a_fold(loss):
-    """8 classes of five 8 x 8 images to train on, the same for both sides."""
+    """Eight classes of five 8 x 8 images to train on, equal for both trainers."""
     torch.manual_seed(1)
     trunk, head = InFloat64(SmallConv(channels=(4, 8), strides=(2, 2))), Linear(8, DIM).double()
     optimizers = {
@@ -91,7 +91,7 @@ def a_fold(loss):
 
 
 def weights(parts):
-    """Each part's parameters as one vector."""
+    """All parameters of each module as one vector."""
     parts_of = {"trunk": parts.trunk, "head": parts.head, "loss": parts.loss}
     found = {name: [p.detach().flatten() for p in part.parameters()] for name, part in parts_of.items()}
     return {name: torch.cat(vectors) for name, vectors in found.items() if vectors}

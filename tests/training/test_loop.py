@@ -1,4 +1,4 @@
-"""One fold: when training stops, which epoch is its score, and what happens when it diverges."""
+"""Training a fold: when it stops, which epoch gives the score, and what happens when it diverges."""
 
 import itertools
 import math
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from benchmark.core import records
-from benchmark.training import loop as train
+from benchmark.training import loop
 from benchmark.training.loop import train_fold
 from tests.training.small_fold import ProxyLoss, a_fold, a_schedule, nothing
 
-RULES = {  # of the Reality Check: epochs between evaluations, patience
+RULES = {  # the Reality Check's epochs between evaluations, and patience
     "CUB": {"evaluate_every": 2, "patience": 9},
     "Cars": {"evaluate_every": 5, "patience": 14},
     "SOP": {"evaluate_every": 20, "patience": 39},
@@ -24,31 +24,36 @@ RULES = {  # of the Reality Check: epochs between evaluations, patience
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Make the evaluations find the given MAP@R, one after the other; returns what they were asked."""
+    """Make successive evaluations return the given MAP@R; gives the list of what they were called with."""
 
-    def tell(*scores: float) -> list[dict[str, Any]]:
-        left, asked = iter(scores), []
+    def prescribe(*scores: float) -> list[dict[str, Any]]:
+        remaining, calls = iter(scores), []
 
         def metrics(embeddings: torch.Tensor, labels: torch.Tensor, is_query: None, **options: Any) -> dict[str, float]:
-            asked.append({"shape": tuple(embeddings.shape), "labels": labels.tolist(), "metric": options["metric"]})
-            score = next(left)
+            calls.append({"shape": tuple(embeddings.shape), "labels": labels.tolist(), "metric": options["metric"]})
+            score = next(remaining)
             return {"map_at_r": score, "r_precision": score / 2, "precision_at_1": score / 4, "num_queries": 15}
 
-        monkeypatch.setattr(train, "metrics_of", metrics)
-        return asked
+        monkeypatch.setattr(loop, "metrics_of", metrics)
+        return calls
 
-    return tell
+    return prescribe
 
 
 TABLE = [
     # rule, MAP@R of epoch 0 and of each evaluation after it, last epoch, best trained epoch
     # CUB evaluates at 2, 4, 6, ... and stops at the first evaluation more than 9 epochs after the incumbent.
     ("CUB", [0.5, 0.3, 0.4, 0.3, 0.3, 0.3], 10, 4),  # never above the untrained model: 10 - 0 > 9
-    ("CUB", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 10, 2),  # a tie is no improvement: the earlier epoch stays
+    ("CUB", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 10, 2),  # a tie is no improvement: the earlier epoch remains the best
     ("CUB", [0.5, 0.1, 0.2, 0.3, 0.4, 0.49], 10, 10),  # rising, but still below epoch 0: the score is the last
     ("CUB", [0.1, 0.2, 0.3, 0.2, 0.3, 0.3, 0.2, 0.1], 14, 4),  # 14 - 4 > 9, and 12 - 4 is not
-    ("CUB", [0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3], 22, 12),  # saved by its last chance
-    ("CUB", [0.2, 0.2 + 1e-15, 0.1, 0.1, 0.1, 0.1, 0.1], 12, 2),  # no least improvement
+    (
+        "CUB",
+        [0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3],
+        22,
+        12,
+    ),  # just in time
+    ("CUB", [0.2, 0.2 + 1e-15, 0.1, 0.1, 0.1, 0.1, 0.1], 12, 2),  # any improvement counts
     ("CUB", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 10, 2),  # a score of zero is a score
     # Cars evaluates at 5, 10, 15, ...; more than 14.
     ("Cars", [0.5, 0.3, 0.4, 0.3], 15, 10),
@@ -65,7 +70,7 @@ TABLE = [
 def test_training_stops_and_scores_as_the_reality_check_does(
     script: Any, tmp_path: Path, rule: str, scores: list[float], last: int, best: int
 ) -> None:
-    asked = script(*scores)
+    calls = script(*scores)
     outcome = train_fold(a_fold(), a_schedule(**RULES[rule]), tmp_path / "checkpoint.pt", nothing)
     result, step = outcome.result, RULES[rule]["evaluate_every"]
     assert (result["stopped"], result["reason"], result["last_epoch"], result["best_epoch"]) == (
@@ -76,11 +81,11 @@ def test_training_stops_and_scores_as_the_reality_check_does(
     )
     score = scores[best // step]
     assert (result["map_at_r"], result["r_precision"], result["precision_at_1"]) == (score, score / 2, score / 4)
-    assert [row["epoch"] for row in result["history"]] == list(range(0, last + 1, step)) and len(asked) == len(scores)
+    assert [row["epoch"] for row in result["history"]] == list(range(0, last + 1, step)) and len(calls) == len(scores)
     assert [row["map_at_r"] for row in result["history"]] == scores
 
 
-def test_training_ends_at_the_greatest_epoch_and_evaluates_there(script: Any, tmp_path: Path) -> None:
+def test_training_ends_with_an_evaluation_at_max_epochs(script: Any, tmp_path: Path) -> None:
     script(0.1, 0.2, 0.3, 0.4)
     outcome = train_fold(a_fold(), a_schedule(evaluate_every=2, max_epochs=5), tmp_path / "checkpoint.pt", nothing)
     assert (outcome.result["stopped"], outcome.result["last_epoch"], outcome.result["best_epoch"]) == (
@@ -91,10 +96,10 @@ def test_training_ends_at_the_greatest_epoch_and_evaluates_there(script: Any, tm
     assert [row["epoch"] for row in outcome.result["history"]] == [0, 2, 4, 5]
 
 
-def test_only_the_validation_classes_are_scored_with_the_losss_own_distance(script: Any, tmp_path: Path) -> None:
-    asked = script(0.1, 0.2)
+def test_only_the_validation_classes_are_scored_and_with_the_schedule_s_metric(script: Any, tmp_path: Path) -> None:
+    calls = script(0.1, 0.2)
     train_fold(a_fold(), a_schedule(max_epochs=1, retrieval="l2"), tmp_path / "checkpoint.pt", nothing)
-    assert asked == [{"shape": (15, 6), "labels": [11] * 5 + [12] * 5 + [13] * 5, "metric": "l2"}] * 2
+    assert calls == [{"shape": (15, 6), "labels": [11] * 5 + [12] * 5 + [13] * 5, "metric": "l2"}] * 2
 
 
 def test_the_weights_are_those_of_the_best_trained_epoch(script: Any, tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_the_weights_are_those_of_the_best_trained_epoch(script: Any, tmp_path: 
     ]
 
 
-def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_losss_diagnostics(
+def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_loss_s_diagnostics(
     script: Any, tmp_path: Path
 ) -> None:
     script(0.1, 0.2, 0.3)
@@ -130,13 +135,13 @@ def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_losss_diagn
 
 def test_each_iteration_is_trained_once_and_in_order(script: Any, tmp_path: Path) -> None:
     script(0.1, 0.2, 0.3)
-    fold, asked = a_fold(), []
+    fold, drawn = a_fold(), []
     draw = fold.sampler.batch
-    fold.sampler.batch = lambda iteration: asked.append(iteration) or draw(iteration)
+    fold.sampler.batch = lambda iteration: drawn.append(iteration) or draw(iteration)
     train_fold(
         fold, a_schedule(iterations_per_epoch=3, evaluate_every=2, max_epochs=4), tmp_path / "checkpoint.pt", nothing
     )
-    assert asked == list(range(12))
+    assert drawn == list(range(12))
 
 
 def nan_from(iteration: int, value: float = math.nan) -> Iterator[float]:
@@ -177,11 +182,11 @@ def test_embeddings_that_are_not_finite_are_never_scored(
     script(0.5, 0.3)
     fold = a_fold()
 
-    def hurt(steps: int) -> None:
-        if steps == step + 1:  # after the last step before an evaluation, so that no loss shows it
+    def fault(steps: int) -> None:
+        if steps == step + 1:  # after the last step before an evaluation: the training loss stays finite
             fold.head.linear.bias.data.fill_(math.inf)
 
-    fold.loss.hurt = hurt
+    fold.loss.fault = fault
     result = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing).result
     assert (result["map_at_r"], result["stopped"]) == (score, "diverged")
     assert result["reason"] == f"the embeddings are not finite after epoch {epoch}"
@@ -198,14 +203,14 @@ def test_an_untrained_model_that_is_not_finite_has_no_score_and_no_history(scrip
     assert result["reason"] == "the embeddings are not finite after epoch 0"
 
 
-def test_a_loss_may_say_itself_that_it_diverged(script: Any, tmp_path: Path) -> None:
+def test_a_loss_can_report_that_it_diverged(script: Any, tmp_path: Path) -> None:
     script(0.5, 0.3)
 
-    def hurt(steps: int) -> None:
+    def fault(steps: int) -> None:
         if steps == 3:
             raise FloatingPointError("the proxies are not finite")
 
-    fold = a_fold(loss=ProxyLoss(hurt=hurt))
+    fold = a_fold(loss=ProxyLoss(fault=fault))
     result = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing).result
     assert (result["map_at_r"], result["reason"]) == (0.3, "the proxies are not finite at iteration 3")
 

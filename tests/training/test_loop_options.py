@@ -1,4 +1,4 @@
-"""What the customary protocol asks of a training: schedules, clipping, frozen layers, images that are only watched."""
+"""Options of the training loop: learning-rate decay, clipping, frozen layers, monitored images, no validation."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def test_every_rate_decays_from_its_own_start(tmp_path: Path) -> None:
     assert rates(parts) == [0.01 / 4, 0.001 / 4, 0.01 / 4]  # epochs 1, 2 | 3, 4 | 5
 
 
-def test_a_resumed_training_decays_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_resumed_training_decays_as_an_uninterrupted_one(tmp_path: Path) -> None:
     decay = {"kind": "milestones", "epochs": [1, 3], "factor": 0.1}
     whole = trained(a_fold(), tmp_path / "whole", max_epochs=5, decay=decay)
     (tmp_path / "cut").mkdir()
@@ -44,7 +44,7 @@ def test_gradients_are_clipped_by_value_or_by_the_norm_of_network_and_loss(tmp_p
     trained(by_norm, tmp_path / "c", max_epochs=1, clip={"norm": 1e-2})
     whole = [p.grad.flatten() for part in (free.trunk, free.head) for p in part.parameters()]
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in whole))
-    assert norm > 0.02 and max(float(g.abs().max()) for g in whole) > 2e-3  # else nothing would be clipped
+    assert norm > 0.02 and max(float(g.abs().max()) for g in whole) > 2e-3  # otherwise nothing would be clipped
     for part, clipped in ((free.trunk, by_value.trunk), (free.loss, by_value.loss)):
         for before, after in zip(part.parameters(), clipped.parameters(), strict=True):
             torch.testing.assert_close(after.grad, before.grad.clamp(-1e-3, 1e-3))
@@ -80,7 +80,7 @@ def moved(before: list[dict[str, torch.Tensor]], after: list[dict[str, torch.Ten
     return {key for b, a in zip(before, after, strict=True) for key in b if not torch.equal(a[key], b[key])}
 
 
-def test_batch_norm_is_trained_or_keeps_its_statistics_or_all_of_itself(tmp_path: Path) -> None:
+def test_batch_norm_is_trained_or_keeps_its_statistics_or_is_frozen_altogether(tmp_path: Path) -> None:
     expected = {
         False: {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"},
         True: {"weight", "bias"},
@@ -93,11 +93,11 @@ def test_batch_norm_is_trained_or_keeps_its_statistics_or_all_of_itself(tmp_path
         assert moved(before, batch_norms(parts)) == moving
 
 
-def test_watched_images_are_scored_at_every_evaluation_and_change_nothing(tmp_path: Path) -> None:
-    plain, watching = a_fold(), a_fold()
+def test_monitored_images_are_scored_at_every_evaluation_and_change_nothing(tmp_path: Path) -> None:
+    plain, monitoring = a_fold(), a_fold()
     other = InMemoryImages(np.random.default_rng(5).integers(0, 256, (9, 8, 8), dtype=np.uint8))
-    watching.monitored = EvaluationSet(other, torch.arange(9) % 3, recall_at=(1, 4))
-    expected, found = trained(plain, tmp_path / "a", max_epochs=3), trained(watching, tmp_path / "b", max_epochs=3)
+    monitoring.monitored = EvaluationSet(other, torch.arange(9) % 3, recall_at=(1, 4))
+    expected, found = trained(plain, tmp_path / "a", max_epochs=3), trained(monitoring, tmp_path / "b", max_epochs=3)
     rows = found.result["history"]
     assert [set(row["watched"]) for row in rows] == 4 * [
         {"map_at_r", "r_precision", "precision_at_1", "recall_at_1", "recall_at_4"}
@@ -117,7 +117,7 @@ def test_without_validation_images_training_runs_to_its_last_epoch_and_chooses_n
     assert [row["epoch"] for row in result["history"]] == [0, 1, 2, 3]
 
 
-def test_queries_are_searched_among_the_others_only(tmp_path: Path) -> None:
+def test_queries_are_searched_among_the_other_images_only(tmp_path: Path) -> None:
     parts = a_fold()
     images = parts.validation.images
     is_query = torch.arange(15) % 5 == 0  # one query and four others in each of the three classes

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.training.lr_schedule import learning_rate_factor
 
 SCHEDULERS = {
@@ -32,6 +33,6 @@ def test_every_epoch_s_rate_is_the_one_of_torch_s_scheduler_stepped_after_each_e
     "decay",
     [{"kind": "linear"}, {"kind": "step", "every": 5}, {"kind": "cosine", "factor": 0.5}, {"every": 5, "factor": 0.5}],
 )
-def test_another_kind_or_other_numbers_are_refused_with_what_is_allowed(decay: dict) -> None:
-    with pytest.raises(ValueError, match=r"training\.decay=.*kind: step, every, factor; kind: milestones"):
+def test_an_unknown_kind_or_other_settings_are_refused_with_what_is_allowed(decay: dict) -> None:
+    with pytest.raises(UserError, match=r"training\.decay=.*kind: step, every, factor; kind: milestones"):
         learning_rate_factor(decay, 1, 50)

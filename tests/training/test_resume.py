@@ -1,4 +1,4 @@
-"""A fold that is killed, at any moment and as often as one likes, ends as if nobody had touched it."""
+"""A fold that is killed at any moment, any number of times, ends exactly like an uninterrupted one."""
 
 import errno
 import os
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmark.core import records
-from benchmark.training.loop import Outcome, TrainingComponents, train_fold
+from benchmark.core.errors import UserError
+from benchmark.training.components import TrainingComponents
+from benchmark.training.loop import Outcome, train_fold
 from tests.training.small_fold import a_fold, a_schedule, nothing
 
 # Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one that is no better.
@@ -21,36 +23,36 @@ SCHEDULE = SCHEDULES["max_epochs"]
 
 
 class KilledError(Exception):
-    """What stops a training from outside."""
+    """Ends a training from outside."""
 
 
 def killer(after: int) -> Any:
-    """A listener that kills when it is called for the n-th time, counted from 0."""
+    """An `on_epoch` that kills the training at its call number `after`, counted from 0."""
     calls = iter(range(100))
 
-    def listen(history: list[dict[str, Any]]) -> None:
+    def on_epoch(history: list[dict[str, Any]]) -> None:
         if next(calls) == after:
             raise KilledError
 
-    return listen
+    return on_epoch
 
 
 def everything(fold: TrainingComponents) -> list[torch.Tensor]:
-    """All tensors of the parts and of their optimisers."""
+    """All tensors of the modules and of their optimisers."""
     states = [part.state_dict() for part in (fold.trunk, fold.head, fold.loss)]
     states += [slots for o in fold.optimizers.values() for slots in o.state_dict()["state"].values()]
     return [torch.as_tensor(value) for state in states for value in state.values()]
 
 
-def train_undisturbed(folder: Path, stopped: str) -> tuple[Outcome, list[torch.Tensor]]:
+def train_uninterrupted(folder: Path, stopped: str) -> tuple[Outcome, list[torch.Tensor]]:
     fold = a_fold()
-    outcome = train_fold(fold, SCHEDULES[stopped], folder / "undisturbed.pt", nothing)
+    outcome = train_fold(fold, SCHEDULES[stopped], folder / "uninterrupted.pt", nothing)
     assert outcome.result["stopped"] == stopped
     return outcome, everything(fold)
 
 
-def check_equal(outcome: Outcome, fold: TrainingComponents, undisturbed: tuple[Outcome, list[torch.Tensor]]) -> None:
-    expected, tensors = undisturbed
+def check_equal(outcome: Outcome, fold: TrainingComponents, uninterrupted: tuple[Outcome, list[torch.Tensor]]) -> None:
+    expected, tensors = uninterrupted
     assert outcome.result == expected.result
     assert outcome.weights is not None and expected.weights is not None
     for part, state in expected.weights.items():
@@ -61,14 +63,14 @@ def check_equal(outcome: Outcome, fold: TrainingComponents, undisturbed: tuple[O
 
 @pytest.mark.parametrize("stopped", SCHEDULES)
 def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
-    undisturbed = train_undisturbed(tmp_path, stopped)
-    for after in range(len(undisturbed[0].result["history"]) + 1):  # the last of them is over, but for its record
+    uninterrupted = train_uninterrupted(tmp_path, stopped)
+    for after in range(len(uninterrupted[0].result["history"]) + 1):  # at last only the record is missing
         path = tmp_path / f"{after}.pt"
         with pytest.raises(KilledError):
             train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
-        fold = a_fold(seed=99 if after else 0)  # other weights: all of them must come from the checkpoint
+        fold = a_fold(seed=99 if after else 0)  # other initial weights: all of them must come from the checkpoint
         outcome = train_fold(fold, SCHEDULES[stopped], path, nothing)
-        check_equal(outcome, fold, undisturbed)
+        check_equal(outcome, fold, uninterrupted)
         assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
 
 
@@ -87,7 +89,7 @@ def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, iteration:
         train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
     fold = a_fold()
     outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
-    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
+    check_equal(outcome, fold, train_uninterrupted(tmp_path, "max_epochs"))
 
 
 def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> 
             train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(1))
     fold = a_fold()
     outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
-    check_equal(outcome, fold, train_undisturbed(tmp_path, "max_epochs"))
+    check_equal(outcome, fold, train_uninterrupted(tmp_path, "max_epochs"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
@@ -116,13 +118,13 @@ def test_a_full_disk_is_an_error_and_no_divergence(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises((OSError, UserError), match="disk is full"):
         train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", nothing)
 
 
-def test_a_listener_hears_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
-    heard: list[int] = []
+def test_on_epoch_gets_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
+    lengths: list[int] = []
     with pytest.raises(KilledError):
         train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(2))
-    train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", lambda history: heard.append(len(history)))
-    assert heard == [2, 3, 4, 5]
+    train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", lambda history: lengths.append(len(history)))
+    assert lengths == [2, 3, 4, 5]
