@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ def run(command: Callable[..., None], *overrides: str, protocol: str = "") -> En
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["benchmark", *overrides])
         patch.setenv("HYDRA_FULL_ERROR", "1")
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # it composes all again to read `hydra.mode`
         try:
             main(command, protocol)
         except SystemExit as stop:

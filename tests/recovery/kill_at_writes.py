@@ -27,6 +27,7 @@ from benchmark.traditional import traditional
 
 COMMANDS = {"bo": bo, "final_eval": final_eval, "traditional": traditional}
 MOST_RENAMES = 5  # a process survives at most this many
+MOST_KILLS = 300  # more of them mean that a command starts from scratch each time
 
 
 def run_until_killed(command: Any, study: Study, overrides: list[str], rename: int, before: bool) -> None:
@@ -63,6 +64,7 @@ def main(seed: int, names: list[str], overrides: list[str]) -> int:
                 break
             assert os.WTERMSIG(status) == signal.SIGKILL, status
             kills += 1
+            assert kills < MOST_KILLS, "no progress"
     return kills
 
 
