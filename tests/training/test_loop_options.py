@@ -1,4 +1,4 @@
-"""What the customary protocol asks of a training: schedules, clipping, frozen layers, images that are only watched."""
+"""Options of a traditional training: schedules, clipping, frozen layers, images that are only scored."""
 
 import copy
 import math
