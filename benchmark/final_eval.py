@@ -91,7 +91,7 @@ def finished_searches(study: Study) -> Iterator[Study]:
     """
     for directory in layout.all_studies(Path(study.config.results_dir)):
         try:
-            stored = layout.read_study(directory)["config"]
+            stored = layout.read_study(directory).config
         except records.CorruptFileError as error:
             print(f"Skipped: {error} Run {command('bo')} for it again: it rewrites the file, and trains nothing again.")
             continue

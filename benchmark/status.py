@@ -43,7 +43,7 @@ def status(study: Study, overrides: list[str]) -> None:
             )
             continue
         name = "/".join(directory.parts[-2:])
-        found = stages(workload(stored["config"]), directory)
+        found = stages(workload(stored.config), directory)
         rows += [row_of(name, part) for part in found]
         details += [line for part in found for line in running(name, part)]
         for entry in failures(directory)[-NUM_FAILURES:]:

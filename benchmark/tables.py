@@ -49,7 +49,7 @@ def tables(study: Study, overrides: list[str]) -> None:
     results_dir = Path(study.config.results_dir)
     groups: dict[str, list[Study]] = {}
     for directory in layout.all_studies(results_dir):
-        stored = Study.of(layout.read_study(directory)["config"] | {"results_dir": str(results_dir)})
+        stored = Study.of(layout.read_study(directory).config | {"results_dir": str(results_dir)})
         groups.setdefault(directory.parent.name, []).append(stored)
     if not groups:
         raise UserError(f"There are no studies in {results_dir}/studies. Run {command('bo final-eval')} first.")

@@ -40,7 +40,7 @@ from benchmark.jobs.train_unit import LOCK_SECONDS, Trained, running, train
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.seeds import stable_seed
 from benchmark.report import traditional_rows as rows_of
-from benchmark.study import layout
+from benchmark.study import layout, schedules
 from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
@@ -198,12 +198,12 @@ def held_out_classes(class_ids: np.ndarray, share: float) -> np.ndarray:
 def in_passes(study: Study, num_images: int) -> Study:
     """The study with the numbers that depend on how many images are trained on.
 
-    Epochs are passes over the data, without the incomplete last batch; what HPL counts in epochs (those without a
-    coarse level, those between two clusterings) follows them; each epoch is scored, and all are trained. Losses over
-    proxies, whose batches the other protocols balance, get shuffled ones.
+    Epochs are passes over the data, without the incomplete last batch; the schedule of the loss follows them; each
+    epoch is scored, and all are trained. Losses over proxies, whose batches the other protocols balance, get shuffled
+    ones.
 
     Raises:
-        ValueError: a batch has more images than there are.
+        UserError: a batch has more images than there are.
     """
     raw, c = copy.deepcopy(study.raw), study.config
     batch_size, num_epochs = c.training.batch_size or c.protocol.batch_size, c.training.epochs or c.dataset.max_epochs
@@ -217,11 +217,9 @@ def in_passes(study: Study, num_images: int) -> Study:
     if c.loss.sampler == {"m": 1}:
         raw["loss"]["sampler"] = SHUFFLED
     if c.training.epochs:
-        in_pass, hpl = num_images // batch_size, c.dataset.hpl | c.dataset.hpl.get("customary", {})
-        raw["protocol"]["iterations_per_epoch"] = in_pass
-        for key in ("warmup_iterations", "update_every"):
-            hpl[key] = max(1, round(hpl[key] * in_pass / c.protocol.iterations_per_epoch))
-        raw["dataset"]["hpl"] = hpl
+        batches = num_images // batch_size
+        raw["protocol"]["iterations_per_epoch"] = batches
+        raw["loss"]["schedule"] = schedules.in_passes(c.loss.schedule, batches, c.protocol.iterations_per_epoch)
     return Study.of(raw)
 
 

@@ -13,6 +13,16 @@ from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
+STUDIES = [directory for folder in FOLDERS for directory in layout.all_studies(folder)]
+
+
+# Keys that came after the oldest studies, in the days when a new key changed every identity.
+OLDEST = [
+    "  dataset.xbm: None there, {} now",
+    "  loss.head: None there, {} now",
+    "  loss.retrieval_options: None there, {} now",
+    "  protocol.loss_optimizer: None there, searched now",
+]
 
 
 def test_there_are_committed_studies() -> None:
@@ -42,7 +52,10 @@ def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
     assert (copy / "tables" / name).read_bytes() != (RESULTS / "traditional" / "tables" / name).read_bytes()
 
 
-@pytest.mark.parametrize("directory", layout.all_studies(RESULTS / "one_of_each"), ids=lambda path: path.name)
-def test_options_that_came_later_leave_a_study_what_it_was(directory: Path) -> None:
+@pytest.mark.parametrize("directory", STUDIES, ids=lambda path: "-".join((path.parts[-4], path.name)))
+def test_a_stored_study_is_what_it_was_when_it_ran(directory: Path) -> None:
     stored = layout.read_study(directory)
-    assert Study.of(stored["config"]).identity(stored["fingerprint"]) == stored["identity"]
+    study = Study.of(stored.config)
+    known = OLDEST if directory.is_relative_to(RESULTS / "reference") else []
+    assert layout.difference(stored.science, study.science(stored.fingerprint)) == known
+    assert known or study.identity(stored.fingerprint) == stored.identity

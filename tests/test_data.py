@@ -218,7 +218,7 @@ def test_splits_of_too_few_classes_say_how_many_are_needed_and_what_to_do(tmp_pa
     for path in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
         trees.write_image(tmp_path / "own" / path)
     ended = run(splits, "dataset=folder", f"dataset.module.root={tmp_path / 'own'}")
-    assert_refused(ended, "Own pictures (", "has 1 of 2 classes", "num_folds=2 needs 2")
+    assert_refused(ended, "Own images (", "has 1 of 2 classes", "num_folds=2 needs 2")
 
 
 def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
@@ -229,14 +229,9 @@ def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_yaml_fits_the_study_and_its_defaults_lie_in_their_bounds(
-    name: str, compose_study: Callable[..., Study]
-) -> None:
+def test_the_yaml_fits_the_study(name: str, compose_study: Callable[..., Study]) -> None:
     config = compose_study(f"dataset={name}").config.dataset
     assert config.name == name and config.licence and config.description.endswith(".")
-    for key in ("num_coarse", "update_every"):
-        low, high = config.hpl[f"{key}_bounds"]
-        assert low <= config.hpl[key] <= high
     assert (conf_dir() / "dataset" / f"{name}.yaml").read_text().startswith("#")
     for file in config.sources:
         assert file["md5"] or file["sha256"]

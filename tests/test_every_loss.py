@@ -7,6 +7,7 @@ import pytest
 from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.final_eval import final_eval
+from benchmark.study.study import read_loss
 from benchmark.tables import tables
 from benchmark.traditional import traditional
 from tests.command_line import run, study_dir, tiny
@@ -16,8 +17,8 @@ from tests.losses.every_loss import NAMES
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: Path) -> None:
-    overrides = (f"loss={name}", "trials=1", "protocol.num_runs=1", "dataset.max_epochs=3",
-                 "dataset.hpl.warmup_iterations=2", "dataset.xbm.start_iteration=2")  # fmt: skip
+    starts = [f"loss.schedule.{start}=2" for start in read_loss(name).get("schedule", {}).get("starts", [])]
+    overrides = (f"loss={name}", "trials=1", "protocol.num_runs=1", "dataset.max_epochs=3", *starts)
     assert tiny(bo, tmp_path, *overrides).status == 0
     assert tiny(final_eval, tmp_path, *overrides).status == 0
     (path,) = study_dir(tmp_path, name).glob("final_eval/*/run_00.json")

@@ -129,7 +129,7 @@ def test_final_eval_without_arguments_evaluates_finished_searches_and_names_the_
     path = group / "zzz" / "study.yaml"
     body = yaml.safe_load(path.read_text())
     body.pop("sha256")
-    body["config"]["dataset"]["name"] = "../../.."
+    body.config["dataset"]["name"] = "../../.."
     path.write_text(yaml.safe_dump({"sha256": records.digest(body)} | body))
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")
@@ -150,7 +150,7 @@ def test_a_single_option_of_a_study_selects_that_study(results: Path) -> None:
 
 def test_the_study_file_survives_yaml_to_the_last_bit(results: Path) -> None:
     body = layout.read_study(study_dir(results))
-    assert body["identity"] == records.digest(body["science"])[:16]
-    assert body["config"]["training"]["optimizers"]["trunk"] == {
+    assert body.identity == records.digest(body.science)[:16]
+    assert body.config["training"]["optimizers"]["trunk"] == {
         "_target_": "torch.optim.Adam", "lr": 2e-3, "weight_decay": 1e-4,
     }  # fmt: skip

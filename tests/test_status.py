@@ -53,10 +53,10 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     (folder / "bo" / "best.yaml").unlink()
     path = folder / "study.yaml"
     stored = layout.read_study(folder)
-    stored["config"]["trials"] = 5  # 10 units
-    study = Study.of(stored["config"] | {"results_dir": str(results)})
+    stored.config["trials"] = 5  # 10 units
+    study = Study.of(stored.config | {"results_dir": str(results)})
     path.unlink()
-    layout.open_study(study, stored["fingerprint"])
+    layout.open_study(study, stored.fingerprint)
     running, lost, stopped = (folder / "bo" / "trial_002" / "fold_0", folder / "bo" / "trial_002" / "fold_1",
                               folder / "bo" / "trial_003" / "fold_0")  # fmt: skip
     for unit in (running, lost, stopped):

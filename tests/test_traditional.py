@@ -284,7 +284,7 @@ def test_a_pass_holds_every_image_at_most_once(compose_study: Compose) -> None:
 def test_the_recipe_is_filled_in_for_data_set_and_trunk_and_the_command_line_wins(compose_study: Compose) -> None:
     cub = ("protocol=traditional", "dataset=cub", "trunk=resnet50")
     training = compose_study(*cub, "loss=hist").config.training
-    assert (training.name, training.batch_size, training.epochs, training.warmup_epochs) == ("customary", 32, 41, 1)
+    assert (training.name, training.batch_size, training.epochs, training.warmup_epochs) == ("traditional", 32, 41, 1)
     assert training.optimizers["trunk"] == {"_target_": "torch.optim.Adam", "lr": 1.2e-4, "weight_decay": 5e-5}
     mine = compose_study(*cub, "loss=hist", "training.epochs=7", "training.optimizers.trunk.lr=0.5", "training.clip={}")
     assert (mine.config.training.epochs, mine.config.training.optimizers["trunk"]["lr"]) == (7, 0.5)
@@ -315,5 +315,5 @@ def test_which_recalls_are_recorded_makes_a_study_under_this_protocol_only(tiny_
 
 def test_the_command_needs_no_protocol_and_says_so(tmp_path: Path) -> None:
     ended = run(traditional, "--cfg", "job", "dataset=cub", "loss=hpl_pa", protocol="traditional")
-    assert ended.status == 0 and "story: traditional" in ended.out and "name: customary" in ended.out
+    assert ended.status == 0 and "story: traditional" in ended.out and "name: traditional" in ended.out
     assert command.__doc__ and "make traditional" in command.__doc__

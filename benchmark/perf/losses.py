@@ -10,14 +10,13 @@ from itertools import count, islice
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core.paths import conf_dir
 from benchmark.losses.xbm import XBM
 from benchmark.perf.timing import Row, peak_allocated
-from benchmark.study.study import Study
+from benchmark.study.study import Study, read_loss
 
 NUM_CLASSES, NUM_IMAGES = 11_318, 59_551
 LIMIT = 400  # MB
@@ -31,11 +30,12 @@ def loss_steps(study: Study) -> Iterator[Row]:
         study: its protocol's batch size and embedding length count; settings are the authors' for that data set where
             the file has them; hierarchy and memory start at once.
     """
-    at_once = {"hpl": study.raw["dataset"]["hpl"] | {"warmup_iterations": 0}, "xbm": {"start_iteration": 0}}
     for path in sorted((conf_dir() / "loss").glob("*.yaml")):
-        loss = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loss = read_loss(path.stem)
         authors = loss.get("presets", {}).get("authors", {}).get("sop", {})
-        yield cost(path.stem, Study.of(study.raw | {"loss": loss, "dataset": study.raw["dataset"] | at_once}, authors))
+        schedule = loss.get("schedule", {})
+        at_once = schedule | dict.fromkeys(schedule.get("starts", ()), 0)
+        yield cost(path.stem, Study.of(study.raw | {"loss": loss | {"schedule": at_once}}, authors))
 
 
 def cost(name: str, study: Study) -> Row:

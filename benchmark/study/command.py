@@ -10,8 +10,8 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
     """Return the shell command that runs a target for a configuration.
 
     Args:
-        config: of the study.
-        target: names of commands, separated by blanks.
+        config: what the command selects; values that are the command's defaults are omitted.
+        target: names of commands, separated by blanks, such as `bo final-eval`.
         loss: another loss to run in place of the configuration's.
     """
     dataset, trunk = config.dataset, config.trunk.name
@@ -25,7 +25,7 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
     if target in ("data", "splits"):
         return invocation.command(target, options)
     options["loss"] = loss or config.loss.name
-    if trunk != ("bn_inception" if dataset.images else "small_conv"):  # the data sets' own
+    if trunk != ("bn_inception" if dataset.images else "small_conv"):  # their data sets' defaults
         options["trunk"] = trunk
     if config.protocol.name != ("traditional" if target == "traditional" else "hpl"):  # the command's own
         options["protocol"] = config.protocol.name

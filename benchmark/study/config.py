@@ -1,7 +1,7 @@
-"""The shape of the configuration: which keys exist, of which type. Values live in `conf/`, never here.
+"""The shape of the configuration: which keys exist, and their types. The values are in `conf/`.
 
 Hydra composes the YAML files, `study.py` merges them into these classes, and an unknown key or a wrong type is an
-error with the key's full name. `Any` marks what a plug-in's own constructor checks.
+error that has the key's full name. The keys of a `Node` are checked by whatever is built from it.
 """
 
 from dataclasses import dataclass, field
@@ -9,17 +9,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-PLACES = ("root", "path", "images_root", "check", "expected")  # of a data set: its fingerprint says what is there
+Node = dict[str, Any]  # a part of the configuration with any keys and values
+PLACES = ("root", "path", "images_root", "check", "expected")  # keys of a data set that its fingerprint replaces
 
 
 @dataclass
 class SpaceConfig:
-    """One searched hyper-parameter; `datasets` has the bounds of data sets for which others were published."""
+    """One searched hyper-parameter.
+
+    Attributes:
+        bounds: lowest and highest value.
+        scale: linear or log.
+        type: float or int.
+        datasets: bounds of the data sets for which others were published.
+    """
 
     bounds: list[float]
     scale: str
     type: str
-    datasets: dict[str, Any] = field(default_factory=dict)
+    datasets: Node = field(default_factory=dict)
 
 
 @dataclass
@@ -27,62 +35,82 @@ class DatasetConfig:
     """Where images come from, and the stopping rule that the protocol attaches to a data set.
 
     Attributes:
-        licence: of the pictures.
-        sources: files that `make data` fetches: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
-            with the most `members` and `bytes` that it may have; `room` is what all of it takes on disk, in bytes.
-        by_hand: what to do where nothing can be fetched.
-        images: of picture files: how they are resized, cropped and flipped, see `images.crops.Crops`.
-        recall_at: the K of Recall@K under the customary protocol.
+        name: part of the study's folder.
+        label: its name in tables.
+        description: what is a class and what is a super class.
+        module: what builds it.
+        trials: settings to try in a search.
+        evaluate_every: epochs between two evaluations.
+        patience: epochs without improvement before a training stops.
+        max_epochs: epochs of a training at most.
+        iterations_per_epoch: batches per epoch.
+        licence: licence of the images.
+        sources: files that `make data` downloads: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
+            with its largest allowed number of `members` and `bytes`; `room` is the disk space for all of it, in bytes.
+        by_hand: what to do where nothing can be downloaded.
+        images: how image files are resized, cropped and flipped, see `images.crops.Crops`.
+        recall_at: the K of Recall@K under the traditional protocol.
+        version_1: schedules of losses that a configuration of version 1 held here; they only enter its identity.
     """
 
     name: str
     label: str
     description: str
-    module: dict[str, Any]
+    module: Node
     trials: int
     evaluate_every: int
     patience: int
     max_epochs: int
     iterations_per_epoch: int
-    hpl: dict[str, Any]
-    xbm: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
-    sources: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[Node] = field(default_factory=list)
     by_hand: str = ""
-    images: dict[str, Any] = field(default_factory=dict)
+    images: Node = field(default_factory=dict)
     recall_at: list[int] = field(default_factory=list)
+    version_1: Node = field(default_factory=dict)
 
 
 @dataclass
 class LossConfig:
-    """A loss: its constructor, its published setting, the space in which it is tuned, and what it asks of other parts.
+    """A loss: its constructor, its published setting, its search space, and what it asks of other components.
 
     Attributes:
-        needs: what the constructor is given beside `module`.
-        sampler: over the arguments of the m-per-class sampler; with `_target_`, another sampler.
-        optimizer: of the loss's own parameters, over the training's; `groups` differ by the start of a name.
-        head: over the arguments of the head; with `_target_`, another head.
-        retrieval: the distance by which its embeddings are searched, with `retrieval_options`.
+        name: part of the study's folder.
+        label: its name in tables.
+        description: what it computes.
+        source: paper and equation.
+        module: what builds it.
+        sampler: options of the m-per-class sampler; with `_target_`, another sampler.
+        setting: published hyper-parameters.
+        space: searched hyper-parameters.
+        needs: arguments of the constructor that depend on the fold, see `Study.make_loss`.
+        optimizer: options of the optimiser of the loss's own parameters, which replace the training's; `groups` holds
+            options by prefix of a parameter's name.
+        schedule: numbers that depend on the data set, see `schedules`.
+        head: options of the head; with `_target_`, another head.
+        retrieval: distance by which its embeddings are searched.
+        retrieval_options: options of that distance.
         authors: how its authors optimise it, for protocols with `loss_optimizer: authors`.
         presets: settings published for a data set, by name and data set.
-        recipe: whose training it gets under the customary protocol, a file of `conf/recipe/`.
+        recipe: its training under the traditional protocol, a file of `conf/recipe/`.
     """
 
     name: str
     label: str
     description: str
     source: str
-    module: dict[str, Any]
-    sampler: dict[str, Any]
-    setting: dict[str, Any]
+    module: Node
+    sampler: Node
+    setting: Node
     space: dict[str, SpaceConfig]
     needs: list[str] = field(default_factory=list)
-    optimizer: dict[str, Any] | None = None
-    head: dict[str, Any] = field(default_factory=dict)
+    optimizer: Node | None = None
+    schedule: Node = field(default_factory=dict)
+    head: Node = field(default_factory=dict)
     retrieval: str = "cosine"
     retrieval_options: dict[str, Any] = field(default_factory=dict)
-    authors: dict[str, Any] = field(default_factory=dict)
-    presets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    authors: Node = field(default_factory=dict)
+    presets: dict[str, dict[str, Node]] = field(default_factory=dict)
     recipe: str = "proxy_anchor"
 
 
@@ -91,7 +119,7 @@ class ModuleConfig:
     """A named plug-in: a trunk, a head or a searcher."""
 
     name: str
-    module: dict[str, Any]
+    module: Node
 
 
 @dataclass
@@ -99,8 +127,9 @@ class SearcherConfig(ModuleConfig):
     """A searcher.
 
     Attributes:
-        round: settings that are proposed at a time, all from the same finished trials.
-        asynchronous: propose the next setting as soon as one of so many is done; such a search cannot be repeated.
+        round: settings that are proposed together, all from the same finished trials.
+        asynchronous: propose a setting whenever one of the `round` trials in training ends; such a search cannot be
+            repeated.
     """
 
     round: int = 1
@@ -112,8 +141,8 @@ class TrunkConfig(ModuleConfig):
     """A trunk.
 
     Attributes:
-        width: the one customary knob of those that have no published size.
-        crop: side of the images that it takes, for one that takes no other.
+        width: channels of a trunk that has no published size.
+        crop: image side of a trunk that takes only one, in pixels.
     """
 
     width: int | None = None
@@ -122,29 +151,31 @@ class TrunkConfig(ModuleConfig):
 
 @dataclass
 class TrainingConfig:
-    """How weights are moved.
+    """How weights are updated.
 
     Attributes:
-        freeze_batchnorm: of the trunk: true, the statistics; "all", the affine parameters as well.
-        shift: random shift of images in memory, in pixels.
-        recipe: a file of `conf/recipe/` that fills what is unset here.
-        batch_size: over the protocol's.
-        epochs: passes over the training images; unset, the data set's epochs of a number of iterations.
-        warmup_epochs: at the start, in which the trunk stays as it is.
-        clip: of gradients: `value` or `norm`.
-        decay: of learning rates, see `decay.learning_rate_factor`.
+        name: of the file in `conf/training/`.
+        freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" its affine parameters as well.
+        shift: largest random shift of images in memory, in pixels.
+        optimizers: options of the optimisers of trunk, head and loss.
+        recipe: a file of `conf/recipe/` that fills what is null here.
+        batch_size: images per batch, in place of the protocol's.
+        epochs: passes over the training images; None takes the data set's `max_epochs` of a fixed number of iterations.
+        warmup_epochs: epochs at the start in which the trunk is not updated.
+        clip: gradient clipping, by `value` or by `norm`.
+        decay: schedule of the learning rates, see `lr_schedule.learning_rate_factor`.
     """
 
     name: str
     freeze_batchnorm: Any
     shift: int | None
-    optimizers: dict[str, Any]
+    optimizers: Node
     recipe: str = ""
     batch_size: int | None = None
     epochs: int | None = None
     warmup_epochs: int | None = None
     clip: dict[str, float] | None = None
-    decay: dict[str, Any] | None = None
+    decay: Node | None = None
 
 
 @dataclass
@@ -152,10 +183,10 @@ class ProtocolConfig:
     """The constants of an evaluation protocol.
 
     Attributes:
-        images: what data sets of picture files take as theirs.
-        held_out: share of the training classes that chooses the epoch under the customary protocol.
-        story: which one runs it, search (with final_eval) or traditional.
-        sop_cut: how many classes of Stanford Online Products are trained on; None for those of its lists.
+        images: how image files are resized, cropped and flipped, unless their data set says otherwise.
+        held_out: fraction of the training classes that chooses the epoch under the traditional protocol.
+        story: the command that runs it: search (and final_eval) or traditional.
+        sop_cut: training classes of Stanford Online Products; None takes those of its published lists.
     """
 
     name: str
@@ -172,7 +203,7 @@ class ProtocolConfig:
     select: str
     defaults_first: bool
     loss_optimizer: str = "searched"
-    images: dict[str, Any] = field(default_factory=dict)
+    images: Node = field(default_factory=dict)
     held_out: float = 0.0
     story: str = "search"
     sop_cut: int | None = 11317
@@ -202,7 +233,7 @@ class ExecutorConfig:
 
 @dataclass
 class Config:
-    """Everything a story is told."""
+    """The whole configuration of a command."""
 
     dataset: DatasetConfig
     loss: LossConfig

@@ -1,65 +1,87 @@
-"""Where a study's images come from: pixels in memory, or picture files through their cache."""
+"""The images of a study: pixels in memory, or image files through their cache."""
 
 import dataclasses
 import os
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 
+from benchmark.core.errors import UserError
+from benchmark.datasets import Dataset
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import Listing
 from benchmark.images import Images
-from benchmark.images.cropped import CroppedImages
+from benchmark.images.cropped import CroppedImages, Source
 from benchmark.images.crops import Crops
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.study.config import Config
 from benchmark.study.instantiate import build
 
 MOST_THREADS = 8
+ImageSource = np.ndarray | Source  # the `images` of a split
 
 
-def make_dataset(config: Config) -> Any:
-    """The data set, with `prepare`, `fingerprint`, `total_classes`, `trainval` and `test`."""
+def make_dataset(config: Config) -> Dataset:
+    """Build the data set of a configuration.
+
+    Raises:
+        UserError: its files are missing or do not fit, or an option is out of range.
+    """
     found = build(config.dataset.module)
-    if not isinstance(found, Listing):
-        return found
-    return ImageDataset(found, config.dataset.name, crops(config), config.decode)
+    if isinstance(found, Listing):
+        return ImageDataset(found, config.dataset.name, crops(config), config.decode)
+    return cast(Dataset, found)
 
 
-def make_images(config: Config, images: Any, device: torch.device) -> Images:
-    """What a half's `images` are, pixels or picture files, as they are trained on and evaluated."""
+def make_images(config: Config, images: ImageSource, device: torch.device) -> Images:
+    """Prepare the images of a split for training and evaluation.
+
+    Args:
+        config: says how they are shifted, or resized, cropped and flipped.
+        images: uint8 pixels, (N, H, W) or (N, H, W, 3), or N image files.
+        device: where batches go.
+
+    Raises:
+        UserError: an option of `dataset.images` is missing, unknown or out of range.
+    """
     if isinstance(images, np.ndarray):
         return InMemoryImages(images, shift=config.training.shift or 0, device=device)
-    how = crops(config)
-    if images.short_side is not None:  # the test half: its pictures are only ever cropped at their centre
-        how = dataclasses.replace(how, resize_first=True)
-    return CroppedImages(images, np.arange(len(images)), how, device, num_threads(config, device))
+    options = crops(config)
+    if images.short_side is not None:  # the test half, which is only ever cropped at the centre
+        options = dataclasses.replace(options, resize_first=True)
+    return CroppedImages(images, np.arange(len(images)), options, device, num_threads(config, device))
 
 
-def num_channels(images: Any) -> int:
-    """1 for grey pixels, 3 for colour and for picture files."""
+def num_channels(images: ImageSource) -> int:
+    """Channels of an image: 1 for grey pixels (N, H, W), 3 for colour pixels (N, H, W, 3) and image files."""
     return 1 if isinstance(images, np.ndarray) and images.ndim == 3 else 3
 
 
 def crops(config: Config) -> Crops:
-    """How picture files are resized, cropped and flipped; a trunk that takes one size only gets that.
+    """How image files are resized, cropped and flipped; the trunk's own crop size wins.
 
     Raises:
-        ValueError: an option is missing, unknown or out of range.
+        UserError: an option is missing, unknown or out of range.
     """
     options = config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {})
+    fields = dataclasses.fields(Crops)
+    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in options]
+    unknown = sorted(options.keys() - {f.name for f in fields})
+    if missing or unknown:
+        faults = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
+        raise UserError(
+            f"dataset.images={options}: {'; '.join(faults)}. A data set of image files takes these options from the "
+            "protocol: images: ${protocol.images}"
+        )
     try:
         return Crops(**options)
-    except TypeError as error:
-        raise ValueError(
-            f"dataset.images={options}: {str(error).partition('() ')[2]}. A data set of pictures takes them "
-            "from the protocol: images: ${protocol.images}"
-        ) from error
+    except TypeError as error:  # a value of another type, which Crops cannot compare
+        raise UserError(f"dataset.images={options}: {error}. See protocol.images for values that fit.") from error
 
 
 def num_threads(config: Config, device: torch.device) -> int:
-    """Threads that read pictures for one job; auto: none where the CPU trains, else a GPU's share of the cores."""
+    """Threads that read image files for one job; `auto`: none on the CPU, for a GPU its share of the cores."""
     if config.image_threads != "auto":
         return int(config.image_threads)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0

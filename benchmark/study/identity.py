@@ -1,9 +1,9 @@
-"""What a study is known by: the part of its configuration that can change a result."""
+"""The identity of a study: the part of its configuration that can change a result."""
 
 from pathlib import Path
-from typing import Any
 
-from benchmark.study.config import PLACES, Config
+from benchmark.study.config import PLACES, Config, Node
+from benchmark.study.version_1 import as_version_1
 
 NOT_SCIENCE = (
     "trials",
@@ -19,7 +19,8 @@ NOT_SCIENCE = (
     "unit",
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
-# Read where it is used: the data set takes the protocol's images, the training the loss's recipe.
+# Hashed where a value is used and not where it is written: the data set takes the protocol's images, the training the
+# loss's recipe.
 TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
 UNLESS_SET = {
     "dataset": ("images",),
@@ -30,13 +31,15 @@ UNLESS_SET = {
 }
 
 
-def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str, Any]:
-    """The resolved configuration without bookkeeping, prose and what is switched off, and the data.
+def science(plain: Node, config: Config, fingerprint: str) -> Node:
+    """What identifies a study: its configuration without bookkeeping, prose and unused options, and its data.
+
+    The result has the layout of version 1, so that studies keep the identity with which they started.
 
     Args:
         plain: the resolved configuration; it is changed.
-        config: the same, typed.
-        fingerprint: of the data.
+        config: the typed configuration.
+        fingerprint: identifies the data.
     """
     kept = {key: value for key, value in plain.items() if key not in NOT_SCIENCE}
     for group, value in kept.items():
@@ -48,7 +51,7 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
     if config.protocol.story == "traditional":
         kept["dataset"]["recall_at"] = config.dataset.recall_at
     weights = kept["trunk"]["module"].get("weights")
-    if isinstance(weights, str) and Path(weights).expanduser().is_file():  # a file is known by what it holds
+    if isinstance(weights, str) and Path(weights).expanduser().is_file():  # identified by its content
         from benchmark.trunks import weights as files
 
         kept["trunk"]["module"]["weights"] = files.fingerprint(weights)
@@ -58,10 +61,12 @@ def science(plain: dict[str, Any], config: Config, fingerprint: str) -> dict[str
     for name, parameter in kept["loss"]["space"].items():
         del parameter["datasets"]
         parameter["bounds"] = bounds(config, name)
+    as_version_1(kept, config.loss.schedule)
     return kept | {"data": fingerprint}
 
 
 def bounds(config: Config, name: str) -> list[float]:
     """Bounds of a searched hyper-parameter for the configuration's data set."""
     parameter = config.loss.space[name]
-    return parameter.datasets.get(config.dataset.name, parameter.bounds)
+    found: list[float] = parameter.datasets.get(config.dataset.name, parameter.bounds)
+    return found

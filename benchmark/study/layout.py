@@ -1,49 +1,81 @@
-"""What a study's folder holds: its identity, trials, choice and runs. The folder is the truth; nothing is cached.
+"""The files in a study's folder: its identity, trials, choice and runs. They are read from disk each time.
 
 The layout::
 
-    study.yaml                       configuration, identity, data fingerprint, versions it was started with
-    lock                             held by the one driver
+    study.yaml                       configuration, identity, data fingerprint, versions at the start
+    lock                             held by the driver, of which there is one
     bo/trial_007/ask.json            the setting that the searcher proposed
     bo/trial_007/fold_2/             record, checkpoint while unfinished, training curves
     bo/trial_007.json                the finished trial
-    bo/best.yaml                     the chosen trial; there once the search is finished
-    bo/sessions.jsonl                wall and compute seconds of each sitting
-    final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the unseen classes; with a preset,
+    bo/best.yaml                     the chosen trial, written when the search is finished
+    bo/sessions.jsonl                wall and compute seconds of each session
+    final_eval/trial_007/run_03.json one retraining of the chosen setting, scored on the test classes; with a preset,
                                      which needs no search, final_eval/published/run_03.json
-    traditional/setting/run_00.json  one training under the customary protocol, scored on the unseen classes at every
-                                     epoch; with a preset traditional/authors/run_00.json
-    test_ledger.jsonl                one line for every look at the unseen classes
+    traditional/setting/run_00.json  one training under the traditional protocol, scored on the test classes at every
+                                     epoch; with a preset, traditional/authors/run_00.json
+    test_ledger.jsonl                one line for every access to the test classes
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.provenance import versions
+from benchmark.core.records import JsonObject
 from benchmark.protocol.statistics import standard_error
-from benchmark.searchers import Trial
+from benchmark.searchers import Trial, Value
+from benchmark.study import schedules
+from benchmark.study.config import Node
 from benchmark.study.study import Study
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
 BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that name no study
 
 
+@dataclass(frozen=True)
+class StoredStudy:
+    """The content of `study.yaml`.
+
+    Attributes:
+        identity: hash of `science`.
+        fingerprint: identifies the data.
+        versions: of the packages with which the study was started.
+        science: everything that can change a result.
+        config: the configuration, interpolations unresolved.
+    """
+
+    identity: str
+    fingerprint: str
+    versions: dict[str, str]
+    science: JsonObject
+    config: Node
+
+
 def open_study(study: Study, fingerprint: str) -> list[str]:
-    """Create the study's folder, or check that it holds the same study.
+    """Create the study's folder, or check that it belongs to the same study.
+
+    Args:
+        study: what is to be run.
+        fingerprint: identifies the data on this machine.
 
     Returns:
-        Warnings: package versions that changed since the study was started; a damaged file that was written anew.
+        Warnings: a part of the loss that the training is too short for, package versions that changed since the study
+        was started, a damaged `study.yaml` that was replaced.
 
     Raises:
-        ValueError: the folder holds a study with another configuration; the difference is shown.
+        UserError: the folder holds a study with another configuration; the message shows the difference.
     """
+    idle = schedules.never_reached(study.config) if study.config.protocol.story == "search" else []
+    return idle + _open(study, fingerprint)
+
+
+def _open(study: Study, fingerprint: str) -> list[str]:
     path = study.directory / "study.yaml"
     if not path.exists():
         write_study(study, fingerprint)
@@ -54,21 +86,20 @@ def open_study(study: Study, fingerprint: str) -> list[str]:
         check_proposals(study, fingerprint)
         kept = records.set_aside(path)
         write_study(study, fingerprint)
-        return [f"{error} It is kept as {kept.name} and written anew; finished trials and runs are kept."]
-    if stored["identity"] != study.identity(fingerprint):
-        lines = "\n".join(difference(stored["science"], study.science(fingerprint)))
-        raise ValueError(
+        return [f"{error} It is kept as {kept.name}, and a new one is written; finished trials and runs are kept."]
+    if stored.identity != study.identity(fingerprint):
+        lines = "\n".join(difference(stored.science, study.science(fingerprint)))
+        raise UserError(
             f"{study.directory} holds {study.title} with another configuration:\n{lines}\n"
             f"Take the old values, keep both side by side with variant=NAME, or delete the folder to start again."
         )
-    changed = [f"{k} {stored['versions'][k]} -> {v}" for k, v in versions().items()
-               if stored["versions"].get(k, v) != v]  # fmt: skip
+    changed = [f"{k} {stored.versions[k]} -> {v}" for k, v in versions().items() if stored.versions.get(k, v) != v]
     since = "Versions changed since this study was started"
-    return [f"{since}: {', '.join(changed)}. Records say which made them."] if changed else []
+    return [f"{since}: {', '.join(changed)}. Each record holds the versions that made it."] if changed else []
 
 
 def write_study(study: Study, fingerprint: str) -> None:
-    """Write `study.yaml`: what the study is, behind its own checksum, so that a damaged one is told from a good one."""
+    """Write `study.yaml`: what the study is, with a checksum by which damage is detected."""
     body = {
         "identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
         "science": study.science(fingerprint), "config": study.raw,
@@ -78,41 +109,45 @@ def write_study(study: Study, fingerprint: str) -> None:
 
 
 def check_proposals(study: Study, fingerprint: str) -> None:
-    """Without `study.yaml`, the proposals still say whose they are: refuse to go on with another study's.
+    """Refuse to continue another study, whose proposals still name it when `study.yaml` is damaged.
 
     Raises:
-        ValueError: a trial was proposed by a study with another identity.
+        UserError: a trial was proposed by a study with another identity.
     """
     for path in sorted((study.directory / "bo").glob("trial_*/ask.json")):
         record, _ = records.read_or_set_aside(path)
         if record is not None and record.provenance["identity"] != study.identity(fingerprint):
-            raise ValueError(
+            raise UserError(
                 f"{study.directory / 'study.yaml'} is damaged, and {path} was proposed under another configuration. "
-                "Take the old values, or start beside it with variant=NAME."
+                "Take the old values, or start another study next to it with variant=NAME."
             )
 
 
-def read_study(directory: Path) -> dict[str, Any]:
-    """The content of `study.yaml`.
+def read_study(directory: Path) -> StoredStudy:
+    """Read and check `study.yaml`.
 
     Raises:
-        ValueError: there is none.
+        UserError: the folder has no `study.yaml`.
         records.CorruptFileError: it is damaged.
     """
     path = directory / "study.yaml"
     try:
-        body = dict(yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER))
-        if body.pop("sha256") == records.digest(body):
-            return body
+        body = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
+        if isinstance(body, dict) and body.pop("sha256", None) == records.digest(body):
+            return StoredStudy(**body)
     except FileNotFoundError:
-        raise ValueError(f"There is no study in {directory}. Run make bo to start one.") from None
-    except (UserError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        pass  # said below
+        raise UserError(f"There is no study in {directory}. Run make bo to start one.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: digest of such content
+        pass  # reported below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
 
 
-def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """One line for each value that differs."""
+def difference(old: object, new: object, prefix: str = "") -> list[str]:
+    """One line for each value that differs between two nested mappings.
+
+    >>> difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+    ['  a.c: 2 there, 3 now']
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
         return [line for key in keys for line in difference(old.get(key), new.get(key), f"{prefix}{key}.")]
@@ -121,10 +156,19 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of a finished search."""
+    """The outcome of a finished search.
+
+    Attributes:
+        trial: index of the chosen trial.
+        setting: its hyper-parameters.
+        map_at_r: its validation MAP@R, a fraction, the mean over folds.
+        standard_error: of `map_at_r`, between folds.
+        num_trials: finished trials from which it was chosen.
+        rule: how it was chosen.
+    """
 
     trial: int
-    setting: dict[str, Any]
+    setting: dict[str, Value]
     map_at_r: float
     standard_error: float
     num_trials: int
@@ -132,14 +176,14 @@ class Choice:
 
 
 class Chosen(NamedTuple):
-    """What `final_eval` retrains: a setting, and the trial that it comes from unless it is a preset."""
+    """What `final_eval` retrains: a setting, and the trial that it comes from; None for a preset."""
 
     trial: int | None
-    setting: dict[str, Any]
+    setting: dict[str, Value]
 
 
 def label(study: Study) -> str:
-    """How a table names a study: its loss, then in brackets what tells it from others of that loss."""
+    """The name of a study in a table: its loss and, in parentheses, its preset and variant."""
     suffix = ", ".join(filter(None, (study.config.preset, study.config.variant)))
     return study.config.loss.label + f" ({suffix})" * bool(suffix)
 
@@ -155,7 +199,7 @@ def trial_dir(study: Study, index: int) -> Path:
 
 
 def runs_dir(study: Study, trial: int | None) -> Path:
-    """The folder of the runs of a trial's setting, or of the preset's."""
+    """The folder of the runs of a trial's setting; trial None stands for the preset's setting."""
     return study.directory / "final_eval" / (study.config.preset if trial is None else f"trial_{trial:03d}")
 
 
@@ -170,18 +214,18 @@ def run_dir(study: Study, trial: int | None, run: int) -> Path:
 
 
 def to_observation(record: records.Record) -> Trial:
-    """A trial's record as the searcher is told of it."""
+    """Convert a trial's record to what a searcher receives."""
     r = record.result
     return Trial(index=r["index"], parameters=r["setting"], mean=r["map_at_r"], sem=r["standard_error"])
 
 
-def trial_result(index: int, setting: dict[str, Any], folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """A trial's result from its folds': the mean of all of them, or no score and the reason.
+def trial_result(index: int, setting: dict[str, Value], folds: list[JsonObject]) -> JsonObject:
+    """Combine the results of a trial's folds: their mean score, or no score and the reason.
 
     Args:
-        index: of the trial.
+        index: number of the trial.
         setting: its hyper-parameters.
-        folds: results of every fold, in order.
+        folds: the result of each fold, in order.
     """
     scores = [fold["map_at_r"] for fold in folds]
     missing = [f"fold {fold['fold']}: {fold['reason']}" for fold in folds if fold["map_at_r"] is None]
@@ -198,7 +242,12 @@ def trial_result(index: int, setting: dict[str, Any], folds: list[dict[str, Any]
 
 
 def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Trials on disk by index; damaged records are quarantined, and `say` is called with a note about each."""
+    """Finished trials on disk, by index.
+
+    Args:
+        study: whose trials.
+        say: called with a note about each damaged record, which is quarantined.
+    """
     found = {}
     for path in sorted((study.directory / "bo").glob("trial_*.json")):
         record, note = records.read_or_set_aside(path)
@@ -210,7 +259,7 @@ def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[in
 
 
 def write_choice(study: Study, choice: Choice) -> None:
-    """Write `best.yaml`, which says that the search is finished."""
+    """Write `best.yaml`, which marks the search as finished."""
     body = {
         "trial": choice.trial, "setting": choice.setting, "validation_map_at_r": choice.map_at_r,
         "standard_error": choice.standard_error, "num_trials": choice.num_trials, "rule": choice.rule,
@@ -220,40 +269,50 @@ def write_choice(study: Study, choice: Choice) -> None:
 
 
 def read_choice(study: Study) -> Choice:
-    """The chosen trial.
+    """Read the chosen trial, and check it against the trial's record.
 
     Raises:
-        ValueError: the search is unfinished, or the choice does not agree with the trial it was made from; the message
-            holds the command that puts it right.
+        UserError: the search is unfinished, or `best.yaml` or the trial's record is damaged; the message has the
+            command that fixes it.
     """
     path = study.directory / "bo" / "best.yaml"
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        num_done = len(list(path.parent.glob("trial_*.json")))
+        raise UserError(
+            f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {path.parent} "
+            f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
+        ) from None
+    except UnicodeDecodeError:
+        text = ""
+    choice = _checked_choice(text, path.parent)
+    if choice is None:
+        raise UserError(
+            f'{path} is damaged, or the record it names is. Run "{study.command("bo")}": it chooses again, from the '
+            "finished trials."
+        )
+    return choice
+
+
+def _checked_choice(text: str, folder: Path) -> Choice | None:
+    """The choice in the text of a `best.yaml`; None if it, or the record that it names, is damaged or missing."""
+    try:
+        body = yaml.safe_load(text)
         choice = Choice(body["trial"], body["setting"], body["validation_map_at_r"], body["standard_error"],
                         body["num_trials"], body["rule"])  # fmt: skip
-        result = records.read_record(path.with_name(body["record"])).result
-        if (result["index"], result["setting"], result["map_at_r"]) == (choice.trial, choice.setting, choice.map_at_r):
-            return choice
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if error.filename == str(path):
-            num_done = len(list(path.parent.glob("trial_*.json")))
-            raise ValueError(
-                f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {path.parent} "
-                f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
-            ) from None
-    except (UserError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        pass  # said below
-    raise ValueError(
-        f'{path} is damaged, or the record it names is. Run "{study.command("bo")}": it chooses again, from the '
-        "finished trials."
-    )
+        result = records.read_record(folder / body["record"]).result
+    except (yaml.YAMLError, records.CorruptFileError, FileNotFoundError, KeyError, TypeError):
+        return None
+    found = (result.get("index"), result.get("setting"), result.get("map_at_r"))
+    return choice if found == (choice.trial, choice.setting, choice.map_at_r) else None
 
 
 def read_chosen(study: Study) -> Chosen:
     """The setting to retrain: the study's preset, or the search's choice.
 
     Raises:
-        ValueError: there is no preset, and `read_choice` refuses.
+        UserError: the study has no preset, and its search is unfinished or its choice is damaged.
     """
     if study.config.preset:
         return Chosen(None, study.config.loss.setting)
@@ -262,17 +321,28 @@ def read_chosen(study: Study) -> Chosen:
 
 
 def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Runs of a trial's (or the preset's) setting that are scored, by number; `say` is told of damaged ones."""
+    """Scored runs of a trial's or (None) the preset's setting, by number.
+
+    Args:
+        study: whose runs.
+        trial: index of the trial; None for the preset.
+        say: called with a note about each damaged record, which is quarantined.
+    """
     return _runs_in(runs_dir(study, trial), say)
 
 
 def traditional_path(study: Study, run: int) -> Path:
-    """The record of a run under the customary protocol, of the preset's setting or of the loss's own."""
+    """The record of a run under the traditional protocol, with the preset's setting or the loss's own."""
     return study.directory / "traditional" / (study.config.preset or "setting") / f"run_{run:02d}.json"
 
 
 def traditional_runs(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Finished runs under the customary protocol, by number; `say` is told of damaged ones."""
+    """Finished runs under the traditional protocol, by number.
+
+    Args:
+        study: whose runs.
+        say: called with a note about each damaged record, which is quarantined.
+    """
     return _runs_in(traditional_path(study, 0).parent, say)
 
 
@@ -288,7 +358,7 @@ def _runs_in(folder: Path, say: Callable[[str], None]) -> dict[int, records.Reco
 
 
 def names_a_study(overrides: list[str]) -> bool:
-    """Whether a command line is about one study; else it is about all that there are."""
+    """Whether the overrides of a command select one study; otherwise the command is about all studies."""
     return any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides)
 
 

@@ -10,7 +10,10 @@ def prepare(study: Study, *halves: str) -> str:
 
     Args:
         study: names the data set.
-        halves: what is going to be read, `trainval` or also `test`; the search never opens the latter.
+        halves: what will be read, `trainval` or also `test`; a search never opens the latter.
+
+    Raises:
+        UserError: files are missing, changed or unreadable.
     """
     dataset = study.make_dataset()
     summary = make_ready(study, dataset, halves)

@@ -1,8 +1,8 @@
-"""Configuration -> objects. The only user of Hydra and OmegaConf.
+"""Configuration -> objects. The only user of Hydra and OmegaConf next to the command line.
 
-A `Study` is one loss x data set x trunk x protocol. It is known by a hash of what can change a result (its scientific
-configuration and the data's fingerprint); trials asked for, executor, display and folders are not part of it, so a
-search can be extended and continued elsewhere.
+A `Study` is one loss x data set x trunk x protocol. It is identified by a hash of everything that can change a result
+(its scientific configuration and the data's fingerprint). The number of trials, the executor, the display and folders
+are not part of it, so that a search can be extended and resumed elsewhere.
 """
 
 from __future__ import annotations
@@ -12,70 +12,69 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.searchers import Parameter, Searcher
 from benchmark.study import identity, recipes
 from benchmark.study.command import command_for
-from benchmark.study.config import Config, schema
+from benchmark.study.config import Config, Node, schema
 from benchmark.study.instantiate import build
+from benchmark.study.version_1 import upgrade
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is checked without it
     import numpy as np
     import torch
 
+    from benchmark.datasets import Dataset
     from benchmark.images import Images
     from benchmark.protocol.folds import Fold
     from benchmark.samplers import Sampler
+    from benchmark.study.data import ImageSource
     from benchmark.training.components import HeadModule, LossModule, TrunkModule
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One loss x data set x trunk x protocol: its configuration and the makers of its parts.
+    """One loss x data set x trunk x protocol: its configuration and the makers of its components.
 
     Attributes:
-        raw: the configuration as plain data, interpolations unresolved; it travels to workers as JSON.
-        config: the same, resolved and typed.
+        raw: the configuration as plain data with unresolved interpolations; it travels to workers as JSON.
+        config: the resolved, typed configuration.
     """
 
-    raw: dict[str, Any]
+    raw: Node
     config: Config
 
     @classmethod
-    def of(cls, raw: Any, setting: dict[str, Any] | None = None) -> Study:
+    def of(cls, raw: Node | DictConfig, setting: Node | None = None) -> Study:
         """Build a study from a composed or stored configuration.
 
         Args:
-            raw: a mapping with the keys of `schema.Config`.
+            raw: a mapping with the keys of `config.Config`; one of version 1 is converted.
             setting: hyper-parameters that replace the loss's published ones.
 
         Raises:
-            omegaconf.errors.OmegaConfBaseException: unknown key, missing key or wrong type.
-            ValueError: there is no such preset.
+            omegaconf.errors.OmegaConfBaseException: a key is unknown or missing, or a value has the wrong type.
+            UserError: the preset or the recipe does not exist.
         """
-        return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(raw, setting)
+        return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(_plain(raw), setting)
 
     @classmethod
-    def _composed(cls, raw: Any, setting: dict[str, Any] | None) -> Study:
-        merged = OmegaConf.merge(schema(), raw)
-        preset = recipes.preset_setting(OmegaConf.to_object(merged)) if merged.preset else {}  # type: ignore[arg-type]
+    def _composed(cls, raw: Node, setting: Node | None) -> Study:
+        merged = OmegaConf.merge(schema(), upgrade(raw))
+        preset = recipes.preset_setting(cast(Config, OmegaConf.to_object(merged))) if merged.preset else {}
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
         if recipe := merged.training.recipe:
-            given: Any = OmegaConf.to_container(merged.training)
             body = recipes.read_recipe(conf_dir() / "recipe", recipe)
-            filled = recipes.with_recipe(given, body, merged.dataset.name, merged.trunk.name)
+            filled = recipes.with_recipe(_plain(merged.training), body, merged.dataset.name, merged.trunk.name)
             OmegaConf.update(merged, "training", filled, force_add=True)
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, Config)
-        plain = OmegaConf.to_container(merged, resolve=False)
-        assert isinstance(plain, dict)
-        return cls(raw=plain, config=config)  # type: ignore[arg-type]
+        return cls(raw=_plain(merged), config=cast(Config, OmegaConf.to_object(merged)))
 
     def with_setting(self, setting: Mapping[str, float | int]) -> Study:
         """This study with other hyper-parameters of its loss; the last few are kept."""
@@ -94,45 +93,50 @@ class Study:
 
     @property
     def directory(self) -> Path:
-        """Where this study's records live."""
+        """The folder of this study's records."""
         c = self.config
         group = "-".join((c.dataset.name, c.trunk.name, c.protocol.name))
         return Path(c.results_dir) / "studies" / group / "-".join(filter(None, (c.loss.name, c.preset, c.variant)))
 
     @property
     def title(self) -> str:
-        """How messages name this study."""
+        """The name of this study in messages."""
         return f"{self.config.loss.name} on {self.config.dataset.name}"
 
     def command(self, target: str, loss: str | None = None) -> str:
         """The shell command that runs a make target for this study, or for another loss in its place."""
         return command_for(self.config, target, loss)
 
-    def science(self, fingerprint: str) -> dict[str, Any]:
-        """What can change a result, see `identity.science`."""
-        plain: Any = OmegaConf.to_container(OmegaConf.merge(schema(), self.raw), resolve=True)
-        return identity.science(plain, self.config, fingerprint)
+    def science(self, fingerprint: str) -> Node:
+        """Everything that can change a result, see `identity.science`."""
+        resolved = OmegaConf.to_container(OmegaConf.merge(schema(), self.raw), resolve=True)
+        return identity.science(cast(Node, resolved), self.config, fingerprint)
 
     def identity(self, fingerprint: str) -> str:
         """A short hash of `science`."""
         return records.digest(self.science(fingerprint))[:16]
 
-    # -- makers -------------------------------------------------------------------------------------------------
+    # -- makers --------------------------------------------------------------------------------------------------
 
-    def make_dataset(self) -> Any:
-        """The data set; its `test()` is for `final_eval` and `traditional` only."""
+    def make_dataset(self) -> Dataset:
+        """Build the data set; only `final_eval` and `traditional` may call its `test()`."""
         from benchmark.study import data
 
         return data.make_dataset(self.config)
 
-    def make_images(self, images: Any) -> Images:
-        """A half's pixels or picture files, on the study's device, as they are trained on and evaluated."""
+    def make_images(self, images: ImageSource) -> Images:
+        """Prepare the pixels or image files of a half for training and evaluation on the study's device."""
         from benchmark.study import data
 
         return data.make_images(self.config, images, self.make_device())
 
     def make_folds(self, trainval_classes: np.ndarray, total_classes: int) -> list[Fold]:
-        """The protocol's folds, checked to be class-disjoint."""
+        """Divide classes into the protocol's folds, and check that these are class-disjoint.
+
+        Args:
+            trainval_classes: int64 (C,), ids of the classes that may be trained on.
+            total_classes: classes of both halves.
+        """
         from benchmark.protocol import folds as fold_rules
 
         p = self.config.protocol
@@ -146,26 +150,29 @@ class Study:
         return folds
 
     def make_trunk(self, in_channels: int, seed: int) -> TrunkModule:
-        """(B, in_channels, H, W) -> (B, F), weights drawn from `seed`."""
+        """Build the trunk, (B, in_channels, H, W) -> (B, F), with weights drawn from `seed`."""
         trunk: TrunkModule = _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
         return trunk
 
     def make_head(self, in_features: int, seed: int) -> HeadModule:
-        """(B, F) -> (B, D), weights drawn from `seed`; a loss may ask for other options or for a head of its own."""
+        """Build the head, (B, F) -> (B, D), with weights drawn from `seed`; a loss may ask for another one."""
         asked, dim = self.config.loss.head, self.config.protocol.embedding_dim
         node = asked if "_target_" in asked else self.config.head.module | asked
         head: HeadModule = _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
         return head
 
     def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray, num_images: int) -> LossModule:
-        """The loss with its own state, for a fold of `num_classes` training classes.
+        """Build the loss for a fold.
 
         Args:
             num_classes: C, training classes of the fold.
-            seed: of the loss's own state.
-            class_to_super: (C,) super class of each training class, for losses that ask for it; as `true_groups` it is
-                for their diagnostics only.
+            seed: determines the initial state of the loss.
+            class_to_super: int64 (C,), super class of each training class. A loss gets it as `class_to_super` to train
+                with, or as `true_groups` for its diagnostics.
             num_images: training images of the fold.
+
+        Raises:
+            UserError: the loss needs an argument that does not exist, or refuses a setting.
         """
         offered = {
             "num_classes": num_classes,
@@ -177,7 +184,7 @@ class Study:
         }
         unknown = sorted(set(self.config.loss.needs) - set(offered))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; on offer: {', '.join(offered)}."
             )
         wanted = {key: offered[key] for key in self.config.loss.needs}
@@ -185,13 +192,19 @@ class Study:
         return loss
 
     def make_optimizers(self, **parts: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
-        """One optimiser for each of trunk, head and loss that has parameters."""
+        """Build one optimiser for each of trunk, head and loss that has trainable parameters."""
         return recipes.make_optimizers(self.config, parts)
 
     def make_sampler(self, labels: np.ndarray, seed: int) -> Sampler:
-        """Which images make a batch."""
+        """Build the sampler of batches.
+
+        Args:
+            labels: int64 (N,) in 0..C-1, the class of each training image.
+            seed: determines all batches.
+        """
         node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | self.config.loss.sampler
-        sampler: Sampler = build(node, labels=labels, batch_size=self.config.protocol.batch_size, seed=seed)
+        batch_size = self.config.protocol.batch_size
+        sampler: Sampler = build(node, labels=labels, batch_size=batch_size, seed=seed)
         return sampler
 
     def make_space(self) -> dict[str, Parameter]:
@@ -203,16 +216,15 @@ class Study:
         }
 
     def bounds(self, name: str) -> list[float]:
-        """Bounds of a searched hyper-parameter for this data set."""
+        """Bounds of a searched hyper-parameter for the study's data set."""
         return identity.bounds(self.config, name)
 
     def make_searcher(self) -> Searcher:
-        """What proposes settings."""
-        searcher: Searcher = build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed)
-        return searcher
+        """Build what proposes settings."""
+        return cast(Searcher, build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed))
 
     def make_device(self) -> torch.device:
-        """The device of the study's jobs."""
+        """The device on which this process trains."""
         import torch
 
         name = self.config.device
@@ -221,12 +233,27 @@ class Study:
 
 @functools.lru_cache(maxsize=4)
 def _stored(raw_and_setting: str) -> Study:
-    """A study from JSON, kept because all folds of a trial want the same one and composing it takes 0.06 s."""
+    """A study from JSON; cached because all folds of a trial need it and composing takes 0.06 s."""
     return Study._composed(*json.loads(raw_and_setting))
 
 
+def read_loss(name: str) -> Node:
+    """The content of `conf/loss/NAME.yaml` for the default data set, interpolations unresolved."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return _plain(compose("config", [f"loss={name}"]).loss)
+
+
+def _plain(config: Any) -> Node:
+    """A configuration as nested dictionaries, interpolations unresolved."""
+    return cast(Node, OmegaConf.to_container(config, resolve=False))
+
+
 def _seeded(seed: int, make: Callable[[], Any]) -> Any:
-    """Run a constructor with torch's global generator set to `seed`, and put that generator back."""
+    """Run a constructor with torch's global generator set to `seed`, and restore that generator afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

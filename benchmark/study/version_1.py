@@ -1,12 +1,118 @@
-"""The layout of version 1, in which committed records and identities are written."""
+"""Version 1 of the layout of configurations and fold records: how it is read, and how it goes on identifying studies.
+
+Version 1 kept the numbers that HPL and XBM need for a data set in that data set's section, as `dataset.hpl` and
+`dataset.xbm`, and called the traditional protocol's training "customary". Both are part of the identity of every study,
+whatever its loss. Committed studies keep their identity, so `as_version_1` restores that layout before an identity is
+computed, and `upgrade` turns a stored configuration of version 1 into today's layout. Nothing else may depend on this
+module, and nothing in it may change: a new loss or data set needs no entry here.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.core.errors import UserError
+
+BLOCKS = ("hpl", "xbm")
+# What version 1 put into the section of each data set; a data set that is not listed gets the first value.
+HPL: dict[str, Any] = {
+    "warmup_iterations": 300,
+    "num_coarse": 10,
+    "num_coarse_bounds": [2, 20],
+    "update_every": 100,
+    "update_every_bounds": [10, 200],
+}
+XBM: dict[str, Any] = {"start_iteration": 1000}
+HPL_BY_DATASET: dict[str, dict[str, Any]] = {
+    "cub": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
+    "cars196": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
+    "sop": {"num_coarse": 500, "num_coarse_bounds": [10, 1000]},
+    "inshop": {"num_coarse": 500, "num_coarse_bounds": [10, 1000]},
+    "inaturalist2019": {"num_coarse": 48, "num_coarse_bounds": [10, 246], "customary": {"num_coarse": 500}},
+    "glyphs": {
+        "warmup_iterations": 100, "num_coarse": 50, "num_coarse_bounds": [5, 200],
+        "update_every": 20, "update_every_bounds": [10, 100],
+    },
+    "glyphs_small": {
+        "warmup_iterations": 15, "num_coarse": 10, "num_coarse_bounds": [3, 40],
+        "update_every": 5, "update_every_bounds": [2, 15],
+    },
+}  # fmt: skip
+XBM_BY_DATASET = {"glyphs": {"start_iteration": 100}, "glyphs_small": {"start_iteration": 15}}
+USER_DATASETS = ("manifest", "folder")  # modules whose data sets have any name, `cub` among them
+# What `conf/loss/schedule` says about the values, which version 1 knew without being told.
+ABOUT: dict[str, dict[str, Any]] = {
+    "hpl": {"starts": ["warmup_iterations"], "counts": ["warmup_iterations", "update_every"]},
+    "xbm": {"starts": ["start_iteration"]},
+}
+
+
+def upgrade(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a configuration of version 1 to today's layout; any other configuration is returned as it is.
+
+    The blocks of version 1 move to `loss.schedule` where the loss refers to them. They also stay in
+    `dataset.version_1`, because the identity of a study contains both, whether its loss reads them or not.
+
+    Args:
+        raw: a composed or stored configuration; it is not changed.
+
+    Raises:
+        UserError: a data set has such a block, but the loss has a schedule of its own.
+    """
+    config = copy.deepcopy(dict(raw))
+    if config.get("training", {}).get("name") == "customary":
+        config["training"]["name"] = "traditional"
+    dataset, loss = config.get("dataset", {}), config.get("loss", {})
+    old = {key: dataset.pop(key) for key in BLOCKS if key in dataset}
+    if not old:
+        return config
+    if loss.get("schedule"):
+        name = next(iter(old))
+        raise UserError(
+            f"dataset.{name}: a data set no longer holds the schedule of a loss. Move these values to "
+            f"conf/loss/schedule/{name}/{dataset.get('name')}.yaml."
+        )
+    dataset["version_1"] = {"xbm": {}} | old  # the oldest configurations have no such block, and its default was empty
+    text = json.dumps(loss)
+    for key in (key for key in old if f"${{dataset.{key}." in text):
+        text = text.replace(f"${{dataset.{key}.", "${loss.schedule.")
+        values = {"traditional" if name == "customary" else name: value for name, value in old[key].items()}
+        config["loss"] = json.loads(text) | {"schedule": values | ABOUT[key]}
+    return config
+
+
+def as_version_1(science: dict[str, Any], schedule: Mapping[str, Any]) -> None:
+    """Restore the layout of version 1, the input of every identity.
+
+    Args:
+        science: what identifies a study, in today's layout; it is changed.
+        schedule: the loss's `schedule`, resolved.
+    """
+    dataset = science["dataset"]
+    blocks = dataset.pop("version_1") or _blocks(dataset)
+    for key, block in blocks.items():
+        dataset[key] = block | {name: value for name, value in schedule.items() if name in block}
+    if schedule.get("traditional"):
+        dataset["hpl"]["customary"] = schedule["traditional"]
+    del science["loss"]["schedule"]
+    if science["training"]["name"] == "traditional":
+        science["training"]["name"] = "customary"
+
+
+def _blocks(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The blocks that version 1 had in the YAML of a data set."""
+    module = str(dataset["module"].get("_target_")).split(".")[-2:-1]  # of `benchmark.datasets.cub.listing`, `cub`
+    (name,) = module or [""]
+    if name not in USER_DATASETS and dataset["name"] in HPL_BY_DATASET:
+        name = dataset["name"]  # glyphs and glyphs_small share a module
+    return {"hpl": HPL | HPL_BY_DATASET.get(name, {}), "xbm": XBM | XBM_BY_DATASET.get(name, {})}
 
 
 def record_defaults(has_best: bool) -> dict[str, bool | None]:
-    """Fields that the record of every fold holds, with the values of a loss that has no such thing.
-
-    A hierarchical loss replaces them (`HasRecordFields`).
+    """Fields that a fold record of schema 1 holds whatever its loss; a loss with `record_fields` replaces them.
 
     Args:
-        has_best: whether a trained epoch gave the fold its score.
+        has_best: whether the fold has a best epoch.
     """
     return {"best_epoch_in_warmup": False if has_best else None, "coarse_updates": None}

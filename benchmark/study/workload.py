@@ -33,7 +33,7 @@ def workload(stored: JsonObject) -> Workload:
     """Read the numbers from the configuration in a `study.yaml`; interpolations are resolved.
 
     Args:
-        stored: the configuration, as in `layout.read_study(directory)["config"]`.
+        stored: the configuration, as in `layout.read_study(directory).config`.
     """
     needed = ("trials", "preset", "protocol", "dataset")  # trials may refer to the last two
     node = OmegaConf.create({key: stored[key] for key in needed if key in stored})

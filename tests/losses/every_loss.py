@@ -15,9 +15,9 @@ CONF = Path(__file__).parents[2] / "conf"
 FOLDER = CONF / "loss"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 CLASSES, DIM = 8, 6
-DATASET = {"name": "toys", "xbm": {"start_iteration": 2},
-           "hpl": {"warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
-                   "update_every": 2, "update_every_bounds": [1, 4]}}  # fmt: skip
+DATASET = {"name": "toys"}
+SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
+            "update_every": 2, "update_every_bounds": [1, 4]}  # fmt: skip
 OFFERED = {
     "num_classes": CLASSES,
     "embedding_dim": DIM,
@@ -40,6 +40,9 @@ def config(name, folder=FOLDER, **setting):
     loss = load(folder / f"{name}.yaml")
     protocol = {"embedding_dim": DIM, "batch_size": 12}
     whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
+    if "defaults" in loss:
+        whole.loss.schedule = SCHEDULE
+        del whole.loss.defaults
     sizes = {key: size for key, size in TOY_SIZES.items() if key in loss.setting}
     for key, value in (sizes | setting).items():
         whole.loss.setting[key] = value

@@ -22,7 +22,7 @@ from tests.losses.every_loss import (
 )  # fmt: skip
 
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
-OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets", "recipe"}
+OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule"}
 RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {

@@ -28,7 +28,7 @@ def test_the_crop_is_the_protocol_s_unless_the_trunk_takes_one_size_only(
     assert data.crops(compose_study(*overrides).config).crop == crop
 
 
-def test_only_the_customary_protocol_cuts_from_full_pictures(compose_study: Compose) -> None:
+def test_only_the_traditional_protocol_cuts_from_full_images(compose_study: Compose) -> None:
     first = [data.crops(compose_study("dataset=cub", f"protocol={p}").config).resize_first
              for p in ("hpl", "mlrc_2020", "traditional")]  # fmt: skip
     assert first == [True, True, False]
@@ -38,7 +38,7 @@ def test_only_the_customary_protocol_cuts_from_full_pictures(compose_study: Comp
     ("asked", "device", "gpus", "threads"),
     [("auto", "cpu", 0, 0), ("auto", "cpu", 2, 0), ("auto", "cuda", 2, 4), ("auto", "cuda", 1, 8), ("3", "cpu", 0, 3)],
 )
-def test_pictures_are_read_beside_the_gpu_by_its_share_of_the_cores_and_on_the_cpu_by_the_job_itself(
+def test_images_are_read_by_a_gpu_s_share_of_the_cores_and_on_the_cpu_by_the_job_itself(
     asked: str, device: str, gpus: int, threads: int, compose_study: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data.os, "cpu_count", lambda: 9)

@@ -1,13 +1,64 @@
-"""What a study is known by: options that change no result, or are switched off, are not part of it."""
+"""What identifies a study: options that change no result, or that are switched off, are not part of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.study.study import Study
+from benchmark.study.version_1 import record_defaults, upgrade
 
 Compose = Callable[..., Study]
+
+
+@pytest.mark.parametrize("part", ["protocol=hpl dataset=glyphs", pytest.param("", marks=pytest.mark.slow)])
+def test_identities_are_those_that_version_1_gave(part: str, compose_study: Compose) -> None:
+    """All losses and protocols on glyphs, three losses on all data sets, and options; computed under version 1."""
+    stored = json.loads((Path(__file__).parent / "identities.json").read_text())
+    chosen = {overrides: known for overrides, known in stored.items() if part in overrides}
+    assert {overrides: compose_study(*overrides.split(" ")).identity("f") for overrides in chosen} == chosen
+    assert len(chosen) >= 29
+
+
+def test_a_configuration_of_version_1_becomes_todays_and_keeps_its_identity(compose_study: Compose) -> None:
+    """A loss that refers to `dataset.hpl`, by hand: its values move to the loss, other losses only keep the blocks."""
+    old = compose_study("loss=hpl_nca", "protocol=traditional").raw
+    blocks = {"hpl": {"warmup_iterations": 7, "num_coarse": 3, "num_coarse_bounds": [2, 4], "update_every": 5,
+                      "update_every_bounds": [1, 9]}, "xbm": {"start_iteration": 100}}  # fmt: skip
+    text = json.dumps(old["loss"]).replace("${loss.schedule.", "${dataset.hpl.")
+    loss = {key: value for key, value in json.loads(text).items() if key != "schedule"}
+    dataset = {key: value for key, value in old["dataset"].items() if key != "version_1"} | blocks
+    old |= {"loss": loss, "dataset": dataset, "training": old["training"] | {"name": "customary"}}
+    study = Study.of(old)
+    assert study.config.loss.module["warmup_iterations"] == 7 and study.config.loss.setting["num_coarse"] == 3
+    assert study.config.loss.schedule["counts"] == ["warmup_iterations", "update_every"]
+    assert study.config.training.name == "traditional"
+    science = study.science("f")
+    assert {key: science["dataset"][key] for key in blocks} == blocks
+    assert "schedule" not in science["loss"] and science["training"]["name"] == "customary"
+    assert Study.of(study.raw).identity("f") == study.identity("f")  # a worker reads it again
+
+
+def test_a_block_of_version_1_for_another_loss_stays_in_the_identity_only(compose_study: Compose) -> None:
+    plain = compose_study("loss=proxy_nca")
+    blocks = {"hpl": {"warmup_iterations": 7}, "xbm": {"start_iteration": 8}}
+    dataset = {key: value for key, value in plain.raw["dataset"].items() if key != "version_1"}
+    study = Study.of(plain.raw | {"dataset": dataset | blocks})
+    assert study.config.loss == plain.config.loss and study.identity("f") != plain.identity("f")
+    assert {key: study.science("f")["dataset"][key] for key in blocks} == blocks
+
+
+def test_a_block_of_version_1_is_refused_where_the_loss_has_a_schedule(compose_study: Compose) -> None:
+    raw = compose_study("loss=xbm").raw
+    with pytest.raises(UserError, match=r"dataset\.xbm.*Move.*conf/loss/schedule/xbm/glyphs\.yaml"):
+        upgrade(raw | {"dataset": raw["dataset"] | {"xbm": {"start_iteration": 3}}})
+
+
+def test_a_record_of_version_1_has_two_fields_whatever_its_loss() -> None:
+    assert record_defaults(True) == {"best_epoch_in_warmup": False, "coarse_updates": None}
+    assert record_defaults(False) == {"best_epoch_in_warmup": None, "coarse_updates": None}
 
 
 @pytest.mark.parametrize(
@@ -29,11 +80,11 @@ def test_what_can_change_a_result_is(override: str, compose_study: Compose) -> N
 
 
 @pytest.mark.parametrize("override", ["protocol.images.crop=64", "trunk=vit_small", "protocol.images.resampling=torch"])
-def test_how_picture_files_are_cropped_is(override: str, compose_study: Compose) -> None:
+def test_how_image_files_are_cropped_is(override: str, compose_study: Compose) -> None:
     assert compose_study("dataset=cub", override).identity("f") != compose_study("dataset=cub").identity("f")
 
 
-def test_weights_in_a_file_are_known_by_what_it_holds(compose_study: Compose, tmp_path: Path) -> None:
+def test_weights_in_a_file_are_identified_by_its_content(compose_study: Compose, tmp_path: Path) -> None:
     def identity(name: str, content: bytes) -> str:
         (tmp_path / name).write_bytes(content)
         return compose_study("dataset=cub", f"trunk.module.weights={tmp_path / name}").identity("f")
@@ -41,7 +92,9 @@ def test_weights_in_a_file_are_known_by_what_it_holds(compose_study: Compose, tm
     assert identity("a.pth", b"one") == identity("b.pth", b"one") != identity("a.pth", b"two")
 
 
-def test_a_data_set_of_pictures_brings_its_trunk_and_a_pretrained_trunk_its_training(compose_study: Compose) -> None:
+def test_a_data_set_of_image_files_chooses_its_trunk_and_a_pretrained_trunk_its_training(
+    compose_study: Compose,
+) -> None:
     def names(*overrides: str) -> tuple[str, str]:
         config = compose_study(*overrides).config
         return config.trunk.name, config.training.name

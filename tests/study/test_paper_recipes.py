@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.study.recipes import authors_recipe, optimizer_options, with_recipe
 from benchmark.study.study import Study
@@ -16,7 +17,7 @@ from benchmark.study.study import Study
 NAMES = ("hpl", "proxy_anchor", "hist", "hier", "proxygml")
 DATASETS = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "glyphs", "glyphs_small")
 TRUNKS = tuple(sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml")))
-CUSTOMARY = yaml.safe_load((conf_dir() / "training" / "customary.yaml").read_text())
+TRADITIONAL = yaml.safe_load((conf_dir() / "training" / "traditional.yaml").read_text())
 
 
 @functools.cache
@@ -26,7 +27,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def training(name: str, dataset: str, trunk: str) -> dict[str, Any]:
-    return with_recipe(CUSTOMARY, read(name), dataset, trunk)
+    return with_recipe(TRADITIONAL, read(name), dataset, trunk)
 
 
 def step(every: int, factor: float) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def test_every_recipe_is_in_this_test_and_every_case_names_what_there_is() -> No
 def test_a_recipe_leaves_nothing_open_and_lets_a_laptop_train_from_random_weights(name: str) -> None:
     for dataset, trunk in itertools.product(DATASETS, TRUNKS):
         made = training(name, dataset, trunk)
-        assert set(made) == set(CUSTOMARY) and None not in made.values()
+        assert set(made) == set(TRADITIONAL) and None not in made.values()
         assert all(None not in node.values() for node in made["optimizers"].values())
     glyphs = training(name, "glyphs", "small_conv")
     assert [glyphs[key] for key in ("freeze_batchnorm", "shift", "warmup_epochs")] == [False, 2, 0]
@@ -175,7 +176,7 @@ def test_merging_twice_changes_nothing_and_leaves_the_recipe_as_it_was() -> None
 
 def test_a_case_may_ask_for_data_set_and_trunk_only() -> None:
     recipe = {"cases": [{"when": {"loss": ["hpl_pa"]}, "set": {}}]}
-    with pytest.raises(ValueError, match="asks for loss; allowed are dataset, trunk"):
+    with pytest.raises(UserError, match="asks for loss; allowed are dataset, trunk"):
         with_recipe({}, recipe, "cub", "resnet50")
 
 
@@ -193,7 +194,7 @@ def authors_study(compose_study_in: Callable[..., Study]) -> Callable[..., Study
             raw[group] = raw[group] | {"name": name}
         raw["protocol"] = raw["protocol"] | {"loss_optimizer": "authors"}
         keys = ("freeze_batchnorm", "shift", "optimizers")
-        raw["training"] = {"name": "customary"} | {key: training(recipe, dataset, trunk)[key] for key in keys}
+        raw["training"] = {"name": "traditional"} | {key: training(recipe, dataset, trunk)[key] for key in keys}
         return Study.of(raw)
 
     return make

@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmark.bo import bo
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.final_eval import final_eval
 from benchmark.study.recipes import make_optimizers, parameter_groups
 from benchmark.study.study import Study
@@ -80,12 +81,12 @@ def test_a_loss_without_parameters_has_no_optimizer(proxy_anchor: Callable[..., 
 @pytest.mark.parametrize("choice", ["searched", "authors"])
 def test_parameters_without_a_rate_are_refused(proxy_anchor: Callable[..., Study], choice: str) -> None:
     study = proxy_anchor(f"protocol.loss_optimizer={choice}", optimizer=None, authors={})
-    with pytest.raises(ValueError, match=r"conf/loss/proxy_anchor.yaml has parameters but no .*lr"):
+    with pytest.raises(UserError, match=r"conf/loss/proxy_anchor.yaml has parameters but no .*lr"):
         make_optimizers(study.config, {"loss": TwoKinds()})
 
 
 def test_a_group_without_a_parameter_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"group 'c' has no parameter; names here are b, a.weight, a.bias"):
+    with pytest.raises(UserError, match=r"group 'c' has no parameter; names here are b, a.weight, a.bias"):
         parameter_groups(TwoKinds(), {"c": {"lr": 1.0}})
 
 
@@ -128,9 +129,9 @@ def test_a_preset_replaces_the_setting_for_its_data_set(proxy_anchor: Callable[.
 
 
 def test_a_preset_that_is_not_there_names_those_that_are(proxy_anchor: Callable[..., Study]) -> None:
-    with pytest.raises(ValueError, match=r"preset=published: .*no such setting for glyphs.*for cub, sop.*make bo"):
+    with pytest.raises(UserError, match=r"preset=published: .*no such setting for glyphs.*for cub, sop.*make bo"):
         proxy_anchor(preset="published", presets=PRESETS)
-    with pytest.raises(ValueError, match=r"preset=typo: .*It has preset=published for cub, sop"):
+    with pytest.raises(UserError, match=r"preset=typo: .*It has preset=published for cub, sop"):
         proxy_anchor(preset="typo", dataset="cub", presets=PRESETS)
     assert proxy_anchor(preset="default", presets=PRESETS).config.loss.setting["alpha"] == 32.0
 
@@ -147,7 +148,7 @@ def test_presets_and_recipes_that_are_not_used_are_not_part_of_a_study(proxy_anc
 
 
 @pytest.mark.slow
-def test_final_eval_of_a_preset_needs_no_search_and_stands_in_the_table_beside_it(results: Path) -> None:
+def test_final_eval_of_a_preset_needs_no_search_and_stands_in_the_table_next_to_it(results: Path) -> None:
     overrides = ("preset=published", f"+loss.presets={PRESET}".replace("'", ""))
     with trainings() as trained:
         ended = tiny(final_eval, results, *overrides)
@@ -179,7 +180,7 @@ def test_a_loss_may_ask_for_options_of_the_head_or_for_another_head(proxy_anchor
     assert isinstance(proxy_anchor().make_head(4, 0).norm, nn.Identity)
     assert isinstance(proxy_anchor(head={"layer_norm": True}).make_head(4, 0).norm, nn.LayerNorm)
     other = {"_target_": "torch.nn.Bilinear", "in1_features": 2, "in2_features": 2, "out_features": 3}
-    with pytest.raises(ValueError, match=r"Bilinear cannot be built"):  # built without the linear head's options
+    with pytest.raises(UserError, match=r"Bilinear cannot be built"):  # built without the linear head's options
         proxy_anchor(head=other).make_head(4, 0)
 
 

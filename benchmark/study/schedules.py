@@ -1,0 +1,41 @@
+"""Schedules of losses: numbers that depend on the data set, such as the iteration at which a part of a loss starts.
+
+A loss that has one names a file of `conf/loss/schedule/` in its `defaults`, and refers to the values as
+`${loss.schedule.NAME}`. Beside its values, the file may hold three keys about them:
+
+- `starts`: names of the values that are iterations after which a part of the loss starts;
+- `counts`: names of the values that count iterations and stand for epochs, so that they follow the length of a pass;
+- `traditional`: values that replace the others under the traditional protocol.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.study.config import Config, Node
+
+
+def in_passes(schedule: Mapping[str, Any], batches: int, iterations_per_epoch: int) -> Node:
+    """Convert a schedule to epochs that are passes over the training images.
+
+    >>> in_passes({"warmup": 300, "groups": 20, "counts": ["warmup"], "traditional": {"groups": 500}}, 46, 100)
+    {'warmup': 138, 'groups': 500, 'counts': ['warmup'], 'traditional': {'groups': 500}}
+
+    Args:
+        schedule: a loss's schedule.
+        batches: batches in a pass.
+        iterations_per_epoch: iterations in the epoch for which the schedule was written.
+    """
+    values: Node = dict(schedule) | schedule.get("traditional", {})
+    scaled = {name: max(1, round(values[name] * batches / iterations_per_epoch)) for name in values.get("counts", [])}
+    return values | scaled
+
+
+def never_reached(config: Config) -> list[str]:
+    """Warn about parts of the loss that start after the longest possible training of a fold."""
+    longest = config.dataset.max_epochs * config.protocol.iterations_per_epoch
+    return [
+        f"loss.schedule.{name}={start} is never reached: a fold trains for at most {longest:,} iterations "
+        f"(dataset.max_epochs={config.dataset.max_epochs}), so this part of {config.loss.name} stays off."
+        for name in config.loss.schedule.get("starts", [])
+        if (start := config.loss.schedule[name]) >= longest
+    ]
