@@ -268,7 +268,7 @@ def make_record(plan: Plan, unit: TraditionalUnit, trained: Trained) -> records.
     dataset: Dataset = plan.study.make_dataset()
     return records.Record("traditional", result, provenance(
         seconds=trained.outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
-        test_contents=getattr(dataset, "test_contents", None), warnings=trained.warnings(),
+        test_contents=dataset.test_contents, warnings=trained.warnings(),
     ))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""make data and make splits, from the command line to the sentence, with data sets in tiny trees."""
+"""make data and make splits, from the command line to their output, on tiny copies of the data sets."""
 
 import csv
 import hashlib
@@ -119,7 +119,7 @@ def test_data_fetches_unpacks_and_finds_it_again(site: tuple[Path, str], tmp_pat
     assert again.out.splitlines() == first.out.splitlines()[-len(again.out.splitlines()) :]
 
 
-def test_data_goes_on_after_an_unpacking_that_was_killed(site: tuple[Path, str], tmp_path: Path) -> None:
+def test_data_resumes_after_a_killed_unpacking(site: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = site
     fetched = source(address, pack(folder, trees.cub(tmp_path / "tree")))
     (tmp_path / "data" / ".CUB_200_2011.partial" / "CUB_200_2011" / "images").mkdir(parents=True)
@@ -239,7 +239,7 @@ def test_the_yaml_fits_the_study(name: str, compose_study: Callable[..., Study])
         assert (file.get("bytes") or 0) < file["room"]
 
 
-def test_where_the_data_lies_is_not_part_of_what_a_study_is(compose_study: Callable[..., Study]) -> None:
+def test_the_folder_of_the_data_is_not_part_of_a_study_s_identity(compose_study: Callable[..., Study]) -> None:
     known = compose_study("dataset=sop").identity("fingerprint")
     elsewhere = (
         "dataset.module.root=/elsewhere",

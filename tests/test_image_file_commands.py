@@ -1,4 +1,4 @@
-"""Image files through the stories: a small search and its final evaluation, in every layout that is published."""
+"""Image files through the commands: a small search and its final evaluation, in every published layout."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def through(*dataset: str, results: Path) -> records.Record:
 
 
 @pytest.mark.usefixtures("no_fsync")
-def test_one_s_own_images_go_through_search_and_final_evaluation(tmp_path: Path) -> None:
+def test_own_images_go_through_search_and_final_evaluation(tmp_path: Path) -> None:
     own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a')}", "dataset.name=mine"]
     ended = run(data, *own, *SMALL)
     assert ended.status == 0 and "trainval: 24 images, 4 classes, 4 super classes" in ended.out, ended.err

@@ -63,7 +63,7 @@ class DatasetSummary:
 
     Attributes:
         total: images, classes and super classes of the whole data set.
-        by_role: the same counts for each role that occurs, one of `listing.ROLES`.
+        by_role: counts for each role that occurs, one of `listing.ROLES`.
         fingerprint: `Dataset.fingerprint`.
         folder: folder of the images.
         is_new: whether any image was drawn or decoded by this call.

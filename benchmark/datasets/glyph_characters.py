@@ -1,7 +1,7 @@
 """The characters that are classes of `glyphs`, and their Unicode blocks (a part of `glyphs`).
 
 Source: blocks, general categories and canonical decompositions of the Unicode Character Database. A block's range
-never changes once assigned; categories and decompositions of the characters used here are the same in Unicode
+never changes once assigned; categories and decompositions of the characters used here are equal in Unicode
 12.1 (Python 3.8) and 15.1 (Python 3.13).
 """
 

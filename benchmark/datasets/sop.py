@@ -5,7 +5,7 @@ Source: Song, Xiang, Jegelka, Savarese, "Deep Metric Learning via Lifted Structu
 classes, 11,317: there the last product of the training list is a test class (`sop_cut`). Images are in the order of
 the two lists.
 
-Super classes are the categories, the same 12 in both halves.
+Super classes are the categories, all 12 of which occur in both halves.
 """
 
 import dataclasses

@@ -23,16 +23,13 @@ import numpy as np
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.images import shards
 from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
 from benchmark.images.decoded_on_read import contents_of, inside
 
 MAPPED_BYTES = 128e6  # of shards that stay mapped after use: each takes a file descriptor and counts as memory
 HEADERS = 64  # images from which the space is estimated
-WAYS_OUT = (
-    "Free some space, name a folder on another disk in the environment variable BENCHMARK_CACHE, or do without a cache "
-    "and decode images at every use: decode=always."
-)
 
 
 class IncompleteCacheError(UserError):
@@ -138,7 +135,7 @@ class _Job:
                     len(self.paths),
                     [f"image {row + 1}: {self.paths[row]} {bad[row]}" for row in sorted(bad)],
                     "Download or unpack them again. Images of your own can be skipped and counted: "
-                    'ARGS="dataset.module.on_bad=leave_out dataset.module.check=images"',
+                    + arguments({"dataset.module.on_bad": "leave_out", "dataset.module.check": "images"}),
                 )
             )
         written = [shards.read(self.folder, number) for number in shards.numbers(len(self.paths))]
@@ -167,7 +164,7 @@ class _Job:
         if need > free:
             raise UserError(
                 f"The {len(rows):,} images of {self.root} take about {need / 1e9:,.2f} GB when decoded, but "
-                f"{self.folder} has {free / 1e9:,.2f} GB free. {WAYS_OUT}"
+                f"{self.folder} has {free / 1e9:,.2f} GB free. {_ways_out()}"
             )
 
 
@@ -240,6 +237,13 @@ class Cache:
             )
 
 
+def _ways_out() -> str:
+    return (
+        "Free some space, name a folder on another disk in the environment variable BENCHMARK_CACHE, or do without a "
+        f"cache and decode images at every use: {arguments({'decode': 'always'})}"
+    )
+
+
 def _incomplete(folder: Path) -> str:
     return f"The cache {folder} is incomplete"
 
@@ -276,4 +280,4 @@ def _advising_on_a_failing_disk(folder: Path) -> Iterator[None]:
         if error.errno not in (*records.FULL, *records.READ_ONLY):
             raise
         what = "its disk is full" if error.errno in records.FULL else "the folder cannot be written"
-        raise UserError(f"Cannot fill the cache {folder}: {what} ({error}). {WAYS_OUT}") from error
+        raise UserError(f"Cannot fill the cache {folder}: {what} ({error}). {_ways_out()}") from error

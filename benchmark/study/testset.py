@@ -53,4 +53,4 @@ def _test_set(study: Study) -> OpenedTestSet:
     images = study.make_images(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
-    return OpenedTestSet(images, labels.to(device), is_query, getattr(dataset, "test_contents", None))
+    return OpenedTestSet(images, labels.to(device), is_query, dataset.test_contents)

@@ -13,15 +13,22 @@ class Trunk(Protocol):
     Callers normalise images with `mean` and `std`, in the order R, G, B; the trunk converts them to anything else that
     its weights need. In training mode it may update statistics, which callers can freeze by its batch-norm modules.
 
-    Attributes:
-        out_features: F, the length of a feature.
-        mean: mean of the pixels scaled to [0, 1]; one number, or one per channel.
-        std: standard deviation of the pixels scaled to [0, 1]; one number, or one per channel.
     """
 
-    out_features: int
-    mean: Sequence[float]
-    std: Sequence[float]
+    @property
+    def out_features(self) -> int:
+        """F, the length of a feature."""
+        ...
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Mean of the pixels scaled to [0, 1]; one number, or one per channel."""
+        ...
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Standard deviation of the pixels scaled to [0, 1]; one number, or one per channel."""
+        ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map normalised images, float32 (B, in_channels, H, W), to features (B, F)."""

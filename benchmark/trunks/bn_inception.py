@@ -45,7 +45,7 @@ class BNInception(PublishedTrunk):
 
     Args:
         in_channels: 3 for RGB, 1 for grey.
-        weights: `imagenet`, the path of a file with the same names, or None for random weights.
+        weights: `imagenet`, the path of a file with its names, or None for random weights.
         pool: global pooling of the last map: avg (MLRC), avg+max (HPL) or max.
 
     Raises:

@@ -12,7 +12,6 @@ timm builds the network. The feature is the class token after the last layer nor
 """
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,13 +102,13 @@ class ViTSmall(PublishedTrunk):
         return self.network(self.prepared(images))
 
     def _fill_from_npz(self, path: Path) -> None:
-        reason = None if zipfile.is_zipfile(path) else "it is damaged, or not an .npz file"
+        if not zipfile.is_zipfile(path):
+            raise _misfit(path, "it is damaged, or not an .npz file")
         try:
-            if not reason:
-                self.network.load_pretrained(str(path))  # reads it without pickles
-        except (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = str(error) or type(error).__name__
-        if reason:
-            raise UserError(
-                f"{path} does not fit vit_small ({reason}). Give the .npz of ViT-S/16 as its authors publish it."
-            )
+            self.network.load_pretrained(str(path))  # reads it without pickles
+        except Exception as error:  # a hostile file makes zipfile and numpy raise nearly anything
+            raise _misfit(path, str(error) or type(error).__name__) from error
+
+
+def _misfit(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} does not fit vit_small ({reason}). Give the .npz of ViT-S/16 as its authors publish it.")

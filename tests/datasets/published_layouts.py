@@ -1,7 +1,7 @@
-"""The five published data sets in small, in their layouts, with images that can be learnt: for whole searches.
+"""Small copies of the five published data sets, in their layouts, with images that can be learnt: for whole searches.
 
-Half of the classes are to be trained on. What is odd in the real copies is in `trees`; here one image in each is grey
-and all have different sizes, as in the real ones.
+Half of the classes are trained on. `trees` has the oddities of real copies; here one image in each data set is grey,
+and image sizes differ, as in the real ones.
 """
 
 import json
@@ -17,14 +17,14 @@ MORE = {"sop": ("dataset.module.sop_cut=null",), "inaturalist2019": ("+dataset.m
 
 
 def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> list[str]:
-    """Write a data set and return what to say on the command line to use it.
+    """Write a data set and return the overrides that select it.
 
     Args:
-        name: of the data set, as in `conf/dataset`.
+        name: name of the data set, as in `conf/dataset`.
         root: folder for it.
         num_classes: at least 4, an even number.
-        per_class: images of each class, at least 4.
-        seed: of the images.
+        per_class: number of images of each class, at least 4.
+        seed: seed of the images.
     """
     make = {"cub": cub, "cars196": cars196, "sop": sop, "inshop": inshop, "inaturalist2019": inaturalist2019}[name]
     make(root, num_classes, per_class, seed)
@@ -61,7 +61,7 @@ def cars196(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0
 
 
 def sop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`Stanford_Online_Products` with its two lists; a family is a category, the same ones on both sides."""
+    """`Stanford_Online_Products` with its two lists; a family is a category; all of them occur in both halves."""
     folder, serial = root / "Stanford_Online_Products", 0
     for name, chosen in (("train", range(num_classes // 2)), ("test", range(num_classes // 2, num_classes))):
         lines = []

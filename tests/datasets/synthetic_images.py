@@ -1,4 +1,4 @@
-"""Photograph-like images of made-up things, for tests that have to learn something from files.
+"""Synthetic images that resemble photographs, for tests that have to learn something from files.
 
 A class is an outline with a texture in two colours; its super class is the family of the outline. Every image of it
 has a pose, a light, a background and noise of its own, drawn from (seed, class, number): another number of classes or
@@ -40,7 +40,7 @@ def write_small_images(
 def write_synthetic_images(
     folder: Path, num_classes: int, per_class: int, size: tuple[int, int] = (160, 120), seed: int = 0
 ) -> Path:
-    """Write JPEGs as SUPER_CLASS/CLASS/NUMBER.jpg and `manifest.csv` beside them; the path of the latter.
+    """Write JPEGs as SUPER_CLASS/CLASS/NUMBER.jpg and `manifest.csv` next to them; return the path of the latter.
 
     The families take turns, so both halves of the classes have all of them.
 
@@ -98,7 +98,7 @@ def synthetic_image(label: int, family: int, number: int, size: tuple[int, int],
 
 @lru_cache(maxsize=4096)
 def look(label: int, family: int) -> Look:
-    """The look of a class, the same whatever the other classes are."""
+    """The look of a class, independent of all other classes."""
     random = np.random.default_rng([label, 77])
     points, depth = int(random.integers(3, 9)), float(random.uniform())
     hues = (label * GOLDEN) % 1, (label * GOLDEN + random.uniform(0.2, 0.8)) % 1

@@ -50,6 +50,12 @@ def test_a_missing_folder_and_a_missing_mark_say_how_to_get_the_data(tmp_path):
         find_required(tmp_path, "sop", "list.txt", "*/list.txt", "other.txt")
 
 
+def test_the_way_to_the_data_is_written_as_the_user_types_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCHMARK_COMMAND_FORM", "dmlbench")
+    with pytest.raises(MissingDataError, match=r"dmlbench data dataset=sop; .*dataset\.module\.root=FOLDER"):
+        find_required(tmp_path, "sop", "list.txt")
+
+
 def test_images_of_a_list_are_found_with_special_characters_in_their_names(tmp_path):
     trees.write_text(tmp_path / "deep" / "images" / "a[1]" / "x*.jpg", "")
     assert find_base(tmp_path, "sop", "a[1]/x*.jpg", "", "*/", "*/images/") == tmp_path / "deep" / "images"

@@ -8,11 +8,11 @@ from benchmark.datasets import glyph_cache
 from benchmark.datasets.glyph_cache import HalvesCache
 
 BOTH = ("trainval", "test")
-PAYLOADS = {"trainval": b"seen classes", "test": b"unseen classes"}
+PAYLOADS = {"trainval": b"trainval classes", "test": b"test classes"}
 
 
 class Maker:
-    """Gives the same two halves each time and counts how often it was asked."""
+    """Returns two halves, and counts how often it was called."""
 
     def __init__(self):
         self.calls = 0
@@ -54,8 +54,8 @@ def test_nothing_can_be_read_before_it_is_filled(tmp_path):
     assert empty.read("trainval") is None
 
 
-@pytest.mark.parametrize("content", [b"seen classes ", b"seen Classes", b"seen", b""])
-def test_a_damaged_half_is_named_and_set_aside_and_filled_again(cache, make, content):
+@pytest.mark.parametrize("content", [b"trainval classes ", b"trainval Classes", b"trainval", b""])
+def test_a_damaged_half_is_named_and_quarantined_and_filled_again(cache, make, content):
     path = cache.path("trainval")
     path.write_bytes(content)
     assert cache.read("trainval") is None
@@ -71,7 +71,7 @@ def test_a_missing_half_is_filled_again_without_a_word(cache, make):
     assert cache.read("test") == PAYLOADS["test"]
 
 
-def test_a_half_that_nobody_asked_for_may_be_damaged_or_missing(cache, make):
+def test_a_half_that_is_not_requested_may_be_damaged_or_missing(cache, make):
     cache.path("test").write_bytes(b"junk")
     assert not cache.ensure(("trainval",), make)
     cache.path("test").unlink()
@@ -80,7 +80,7 @@ def test_a_half_that_nobody_asked_for_may_be_damaged_or_missing(cache, make):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
-def test_a_damaged_about_is_named_and_set_aside(cache, make, content):
+def test_a_damaged_about_is_named_and_quarantined(cache, make, content):
     (cache.folder / "about.json").write_bytes(content)
     assert cache.about() is None
     with pytest.warns(UserWarning, match=r"about\.json is damaged"):

@@ -53,14 +53,14 @@ def test_an_outline_moved_upward_is_a_different_one():
     assert len(choose_characters(outlines)[0x41]) == 9
 
 
-def test_a_character_with_seven_different_outlines_goes():
+def test_a_character_with_seven_different_outlines_is_dropped():
     outlines = font(range(0x41, 0x4C))
     outlines[0x44, FACE_NAMES[7]] = outlines[0x44, FACE_NAMES[0]]
     assert 0x44 not in choose_characters(outlines)
     assert len(choose_characters(outlines)) == 10
 
 
-def test_of_two_characters_with_one_outline_in_common_the_higher_goes():
+def test_of_two_characters_with_a_common_outline_the_higher_is_dropped():
     outlines = font(range(0x41, 0x4C))
     outlines[0x48, FACE_NAMES[1]] = outlines[0x43, FACE_NAMES[6]]
     assert list(choose_characters(outlines)) == [code_point for code_point in range(0x41, 0x4C) if code_point != 0x48]
@@ -73,7 +73,7 @@ def test_a_character_with_too_few_faces_takes_no_look_alike_with_it():
     assert list(choose_characters(outlines)) == [code_point for code_point in range(0x41, 0x4C) if code_point != 0x43]
 
 
-def test_a_block_with_nine_characters_goes():
+def test_a_block_with_nine_characters_is_dropped():
     greek = list(range(0x3B1, 0x3BA))
     assert len(greek) == 9
     assert list(choose_characters(font() | font(greek))) == list(range(0x41, 0x4B))

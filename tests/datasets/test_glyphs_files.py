@@ -50,7 +50,7 @@ def test_the_trainval_half_is_repaired_without_reading_the_test_half(tiny, monke
 
 
 def copy_of(data, tmp_path):
-    """The same data in another cache folder."""
+    """The data in another cache folder."""
     copied = Glyphs(size=data.size, every=data.every, seed=data.seed, cache_dir=str(tmp_path / "copy"))
     shutil.copytree(data.folder, copied.folder)
     return copied
@@ -92,7 +92,7 @@ def test_the_fingerprint_is_read_from_a_small_file(tiny):
     assert (tiny.folder / "about.json").stat().st_size < 2_000
 
 
-def test_the_fingerprint_tells_settings_and_pixels_apart(full, small, tiny):
+def test_the_fingerprint_depends_on_settings_and_pixels(full, small, tiny):
     other_seed = Glyphs(size=8, seed=2, cache_dir=tiny.cache_dir)
     without_warp = Glyphs(size=8, seed=1, warp=0, cache_dir=tiny.cache_dir)
     same_pixels = Glyphs(size=8, seed=2, warp=0, cache_dir=tiny.cache_dir)

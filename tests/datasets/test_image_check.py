@@ -1,4 +1,4 @@
-"""Images that are there and whole, and the memo of those that need not be decoded again."""
+"""The check of image files, and the memo of those that need not be decoded again."""
 
 import dataclasses
 import errno
@@ -72,7 +72,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_an_image_that_was_well_is_decoded_once(root: Path, decoded: list[str]) -> None:
+def test_a_readable_image_is_decoded_once(root: Path, decoded: list[str]) -> None:
     assert find_problems(root, NAMES, "images") == [None] * 3
     assert sorted(decoded) == ["a.jpg", "c.jpg", "d.png"]
     assert find_problems(root, [*NAMES[::-1], "lost.jpg"], "images") == [None] * 3 + ["is missing"]
@@ -91,13 +91,13 @@ def test_an_image_with_another_size_or_time_is_decoded_again(root: Path, decoded
     assert sorted(decoded) == ["a.jpg", "d.png"]
 
 
-def test_an_image_that_was_not_well_is_tried_again(root: Path, decoded: list[str]) -> None:
+def test_an_unreadable_image_is_tried_again(root: Path, decoded: list[str]) -> None:
     (root / "a.jpg").write_bytes(b"damaged")
     assert find_problems(root, NAMES, "images") == find_problems(root, NAMES, "images")
     assert decoded.count("a.jpg") == 2 and decoded.count("c.jpg") == 1
 
 
-def test_images_elsewhere_or_of_another_decoder_do_not_count(
+def test_a_moved_folder_or_another_decoder_has_its_images_decoded_again(
     root: Path, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_problems(root, NAMES, "images")
@@ -132,7 +132,7 @@ def test_what_another_process_found_meanwhile_is_kept(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"decoder": 1}', b"[" * 100_000])
-def test_a_damaged_memo_is_ignored_and_written_anew(root: Path, decoded: list[str], damage: bytes) -> None:
+def test_a_damaged_memo_is_ignored_and_written_again(root: Path, decoded: list[str], damage: bytes) -> None:
     find_problems(root, NAMES, "images")
     whole = memo_path(root).read_bytes()
     memo_path(root).write_bytes(damage)
@@ -140,7 +140,7 @@ def test_a_damaged_memo_is_ignored_and_written_anew(root: Path, decoded: list[st
     assert len(decoded) == 6 and json.loads(memo_path(root).read_bytes()) == json.loads(whole)
 
 
-def test_entries_that_are_none_are_ignored(root: Path, decoded: list[str]) -> None:
+def test_malformed_entries_are_ignored(root: Path, decoded: list[str]) -> None:
     find_problems(root, NAMES, "images")
     memo = json.loads(memo_path(root).read_bytes())
     for images in (dict.fromkeys(NAMES, "well"), []):
@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
         assert len(decoded) == 3 * times
 
 
-def test_images_are_decoded_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_in_parallel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2, timeout=20)  # breaks unless two are decoded at once
     monkeypatch.setattr(image_check, "_decode", lambda path: f"{both.wait() * 0}")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -215,7 +215,7 @@ def test_images_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_path
     assert check_images(dataclasses.replace(found, root=Path("nowhere")), "lists").paths == found.paths
 
 
-def test_an_image_in_an_unreadable_folder_is_not_said_to_be_missing(
+def test_an_image_in_an_unreadable_folder_is_not_reported_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> None:

@@ -115,7 +115,7 @@ def test_progress_is_reported_by_half(tmp_path: Path) -> None:
     assert found.total.images == 24 and found.by_role["trainval"] == Counts(12, 4, 4)
 
 
-def test_a_manifest_with_queries_says_which_test_images_they_are(tmp_path: Path) -> None:
+def test_a_manifest_with_queries_marks_them_in_the_test_half(tmp_path: Path) -> None:
     path = write_small_images(tmp_path, num_classes=8, per_class=3)
     lines = path.read_text().splitlines()
     roles = 12 * ["trainval"] + 4 * ["query", "gallery", "gallery"]

@@ -65,7 +65,7 @@ def test_an_empty_listing_is_refused():
         listing(paths=[], labels=empty, roles=empty.astype(str), class_names=[], super_labels=empty)
 
 
-def test_the_fingerprint_tells_content_and_not_place():
+def test_the_fingerprint_depends_on_content_and_not_on_the_folder():
     known = listing().fingerprint
     assert listing(root=Path("elsewhere"), notes=("a note",)).fingerprint == known
     assert listing(class_names=["x", "y", "z"]).fingerprint == known
@@ -110,7 +110,7 @@ SIZES = {"smallest_class": 1, "largest_class": 2, "images_of_classes": {"0-1": 3
 
 
 @pytest.mark.parametrize("expected", [None, {}, {"images": 5, "test": {"super_classes": 1}}, SIZES])
-def test_counts_that_are_met_or_not_asked_for_are_fine(expected):
+def test_counts_that_match_or_are_not_expected_pass(expected):
     assert check_counts(listing(), expected, "Toys").counts().images == 5
 
 

@@ -120,7 +120,7 @@ def test_cars_list_of_test_images_without_classes_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>" * 20])
-def test_cars_mat_file_that_is_none_is_refused(tmp_path, content):
+def test_cars_mat_file_of_another_format_is_refused(tmp_path, content):
     mat = trees.cars_dml(tmp_path) / "cars196" / "cars_annos.mat"
     mat.write_bytes(content)
     with pytest.raises(UserError, match=r"cars_annos\.mat is damaged, or not a MATLAB file with annotations"):
@@ -196,7 +196,7 @@ def test_inshop_takes_the_small_images_unless_asked_for_the_large_ones(tmp_path)
         inshop.listing(str(tmp_path), pictures="huge")
 
 
-def test_inshop_item_in_two_categories_is_told(tmp_path, monkeypatch):
+def test_inshop_item_in_two_categories_is_noted(tmp_path, monkeypatch):
     moved = [
         (path.replace("MEN/Denim/id_00000004/04_7", "MEN/Shorts/id_00000004/04_7"), *rest)
         for path, *rest in trees.INSHOP
@@ -208,7 +208,7 @@ def test_inshop_item_in_two_categories_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("expected", "num_notes"), [({"images": 8}, 1), (None, 0)])
-def test_inshop_list_that_others_do_not_have_is_told_where_it_should_be_the_published_one(
+def test_inshop_list_that_others_do_not_have_is_noted_where_it_should_be_the_published_one(
     expected, num_notes, tmp_path, monkeypatch
 ):
     path = trees.inshop(tmp_path) / "Eval" / "list_eval_partition.txt"

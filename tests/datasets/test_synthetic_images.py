@@ -1,4 +1,4 @@
-"""The images that other tests learn from: whole, different, and told apart by what their class says."""
+"""The images that other tests learn from: readable, different, and separable by class."""
 
 import csv
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_the_manifest_is_a_data_set_with_a_hierarchy(tmp_path: Path) -> None:
     assert pixels(tmp_path / found.paths[0]).shape == (40, 48, 3)
 
 
-def test_classes_can_be_told_by_their_colours_and_not_perfectly(tmp_path: Path) -> None:
+def test_classes_can_be_recognised_by_their_colours_but_not_perfectly(tmp_path: Path) -> None:
     with open(write_small_images(tmp_path, num_classes=16), encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = np.array([row["label"] for row in rows])
@@ -75,14 +75,14 @@ def test_outlines_reach_the_full_size_in_some_direction() -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_published_layout_in_small_is_read_as_the_data_set(name: str, tmp_path: Path, compose_study) -> None:
     found = compose_study(*published_layouts.write_small(name, tmp_path)).make_dataset().listing
-    unseen = ("query", "gallery") if name == "inshop" else ("test",)
-    assert len(found.paths) == 96 and len(found.classes("trainval")) == len(found.classes(*unseen)) == 8
+    tested = ("query", "gallery") if name == "inshop" else ("test",)
+    assert len(found.paths) == 96 and len(found.classes("trainval")) == len(found.classes(*tested)) == 8
     assert not any(find_problems(found.root, found.paths, "images"))
-    for role in ("trainval", *unseen):
+    for role in ("trainval", *tested):
         counts = np.bincount(found.labels[found.roles == role])
         assert set(counts[counts > 0]) == {3 if role in ("query", "gallery") else 6}
     assert hits([found.root / path for path in found.paths], found.labels) > 0.3
-    seen, groups = (set(found.super_labels[found.classes(*roles)]) for roles in (("trainval",), unseen))
+    seen, groups = (set(found.super_labels[found.classes(*roles)]) for roles in (("trainval",), tested))
     if name == "inaturalist2019":
         assert len(seen) == len(groups) == 4 and not seen & groups
     else:

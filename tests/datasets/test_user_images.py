@@ -60,7 +60,7 @@ def test_query_and_gallery_are_kept(tmp_path):
     assert found.roles.tolist() == roles
 
 
-def test_paths_start_from_another_folder_if_asked_and_other_columns_are_ignored(tmp_path):
+def test_paths_may_be_relative_to_another_folder_and_other_columns_are_ignored(tmp_path):
     table(tmp_path / "pictures" / "unused.csv")
     rows = [(path, "?", label) for path, label, _ in ROWS]
     path = table(tmp_path / "lists" / "mine.csv", rows, ("path", "photographer", " label "), images=False)
@@ -156,7 +156,7 @@ def test_a_row_that_cannot_be_used_is_skipped_and_counted(tmp_path, rows, _, sai
     assert found.notes[0].startswith(f"{len(rows)} of {8 + len(rows)} images are skipped: {said}")
 
 
-def test_a_class_that_is_down_to_one_image_goes_too(tmp_path):
+def test_a_class_with_one_image_left_is_skipped_too(tmp_path):
     path = table(tmp_path / "mine.csv", GOOD)
     (tmp_path / "x" / "0.jpg").unlink()
     found = manifest.listing(path, on_bad="leave_out")
@@ -177,7 +177,7 @@ def test_a_class_on_both_sides_is_refused(tmp_path):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
 
 
-def test_nothing_left_is_refused(tmp_path):
+def test_no_usable_class_is_refused(tmp_path):
     with pytest.raises(UserError, match="has 0 usable classes"):
         manifest.listing(table(tmp_path / "mine.csv", GOOD, images=False), on_bad="leave_out")
 

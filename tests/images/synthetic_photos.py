@@ -1,4 +1,4 @@
-"""Made-up photographs: smooth in the large, grainy in the small."""
+"""Synthetic photographs: smooth on a large scale, grainy on a small one."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """uint8 (H, W, 3)."""
+    """Draw a photograph, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     layers = [
         (rng.integers(0, 256, (h, w, 3), dtype=np.uint8), weight) for h, w, weight in ((4, 5, 0.6), (19, 23, 0.4))
@@ -22,7 +22,7 @@ def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def encoded(image: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    """The bytes of a file."""
+    """Encode an image as the bytes of a file."""
     opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     stream = io.BytesIO()
     opened.save(stream, kind, **options)
@@ -30,7 +30,7 @@ def encoded(image: np.ndarray | Image.Image, kind: str = "JPEG", **options: Any)
 
 
 def write_photos(folder: Path, sizes: list[tuple[int, int]]) -> list[str]:
-    """JPEGs of these heights and widths, and their names."""
+    """Write JPEGs of the given heights and widths, and return their names."""
     names = [f"class_{i % 3}/image_{i}.jpg" for i in range(len(sizes))]
     for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -97,14 +97,14 @@ def test_few_shards_stay_open(make: Callable[..., Cache], monkeypatch: pytest.Mo
 
 
 def test_a_finished_cache_is_not_touched_again(make: Callable[..., Cache], decoded: list[bytes]) -> None:
-    told: list[tuple[int, int]] = []
-    make(progress=lambda *numbers: told.append(numbers))
-    assert told == [(i + 1, 10) for i in range(10)]
-    make(progress=lambda *_: pytest.fail("told of work"))
+    seen: list[tuple[int, int]] = []
+    make(progress=lambda *numbers: seen.append(numbers))
+    assert seen == [(i + 1, 10) for i in range(10)]
+    make(progress=lambda *_: pytest.fail("decoded again"))
     assert len(decoded) == 10
 
 
-def test_a_build_that_was_stopped_goes_on_where_it_stopped(
+def test_an_interrupted_build_resumes_where_it_stopped(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
 ) -> None:
     def stop(done: int, _: int) -> None:
@@ -116,10 +116,10 @@ def test_a_build_that_was_stopped_goes_on_where_it_stopped(
     assert not list((tmp_path / "cache").glob(".*"))
     done = {*decoded[:4]}
     del decoded[:]
-    told: list[tuple[int, int]] = []
-    ours = make(progress=lambda *numbers: told.append(numbers))
+    seen: list[tuple[int, int]] = []
+    ours = make(progress=lambda *numbers: seen.append(numbers))
     assert not done & {*decoded}
-    assert told[-1] == (len(decoded), len(decoded))
+    assert seen[-1] == (len(decoded), len(decoded))
     assert is_same(ours, DecodedOnRead(root, paths, 32))
 
 
@@ -158,7 +158,7 @@ def test_another_list_or_size_is_another_cache(make: Callable[..., Cache], paths
         assert is_same(make(40), DecodedOnRead(root, paths, 40))
 
 
-def test_a_cache_that_was_half_made_anew_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
+def test_a_cache_that_was_half_rebuilt_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
     def stop(done: int, _: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
@@ -170,7 +170,7 @@ def test_a_cache_that_was_half_made_anew_is_not_read(make: Callable[..., Cache],
         Cache(tmp_path / "cache")
 
 
-def test_a_reader_of_a_cache_that_was_replaced_is_told_so(make: Callable[..., Cache], paths: list[str]) -> None:
+def test_a_reader_of_a_cache_that_was_replaced_is_refused(make: Callable[..., Cache], paths: list[str]) -> None:
     before = make()
     paths.reverse()
     make()
@@ -179,7 +179,7 @@ def test_a_reader_of_a_cache_that_was_replaced_is_told_so(make: Callable[..., Ca
 
 
 @pytest.mark.parametrize("damage", ["short", "gone", "note"])
-def test_a_damaged_shard_is_put_aside_and_made_again(
+def test_a_damaged_shard_is_quarantined_and_rebuilt(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path, damage: str
 ) -> None:
     make()
@@ -249,12 +249,10 @@ def test_images_that_cannot_be_read_are_named_once_all_were_tried(
         (root / paths[row]).write_bytes(payloads[row])
     del decoded[:]
     assert is_same(make(), DecodedOnRead(root, paths, 32))
-    assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was well
+    assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was whole
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(
-    make: Callable[..., Cache], root: Path, paths: list[str]
-) -> None:
+def test_a_missing_file_is_reported_as_missing(make: Callable[..., Cache], root: Path, paths: list[str]) -> None:
     (root / paths[9]).unlink()
     with pytest.raises(UserError, match=f"1 of 10 images.*\n  image 10: {paths[9]} is missing\n"):
         make()
@@ -291,7 +289,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
-def test_a_disk_that_fails_is_explained(
+def test_a_failing_disk_is_explained(
     make: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -316,7 +314,7 @@ def test_a_second_builder_waits_for_the_first_and_finds_it_done(
             assert go_on.wait(10)
 
     first = threading.Thread(target=make, kwargs={"progress": hold})
-    second = threading.Thread(target=make, kwargs={"progress": lambda *_: pytest.fail("told of work")})
+    second = threading.Thread(target=make, kwargs={"progress": lambda *_: pytest.fail("decoded again")})
     first.start()
     assert half_way.wait(10)
     second.start()

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 SIZES = [(375, 500), (500, 333), (64, 48), (256, 256), (256, 400), (30, 90)]
 ROWS = np.arange(len(SIZES))
 MLRC = Crops(256, 227, (0.16, 1.0), (0.75, 1.33), 0.5, resize_first=True)
-CUSTOMARY = Crops(256, 224, (0.08, 1.0), (3 / 4, 4 / 3), 0.5, resize_first=False)
+TRADITIONAL = Crops(256, 224, (0.08, 1.0), (3 / 4, 4 / 3), 0.5, resize_first=False)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def test_training_crops_are_torchvisions_for_the_boxes_drawn(
     check(ours, [Resize(256)(image) for image in opened], MLRC)
 
 
-def test_training_crops_come_from_the_whole_image_where_that_is_asked_for(
+def test_training_crops_come_from_the_original_image_without_resize_first(
     sources: dict[str, Source], opened: list[Image.Image]
 ) -> None:
-    cropped = CroppedImages(sources["cache None"], ROWS, CUSTOMARY, CPU)
-    check(cropped.augmented(ROWS, torch.Generator().manual_seed(3)), opened, CUSTOMARY)
+    cropped = CroppedImages(sources["cache None"], ROWS, TRADITIONAL, CPU)
+    check(cropped.augmented(ROWS, torch.Generator().manual_seed(3)), opened, TRADITIONAL)
     theirs = Compose([Resize(256), CenterCrop(224), PILToTensor()])
     assert torch.equal(cropped.plain(ROWS), torch.stack([theirs(image) for image in opened]))
 
@@ -114,7 +114,7 @@ def test_no_rows_give_an_empty_batch(sources: dict[str, Source]) -> None:
 @pytest.mark.parametrize(
     ("kept", "crops", "wanted"),
     [
-        ("cache 256", CUSTOMARY, r"need None \(resize_first=False\)"),
+        ("cache 256", TRADITIONAL, r"need None \(resize_first=False\)"),
         (
             "files 256",
             Crops(320, 227, (0.16, 1.0), (0.75, 1.33), 0.5, resize_first=True),

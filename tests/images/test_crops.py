@@ -33,7 +33,7 @@ def same_size(number: int, height: int, width: int) -> np.ndarray:
         {"ratio": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}, {"flip": 1.1}, {"flip": -0.1}, {"resampling": "cubic"},
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
     (name, value), *_ = wrong.items()
     with pytest.raises(UserError, match=f"^{name}={value!r}.*allowed".replace("(", r"\(").replace(")", r"\)")):
         Crops(**MLRC | wrong)
@@ -47,7 +47,7 @@ def test_the_central_crop_is_torchvisions(height: int, width: int, size: int) ->
     assert np.array_equal(centre_crop(pixels, size), np.asarray(CenterCrop(size)(Image.fromarray(pixels))))
 
 
-def test_no_central_crop_is_made_up_where_the_image_ends() -> None:
+def test_an_image_smaller_than_its_central_crop_is_refused() -> None:
     with pytest.raises(ValueError, match="11 pixels fits into an image of 10 x 12: resize it first"):
         centre_crop(synthetic_photo(10, 12), 11)
 

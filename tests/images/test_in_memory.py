@@ -13,7 +13,7 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((6, 4, 5), 1), ((6, 4, 5, 3), 3)], ids=["grey", "colour"])
-def test_rows_are_handed_out_in_the_order_asked_for_with_channels_first(shape: tuple[int, ...], channels: int) -> None:
+def test_rows_are_returned_in_the_given_order_with_channels_first(shape: tuple[int, ...], channels: int) -> None:
     images, rows = pixels(*shape), np.array([4, 0, 4])
     found = InMemoryImages(images).plain(rows)
     assert (

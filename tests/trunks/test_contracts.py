@@ -1,4 +1,4 @@
-"""What every `conf/trunk/*.yaml` promises: it builds, says how long a feature is, and takes grey and RGB images."""
+"""What every `conf/trunk/*.yaml` promises: it builds, has `out_features`, and takes grey and RGB images."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

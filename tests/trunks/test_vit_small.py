@@ -21,7 +21,7 @@ def some_state() -> dict[str, torch.Tensor]:
 
 
 def as_augreg(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The same numbers under JAX's names and axes: kernels (in, out), attention (in, heads, out / heads)."""
+    """Convert a state to JAX's names and axes: kernels (in, out), attention (in, heads, out / heads)."""
     s = {name: value.numpy() for name, value in state.items()}
     arrays = {
         "embedding/kernel": s["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
@@ -93,7 +93,7 @@ def test_each_set_of_weights_brings_the_mean_it_was_trained_with(
     assert trunk.mean[0] == mean and asked == ([weights] if weights else [])
 
 
-def test_a_file_of_ones_own_needs_its_mean_and_standard_deviation() -> None:
+def test_your_own_file_needs_its_mean_and_standard_deviation() -> None:
     with pytest.raises(UserError, match=r"weights=mine\.pth, mean=None.*say which mean and std"):
         ViTSmall(weights="mine.pth")
 
@@ -119,3 +119,11 @@ def test_a_damaged_npz_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cut.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"cut\.npz does not fit vit_small"):
         ViTSmall(weights=str(tmp_path / "cut.npz"), **HALF)
+
+
+def test_an_npz_file_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.npz"
+    np.savez(path, **{"embedding/kernel": np.zeros((16, 16, 3, WIDTH), np.float32)})
+    path.write_bytes(path.read_bytes().replace(b"'fortran_order'", b"(fortran_order'"))
+    with pytest.raises(UserError, match=r"cut\.npz does not fit vit_small"):
+        ViTSmall(weights=str(path), **HALF)

@@ -88,7 +88,7 @@ def test_a_damaged_file_in_the_cache_is_refused_and_the_message_says_to_delete_i
         weights.find("imagenet", published)
 
 
-def test_without_a_network_the_message_says_what_to_fetch_from_where_and_where_to_put_it(cache: Path) -> None:
+def test_without_a_network_the_message_says_what_to_download_and_where_to_put_it(cache: Path) -> None:
     published = {"imagenet": Published("http://127.0.0.1:9/net-52deb473.pth", sha256="52deb473")}
     with pytest.raises(UserError) as caught:
         weights.find("imagenet", published)
@@ -96,7 +96,7 @@ def test_without_a_network_the_message_says_what_to_fetch_from_where_and_where_t
     assert "by hand: http://127.0.0.1:9/net-52deb473.pth" in message and str(cache / "net-52deb473.pth") in message
 
 
-def test_a_file_of_ones_own_is_taken_by_its_path_and_a_published_one_is_checked_wherever_it_lies(
+def test_your_own_file_is_found_by_its_path_and_a_published_one_is_verified_in_any_folder(
     tmp_path: Path,
 ) -> None:
     published = {"v1": Published("http://127.0.0.1:9/net.pth", sha256="0123abcd")}
@@ -179,7 +179,9 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zip
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off", b"\x80\x02.", b"\x80\x02X\x01"]
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cut.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"cut\.pth is refused: it is damaged"):
