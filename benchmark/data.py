@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.core import records
 from benchmark.core.download import MARKER, DownloadError, Limits, download, unpack
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.datasets.listing import MissingDataError
 from benchmark.study.prepare import describe, make_ready
 from benchmark.study.study import Study
@@ -97,7 +98,7 @@ def check_room(study: Study, root: Path) -> None:
         raise UserError(
             f"{study.config.dataset.label} needs about {need / 1e9:,.1f} GB more in {root.absolute()}, for the archive "
             f"and what it holds, and the disk has {free / 1e9:,.1f} GB free. Free some space, or name a folder on "
-            f"another disk: {study.command('data')} ROOT=FOLDER"
+            f"another disk: {study.command('data')} {arguments({'dataset.module.root': 'FOLDER'})}"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, get_type_hints
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.datasets.listing import MissingDataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -65,7 +66,8 @@ def _check_readable(folder: Path, depth: int) -> None:
 
 
 def _get(dataset: str) -> str:
-    return f"Get the data: make data DATASET={dataset}; or say where it is: make data DATASET={dataset} ROOT=FOLDER."
+    there = {"dataset": dataset, "dataset.module.root": "FOLDER"}
+    return f"Get the data: {command('data', {'dataset': dataset})}; or say where it is: {command('data', there)}."
 
 
 def find_base(root: str | Path, dataset: str, image: str, *places: str) -> Path:

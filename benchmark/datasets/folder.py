@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.datasets.dataset_files import image_names, subfolders
 from benchmark.datasets.listing import Listing, MissingDataError
 from benchmark.datasets.user_images import Row, assemble
@@ -32,7 +33,8 @@ def listing(root: str, *, on_bad: str = "stop", check: str = "files") -> Listing
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise MissingDataError(f"There is no folder {folder}. Name one: make data DATASET=folder ROOT=some/images")
+        example = command("data", {"dataset": "folder", "dataset.module.root": "some/images"})
+        raise MissingDataError(f"There is no folder {folder}. Name one: {example}")
     if lone := image_names(folder):
         raise UserError(f"{folder / lone[0]} has no class. Put each image into a folder named after its class.")
     rows = [

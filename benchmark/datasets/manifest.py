@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.datasets.dataset_files import read_text
 from benchmark.datasets.listing import ROLES, Listing
 from benchmark.datasets.user_images import Row, assemble
@@ -33,7 +34,8 @@ def listing(
     """
     file = Path(path).expanduser()
     if not path or not file.is_file():
-        raise UserError(f"There is no file {path!r}. Name one: make data DATASET=csv CSV=some/manifest.csv")
+        example = command("data", {"dataset": "csv", "dataset.module.path": "some/manifest.csv"})
+        raise UserError(f"There is no file {path!r}. Name one: {example}")
     base = file.parent if root is None else Path(root).expanduser()
     return assemble(base, _rows(file), order=order, on_bad=on_bad, check=check)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.datasets.image_check import find_problems
 from benchmark.datasets.listing import NO_GROUP, Listing, grouped, halves
 from benchmark.images.decode import describe_unusable
@@ -60,7 +61,7 @@ def assemble(root: Path, rows: list[Row], *, order: str, on_bad: str, check: str
         bad |= {i: reasons[row.label] for i, row in enumerate(rows) if i not in bad and row.label in reasons}
         good = [row for row in good if row.label not in reasons]
     if bad and on_bad == "stop":
-        remedy = "Fix them, or skip and count them: ARGS=dataset.module.on_bad=leave_out"
+        remedy = f"Fix them, or skip and count them: {arguments({'dataset.module.on_bad': 'leave_out'})}"
         named = [f"{rows[i].where}: {rows[i].path} {bad[i]}" for i in sorted(bad)]
         raise UserError(describe_unusable(root, len(rows), named, remedy))
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(bad[i].partition(" (")[0] for i in sorted(bad)).items())

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.images import shards
 from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
 from benchmark.images.decoded_on_read import contents_of, inside
@@ -138,7 +139,7 @@ class _Job:
                     len(self.paths),
                     [f"image {row + 1}: {self.paths[row]} {bad[row]}" for row in sorted(bad)],
                     "Download or unpack them again. Images of your own can be skipped and counted: "
-                    'ARGS="dataset.module.on_bad=leave_out dataset.module.check=images"',
+                    + arguments({"dataset.module.on_bad": "leave_out", "dataset.module.check": "images"}),
                 )
             )
         written = [shards.read(self.folder, number) for number in shards.numbers(len(self.paths))]
