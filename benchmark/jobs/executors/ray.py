@@ -9,6 +9,7 @@ unit only. It is replaced wherever there is room; until there is, the other work
 Ray is an extra of this package (`pip install .[ray]`) and is imported only where it is used.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.core.errors import UserError, WorkerDiedError
-from benchmark.core.paths import module_arguments
+from benchmark.core.paths import CHECKOUT_DIR, module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import usable_cores
 from benchmark.jobs.executors import Job, Report, is_number
@@ -162,7 +163,8 @@ def connect(address: str | None, cpus: float = 1) -> None:
            "_node_ip_address": "127.0.0.1"}  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
+        with contextlib.chdir(CHECKOUT_DIR):  # Ray puts this folder on its workers' module path, ahead of all others
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         raise UserError(
             f"executor.address={address}: no Ray cluster answers there ({error}). Start one on this machine with "

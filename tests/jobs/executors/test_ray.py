@@ -129,6 +129,6 @@ class TestReal:
 
     def test_a_cluster_that_is_not_there_is_named(self):
         with pytest.raises(
-            ValueError, match=r"executor\.address=auto: no Ray cluster answers there(?s:.)*ray start --head"
+            UserError, match=r"executor\.address=auto: no Ray cluster answers there(?s:.)*ray start --head"
         ):
             executor_ray.connect("auto")
