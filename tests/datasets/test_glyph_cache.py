@@ -55,7 +55,7 @@ def test_nothing_can_be_read_before_it_is_filled(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"seen classes ", b"seen Classes", b"seen", b""])
-def test_a_damaged_half_is_named_and_set_aside_and_filled_again(cache, make, content):
+def test_a_damaged_half_is_named_and_quarantined_and_filled_again(cache, make, content):
     path = cache.path("trainval")
     path.write_bytes(content)
     assert cache.read("trainval") is None
@@ -80,7 +80,7 @@ def test_a_half_that_nobody_asked_for_may_be_damaged_or_missing(cache, make):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
-def test_a_damaged_about_is_named_and_set_aside(cache, make, content):
+def test_a_damaged_about_is_named_and_quarantined(cache, make, content):
     (cache.folder / "about.json").write_bytes(content)
     assert cache.about() is None
     with pytest.warns(UserWarning, match=r"about\.json is damaged"):
