@@ -168,7 +168,7 @@ class Search:
             origin: the provenance of a new proposal.
         """
         folder = layout.trial_dir(self.study, index)
-        old, note = records.read_or_set_aside(folder / "ask.json")
+        old, note = records.read_or_quarantine(folder / "ask.json")
         if note:
             self.display.say(note)
         if old is not None and not self._is_stale(index):
@@ -176,8 +176,8 @@ class Search:
         proposal = records.Record("ask", {"index": index, "setting": ask()}, origin)
         if old is not None and old.result != proposal.result:
             if self.trials.pop(index, None) is not None:  # the record first: then the trial is missing in any case
-                records.set_aside(layout.trial_path(self.study, index), "superseded")
-            kept = records.set_aside(folder, "superseded")
+                records.quarantine(layout.trial_path(self.study, index), "superseded")
+            kept = records.quarantine(folder, "superseded")
             self.display.say(
                 f"trial {index + 1} was proposed while another was lost, and is proposed again; see {kept}"
             )

@@ -122,7 +122,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
     unit = TraditionalUnit.from_json(body)
     folder, path = unit.directory, unit.directory.with_suffix(".json")
     with records.only_one(folder / "lock", f"Unit {folder}", wait_seconds=LOCK_SECONDS):
-        record, note = records.read_or_set_aside(path)
+        record, note = records.read_or_quarantine(path)
         notes = [note] if note else []
         if record is None:
             plan = make_plan(unit.study, unit.fingerprint)

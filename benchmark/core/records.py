@@ -164,7 +164,7 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_or_set_aside(path: Path) -> tuple[Record | None, str | None]:
+def read_or_quarantine(path: Path) -> tuple[Record | None, str | None]:
     """Read a finished record; a damaged one is quarantined, so that its unit is redone.
 
     Returns:
@@ -175,10 +175,10 @@ def read_or_set_aside(path: Path) -> tuple[Record | None, str | None]:
     except FileNotFoundError:
         return None, None
     except CorruptFileError as error:
-        return None, f"{error} It is kept as {set_aside(path).name}; only this unit is done again."
+        return None, f"{error} It is kept as {quarantine(path).name}; only this unit is done again."
 
 
-def set_aside(path: Path, why: str = "damaged") -> Path:
+def quarantine(path: Path, why: str = "damaged") -> Path:
     """Quarantine a file or folder: rename it to a name that nothing reads, and return the new path."""
     target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
     os.replace(path, target)

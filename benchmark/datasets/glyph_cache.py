@@ -87,5 +87,5 @@ class HalvesCache:
         else:
             damaged = [self.path(half) for half in halves if self.path(half).exists() and self.read(half) is None]
         for path in damaged:
-            kept = records.set_aside(path)
+            kept = records.quarantine(path)
             warnings.warn(f"{path} is damaged; it is kept as {kept.name} and drawn again.", stacklevel=2)

@@ -162,7 +162,7 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
 def quarantine(folder: Path, number: int) -> list[str]:
     """Rename the files of a damaged shard so that nothing reads them; returns their new names."""
     found = [*folder.glob(f"{number:05}-*.bin"), metadata_path(folder, number)]
-    return [records.set_aside(path).name for path in found if path.exists()]
+    return [records.quarantine(path).name for path in found if path.exists()]
 
 
 def pixels_path(folder: Path, number: int, sha256: str) -> Path:

@@ -71,7 +71,7 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
     unit = Unit.from_json(body)
     path = unit.directory / "record.json"
     with records.only_one(unit.directory / "lock", f"Unit {unit.directory}", wait_seconds=LOCK_SECONDS):
-        record, note = records.read_or_set_aside(path)
+        record, note = records.read_or_quarantine(path)
         if record is not None and _weights_are_there(unit, record):
             for leftover in ("checkpoint.pt", FILE_NAME):  # of a worker that was killed at the very end
                 (unit.directory / leftover).unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def train(
     try:
         return Trained(*attempt(), notes=())
     except records.CorruptFileError as error:
-        kept = records.set_aside(checkpoint)
+        kept = records.quarantine(checkpoint)
         note = f"{error} It is kept as {kept.name}; this fold starts again."
         unit_log.note(folder, note)
         return Trained(*attempt(), notes=(note,))

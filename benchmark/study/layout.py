@@ -84,7 +84,7 @@ def _open(study: Study, fingerprint: str) -> list[str]:
         stored = read_study(study.directory)
     except records.CorruptFileError as error:
         check_proposals(study, fingerprint)
-        kept = records.set_aside(path)
+        kept = records.quarantine(path)
         write_study(study, fingerprint)
         return [f"{error} It is kept as {kept.name}, and a new one is written; finished trials and runs are kept."]
     if stored.identity != study.identity(fingerprint):
@@ -115,7 +115,7 @@ def check_proposals(study: Study, fingerprint: str) -> None:
         UserError: a trial was proposed by a study with another identity.
     """
     for path in sorted((study.directory / "bo").glob("trial_*/ask.json")):
-        record, _ = records.read_or_set_aside(path)
+        record, _ = records.read_or_quarantine(path)
         if record is not None and record.provenance["identity"] != study.identity(fingerprint):
             raise UserError(
                 f"{study.directory / 'study.yaml'} is damaged, and {path} was proposed under another configuration. "
@@ -250,7 +250,7 @@ def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[in
     """
     found = {}
     for path in sorted((study.directory / "bo").glob("trial_*.json")):
-        record, note = records.read_or_set_aside(path)
+        record, note = records.read_or_quarantine(path)
         if record is not None:
             found[int(record.result["index"])] = record
         if note:
@@ -349,7 +349,7 @@ def traditional_runs(study: Study, say: Callable[[str], None] = print) -> dict[i
 def _runs_in(folder: Path, say: Callable[[str], None]) -> dict[int, records.Record]:
     found = {}
     for path in sorted(folder.glob("run_*.json")):
-        record, note = records.read_or_set_aside(path)
+        record, note = records.read_or_quarantine(path)
         if record is not None:
             found[int(record.result["run"])] = record
         if note:

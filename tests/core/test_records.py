@@ -39,10 +39,10 @@ def test_an_altered_result_is_found_by_its_checksum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "fold"}', "\x00" * 40])
-def test_a_truncated_record_is_named_and_set_aside(tmp_path: Path, text: str) -> None:
+def test_a_truncated_record_is_named_and_quarantined(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trial_003.json"
     path.write_text(text)
-    record, note = records.read_or_set_aside(path)
+    record, note = records.read_or_quarantine(path)
     assert record is None and note is not None and "trial_003.json" in note
     assert not path.exists() and len(list(tmp_path.glob("trial_003.json.damaged-*"))) == 1
 
@@ -54,7 +54,7 @@ def test_a_record_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
 
 
 def test_a_missing_record_is_neither_damaged_nor_there(tmp_path: Path) -> None:
-    assert records.read_or_set_aside(tmp_path / "r.json") == (None, None)
+    assert records.read_or_quarantine(tmp_path / "r.json") == (None, None)
 
 
 def test_binary_data_with_one_flipped_bit_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from benchmark.core.errors import UserError
 from benchmark.jobs import placement
 from benchmark.jobs.executors.local import slots
+from benchmark.study.study import Study
 from tests.command_line import TINY
 
 
@@ -85,3 +86,20 @@ def test_what_can_work_is_not(config):
     for overrides in ([], ["executor=ray", "executor.gpus_per_worker=0.25"],
                       ["executor=slurm", "executor.prefix=[env,-i]"]):  # fmt: skip
         placement.check_executor(config(*overrides))
+
+
+def test_a_study_stored_with_the_keys_of_every_executor_or_of_none_still_loads(compose_study):
+    """Older `study.yaml` files hold the keys of all executors, the first ones none of these keys."""
+    raw = compose_study(*TINY).raw
+    base = {"name": "local", "workers": "auto", "retries": 2}
+    everything = {
+        "workers_per_gpu": 1,
+        "address": None,
+        "cpus_per_worker": 1.0,
+        "gpus_per_worker": "auto",
+        "prefix": [],
+    }
+    for executor in (base, base | {"timeout_minutes": 30.0} | everything):
+        stored = Study.of(raw | {"executor": executor})
+        assert stored.config.executor.retries == 2
+        assert stored.identity("data") == compose_study(*TINY).identity("data")
