@@ -252,6 +252,12 @@ def triplet_losses(distances: Tensor, triplets: Tensor, noise: Tensor, *, margin
 
 
 def gumbel(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Noise -log(-log u), of any shape, from uniform u drawn on the generator's device."""
+    """Gumbel noise -log(-log u) of any shape, from uniform u.
+
+    Args:
+        shape: shape of the noise.
+        dtype: its floating type.
+        generator: draws u, on its own device.
+    """
     uniform = torch.rand(shape, dtype=dtype, device=generator.device, generator=generator)
     return uniform.clamp_(min=torch.finfo(dtype).tiny).log_().neg_().log_().neg_()

@@ -298,7 +298,7 @@ def purity(clusters: Tensor, true_groups: Tensor) -> float:
 
 
 def _accept_older_checkpoint(module: HPL, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """A checkpoint from before `ever_changed` existed does not know: assume that groups changed, and do not warn."""
+    """Complete a checkpoint without `ever_changed`: assume that groups changed, so that nothing warns of them."""
     state.setdefault(f"{prefix}ever_changed", torch.ones_like(module.ever_changed))
 
 

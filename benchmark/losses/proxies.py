@@ -91,7 +91,7 @@ def initial_proxies(
 def try_base(base: Callable[..., Tensor], proxies: Tensor, settings: Mapping[str, float | str], owner: str) -> None:
     """Call a base once, so that it refuses now what it would refuse in the first step of a training.
 
-    Any other error of the base is a bug in it, and leaves as it came: with the base's own file and line, and a note.
+    Any other error is a bug in the base. It propagates unchanged, with the base's own file and line, and gets a note.
 
     Args:
         base: `f(embeddings, labels, proxies, **settings) -> scalar`.

@@ -99,6 +99,7 @@ class _ProxyCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: BackwardContext, unit: Tensor) -> Tensor:
+        """(C, N, D) -> a scalar."""
         C, N, _ = unit.shape
         proxies, sums = unit.flatten(0, 1), unit.sum(dim=1)  # (C N, D), (C, D)
         own = torch.arange(C, device=unit.device).repeat_interleave(N)[:, None]
@@ -117,4 +118,5 @@ class _ProxyCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: BackwardContext, gradient: Tensor) -> Tensor:
+        """A scalar -> (C, N, D)."""
         return ctx.saved_tensors[0] * gradient

@@ -90,6 +90,7 @@ class _SoftMaximum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _PoolingContext, similarity: Tensor, gamma: float) -> Tensor:
+        """(K, B, C) -> (B, C)."""
         pooled = (similarity / gamma).softmax(0).mul_(similarity).sum(0)
         ctx.save_for_backward(similarity, pooled)
         ctx.gamma = gamma
@@ -98,6 +99,7 @@ class _SoftMaximum(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: _PoolingContext, gradient: Tensor) -> tuple[Tensor, None]:
+        """(B, C) -> (K, B, C)."""
         similarity, pooled = ctx.saved_tensors
         weight = (similarity / ctx.gamma).softmax(0)
         slope = (similarity - pooled).div_(ctx.gamma).add_(1)
