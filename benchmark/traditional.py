@@ -203,7 +203,7 @@ def in_passes(study: Study, num_images: int) -> Study:
     proxies, whose batches the other protocols balance, get shuffled ones.
 
     Raises:
-        ValueError: a batch has more images than there are.
+        UserError: a batch has more images than there are.
     """
     raw, c = copy.deepcopy(study.raw), study.config
     batch_size, num_epochs = c.training.batch_size or c.protocol.batch_size, c.training.epochs or c.dataset.max_epochs
