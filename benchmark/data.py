@@ -42,7 +42,15 @@ class Source:
 
 
 def data(study: Study, overrides: list[str]) -> None:
-    """Make the study's data set ready and describe it."""
+    """Make the study's data set ready and describe it.
+
+    Args:
+        study: its data set is prepared.
+        overrides: unused; every command receives the words of its command line.
+
+    Raises:
+        UserError: the data set is missing and cannot be downloaded, is damaged, or does not fit on the disk.
+    """
     # 1. find what is there, or download it
     try:
         dataset = study.make_dataset()

@@ -19,7 +19,7 @@ BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; more 
 
 
 def warp_numbers(num_images: int, seed: int) -> np.ndarray:
-    """Draw uniform numbers in [-1, 1), float64 (num_images, 6): the four of the matrix by rows, then the shift."""
+    """Draw uniform numbers in [-1, 1), float64 (N, 6) for N = `num_images`: the matrix by rows, then the shift."""
     raw = np.random.PCG64(seed).random_raw(num_images * 6)
     unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53  # the upper 53 bits, in [0, 1)
     return (-1 + 2 * unit).reshape(num_images, 6)

@@ -144,6 +144,12 @@ def _download(entry: Published, path: Path) -> None:
 def read(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a file that `torch.save` wrote, on the CPU.
 
+    Args:
+        path: path of the file.
+
+    Returns:
+        Tensors by name, of any shape (...), in the order of the file.
+
     Raises:
         UserError: it cannot be read, is damaged, holds anything but tensors, or would run code.
     """
@@ -173,7 +179,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without
 
     Args:
         network: the network to fill.
-        state: the tensors, as `read` returns them.
+        state: tensors by name, each of the shape (...) of the network's, as `read` returns them.
         path: path of their file, for the message.
         without: prefixes of names to ignore, a classifier's for example.
 
