@@ -80,7 +80,7 @@ def worker_killed_until_its_retries_are_exhausted(case: Case) -> Ended:
     ended = case.end(driver)
     unit = case.unit
     assert (unit.parent / "lost.json").exists() and not unit.parent.with_suffix(".json").exists()
-    assert str(unit / "log") in ended[1] and "make bo" in ended[1]
+    assert str(unit / "log") in ended[1] and re.search(r"\bbo (DATASET|dataset)=glyphs_small", ended[1]), ended[1]
     shown = run(status, f"results_dir={case.results}").out
     row = dict(zip(*(line.split("\t") for line in shown.splitlines()[:2]), strict=True))
     assert (row["units"], row["lost"]) == ("1 of 2", "1") and "killed by signal 9" in shown
@@ -109,7 +109,7 @@ def second_driver(case: Case) -> Ended:
     first.send_signal(signal.SIGSTOP)  # so that it is still there when the second has started
     code, said = case.end(case.start())
     first.send_signal(signal.SIGCONT)
-    assert "trial_000/fold_1 runs: worker_" in shown
+    assert "trial_000/fold_1 is running: worker_" in shown
     assert code == 2 and f"already being worked on by process {first.pid}" in said
     return case.end(first)
 
