@@ -28,6 +28,8 @@ from benchmark.study.study import Study
 
 def _opening_of_search(study: Study, overrides: list[str]) -> str:
     check_values(study)
+    if study.config.preset:
+        return ""  # refused by the command
     return f"{study.title}: search of {study.config.trials} trials, records in {study.directory}"
 
 
@@ -71,7 +73,7 @@ class Verb:
         """Check what can be checked at once, print the first line, then import the command and run it."""
         if self.opening:
             line = self.opening(study, overrides)
-            if study.config.display != "quiet":
+            if line and study.config.display != "quiet":
                 print(line, flush=True)
         getattr(importlib.import_module(self.module), self.function.rpartition(".")[2])(study, overrides)
 

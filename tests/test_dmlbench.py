@@ -1,6 +1,8 @@
 """The command line as real processes: what answers without PyTorch, and which `benchmark` is run."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +115,19 @@ def test_advice_is_written_the_way_the_user_types_commands(monkeypatch: pytest.M
     once = """dataset=csv 'dataset.module.path="my birds/it'"'"'s.csv"' dataset.name=mine seed=7"""
     assert told["dmlbench"] == f"dmlbench bo {once} && dmlbench final-eval {once}"
     assert told["python -m benchmark"] == told["dmlbench"].replace("dmlbench", "python -m benchmark")
+
+
+def test_no_message_writes_a_command_in_one_form_only() -> None:
+    fixed = re.compile(
+        rf"\bmake ({'|'.join(name for name in VERBS if 'bench' not in name)})\b|\b(ARGS|ROOT|CSV|TRUNK)="
+    )
+    for path in sorted((ROOT / "benchmark").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documented = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+        docstrings = {id(n.body[0].value) for n in documented if n.body and isinstance(n.body[0], ast.Expr)}
+        texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+        wrong = [n.value for n in texts if id(n) not in docstrings and fixed.search(n.value)]
+        assert not wrong, f"{path}: use benchmark.core.invocation"
 
 
 TEXTS = ("a b", "it's", 'say "x"', "a$b", "${b}", r"a\${b}", "$(id)", "a\nb", "a#b", "a\\", '\\"', "null", "5", "1e3",

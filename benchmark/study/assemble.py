@@ -131,6 +131,6 @@ def same_dataset(study: Study, fingerprint: str) -> Dataset:
     if dataset.fingerprint != fingerprint:
         raise OtherDataError(
             f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
-            f"was started with {fingerprint}. Run make data DATASET={study.config.dataset.name} on both and compare."
+            f"was started with {fingerprint}. Run {study.command('data')} on both and compare."
         )
     return dataset

@@ -26,6 +26,7 @@ import yaml
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.core.provenance import versions
 from benchmark.core.records import JsonObject
 from benchmark.protocol.statistics import standard_error
@@ -136,7 +137,7 @@ def read_study(directory: Path) -> StoredStudy:
         if isinstance(body, dict) and body.pop("sha256", None) == records.digest(body):
             return StoredStudy(**body)
     except FileNotFoundError:
-        raise UserError(f"There is no study in {directory}. Run make bo to start one.") from None
+        raise UserError(f"There is no study in {directory}. Run {command('bo')} to start one.") from None
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: digest of such content
         pass  # reported below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.protocol.folds import Fold
 from benchmark.searchers import Parameter, Value
 from benchmark.study.config import TrainingConfig
@@ -236,7 +237,7 @@ def folds_of(study: Study, class_ids: np.ndarray, total_classes: int) -> list[Fo
     raise UserError(
         f"{study.config.dataset.label} ({study.config.dataset.name}) has {num_classes} of {total_classes} classes to "
         f"train and validate on, and protocol.num_folds={num_folds} needs {num_folds} or more: each fold validates on "
-        f"different ones. Add classes, or take fewer folds: ARGS=protocol.num_folds={least} needs {least}."
+        f"different ones. Add classes, or take fewer folds: {arguments({'protocol.num_folds': least})} needs {least}."
     )
 
 

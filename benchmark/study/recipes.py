@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
 from benchmark.study.config import Config, Node
 from benchmark.study.instantiate import build
 
@@ -48,7 +49,7 @@ def preset_setting(config: Config) -> Node:
         raise UserError(
             f"preset={preset}: conf/loss/{loss.name}.yaml holds no such setting for {dataset}. It has "
             f"{known or 'none'}; preset=default takes the file's own setting. To search instead: "
-            f"make bo DATASET={dataset} LOSS={loss.name}"
+            f"{command('bo', {'dataset': dataset, 'loss': loss.name})}"
         ) from None
 
 
