@@ -38,7 +38,7 @@ def make_images(config: Config, images: ImageSource, device: torch.device) -> Im
     """Prepare the images of a split for training and evaluation.
 
     Args:
-        config: says how they are shifted, or resized, cropped and flipped.
+        config: has the options of shifting, or of resizing, cropping and flipping.
         images: uint8 pixels, (N, H, W) or (N, H, W, 3), or N image files.
         device: where batches go.
 

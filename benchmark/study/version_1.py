@@ -10,21 +10,21 @@ module, and nothing in it may change: a new loss or data set needs no entry here
 import copy
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.study.config import Node
 
 BLOCKS = ("hpl", "xbm")
 # What version 1 put into the section of each data set; a data set that is not listed gets the first value.
-HPL: dict[str, Any] = {
+HPL: Node = {
     "warmup_iterations": 300,
     "num_coarse": 10,
     "num_coarse_bounds": [2, 20],
     "update_every": 100,
     "update_every_bounds": [10, 200],
 }
-XBM: dict[str, Any] = {"start_iteration": 1000}
-HPL_BY_DATASET: dict[str, dict[str, Any]] = {
+XBM: Node = {"start_iteration": 1000}
+HPL_BY_DATASET: dict[str, Node] = {
     "cub": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
     "cars196": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
     "sop": {"num_coarse": 500, "num_coarse_bounds": [10, 1000]},
@@ -42,13 +42,13 @@ HPL_BY_DATASET: dict[str, dict[str, Any]] = {
 XBM_BY_DATASET = {"glyphs": {"start_iteration": 100}, "glyphs_small": {"start_iteration": 15}}
 USER_DATASETS = ("manifest", "folder")  # modules whose data sets have any name, `cub` among them
 # What `conf/loss/schedule` says about the values, which version 1 knew without being told.
-ABOUT: dict[str, dict[str, Any]] = {
+ABOUT: dict[str, Node] = {
     "hpl": {"starts": ["warmup_iterations"], "counts": ["warmup_iterations", "update_every"]},
     "xbm": {"starts": ["start_iteration"]},
 }
 
 
-def upgrade(raw: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade(raw: Node) -> Node:
     """Convert a configuration of version 1 to today's layout; any other configuration is returned as it is.
 
     The blocks of version 1 move to `loss.schedule` where the loss refers to them. They also stay in
@@ -60,7 +60,7 @@ def upgrade(raw: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a data set has such a block, but the loss has a schedule of its own.
     """
-    config = copy.deepcopy(dict(raw))
+    config = copy.deepcopy(raw)
     if config.get("training", {}).get("name") == "customary":
         config["training"]["name"] = "traditional"
     dataset, loss = config.get("dataset", {}), config.get("loss", {})
@@ -82,7 +82,7 @@ def upgrade(raw: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def as_version_1(science: dict[str, Any], schedule: Mapping[str, Any]) -> None:
+def as_version_1(science: Node, schedule: Mapping[str, object]) -> None:
     """Restore the layout of version 1, the input of every identity.
 
     Args:
@@ -100,7 +100,7 @@ def as_version_1(science: dict[str, Any], schedule: Mapping[str, Any]) -> None:
         science["training"]["name"] = "customary"
 
 
-def _blocks(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _blocks(dataset: Node) -> dict[str, Node]:
     """The blocks that version 1 had in the YAML of a data set."""
     module = str(dataset["module"].get("_target_")).split(".")[-2:-1]  # of `benchmark.datasets.cub.listing`, `cub`
     (name,) = module or [""]
