@@ -15,7 +15,15 @@ from benchmark.study.study import Study
 
 
 def splits(study: Study, overrides: list[str]) -> None:
-    """Write `results/splits/DATASET.csv`, which the data set `csv` reads."""
+    """Write `results/splits/DATASET.csv`, which the data set `csv` reads.
+
+    Args:
+        study: its data set and folds are written.
+        overrides: unused.
+
+    Raises:
+        UserError: the data set has no image files.
+    """
     check_values(study, study.config.protocol.story)  # the name becomes part of a path
     config = study.config
     listing = study.make_dataset().listing

@@ -104,7 +104,7 @@ class Listing:
             raise ValueError("The trainval classes must have the first ids.")
 
     def classes(self, *roles: str) -> np.ndarray:
-        """Class ids, int64 ascending, of the classes with an image in one of the roles."""
+        """Ids (C,), int64 ascending, of the classes with an image in one of the roles."""
         return np.unique(self.labels[np.isin(self.roles, roles)])
 
     @property

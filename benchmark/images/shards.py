@@ -30,7 +30,7 @@ class Metadata(TypedDict):
 
     Attributes:
         sizes: height and width of each image in pixels.
-        files: of each image file: size in bytes, time of change in nanoseconds, SHA-256.
+        files: for each image file its size in bytes, time of change in nanoseconds, SHA-256.
         pixels: SHA-256 of the file of pixels.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
         paths: names of the image files.

@@ -142,7 +142,7 @@ def _download(entry: Published, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file that `torch.save` wrote, on the CPU.
+    """Read the named tensors, of any shape, of a file that `torch.save` wrote, on the CPU.
 
     Raises:
         UserError: it cannot be read, is damaged, holds anything but tensors, or would run code.
@@ -173,7 +173,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without
 
     Args:
         network: the network to fill.
-        state: the tensors, as `read` returns them.
+        state: tensors of any shape by name, as `read` returns them.
         path: path of their file, for the message.
         without: prefixes of names to ignore, a classifier's for example.
 
