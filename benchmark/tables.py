@@ -26,7 +26,7 @@ class Experiment(TypedDict, total=False):
     Attributes:
         table: name of the group of studies, `dataset-trunk-protocol`.
         results: name of the results folder, if the experiment is for that one only.
-        caption: of the table.
+        caption: sentence above the table.
         rows: names of losses, in the order of the rows.
     """
 
@@ -66,7 +66,7 @@ def read_experiment(name: str, results_dir: Path) -> Experiment:
     An experiment that names its results folder takes precedence there and is ignored for any other folder.
 
     Args:
-        name: of the table.
+        name: the table's name, which is also that of its files.
         results_dir: the folder with the studies.
     """
     paths = sorted(experiments_dir().glob("*.yaml"))
@@ -79,7 +79,7 @@ def make_table(name: str, studies: list[Study], experiment: Experiment) -> Table
     """Return the table of a group of studies, with an empty row for each requested loss that has no results.
 
     Args:
-        name: of the group, `dataset-trunk-protocol`.
+        name: the group's name, `dataset-trunk-protocol`.
         studies: at least one.
         experiment: its caption and rows, if it has any.
     """

@@ -181,7 +181,7 @@ def held_out_classes(class_ids: np.ndarray, share: float) -> np.ndarray:
 
     Args:
         class_ids: (C,) int64.
-        share: of the classes, in [0, 1).
+        share: fraction of the classes, in [0, 1).
 
     Raises:
         UserError: fewer than two classes would be left on a side.

@@ -93,7 +93,7 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
     Every variable is one value, whatever characters it holds; only ARGS is split, as a shell splits words.
 
     Args:
-        environment: of a recipe, in which the Makefile exports these variables under `FROM_MAKE`.
+        environment: environment variables of a recipe, in which the Makefile exports these variables under `FROM_MAKE`.
 
     Raises:
         UserError: a quote in ARGS is not closed.

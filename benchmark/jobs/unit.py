@@ -102,7 +102,7 @@ class LostUnit:
 
     Attributes:
         unit: what messages call it.
-        reason: of the last failure, one line.
+        reason: what the last failure was, in one line.
         log: path of its log.
         tail: the end of that log.
         error: the end of the last traceback.

@@ -1,11 +1,11 @@
-"""make bench: hold the harness against other code that does the same work, on one CPU core.
+"""make bench: compare the harness with other code that does the same work, on one CPU core.
 
-Every comparison is a ratio, peer over ours, of repeats that take turns (`stopwatch.py`). Peers are used as their
-manuals show, and cheaply: pixels in memory, a few tensor operations to transform an image (torchvision's transforms
-take five times as long), no worker processes to talk to, embeddings already normalised.
+Every comparison is a ratio, baseline over ours, of jobs that take turns (`timing.py`). Baselines are used as their
+manuals show, and in their fastest form: images in memory, a few tensor operations to transform an image (torchvision's
+transforms take five times as long), no worker processes to communicate with, embeddings already normalised.
 
-Peers: pytorch-metric-learning's trainer `MetricLossOnly` and its `AccuracyCalculator` (Musgrave, Belongie, Lim,
-"PyTorch Metric Learning", arXiv 2008.09164), and for starting up a bare `import torch`.
+Baselines: pytorch-metric-learning's trainer `MetricLossOnly` and its `AccuracyCalculator` (Musgrave, Belongie, Lim,
+"PyTorch Metric Learning", arXiv 2008.09164), and a bare `import torch` for starting up.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -27,6 +26,7 @@ from torch.nn import functional
 from benchmark.core import records
 from benchmark.core.paths import conf_dir
 from benchmark.core.provenance import hardware, versions
+from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.perf.dispatch import dispatch_costs
@@ -40,14 +40,14 @@ from benchmark.study.assemble import build
 from benchmark.study.cli import main
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
-from benchmark.training import loop as train
+from benchmark.training import loop
 from benchmark.training.components import Schedule, TrainingComponents
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("proxy_anchor", "contrastive")
-ITERATIONS = 20  # of one repeat
+ITERATIONS = 20  # training iterations per round
 REPEATS = 15
-CLASSES = {6_000: 100, 60_000: 11_316}  # by number of vectors: about the test halves of CUB and SOP
+CLASSES = {6_000: 100, 60_000: 11_316}  # by number of vectors: roughly the test halves of CUB and SOP
 NAMES = {"precision_at_1": "precision_at_1", "r_precision": "r_precision", "map_at_r": "mean_average_precision_at_r"}
 TOLERANCE = 1e-6
 
@@ -56,7 +56,7 @@ def bench(study: Study, overrides: list[str]) -> None:
     """Measure everything and print one table.
 
     Args:
-        study: names the data set, trunk and protocol of the trainings, and the search whose time is reported.
+        study: its data set, trunk and protocol are trained on, and the time of its search is reported.
         overrides: unused.
     """
     print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -71,7 +71,7 @@ def bench(study: Study, overrides: list[str]) -> None:
 
 
 def start_up() -> Iterator[Row]:
-    """Fresh interpreters until they end."""
+    """Time of fresh interpreters from start to end."""
     commands = {
         "bo": ["-m", "benchmark.bo", "--help"], "torch": ["-c", "import torch"], "ours": ["-c", "import benchmark"],
     }  # fmt: skip
@@ -84,10 +84,10 @@ def start_up() -> Iterator[Row]:
     yield ratio_row(what, ("<=", 1.5), spent["bo"], spent["torch"], 'over python -c "import torch"')
 
 
-class LibraryDataset(torch.utils.data.Dataset):
+class LibraryDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """Training images one by one, as pytorch-metric-learning's trainer takes them: shifted, float, normalised.
 
-    What `to_batch` does for a batch, with the same arithmetic.
+    The arithmetic is that of `to_batch` for a batch.
     """
 
     def __init__(self, parts: TrainingComponents) -> None:
@@ -108,7 +108,7 @@ class LibraryDataset(torch.utils.data.Dataset):
 
 
 def trainings(study: Study) -> Iterator[Row]:
-    """Training images per second of a fold: our loop, and pytorch-metric-learning's trainer on the same parts."""
+    """Training images per second of a fold: our loop, and pytorch-metric-learning's trainer on equal components."""
     fingerprint = prepare(study, "trainval")
     for name in LOSSES:
         loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -121,38 +121,38 @@ def trainings(study: Study) -> Iterator[Row]:
 
 
 def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
-    """What trains `ITERATIONS` iterations more at each call, as in a fold."""
+    """A job that continues the training of a fold by `ITERATIONS` iterations."""
     first = 0
 
-    def go_on() -> None:
+    def train() -> None:
         nonlocal first
-        train._set_train_mode(parts, schedule.freeze_batchnorm)
-        train._train_epoch(parts, schedule, range(first, first + ITERATIONS))
+        loop._set_train_mode(parts, schedule.freeze_batchnorm)
+        loop._train_epoch(parts, schedule, range(first, first + ITERATIONS))
         first += ITERATIONS
 
-    return go_on
+    return train
 
 
 class WithoutTuples(torch.nn.Module):
-    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples of which it needs none."""
+    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples that it ignores."""
 
     def __init__(self, loss: torch.nn.Module) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, _: object = None) -> torch.Tensor:
-        """The loss."""
+        """Scalar loss of embeddings (B, D) with labels (B,)."""
         loss: torch.Tensor = self.loss(embeddings, labels)
         return loss
 
 
 def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
-    """The same with `MetricLossOnly`; its sampler's list is as long as one call needs, so none of it is wasted."""
+    """The job of `our_loop` done by `MetricLossOnly`, whose sampler draws no more than one call needs."""
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.trainers import MetricLossOnly
 
     size, m = study.config.protocol.batch_size, study.config.loss.sampler["m"]
-    enough = m * len(parts.labels.unique()) >= size  # else its batches are slices of passes, like ours
+    enough = m * len(parts.labels.unique()) >= size  # otherwise its batches are slices of passes, like ours
     sampler = MPerClassSampler(parts.labels, m, size if enough else None, length_before_new_iter=size * ITERATIONS)
     theirs = {"trunk": "trunk_optimizer", "head": "embedder_optimizer", "loss": "metric_loss_optimizer"}
     trainer = MetricLossOnly(
@@ -162,28 +162,34 @@ def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -
         dataloader_num_workers=0, freeze_trunk_batchnorm=schedule.freeze_batchnorm, data_device=torch.device("cpu"),
     )  # fmt: skip
 
-    def go_on() -> None:
+    def train() -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
             trainer.train()
 
-    return go_on
+    return train
 
 
 def made_up(num_images: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labelled unit vectors, (N, 128) and (N,): near the centres of their classes, a twentieth of them of another's."""
+    """Unit vectors (N, 128) and labels (N,): near the centre of their class, one in twenty near another class's."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randperm(num_images, generator=generator) % CLASSES[num_images]
     stray = torch.rand(num_images, generator=generator) < 0.05
     around = torch.where(stray, labels.roll(1), labels)
     centres = torch.randn(CLASSES[num_images], 128, generator=generator)
     vectors = torch.randn(num_images, 128, generator=generator).mul_(0.7)
-    for rows in torch.arange(num_images).split(1000):  # little at a time: the peak must not hide what comes after it
+    for rows in torch.arange(num_images).split(1000):  # few rows at a time: this must not set the peak
         vectors[rows] = functional.normalize(vectors[rows] + centres[around[rows]])
     return vectors, labels
 
 
 def scorer(side: str, vectors: torch.Tensor, labels: torch.Tensor) -> Callable[[], dict[str, float]]:
-    """What scores the vectors: `ours`, the `peer`, or, to see what they stand on, nothing at all (`inputs`)."""
+    """A job that scores embeddings.
+
+    Args:
+        side: `ours`, `peer` (the baseline), or `inputs`, which scores nothing and so shows what the inputs alone take.
+        vectors: (N, D) unit vectors.
+        labels: (N,) integer class ids.
+    """
     if side == "inputs":
         return dict
     if side == "ours":
@@ -195,7 +201,7 @@ def scorer(side: str, vectors: torch.Tensor, labels: torch.Tensor) -> Callable[[
 
 
 def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
-    """Fast and wrong does not count.
+    """Check that our metrics equal the baseline's: being fast and wrong does not count.
 
     Raises:
         ValueError: a metric differs by more than `TOLERANCE`.
@@ -219,13 +225,13 @@ def metrics() -> Iterator[Row]:
 
 
 def large_metrics() -> Iterator[Row]:
-    """Retrieval metrics of a large test half, once, each side in a process of its own so that its memory shows."""
+    """Time and memory of the metrics of a large test half, once, each side in a process of its own."""
     inputs, ours = in_child("inputs"), in_child("ours")
     extra = ours["megabytes"] - inputs["megabytes"]
     what, target = "metrics of 60,000 x 128", (">=", 1.0)
     try:
         peer = in_child("peer")
-    except subprocess.CalledProcessError as error:  # it wants some 7 GB
+    except subprocess.CalledProcessError as error:  # it needs about 7 GB
         yield Row(what, target, [], f"AccuracyCalculator's process ended with status {error.returncode}")
         more = ""
     else:
@@ -237,15 +243,15 @@ def large_metrics() -> Iterator[Row]:
     yield Row("memory for them", ("<=", 200), [extra], f"peak above a process that only makes the inputs{more}", "MB")
 
 
-def in_child(side: str) -> dict[str, Any]:
-    """What `child` prints in a fresh process."""
+def in_child(side: str) -> JsonObject:
+    """The measurements that `child` prints in a fresh process."""
     command = [sys.executable, "-c", f"from benchmark.perf.cpu import child; child({side!r})"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     return dict(json.loads(done.stdout))
 
 
 def child(side: str) -> None:
-    """Score 60,000 vectors and print metrics, seconds and the peak of memory as JSON."""
+    """Score 60,000 vectors and print metrics, seconds and peak memory as JSON."""
     torch.set_num_threads(1)
     score = scorer(side, *made_up(60_000))
     start, found, end = own_time(), score(), own_time()
@@ -253,11 +259,11 @@ def child(side: str) -> None:
     print(json.dumps({"metrics": found} | spent))
 
 
-# -- searches that were run before ------------------------------------------------------------------------------------
+# -- finished searches -----------------------------------------------------------------------------------------------
 
 
 def searches(study: Study) -> Iterator[Row]:
-    """Time of finished searches that went into something else than training, and the length of this study's."""
+    """Share of time that finished searches spent outside training, and the duration of this study's search."""
     found = {}
     for directory in layout.all_studies(Path(study.config.results_dir)):
         lines = directory / "bo" / "sessions.jsonl"
@@ -265,26 +271,27 @@ def searches(study: Study) -> Iterator[Row]:
             found[directory] = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
     how = "1 - (training + scoring) / (wall x workers)"
     if len(found) > 1:
-        shares = [100 * overhead(sittings) for sittings in found.values()]
+        shares = [100 * overhead(sessions) for sessions in found.values()]
         yield Row(f"harness, {len(found)} finished searches", ("<=", 10), shares, how, "%")
     mine, name = found.get(study.directory), study.command("bo")
     first = f"run {name} first"
     yield Row(f"harness, {name}", ("<=", 10), [100 * overhead(mine)] if mine else [], how if mine else first, "%")
     minutes = [sum(s["wall_seconds"] for s in mine) / 60] if mine and is_whole(study.directory, mine) else []
-    why = "a sitting was killed, its time is unknown" if mine else first
-    yield Row(f"length, {name}", ("<=", 10), minutes, "wall clock, all sittings" if minutes else why, "min")
+    why = "a session was killed, so its time is unknown" if mine else first
+    yield Row(f"length, {name}", ("<=", 10), minutes, "wall clock, all sessions" if minutes else why, "min")
 
 
-def overhead(sittings: list[dict[str, Any]]) -> float:
+def overhead(sessions: list[JsonObject]) -> float:
     """The share of the workers' time that was neither training nor evaluation."""
-    return 1 - sum(s["compute_seconds"] for s in sittings) / sum(s["wall_seconds"] * s["workers"] for s in sittings)
+    available = sum(s["wall_seconds"] * s["workers"] for s in sessions)
+    return 1 - float(sum(s["compute_seconds"] for s in sessions) / available)
 
 
-def is_whole(directory: Path, sittings: list[dict[str, Any]]) -> bool:
-    """Whether the sittings account for every trial; one that was killed leaves trials and no line."""
+def is_whole(directory: Path, sessions: list[JsonObject]) -> bool:
+    """Whether the sessions account for every trial; a session that was killed leaves trials but no line."""
     trials = [records.read_record(path) for path in (directory / "bo").glob("trial_*.json")]
     seconds = sum(sum(trial.provenance["seconds"].values()) for trial in trials)
-    return sum(s["compute_seconds"] for s in sittings) >= 0.99 * seconds
+    return bool(sum(s["compute_seconds"] for s in sessions) >= 0.99 * seconds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What it costs to hand a unit to a warm worker and to take its answer back, beside the unit itself.
+"""Overhead of sending a unit to a warm worker and receiving its result.
 
-Units sleep, and carry a study's configuration there and back. Imports, and the start of Ray, are paid before. A job of
-SLURM is no warm worker: it pays for its imports, some seconds, each time.
+Units sleep, and carry a study's configuration there and back. Imports and the start of Ray come before the measurement.
+A SLURM job is not a warm worker: it spends some seconds on imports each time.
 """
 
 import os
@@ -11,24 +11,25 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
+from benchmark.jobs.executors import Executor, Report
 from benchmark.jobs.executors.local import Local
 from benchmark.jobs.unit import FinishedUnit
 from benchmark.perf.timing import Row
 from benchmark.study.study import Study
 
 UNITS = 20
-SECONDS = 0.02  # of sleep in a unit
+SECONDS = 0.02  # a unit's sleep
 LIMITS = {"local": 150, "ray": 1000}  # ms
 
 
 def dispatch_costs(study: Study) -> Iterator[Row]:
-    """A row for each executor with warm workers: ms a unit.
+    """A row for each executor with warm workers, in ms per unit.
 
     Args:
-        study: its configuration is what units carry.
+        study: its configuration is carried by the units.
     """
     arguments = ["-m", "benchmark.perf.dispatch"]
     with tempfile.TemporaryDirectory() as folder:
@@ -43,8 +44,8 @@ def dispatch_costs(study: Study) -> Iterator[Row]:
             yield cost("ray", executor, study)
 
 
-def cost(name: str, executor: Any, study: Study) -> Row:
-    """The row of an executor of one worker, which is closed at the end."""
+def cost(name: str, executor: Executor, study: Study) -> Row:
+    """The row of an executor with one worker; the executor is closed at the end."""
     spec = {"study": study.raw, "seconds": SECONDS}
     try:
         executor.submit(spec).result()
@@ -52,19 +53,19 @@ def cost(name: str, executor: Any, study: Study) -> Row:
     finally:
         executor.close()
     return Row(
-        f"dispatch, {name}", ("<=", LIMITS[name]), spent, "a unit to a warm worker and back, beside its work", "ms"
+        f"dispatch, {name}", ("<=", LIMITS[name]), spent, "a unit to a warm worker and back, without its own work", "ms"
     )
 
 
-def timed(submit: Callable[[dict[str, Any]], Future[Any]], spec: dict[str, Any]) -> float:
-    """Seconds from handing over a unit to having its answer."""
+def timed(submit: Callable[[JsonObject], Future[JsonObject]], spec: JsonObject) -> float:
+    """Seconds from submitting a unit to its result."""
     started = time.perf_counter()
     submit(spec).result()
     return time.perf_counter() - started
 
 
-def sleep_unit(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """A unit that sleeps, reports once and returns what it was given."""
+def sleep_unit(spec: JsonObject, report: Report) -> JsonObject:
+    """A unit that reports once, sleeps and returns its specification."""
     report({"pid": os.getpid()})
     time.sleep(spec["seconds"])
     return FinishedUnit(spec).to_json()

@@ -1,20 +1,22 @@
-"""make bench-gpu: what 1, 2, 4 and 8 folds that share one GPU train together, to choose `executor.workers_per_gpu`.
+"""make bench-gpu: training throughput of 1, 2, 4 and 8 folds on one GPU, to choose `executor.workers_per_gpu`.
 
-Each worker trains a fold of the study in a process of its own, as `executor=local` does, all at the same time. The
-first round, with imports, data and the GPU's own warm-up, is not counted.
+Each worker trains a fold of the study in a process of its own, as with `executor=local`, all at the same time. The
+first round, with imports, data and the GPU's warm-up, is not counted.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.core.provenance import hardware
+from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
+from benchmark.jobs.executors import Report
 from benchmark.jobs.executors.local import Local, slots
 from benchmark.study.assemble import build
 from benchmark.study.cli import main
@@ -24,22 +26,22 @@ from benchmark.study.study import Study
 from benchmark.training.loop import _set_train_mode, _train_epoch
 
 WORKERS = (1, 2, 4, 8)
-SECONDS = 20.0  # of training in a round
+SECONDS = 20.0  # training time in a round
 
 
 def bench_gpu(study: Study, overrides: list[str]) -> None:
     """Measure on the first GPU and print a line for each number of folds.
 
     Args:
-        study: whose folds are trained.
+        study: its folds are trained.
         overrides: unused.
 
     Raises:
-        ValueError: there is no GPU.
+        UserError: there is no GPU.
     """
     check_values(study)
     if not torch.cuda.is_available() or study.config.device == "cpu":
-        raise ValueError("make bench-gpu measures a GPU, and PyTorch sees none here. On the CPU, run make bench.")
+        raise UserError("make bench-gpu measures a GPU, and PyTorch sees none here. On the CPU, run make bench.")
     fingerprint = prepare(study, "trainval")
     print(f"{study.title}, {study.config.trunk.name}, batch {study.config.protocol.batch_size}, {hardware()['gpu']}")
     for line in lines(study, fingerprint, WORKERS, SECONDS):
@@ -47,7 +49,7 @@ def bench_gpu(study: Study, overrides: list[str]) -> None:
 
 
 def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: float) -> Iterator[str]:
-    """Images per second and memory of so many folds at once, and the former over that of the first count."""
+    """For each number of folds at once: images per second, also relative to one fold, and memory."""
     alone = 0.0
     for workers in counts:
         rates, megabytes = together(study, fingerprint, workers, seconds)
@@ -57,7 +59,7 @@ def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: floa
 
 
 def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
-    """Images per second, and MB that PyTorch holds on the GPU, of each of so many folds."""
+    """Images per second, and MB that PyTorch holds on the GPU, for each of `workers` folds that train at once."""
     unit = {"study": study.raw, "fingerprint": fingerprint}
     command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
     with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +74,8 @@ def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tu
     return [a["images_per_second"] for a in answers], [a["megabytes"] for a in answers]
 
 
-def train_for(spec: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train a fold for some seconds, without an evaluation."""
+def train_for(spec: JsonObject, report: Report) -> JsonObject:
+    """Train a fold for a given number of seconds, without evaluating it."""
     study = Study.of(spec["study"])
     use_threads(study.config.threads)
     parts, schedule = build(study, {}, fingerprint=spec["fingerprint"], kind="trial", index=0, fold=spec["fold"])

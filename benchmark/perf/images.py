@@ -1,8 +1,8 @@
-"""What pictures cost before they reach the network: from the cache, and over code that decodes them at every use.
+"""Cost of images before they reach the network: read from the cache, compared with decoding them at every use.
 
-The peer is torchvision's loader and transforms, composed as the Reality Check's code composes them, up to uint8: what
-comes after (float, normalised, BGR) is left out on both sides. Photographs are made up, of CUB's usual 500 x 375
-pixels: noise of four widths, as JPEGs of quality 90.
+The baseline is torchvision's loader and transforms, composed as in the Reality Check's code, up to uint8; both sides
+skip what follows (float, normalised, BGR). The photographs are synthetic, of CUB's usual 500 x 375 pixels: noise at
+four scales, as JPEGs of quality 90.
 """
 
 import functools
@@ -31,7 +31,7 @@ from benchmark.perf.timing import Row, interleave, ratio_row
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
-NUM_FILES = 768  # with 256 the end of the work, on one thread, shows
+NUM_FILES = 768  # with 256, the last files, which one thread decodes alone, would show
 NUM_READ = 12_000
 BATCH = 32
 CPU = torch.device("cpu")
@@ -40,9 +40,9 @@ MLRC = Crops(short_side=256, crop=227, scale=(0.16, 1.0), ratio=(0.75, 1.33), fl
 
 
 def image_inputs() -> Iterator[Row]:
-    """Rows on evaluation and training crops, filling the cache, and memory."""
+    """Rows for filling the cache, evaluation crops, training crops, and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        root, cache = Path(folder) / "pictures", Path(folder) / "cache"
+        root, cache = Path(folder) / "images", Path(folder) / "cache"
         paths = photographs(root)
         yield filling(root, paths, Path(folder))
         build(cache, root, paths, short_side=MLRC.short_side, workers=1)
@@ -53,21 +53,21 @@ def image_inputs() -> Iterator[Row]:
 
 
 def photographs(root: Path) -> list[str]:
-    """Write `NUM_FILES` JPEGs and give their names."""
+    """Write `NUM_FILES` JPEGs and return their names."""
     root.mkdir(parents=True)
     rng, names = np.random.default_rng(0), [f"{i:05}.jpg" for i in range(NUM_FILES)]
     for name in names:
-        picture = np.zeros((HEIGHT, WIDTH, 3))
+        pixels = np.zeros((HEIGHT, WIDTH, 3))
         for share, blocks in ((0.5, 64), (0.25, 16), (0.15, 4), (0.05, 1)):
             noise = rng.integers(0, 256, (HEIGHT // blocks + 1, WIDTH // blocks + 1, 3), dtype=np.uint8)
-            picture += share * np.asarray(Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
-        Image.fromarray(picture.astype(np.uint8)).save(root / name, quality=QUALITY)
+            pixels += share * np.asarray(Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+        Image.fromarray(pixels.astype(np.uint8)).save(root / name, quality=QUALITY)
     return names
 
 
 def filling(root: Path, paths: list[str], folder: Path) -> Row:
-    """Filling a cache with two threads over one, by the wall."""
-    what, target = "filling the picture cache, 2 threads", (">=", 1.8)
+    """Filling a cache with one thread over two, by wall-clock time."""
+    what, target = "filling the image cache, 2 threads", (">=", 1.8)
     if (os.cpu_count() or 1) < 2:
         return Row(what, target, [], "this machine has one core")
 
@@ -78,28 +78,28 @@ def filling(root: Path, paths: list[str], folder: Path) -> Row:
     spent = interleave({str(workers): functools.partial(fill, workers) for workers in (1, 2)}, REPEATS)
     rate = statistics.median(len(paths) / one.wall for one in spent["1"])
     walls = [one.wall / two.wall for one, two in zip(spent["1"], spent["2"], strict=True)]
-    return Row(what, target, walls, f"one thread ({rate:,.0f} images/s) over two, by the wall", wall=walls)
+    return Row(what, target, walls, f"one thread ({rate:,.0f} images/s) over two, wall clock", wall=walls)
 
 
 def evaluating(cache: Cache, files: list[Path]) -> Iterator[Row]:
-    """Central crops from the cache, over decoding, resizing and cropping at every use."""
+    """Central crops from the cache, compared with decoding, resizing and cropping at every use."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-    pictures = CroppedImages(cache, np.arange(len(files)), MLRC, CPU)
+    cropped = CroppedImages(cache, np.arange(len(files)), MLRC, CPU)
     transform = Compose([Resize(MLRC.short_side), CenterCrop(MLRC.crop), PILToTensor()])
 
     def theirs(rows: np.ndarray) -> Tensor:
         return torch.stack([transform(default_loader(str(files[row]))) for row in rows])
 
     for rows in batches(len(files)):
-        check_equal(pictures.plain(rows), theirs(rows))
+        check_equal(cropped.plain(rows), theirs(rows))
     whats = {"ours": ("evaluation crops from the cache", 5.0)}
-    yield from ratios(whats, {"ours": pictures.plain, "theirs": theirs}, len(files))
+    yield from ratios(whats, {"ours": cropped.plain, "theirs": theirs}, len(files))
 
 
 def training(cache: Cache, files: list[Path]) -> Iterator[Row]:
-    """Random crops from the cache, over decoding, resizing, cropping, resizing and flipping at every use."""
+    """Random crops from the cache, compared with decoding, resizing, cropping, resizing and flipping at every use."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import Compose, PILToTensor, RandomHorizontalFlip, RandomResizedCrop, Resize
     from torchvision.transforms.functional import hflip, pil_to_tensor, resized_crop
@@ -125,14 +125,20 @@ def training(cache: Cache, files: list[Path]) -> Iterator[Row]:
     expected = same_crops(rows)
     check_equal(CroppedImages(cache, rows, MLRC, CPU).augmented(rows, generator.manual_seed(0)), expected)
     jobs = {"theirs": theirs, "pil": ours("pil"), "torch": ours("torch")}
-    whats = {"pil": ("training crops from the cache", 3), "torch": ("the same, resampling=torch", 3)}
+    whats = {"pil": ("training crops from the cache", 3), "torch": ("training crops, resampling=torch", 3)}
     yield from ratios(whats, jobs, len(files))
 
 
 def ratios(
     whats: Mapping[str, tuple[str, float]], jobs: Mapping[str, Callable[[np.ndarray], Tensor]], number: int
 ) -> Iterator[Row]:
-    """Rows of the job `theirs` over the others, on one core, in batches."""
+    """Rows of the job `theirs` over each of `whats`, on one core, in batches.
+
+    Args:
+        whats: name and target of the row, by job.
+        jobs: functions from rows (B,) to images (B, Ch, H, W), by name.
+        number: images to process.
+    """
 
     def all_of(work: Callable[[np.ndarray], Tensor]) -> None:
         for rows in batches(number):
@@ -141,17 +147,17 @@ def ratios(
     spent = interleave({name: functools.partial(all_of, work) for name, work in jobs.items()}, REPEATS)
     rate = {name: statistics.median(number / one.cpu for one in each) for name, each in spent.items()}
     for name, (what, target) in whats.items():
-        how = f"images/s a core ({rate[name]:,.0f}) over torchvision's from files ({rate['theirs']:,.0f})"
+        how = f"images/s per core ({rate[name]:,.0f}) over torchvision's from files ({rate['theirs']:,.0f})"
         yield ratio_row(what, (">=", target), spent["theirs"], spent[name], how)
 
 
 def batches(number: int) -> list[np.ndarray]:
-    """All rows, `BATCH` at a time."""
+    """The rows 0 .. number - 1 in batches (B,)."""
     return np.split(np.arange(number), range(BATCH, number, BATCH))
 
 
 def check_equal(ours: Tensor, theirs: Tensor) -> None:
-    """Fast and wrong does not count.
+    """Check that both sides made equal images (B, Ch, H, W): being fast and wrong does not count.
 
     Raises:
         ValueError: a pixel differs.
@@ -164,19 +170,19 @@ def check_equal(ours: Tensor, theirs: Tensor) -> None:
 
 
 def reading(folder: Path) -> Row:
-    """Memory of a process that reads `NUM_READ` pictures in their order, as an evaluation does."""
-    what, target = "private memory for cached pictures", ("<=", 300)
+    """Memory of a process that reads `NUM_READ` images in order, as an evaluation does."""
+    what, target = "private memory for cached images", ("<=", 300)
     if not Path("/proc/self/smaps_rollup").exists():
-        return Row(what, target, [], "this system does not count it", "MB")
+        return Row(what, target, [], "this system does not report it", "MB")
     stretch(folder)
     script = "import sys; from benchmark.perf.images import child; child(sys.argv[1])"
     command = [sys.executable, "-c", script, str(folder)]
     megabytes = float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
-    return Row(what, target, [megabytes], f"the most that a process gained by reading {NUM_READ:,} in order", "MB")
+    return Row(what, target, [megabytes], f"peak growth of a process that reads {NUM_READ:,} images in order", "MB")
 
 
 def child(folder: str) -> None:
-    """Read the cache and print the most memory that this took."""
+    """Read the whole cache and print by how many MB the memory grew at most."""
     before, peak, cache = private_megabytes(), 0.0, Cache(Path(folder))
     for row in range(len(cache)):
         cache.pixels(row).max()
@@ -186,9 +192,9 @@ def child(folder: str) -> None:
 
 
 def stretch(folder: Path) -> None:
-    """Make a cache as large as `NUM_READ` pictures: its first shard again and again, with files that are all holes.
+    """Extend a cache to at least `NUM_READ` images by repeating its first shard, as sparse files.
 
-    Memory cannot tell: a page of a hole is a page.
+    A page of a hole takes as much memory as any other page.
     """
     first = records.read_record(shards.metadata_path(folder, 0))
     size = shards.pixels_path(folder, 0, first.result["pixels"]).stat().st_size
@@ -205,6 +211,6 @@ def stretch(folder: Path) -> None:
 
 
 def private_megabytes() -> float:
-    """Memory that no other process shares, in MB of 10^6 bytes (Linux)."""
+    """Memory of this process that it shares with no other, in MB of 10^6 bytes (Linux only)."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6

@@ -1,6 +1,6 @@
-"""What one step of each loss costs on a data set of 11,318 classes: memory beside its parameters, and time.
+"""Memory and time of one step of each loss with 11,318 classes.
 
-The classes are as many as Stanford Online Products trains on, the largest of the papers; the embeddings are made up.
+That is the number of training classes of Stanford Online Products, the most in the papers. The embeddings are random.
 """
 
 import statistics
@@ -24,11 +24,11 @@ STEPS = 3
 
 
 def loss_steps(study: Study) -> Iterator[Row]:
-    """A row for each loss in `conf/loss`: MB of temporaries of forward and backward, beside time and parameters.
+    """A row for each loss in `conf/loss`: MB of temporaries in forward and backward, with time and size of parameters.
 
     Args:
-        study: its protocol's batch size and embedding length count; settings are the authors' for that data set where
-            the file has them; hierarchy and memory start at once.
+        study: its protocol gives the batch size and the embedding length; settings are the authors' for that data set
+            where a loss has them, and parts of a loss that usually start late start at once.
     """
     for path in sorted((conf_dir() / "loss").glob("*.yaml")):
         loss = read_loss(path.stem)
@@ -53,12 +53,12 @@ def cost(name: str, study: Study) -> Row:
         gradients = sum(p.grad.nbytes for p in loss.parameters() if p.grad is not None)
         megabytes.append((peak - gradients) / 1e6)
     size = sum(p.nbytes for p in loss.parameters()) / 1e6
-    each = f"{1000 * statistics.median(seconds):.0f} ms a step, parameters {size:.1f} MB"
-    return Row(f"loss step, {name}", ("<=", LIMIT), megabytes, f"beside parameters and gradients; {each}", "MB")
+    each = f"{1000 * statistics.median(seconds):.0f} ms per step, parameters {size:.1f} MB"
+    return Row(f"loss step, {name}", ("<=", LIMIT), megabytes, f"without parameters and gradients; {each}", "MB")
 
 
 def made_up_batches(study: Study) -> Iterator[tuple[Tensor, Tensor]]:
-    """Unit vectors (B, D) and labels (B,), drawn as the loss's sampler draws, without end."""
+    """An endless stream of unit vectors (B, D) and labels (B,), drawn by the loss's sampler."""
     protocol, labels = study.config.protocol, np.arange(NUM_IMAGES) % NUM_CLASSES
     sampler, generator = study.make_sampler(labels, seed=0), torch.Generator().manual_seed(0)
     for number in count():
@@ -67,7 +67,7 @@ def made_up_batches(study: Study) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def fill_memory(loss: torch.nn.Module) -> None:
-    """Make a cross-batch memory as full as it is after an epoch; other losses stay as they are."""
+    """Fill the memory of a cross-batch memory loss as after an epoch; other losses stay as they are."""
     if isinstance(loss, XBM):
         memory = torch.randn(loss.memory.shape, generator=torch.Generator().manual_seed(1))
         labels = torch.arange(len(memory)) % NUM_CLASSES

@@ -1,4 +1,4 @@
-"""What a search costs beside its trainings: proposals, and the folds' workers side by side instead of in turn."""
+"""Cost of a search beyond its training: proposals, and the speed-up by training folds in parallel."""
 
 import contextlib
 import itertools
@@ -6,11 +6,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from benchmark.core.paths import conf_dir
+from benchmark.core.records import JsonObject
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Unit
@@ -19,24 +19,24 @@ from benchmark.searchers import Trial
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
 
-TRIAL = 50  # whose proposal is timed: the last one of MLRC's search
+TRIAL = 50  # the trial whose proposal is timed: the last one of MLRC's search
 REPEATS = 5
 WORKERS = 2
 NUM_FOLDS = 4
 
 
 def search_costs(study: Study) -> Iterator[Row]:
-    """A row for the searcher, and one for workers.
+    """A row for the searcher and one for parallel workers.
 
     Args:
-        study: whose searcher, space and trainings are taken.
+        study: its searcher, search space and training are measured.
     """
     yield proposal(study)
     yield side_by_side(study)
 
 
 def proposal(study: Study) -> Row:
-    """Seconds that the searcher takes for trial 50, all others being there."""
+    """Seconds that the searcher takes to propose trial 50, given all others."""
     searcher, history = study.make_searcher(), made_up_history(study)
     spent = interleave({"ask": lambda: searcher.ask(history)}, REPEATS)["ask"]
     what = f"proposal {TRIAL} of {study.config.searcher.name}"
@@ -45,7 +45,7 @@ def proposal(study: Study) -> Row:
 
 
 def made_up_history(study: Study) -> list[Trial]:
-    """Trials over the study's space, better towards its middle and never quite the same twice."""
+    """Trials over the study's search space, with different scores that rise towards its middle."""
     from benchmark.searchers.sobol import Sobol
 
     space = study.make_space()
@@ -59,10 +59,10 @@ def made_up_history(study: Study) -> list[Trial]:
 
 
 def side_by_side(study: Study) -> Row:
-    """How much sooner two warm workers, one thread each, have trained the folds of a trial than this process."""
+    """Speed-up of training the folds of a trial by two warm workers over this process, one thread each."""
     what = f"{NUM_FOLDS} folds, local over inline"
     if (os.cpu_count() or 1) < WORKERS:
-        return Row(what, (">=", 1.6), [], f"{WORKERS} workers need as many cores")
+        return Row(what, (">=", 1.6), [], f"{WORKERS} workers need {WORKERS} cores")
     fingerprint = prepare(study, "trainval")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = {
@@ -70,12 +70,12 @@ def side_by_side(study: Study) -> Row:
         }
         spent = interleave(work, REPEATS)
     ratios = [one.wall / two.wall for one, two in zip(spent["inline"], spent["local"], strict=True)]
-    return Row(what, (">=", 1.6), ratios, f"by the wall; {WORKERS} warm workers and this process, one thread each")
+    return Row(what, (">=", 1.6), ratios, f"wall clock; {WORKERS} warm workers and this process, one thread each")
 
 
 @contextlib.contextmanager
 def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterator[Callable[[], None]]:
-    """What trains the folds of a trial for one epoch, at each call from the start."""
+    """Yield a job that trains the folds of a trial for one epoch, from scratch at each call."""
     place = yaml.safe_load((conf_dir() / "executor" / f"{executor}.yaml").read_text(encoding="utf-8"))
     one = Study.of(study.raw | {
         "dataset": study.raw["dataset"] | {"max_epochs": 1}, "threads": 1, "device": "cpu", "results_dir": str(folder),
@@ -83,8 +83,8 @@ def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterat
     })  # fmt: skip
     numbers = itertools.count()
 
-    def ignore(progress: dict[str, Any]) -> None:
-        """Nobody watches."""
+    def ignore(progress: JsonObject) -> None:
+        """There is no display."""
 
     with Jobs(one, train_unit, ["benchmark.jobs.train_unit"], ignore) as jobs:
 

@@ -1,8 +1,8 @@
-"""Fair timing of rivals, and the table of what came out.
+"""Timing of jobs that are compared with each other, and the table of results.
 
-Rivals take turns, so that a machine that is busy or changes its speed hurts all of them; ratios are taken within a
-round and their median decides. CPU seconds come first, since other processes hardly move them; the wall clock stands
-beside.
+The jobs take turns, so that a machine that is busy or changes its speed affects all of them; ratios are taken within a
+round, and their median counts. CPU time comes first, since other processes hardly affect it; wall-clock time is shown
+next to it.
 """
 
 import itertools
@@ -13,36 +13,44 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Spent(NamedTuple):
-    """Seconds that a piece of work took."""
+    """Seconds that a job took.
+
+    Attributes:
+        cpu: CPU time.
+        wall: wall-clock time.
+    """
 
     cpu: float
     wall: float
 
 
 def own_time() -> Spent:
-    """Clocks of this process."""
+    """CPU and wall clock of this process."""
     return Spent(time.process_time(), time.perf_counter())
 
 
 def children_time() -> Spent:
-    """Clocks of the processes that this one started and saw end."""
+    """CPU time of the finished child processes, and the wall clock."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Spent(used.ru_utime + used.ru_stime, time.perf_counter())
 
 
 def interleave(
-    jobs: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], Spent] = own_time
+    jobs: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], Spent] = own_time
 ) -> dict[str, list[Spent]]:
-    """What every repeat of every job took: rounds that go through the jobs back and forth, the first one uncounted.
+    """Time every job in turn, in rounds that alternate the order of the jobs; the first round is a warm-up.
 
     Args:
-        jobs: each does its work once per call.
-        repeats: counted rounds.
+        jobs: jobs by name; a call does the work once.
+        repeats: rounds after the warm-up.
         clock: read before and after each call.
+
+    Returns:
+        For each job what it took in each round.
     """
     spent: dict[str, list[Spent]] = {name: [] for name in jobs}
     for number in range(repeats + 1):
@@ -56,9 +64,9 @@ def interleave(
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had, in MB of 10^6 bytes.
+    """Peak memory of this process, in MB of 10^6 bytes.
 
-    `ru_maxrss` will not do on Linux: over fork and exec a child inherits its parent's.
+    `ru_maxrss` does not serve on Linux: a child inherits its parent's through fork and exec.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -66,16 +74,16 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
-def peak_allocated(work: Callable[[], Any]) -> int:
-    """The most bytes that torch had allocated on the CPU at once during `work`, above what it had before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler tells of its own start and of missing GPUs
+def peak_allocated(work: Callable[[], object]) -> int:
+    """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler about its start and missing GPUs
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     results = profiler.profiler.kineto_results
     changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
-    return max(itertools.accumulate((change for _, change in sorted(changes)), initial=0))
+    return int(max(itertools.accumulate((change for _, change in sorted(changes)), initial=0)))
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        what: is measured.
-        target: `>=` or `<=`, and a number.
-        values: measured, one for each repeat; none if there is nothing to measure yet.
-        compared: with what, and how; or why there are no values.
-        unit: of the values; `x` for ratios.
-        wall: the same by the wall clock, where `values` are CPU time.
+        what: name of the measurement.
+        target: `>=` or `<=`, and the bound for the median.
+        values: one per round; empty if it was not measured.
+        compared: what is compared and how, or why it was not measured.
+        unit: unit of the values; `x` for ratios.
+        wall: wall-clock counterparts of `values`, if these are CPU time.
     """
 
     what: str
@@ -99,14 +107,14 @@ class Row:
     wall: list[float] = field(default_factory=list)
 
     def verdict(self) -> str:
-        """Whether the median reaches the target."""
+        """Whether the median reaches the target: `reached`, `MISSED` or `not measured`."""
         if not self.values:
             return "not measured"
         median, (sign, bound) = statistics.median(self.values), self.target
         return "reached" if (median >= bound if sign == ">=" else median <= bound) else "MISSED"
 
     def cells(self) -> list[str]:
-        """The line as text."""
+        """The row as text, one string per column."""
         median = f"{statistics.median(self.values):.2f} {self.unit}" if self.values else ""
         spread = f"{min(self.values):.2f} - {max(self.values):.2f}" if len(self.values) > 1 else ""
         wall = f"{statistics.median(self.wall):.2f} {self.unit}" if self.wall else ""
@@ -115,14 +123,14 @@ class Row:
 
 
 def ratio_row(what: str, target: tuple[str, float], over: list[Spent], under: list[Spent], compared: str) -> Row:
-    """A row of ratios, one for each round."""
+    """A row of ratios, one per round, of what `over` took to what `under` took."""
     pairs = list(zip(over, under, strict=True))
     return Row(what, target, [a.cpu / b.cpu for a, b in pairs], compared, wall=[a.wall / b.wall for a, b in pairs])
 
 
 def table(rows: list[Row]) -> str:
     """The rows in aligned columns."""
-    head = ["measured", "target", "median", "min - max", "by the wall", "", "compared"]
+    head = ["measured", "target", "median", "min - max", "wall clock", "", "compared"]
     lines = [head, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] + line[-1:] for line in lines)

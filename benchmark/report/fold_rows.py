@@ -32,9 +32,9 @@ def absent(study: Study, name: str, label: str) -> list[Row]:
     """Return the empty row of a loss that was not run, with the command that runs it.
 
     Args:
-        study: of another loss in the table; the command takes its data set, trunk and protocol.
-        name: of the loss.
-        label: of the loss, as the table prints it.
+        study: study of another loss in the table; the command takes its data set, trunk and protocol.
+        name: the loss's name.
+        label: the loss's name as the table prints it.
     """
     return [Row(name, label, reason=f"not run; {study.command('bo final-eval', loss=name)}")]
 

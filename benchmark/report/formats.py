@@ -22,7 +22,7 @@ class Column:
     """A metric.
 
     Attributes:
-        key: of its cell in a row; in CSV its parts are joined by underscores.
+        key: key of its cells in the rows; in CSV its parts are joined by underscores.
         title: printed above the column.
         block: heading that it shares with its neighbours; empty for none.
     """
@@ -37,7 +37,7 @@ class Row:
     """One loss.
 
     Attributes:
-        name: of the study's folder.
+        name: name of the study's folder.
         label: as printed.
         cells: mean and interval by column, in percent; empty where runs are missing.
         num_runs: runs that have a score.
@@ -60,11 +60,11 @@ class Table:
     """A comparison of losses on one data set with one trunk and protocol.
 
     Attributes:
-        name: of its files.
+        name: name of its files.
         caption: one sentence.
         columns: from left to right.
         rows: from top to bottom.
-        confidence: of the intervals, such as 0.95.
+        confidence: confidence of the intervals, such as 0.95.
         remark: what a reader must know about the numbers; printed with the statistic.
     """
 

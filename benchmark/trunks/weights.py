@@ -142,7 +142,7 @@ def _download(entry: Published, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file that `torch.save` wrote, on the CPU.
+    """Read the named tensors, of any shape, of a file that `torch.save` wrote, on the CPU.
 
     Args:
         path: path of the file.

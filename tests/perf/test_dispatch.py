@@ -1,4 +1,4 @@
-"""What is said of the time that dispatch takes."""
+"""Rows on the overhead of dispatch."""
 
 import time
 from concurrent.futures import Future
@@ -10,7 +10,7 @@ from benchmark.perf import dispatch
 
 
 class Late(Inline):
-    """Answers 30 ms after the unit is done, and 1 s the first time, as one that is still starting."""
+    """Answers 30 ms late, and the first time 1 s late, like a worker that is still starting."""
 
     first = True
 
@@ -20,7 +20,7 @@ class Late(Inline):
         return super().submit(spec)
 
 
-def test_the_units_own_work_and_the_start_do_not_count(compose_study, monkeypatch):
+def test_the_unit_s_own_work_and_the_worker_s_start_do_not_count(compose_study, monkeypatch):
     monkeypatch.setattr(dispatch, "UNITS", 3)
     row = dispatch.cost("local", Late(dispatch.sleep_unit), compose_study())
     assert len(row.values) == 3
@@ -29,7 +29,7 @@ def test_the_units_own_work_and_the_start_do_not_count(compose_study, monkeypatc
 
 
 @pytest.mark.slow
-def test_warm_workers_are_handed_units_in_time(compose_study):
+def test_dispatch_to_warm_workers_reaches_its_targets(compose_study):
     rows = list(dispatch.dispatch_costs(compose_study()))
     assert [row.what for row in rows] == ["dispatch, local", "dispatch, ray"]
     assert "MISSED" not in [row.verdict() for row in rows], [row.cells() for row in rows]

@@ -1,4 +1,4 @@
-"""What is said of folds that share a GPU, tried on the CPU."""
+"""Throughput of folds that share a device, tried on the CPU."""
 
 import re
 
@@ -9,11 +9,11 @@ from benchmark.study.prepare import prepare
 from tests.command_line import TINY, assert_refused, run
 
 
-def test_without_a_gpu_it_says_so():
+def test_a_machine_without_a_gpu_is_refused():
     assert_refused(run(gpu.bench_gpu, "device=cpu"), "make bench-gpu measures a GPU", "make bench.")
 
 
-def test_a_rate_is_told_over_that_of_one_fold(compose_study, monkeypatch):
+def test_a_rate_is_relative_to_that_of_one_fold(compose_study, monkeypatch):
     rates = {1: [100.0], 2: [80.0, 70.0]}
     monkeypatch.setattr(gpu, "together", lambda study, data, workers, seconds: (rates[workers], [10.0] * workers))
     found = [re.findall(r"[\d.]+", line) for line in gpu.lines(compose_study(), "", (1, 2), 1.0)]

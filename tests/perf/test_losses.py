@@ -1,4 +1,4 @@
-"""What is said of the memory and time of losses."""
+"""Rows on the memory of losses."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from benchmark.study.study import Study
 from tests.losses.every_loss import NAMES
 
 
-def test_the_peak_is_what_existed_at_once_and_not_what_was_there_before() -> None:
+def test_the_peak_is_what_is_allocated_at_once_in_addition_to_what_was_before() -> None:
     before = torch.zeros(1000, 1000)
 
     def work() -> None:
@@ -36,7 +36,7 @@ def few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Study]) -> None:
     study = compose_study("loss=normalized_softmax", "protocol.batch_size=32")
     row = losses.cost("normalized_softmax", study)
-    # 200 x 128 parameters are 0.1 MB. Beside them: their normalised copy, whose gradient is made before that of the
+    # 200 x 128 parameters are 0.1 MB. In addition: their normalised copy, whose gradient is made before that of the
     # parameters, and some (32, 200) matrices of 0.026 MB each.
     assert row.compared.endswith("parameters 0.1 MB")
     assert all(0.1 < value < 0.5 for value in row.values)

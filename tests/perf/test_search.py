@@ -1,4 +1,4 @@
-"""What is timed of a search is what a search does."""
+"""Rows on the cost of a search: what is timed is what a search does."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +16,22 @@ from tests.command_line import TINY, results_of
 Compose = Callable[..., Study]
 
 
-def test_the_last_proposal_of_a_long_search_is_asked_for_with_all_others_told(
+def test_the_last_proposal_of_a_long_search_is_timed_with_all_other_trials_in_the_history(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(Study, "make_searcher", lambda self: SimpleNamespace(ask=told.append))
+    histories: list[Any] = []
+    monkeypatch.setattr(Study, "make_searcher", lambda self: SimpleNamespace(ask=histories.append))
     study = compose_study()
     row = search.proposal(study)
-    assert row.target == ("<=", 1) and len(row.values) == search.REPEATS == len(told) - 1
-    assert [trial.index for trial in told[0]] == list(range(49)) and len({trial.mean for trial in told[0]}) == 49
-    assert Sobol(study.make_space(), 0).ask(told[0]), "all belong to the space"
+    assert row.target == ("<=", 1) and len(row.values) == search.REPEATS == len(histories) - 1
+    assert [trial.index for trial in histories[0]] == list(range(49)) and len(
+        {trial.mean for trial in histories[0]}
+    ) == 49
+    assert Sobol(study.make_space(), 0).ask(histories[0]), "all belong to the space"
 
 
 @pytest.mark.slow
-def test_both_sides_train_the_same_folds_and_each_time_from_the_start(compose_study: Compose, tmp_path: Path) -> None:
+def test_both_executors_train_equal_folds_from_scratch_each_time(compose_study: Compose, tmp_path: Path) -> None:
     study = compose_study(*TINY, "protocol.num_folds=4")
     fingerprint = prepare(study, "trainval")
     for executor in ("inline", "local"):

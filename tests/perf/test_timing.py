@@ -1,19 +1,19 @@
+"""How jobs are timed and compared."""
+
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
+from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row
 
 
 class FakeClock:
     """A clock that only moves when work is done."""
 
     def __init__(self) -> None:
-        self.cpu, self.wall = 100.0, 5.0
-        self.order = ""
+        self.cpu, self.wall, self.order = 100.0, 5.0, ""
 
     def __call__(self) -> Spent:
         return Spent(self.cpu, self.wall)
@@ -24,7 +24,7 @@ class FakeClock:
         self.wall += wall
 
 
-def test_rivals_take_turns_back_and_forth_and_the_first_round_does_not_count() -> None:
+def test_jobs_take_turns_in_alternating_order_and_the_first_round_does_not_count() -> None:
     clock = FakeClock()
     seconds = {"a": [50.0, 1.0, 2.0], "b": [70.0, 3.0, 8.0]}
     jobs = {"a": lambda: clock.work("a", seconds["a"], 1.0), "b": lambda: clock.work("b", seconds["b"], 2.0)}
@@ -39,42 +39,19 @@ def test_ratios_are_taken_within_a_round_and_their_median_decides() -> None:
     row = ratio_row("speed", (">=", 4.0), over, under, "with nothing")
     assert row.values == [5.0, 1.0, 4.0] and row.wall == [0.5, 0.5, 0.5]
     assert row.cells() == ["speed", ">= 4 x", "4.00 x", "1.00 - 5.00", "0.50 x", "reached", "with nothing"]
+    targets = [((">=", 4.1), "MISSED"), (("<=", 4.0), "reached"), (("<=", 3.9), "MISSED")]
+    assert all(Row("speed", target, row.values, "").verdict() == verdict for target, verdict in targets)
 
 
-@pytest.mark.parametrize(
-    ("target", "values", "verdict"),
-    [
-        ((">=", 1.1), [1.1], "reached"), ((">=", 1.1), [9.0, 1.09, 1.0], "MISSED"),
-        (("<=", 200), [200.0], "reached"), (("<=", 200), [200.1], "MISSED"), (("<=", 10), [], "not measured"),
-    ],
-)  # fmt: skip
-def test_a_target_is_held_against_the_median(target: tuple[str, float], values: list[float], verdict: str) -> None:
-    assert Row("this", target, values, "that").verdict() == verdict
-
-
-def test_a_table_aligns_its_columns_and_leaves_out_what_was_not_measured() -> None:
-    rows = [
-        Row("a long name", (">=", 1.0), [3.0, 1.0], "x against y", wall=[2.5]),
-        Row("short", ("<=", 10), [], "run it first", "min"),
-    ]
-    assert table(rows).splitlines() == [
-        "measured     target     median  min - max    by the wall                compared",
-        "a long name  >= 1 x     2.00 x  1.00 - 3.00  2.50 x       reached       x against y",
-        "short        <= 10 min                                    not measured  run it first",
-    ]
-
-
-def test_the_clock_of_this_process_counts_work_and_the_clock_of_children_theirs() -> None:
+def test_the_clock_of_child_processes_counts_theirs_and_that_of_this_process_does_not() -> None:
     own, children = own_time(), children_time()
     subprocess.run([sys.executable, "-c", "for _ in range(10**6): pass"], check=True)
-    assert children_time().cpu > children.cpu
-    while time.process_time() == own.cpu:
-        pass
-    assert own_time().cpu > own.cpu and own_time().wall > own.wall
+    spent = children_time().cpu - children.cpu
+    assert spent > 0 and own_time().cpu - own.cpu < max(spent, 0.05) < own_time().wall - own.wall + 0.05
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands the peak down")
-def test_the_peak_of_memory_is_the_process_s_own_and_not_its_parent_s() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux passes the peak on to children")
+def test_the_peak_of_memory_is_that_of_the_process_and_not_of_its_parent() -> None:
     ballast = bytearray(b"x") * 300_000_000
     code = "from benchmark.perf.timing import peak_megabytes; print(peak_megabytes())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])

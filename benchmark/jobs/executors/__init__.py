@@ -62,7 +62,7 @@ class Job:
         workers: number of units at a time.
         log_dir: folder for what workers print.
         on_progress: receives what units report, from any thread; must not raise.
-        device: of the study: `auto`, `cpu`, `cuda`, or the name of one device.
+        device: the study's device: `auto`, `cpu`, `cuda`, or the name of one device.
     """
 
     run: RunUnit
@@ -89,7 +89,7 @@ class Options(Protocol):
         """How many units run at a time: `workers`, or as many as there is room for.
 
         Args:
-            device: of the study, see `Job`.
+            device: the study's device, see `Job`.
 
         Raises:
             UserError: there is no room for any.

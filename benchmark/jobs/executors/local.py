@@ -76,7 +76,7 @@ def gpus_here(device: str) -> list[str]:
     """The names by which this machine's GPUs are made visible to workers; empty if the study uses none or a given one.
 
     Args:
-        device: of the study, see `Job`.
+        device: the study's device, see `Job`.
     """
     import torch
 
