@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1] / "benchmark"
 FOLDERS = {"commands": sorted(ROOT.glob("*.py"))} | {
     folder.name: sorted(folder.rglob("*.py")) for folder in sorted(ROOT.iterdir()) if (folder / "__init__.py").exists()
 }
-PENDING = {"study"}
+
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 SHAPE = re.compile(r"\(([\w.+*/ -]+(?:,[\w.+*/ -]+)*,?)\)")
@@ -111,7 +111,7 @@ def offences_in(paths: list[Path]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", sorted(FOLDERS.keys() - PENDING))
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
 def test_public_functions_name_shapes_and_errors_and_their_arguments_say_something(folder: str) -> None:
     assert offences_in(FOLDERS[folder]) == []
 

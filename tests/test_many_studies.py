@@ -129,7 +129,7 @@ def test_final_eval_without_arguments_evaluates_finished_searches_and_names_the_
     path = group / "zzz" / "study.yaml"
     body = yaml.safe_load(path.read_text())
     body.pop("sha256")
-    body.config["dataset"]["name"] = "../../.."
+    body["config"]["dataset"]["name"] = "../../.."
     path.write_text(yaml.safe_dump({"sha256": records.digest(body)} | body))
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")

@@ -5,8 +5,6 @@ file or a disk cannot be used. Any other exception is a defect and is shown with
 """
 
 import errno
-import traceback
-from pathlib import Path
 
 GO_ON = "Nothing finished is lost: the same command resumes from here."
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,8 +35,6 @@ def message_for_user(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, WorkerDiedError):
         return f"{error}\nIf memory ran out, use fewer workers (executor.workers=1). {GO_ON}"
-    if (message := _transitional_message(error)) is not None:
-        return message
     return _environment_message(error) if isinstance(error, OSError) else None
 
 
@@ -57,18 +53,3 @@ def _environment_message(error: OSError) -> str | None:
             "results_dir=FOLDER for results, dataset.module.root=FOLDER for data."
         )
     return None
-
-
-def _transitional_message(error: BaseException) -> str | None:
-    """TRANSITIONAL, to be deleted with its call once the package raises `UserError` wherever it means the user.
-
-    Until then a `ValueError`, or an `OSError` that is a sentence, is the user's if our own package raised it.
-    """
-    sentence = isinstance(error, ValueError) or (
-        isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError)
-    )
-    if not sentence or error.__traceback__ is None:
-        return None
-    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    ours = last.resolve().is_relative_to(Path(__file__).resolve().parent.parent)
-    return str(getattr(error, "strerror", None) or error) if ours else None

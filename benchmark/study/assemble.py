@@ -90,8 +90,8 @@ def make_schedule(study: Study, seed: int) -> Schedule:
     """The protocol's and the data set's constants for one training.
 
     Args:
-        study: whose training.
-        seed: of augmentation.
+        study: the study that the training belongs to.
+        seed: seeds the augmentation.
     """
     c = study.config
     return Schedule(

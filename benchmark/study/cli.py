@@ -123,7 +123,7 @@ def known_keys(arguments: list[str]) -> list[str]:
     """Return every dotted key of the configuration with the loss, data set, ... that the user chose.
 
     Args:
-        arguments: of the command line; those that choose no file of `conf/` are ignored.
+        arguments: the command line's; those that choose no file of `conf/` are ignored.
     """
     chosen = [a for a in arguments if (conf_dir() / f"{a.replace('=', '/')}.yaml").is_file()]
     hydra.core.global_hydra.GlobalHydra.instance().clear()

@@ -154,7 +154,7 @@ class TrainingConfig:
     """How weights are updated.
 
     Attributes:
-        name: of the file in `conf/training/`.
+        name: name of the file in `conf/training/`.
         freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" its affine parameters as well.
         shift: largest random shift of images in memory, in pixels.
         optimizers: options of the optimisers of trunk, head and loss.

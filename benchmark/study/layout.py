@@ -46,7 +46,7 @@ class StoredStudy:
     Attributes:
         identity: hash of `science`.
         fingerprint: identifies the data.
-        versions: of the packages with which the study was started.
+        versions: package versions with which the study was started.
         science: everything that can change a result.
         config: the configuration, interpolations unresolved.
     """
@@ -163,7 +163,7 @@ class Choice:
         trial: index of the chosen trial.
         setting: its hyper-parameters.
         map_at_r: its validation MAP@R, a fraction, the mean over folds.
-        standard_error: of `map_at_r`, between folds.
+        standard_error: standard error of `map_at_r` between folds.
         num_trials: finished trials from which it was chosen.
         rule: how it was chosen.
     """

@@ -162,7 +162,7 @@ def check_setting(name: str, value: object, bounds: str, limits: list[float]) ->
     """Check that a published setting is a number within its bounds.
 
     Args:
-        name: of the hyper-parameter.
+        name: the hyper-parameter's name.
         value: its published value.
         bounds: the bounds, for messages.
         limits: lowest and highest value.

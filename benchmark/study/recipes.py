@@ -22,7 +22,7 @@ def read_recipe(folder: Path, name: str) -> Node:
 
     Args:
         folder: holds one YAML file per recipe.
-        name: of the file, without its ending.
+        name: file name without its ending.
 
     Raises:
         UserError: the folder has no such file.

@@ -17,7 +17,7 @@ class Workload:
     Attributes:
         story: `search` (with final runs) or `traditional`.
         preset: the published setting that needs no search; empty for a study that searches.
-        trials: of the search.
+        trials: number of trials in the search.
         num_runs: final runs, or runs under the traditional protocol.
         num_folds: trainings of each trial and final run.
     """

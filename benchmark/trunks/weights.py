@@ -179,7 +179,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without
 
     Args:
         network: the network to fill.
-        state: tensors by name, each of the shape (...) of the network's, as `read` returns them.
+        state: tensors by name, of any shape that the network has under that name, as `read` returns them.
         path: path of their file, for the message.
         without: prefixes of names to ignore, a classifier's for example.
 

@@ -315,7 +315,8 @@ DRIVER = """
     from benchmark.jobs.executors.local import Local
 
     def on_progress(message):
-        print(json.dumps(message), flush=True)
+        sys.stdout.write(json.dumps(message) + "\\n")  # one write: two threads report
+        sys.stdout.flush()
 
     executor = Local(json.loads(sys.argv[1]), 2, Path(sys.argv[2]), on_progress)
     for _ in range(3):
