@@ -24,7 +24,7 @@ import yaml
 from torch.nn import functional
 
 from benchmark.core import records
-from benchmark.core.paths import conf_dir
+from benchmark.core.paths import CHECKOUT_DIR, conf_dir
 from benchmark.core.provenance import hardware, versions
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -43,7 +43,6 @@ from benchmark.study.study import Study
 from benchmark.training import loop
 from benchmark.training.components import Schedule, TrainingComponents
 
-ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("proxy_anchor", "contrastive")
 ITERATIONS = 20  # training iterations per round
 REPEATS = 15
@@ -75,7 +74,7 @@ def start_up() -> Iterator[Row]:
     commands = {
         "bo": ["-m", "benchmark.bo", "--help"], "torch": ["-c", "import torch"], "ours": ["-c", "import benchmark"],
     }  # fmt: skip
-    python = functools.partial(subprocess.run, cwd=ROOT, check=True, capture_output=True)
+    python = functools.partial(subprocess.run, cwd=CHECKOUT_DIR, check=True, capture_output=True)
     jobs = {name: functools.partial(python, [sys.executable, *command]) for name, command in commands.items()}
     spent = interleave(jobs, 5, children_time)
     bare = [s.cpu for s in spent["ours"]], [s.wall for s in spent["ours"]]
@@ -126,8 +125,8 @@ def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None
 
     def train() -> None:
         nonlocal first
-        loop._set_train_mode(parts, schedule.freeze_batchnorm)
-        loop._train_epoch(parts, schedule, range(first, first + ITERATIONS))
+        loop.set_train_mode(parts, schedule.freeze_batchnorm)
+        loop.train_epoch(parts, schedule, range(first, first + ITERATIONS))
         first += ITERATIONS
 
     return train
@@ -246,7 +245,9 @@ def large_metrics() -> Iterator[Row]:
 def in_child(side: str) -> JsonObject:
     """The measurements that `child` prints in a fresh process."""
     command = [sys.executable, "-c", f"from benchmark.perf.cpu import child; child({side!r})"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    done = subprocess.run(
+        command, cwd=CHECKOUT_DIR, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True
+    )
     return dict(json.loads(done.stdout))
 
 

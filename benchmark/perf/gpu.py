@@ -23,7 +23,7 @@ from benchmark.study.cli import main
 from benchmark.study.preflight import check_values
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
-from benchmark.training.loop import _set_train_mode, _train_epoch
+from benchmark.training.loop import set_train_mode, train_epoch
 
 WORKERS = (1, 2, 4, 8)
 SECONDS = 20.0  # training time in a round
@@ -79,10 +79,10 @@ def train_for(spec: JsonObject, report: Report) -> JsonObject:
     study = Study.of(spec["study"])
     use_threads(study.config.threads)
     parts, schedule = build(study, {}, fingerprint=spec["fingerprint"], kind="trial", index=0, fold=spec["fold"])
-    _set_train_mode(parts, schedule.freeze_batchnorm)
+    set_train_mode(parts, schedule.freeze_batchnorm)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < spec["seconds"]:
-        _train_epoch(parts, schedule, range(done, done + 10))
+        train_epoch(parts, schedule, range(done, done + 10))
         done += 10
         if torch.cuda.is_available():
             torch.cuda.synchronize()
