@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +22,7 @@ from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
 FULL = DISK_FULL
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # the last where a parent folder is a file
 
@@ -80,6 +82,17 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise _explained(error, path) from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes left behind that were killed inside `write_whole`, in a folder and below it.
+
+    Args:
+        folder: in which no other process writes; it need not exist.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:
