@@ -23,7 +23,6 @@ from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
-FULL = DISK_FULL
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # the last where a parent folder is a file
 
 
@@ -105,7 +104,7 @@ def _sync_directory(directory: Path) -> None:
 
 def _explained(error: OSError, path: Path) -> WriteError:
     """The error with the file's name and advice."""
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
     elif error.errno in READ_ONLY:
         advice = "the folder cannot be written. Make it writable, or name another one with results_dir=FOLDER"
