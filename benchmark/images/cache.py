@@ -268,6 +268,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except records.LockedError as busy:
             print(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", file=sys.stderr, flush=True)
             held.enter_context(records.only_one(lock, what, wait_seconds=math.inf))
+        records.remove_unfinished(folder)
         yield
 
 
