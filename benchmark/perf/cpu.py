@@ -37,7 +37,6 @@ from benchmark.perf.timing import Row, Spent, children_time, interleave, own_tim
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.study import layout
 from benchmark.study.assemble import build
-from benchmark.study.cli import main
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
 from benchmark.training import loop
@@ -293,7 +292,3 @@ def is_whole(directory: Path, sessions: list[JsonObject]) -> bool:
     trials = [records.read_record(path) for path in (directory / "bo").glob("trial_*.json")]
     seconds = sum(sum(trial.provenance["seconds"].values()) for trial in trials)
     return bool(sum(s["compute_seconds"] for s in sessions) >= 0.99 * seconds)
-
-
-if __name__ == "__main__":
-    main(bench)

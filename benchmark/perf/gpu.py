@@ -19,7 +19,6 @@ from benchmark.core.threads import use_threads
 from benchmark.jobs.executors import Report
 from benchmark.jobs.executors.local import Local, slots
 from benchmark.study.assemble import build
-from benchmark.study.cli import main
 from benchmark.study.preflight import check_values
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
@@ -61,7 +60,7 @@ def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: floa
 def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
     """Images per second, and MB that PyTorch holds on the GPU, for each of `workers` folds that train at once."""
     unit = {"study": study.raw, "fingerprint": fingerprint}
-    command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
+    command = [sys.executable, "-m", "benchmark.perf.gpu"]
     with tempfile.TemporaryDirectory() as folder:
         executor = Local(command, workers, Path(folder), environments=slots(study.config.device, 1) * workers)
         try:
@@ -92,9 +91,6 @@ def train_for(spec: JsonObject, report: Report) -> JsonObject:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.serve import serve
+    from benchmark.jobs.executors.serve import serve
 
-        serve(train_for)
-    else:
-        main(bench_gpu)
+    serve(train_for)
