@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.paths import CHECKOUT_DIR
+from benchmark.core.threads import usable_cores
 from benchmark.images import shards
 from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages
@@ -68,7 +69,7 @@ def photographs(root: Path) -> list[str]:
 def filling(root: Path, paths: list[str], folder: Path) -> Row:
     """Filling a cache with one thread over two, by wall-clock time."""
     what, target = "filling the image cache, 2 threads", (">=", 1.8)
-    if (os.cpu_count() or 1) < 2:
+    if usable_cores() < 2:
         return Row(what, target, [], "this machine has one core")
 
     def fill(workers: int) -> None:
