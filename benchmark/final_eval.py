@@ -255,8 +255,10 @@ def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, st
         [embed_fold(study, directory / f"fold_{fold}", test.images, tick) for fold in range(len(unit.folds))]
     )  # (folds, N, D)
     loss = study.config.loss
-    options = {"is_query": test.is_query, "metric": loss.retrieval} | loss.retrieval_options
-    result |= {"status": "completed", "reason": None} | score(embeddings, test.labels, tuple(METRICS), **options)
+    scores = score(
+        embeddings, test.labels, tuple(METRICS), metric=loss.retrieval, is_query=test.is_query, **loss.retrieval_options
+    )
+    result |= {"status": "completed", "reason": None} | scores
     keep_for_figures(study, directory, embeddings, test)
     return result | {"folds": unit.folds}, test.contents
 

@@ -45,7 +45,7 @@ def newest(directories: list[Path], unit: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = sorted((path for d in directories for path in progress.logs(d)), key=lambda path: path.stat().st_mtime)
+    found = progress.logs(directories)
     wanted = tuple(Path(unit).parts)
     matching = [path for path in found if path.parent.parts[len(path.parent.parts) - len(wanted) :] == wanted]
     if matching:

@@ -36,7 +36,7 @@ from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset, Split
 from benchmark.jobs.executors import Report
 from benchmark.jobs.session import Say, Session
-from benchmark.jobs.train_unit import LOCK_SECONDS, Trained, running, train
+from benchmark.jobs.train_unit import Trained, holding, remove_leftovers, running, train
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.seeds import stable_seed
 from benchmark.report import traditional_rows as rows_of
@@ -74,6 +74,8 @@ def traditional(study: Study, overrides: list[str]) -> None:
             return {run: record for run, record in layout.traditional_runs(study, say).items() if run < num_runs}
 
         runs = session.open(num_runs, finished, plan.study.config.dataset.max_epochs)
+        for run in runs:
+            remove_leftovers(unit_of(study, session.fingerprint, run).directory)
 
         # 3. train and score the others
         if len(runs) < num_runs:
@@ -121,7 +123,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
     """
     unit = TraditionalUnit.from_json(body)
     folder, path = unit.directory, unit.directory.with_suffix(".json")
-    with records.only_one(folder / "lock", f"Unit {folder}", wait_seconds=LOCK_SECONDS):
+    with holding(unit):
         record, note = records.read_or_quarantine(path)
         notes = [note] if note else []
         if record is None:
@@ -133,8 +135,8 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
                 if unit.keep_weights:  # of the held-out epoch, else of the last one
                     write_state(folder / "weights.pt", trained.outcome.weights or trained.parts.weights())
                 records.write_record(path, record)
-                (folder / "checkpoint.pt").unlink(missing_ok=True)
             notes += trained.notes
+        remove_leftovers(folder)
         return FinishedUnit(record.result, record.provenance, notes).to_json()
 
 

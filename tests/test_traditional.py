@@ -58,8 +58,10 @@ def test_every_epoch_is_scored_on_the_test_classes_and_nothing_is_trained_twice(
     parts: list[Any] = []
     with trainings(lambda number, made: parts.append(made)) as trained:
         ended = short(tmp_path)
+        left = tmp_path / FOLDER / "traditional" / "setting" / "run_00" / "checkpoint.pt"
+        left.write_bytes(b"of a worker that was killed after its record")
         assert short(tmp_path).status == 0
-    assert ended.status == 0 and trained == ["setting/run_00"], ended
+    assert ended.status == 0 and trained == ["setting/run_00"] and not left.exists(), ended
     found = result(tmp_path)
     assert [row["epoch"] for row in found["history"]] == [0, 1, 2]
     metrics = {"map_at_r", "r_precision", "precision_at_1", *(f"recall_at_{k}" for k in (1, 2, 4, 8))}
@@ -79,9 +81,12 @@ def test_a_finished_unit_returns_its_record_and_opens_no_test_class(tiny_study: 
     path = tmp_path / FOLDER / "traditional" / "setting" / "run_04.json"
     assert unit.directory.with_suffix(".json") == path
     records.write_record(path, records.Record("traditional", {"run": 4}, {"by": "hand"}))
+    left = [unit.directory / name for name in ("checkpoint.pt", ".checkpoint.pt.7.tmp", "alive.json")]
+    for file in left:  # by a worker that was killed at the very end
+        records.write_whole(file, b"")
     answer = command.run_unit(unit.to_json(), lambda message: None)
     assert answer == {"result": {"run": 4}, "provenance": {"by": "hand"}, "notes": []}
-    assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists()
+    assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists() and not any(file.exists() for file in left)
 
 
 def test_an_access_is_logged_before_the_test_classes_are_opened(

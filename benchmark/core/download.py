@@ -126,8 +126,10 @@ def _receive(url: str, part: Path, size: int | None) -> None:
             failure = f"the server answers {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 429):
                 raise DownloadError(f"Cannot download {url}: {failure}.") from error
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            failure = str(getattr(error, "reason", None) or error or type(error).__name__)
+        except urllib.error.URLError as error:
+            failure = str(error.reason)
+        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            failure = str(error) or type(error).__name__
         if attempt + 1 < ATTEMPTS:
             time.sleep(WAIT_SECONDS)
     there = part.stat().st_size if part.exists() else 0

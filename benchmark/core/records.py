@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -21,7 +22,7 @@ from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
-FULL = DISK_FULL
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # the last where a parent folder is a file
 
 
@@ -82,6 +83,17 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise _explained(error, path) from error
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes left behind that were killed inside `write_whole`, in a folder and below it.
+
+    Args:
+        folder: in which no other process writes; it need not exist.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -92,7 +104,7 @@ def _sync_directory(directory: Path) -> None:
 
 def _explained(error: OSError, path: Path) -> WriteError:
     """The error with the file's name and advice."""
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
     elif error.errno in READ_ONLY:
         advice = "the folder cannot be written. Make it writable, or name another one with results_dir=FOLDER"

@@ -21,7 +21,7 @@ def use_threads(count: int) -> None:
         count: 1 or more.
     """
     import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     os.environ.update(environment(count))
     threadpool_limits(count)

@@ -71,6 +71,7 @@ class HalvesCache:
         with records.only_one(self.folder / "lock", f"The cache {self.folder}", wait_seconds=LOCK_SECONDS):
             if self.is_whole(halves):  # another process filled it while this one waited
                 return False
+            records.remove_unfinished(self.folder)
             self._quarantine_damaged(halves)
             payloads, facts = make()
             for half, payload in payloads.items():

@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.errors import UserError
+from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
 from benchmark.images.decode import FORMATS, MAX_PIXELS, describe_unusable
 
@@ -96,7 +97,7 @@ def _facts(path: str) -> Facts | str:
 def _decode_all(paths: Sequence[str]) -> list[str | None]:
     if not paths:
         return []
-    threads = min(MAX_THREADS, os.cpu_count() or 1)  # within which warnings cannot be caught
+    threads = min(MAX_THREADS, usable_cores())  # within which warnings cannot be caught
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(_decode, paths))  # an interruption cancels the rest
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.core import records
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DISK_FULL, UserError
 from benchmark.core.invocation import arguments
 from benchmark.images import shards
 from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
@@ -268,6 +268,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except records.LockedError as busy:
             print(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", file=sys.stderr, flush=True)
             held.enter_context(records.only_one(lock, what, wait_seconds=math.inf))
+        records.remove_unfinished(folder)
         yield
 
 
@@ -277,7 +278,7 @@ def _advising_on_a_failing_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (*records.FULL, *records.READ_ONLY):
+        if error.errno not in (*DISK_FULL, *records.READ_ONLY):
             raise
-        what = "its disk is full" if error.errno in records.FULL else "the folder cannot be written"
+        what = "its disk is full" if error.errno in DISK_FULL else "the folder cannot be written"
         raise UserError(f"Cannot fill the cache {folder}: {what} ({error}). {_ways_out()}") from error

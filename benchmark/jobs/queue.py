@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.core import errors, records
+from benchmark.core.errors import WorkerDiedError
 from benchmark.core.records import JsonObject
 from benchmark.jobs import unit_log
 from benchmark.jobs.executors import CanKill, Report, RunUnit
-from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError
+from benchmark.jobs.executors.messages import UnitFailedError
 from benchmark.jobs.heartbeat import HangDetector, last_heartbeat
 from benchmark.jobs.placement import make_executor, num_workers
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit

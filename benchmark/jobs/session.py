@@ -46,7 +46,7 @@ class Session:
         self.study, self.command, self._halves = study, command, halves
         self.fingerprint = ""
         self.lost: dict[int, list[LostUnit]] = {}
-        self._piece = "trial" if command == "bo" else "run"
+        self._kind = "trial" if command == "bo" else "run"
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
@@ -57,6 +57,7 @@ class Session:
         """
         with contextlib.ExitStack() as held:
             held.enter_context(records.only_one(self.study.directory / "lock", f"Study {self.study.title}"))
+            records.remove_unfinished(self.study.directory)
             self.fingerprint = prepare(self.study, *self._halves)
             self._held = held.pop_all()
         return self
@@ -81,7 +82,7 @@ class Session:
         found = finished(notes.append)
         config = self.study.config
         epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
-        self.display = Display(config.display, self.study.title, self._piece, total, len(found), epochs)
+        self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs)
         for note in notes:
             self.display.say(note)
         return found
@@ -128,7 +129,7 @@ class Session:
         """
         units = [(index, unit) for index in sorted(lost) for unit in lost[index]]
         lines = [
-            f"  {self._piece} {index + 1}: {unit.unit}: {unit.reason}\n    log: {unit.log}" for index, unit in units
+            f"  {self._kind} {index + 1}: {unit.unit}: {unit.reason}\n    log: {unit.log}" for index, unit in units
         ]
         tail = units[-1][1].tail
         ends = f"\nThe last log ends:\n{tail}" if tail else ""

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmark.core import records
 from benchmark.core.provenance import provenance
@@ -70,11 +71,10 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
     """
     unit = Unit.from_json(body)
     path = unit.directory / "record.json"
-    with records.only_one(unit.directory / "lock", f"Unit {unit.directory}", wait_seconds=LOCK_SECONDS):
+    with holding(unit):
         record, note = records.read_or_quarantine(path)
         if record is not None and _weights_are_there(unit, record):
-            for leftover in ("checkpoint.pt", FILE_NAME):  # of a worker that was killed at the very end
-                (unit.directory / leftover).unlink(missing_ok=True)
+            remove_leftovers(unit.directory)
             return FinishedUnit(record.result, record.provenance).to_json()
         with running(unit) as heartbeat:
             trained = train(unit, report, heartbeat, functools.partial(_build, unit))
@@ -90,6 +90,24 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
             (unit.directory / "checkpoint.pt").unlink(missing_ok=True)
         notes = [*([note] if note else []), *trained.notes]
         return FinishedUnit(record.result, record.provenance, notes).to_json()
+
+
+@contextlib.contextmanager
+def holding(unit: Unit) -> Iterator[None]:
+    """Hold the unit's lock during the block; what a killed worker was writing is deleted first.
+
+    Raises:
+        LockedError: another process still holds the unit after `LOCK_SECONDS`.
+    """
+    with records.only_one(unit.directory / "lock", f"Unit {unit.directory}", wait_seconds=LOCK_SECONDS):
+        records.remove_unfinished(unit.directory)
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the checkpoint and the heartbeat of a unit with a record, whose worker was killed at the very end."""
+    for name in ("checkpoint.pt", FILE_NAME):
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ class Loss(Protocol):
     """A loss on a batch of embeddings: an `nn.Module` whose `state_dict` holds everything that training changes.
 
     Its parameters, if any, get an optimiser of their own. Everything else is optional: `HasAfterStep`,
-    `HasDiagnostics`, `HasRecordFields`, `HasWarnings`.
+    `HasDiagnostics`, `HasMemory`, `HasRecordFields`, `HasWarnings`.
     """
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -43,6 +43,25 @@ class HasDiagnostics(Protocol):
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers by name for the history of a fold's record; called at each evaluation."""
+        ...
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """A loss that compares a batch with the embeddings of earlier ones; its cost is measured with a full memory.
+
+    Attributes:
+        memory: (M, D), as many rows as it can hold.
+    """
+
+    memory: Tensor
+
+    def remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Write embeddings (B, D) with labels (B,), as a training step does; B may be M.
+
+        Returns:
+            The row (B,) of the memory that holds each embedding, -1 for one that was not written.
+        """
         ...
 
 

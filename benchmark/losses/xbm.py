@@ -133,7 +133,7 @@ class XBM(CountingLoss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar, of embeddings (B, D) with labels (B,); in training mode the batch is written first."""
-        slots = self._write(embeddings, labels) if self.training else torch.full_like(labels, -1)
+        slots = self.remember(embeddings, labels) if self.training else torch.full_like(labels, -1)
         embeddings = at_least_float32(embeddings)
         rows = self._rows()
         memory, memory_labels = self.memory[:rows].to(embeddings.dtype), self.memory_labels[:rows]
@@ -157,8 +157,12 @@ class XBM(CountingLoss):
         return [f"the memory never came on: it starts after start_iteration={self.start_iteration} steps"]
 
     @torch.no_grad()
-    def _write(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Count the step and write the batch (B, D); returns the slot (B,) of each row, -1 for rows not written."""
+    def remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Count the step and write embeddings (B, D) with labels (B,); the last M of them if B is above M.
+
+        Returns:
+            The slot (B,) of each row, -1 for rows that were not written.
+        """
         steps, place, filled = self._counters
         slots, size, batch = torch.full_like(labels, -1), len(self.memory), min(len(labels), len(self.memory))
         if steps >= self.start_iteration:

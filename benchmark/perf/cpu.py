@@ -24,7 +24,7 @@ import yaml
 from torch.nn import functional
 
 from benchmark.core import records
-from benchmark.core.paths import conf_dir
+from benchmark.core.paths import CHECKOUT_DIR, conf_dir
 from benchmark.core.provenance import hardware, versions
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -37,13 +37,11 @@ from benchmark.perf.timing import Row, Spent, children_time, interleave, own_tim
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.study import layout
 from benchmark.study.assemble import build
-from benchmark.study.cli import main
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
 from benchmark.training import loop
 from benchmark.training.components import Schedule, TrainingComponents
 
-ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("proxy_anchor", "contrastive")
 ITERATIONS = 20  # training iterations per round
 REPEATS = 15
@@ -75,7 +73,7 @@ def start_up() -> Iterator[Row]:
     commands = {
         "bo": ["-m", "benchmark.bo", "--help"], "torch": ["-c", "import torch"], "ours": ["-c", "import benchmark"],
     }  # fmt: skip
-    python = functools.partial(subprocess.run, cwd=ROOT, check=True, capture_output=True)
+    python = functools.partial(subprocess.run, cwd=CHECKOUT_DIR, check=True, capture_output=True)
     jobs = {name: functools.partial(python, [sys.executable, *command]) for name, command in commands.items()}
     spent = interleave(jobs, 5, children_time)
     bare = [s.cpu for s in spent["ours"]], [s.wall for s in spent["ours"]]
@@ -126,8 +124,8 @@ def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None
 
     def train() -> None:
         nonlocal first
-        loop._set_train_mode(parts, schedule.freeze_batchnorm)
-        loop._train_epoch(parts, schedule, range(first, first + ITERATIONS))
+        loop.set_train_mode(parts, schedule.freeze_batchnorm)
+        loop.train_epoch(parts, schedule, range(first, first + ITERATIONS))
         first += ITERATIONS
 
     return train
@@ -246,7 +244,9 @@ def large_metrics() -> Iterator[Row]:
 def in_child(side: str) -> JsonObject:
     """The measurements that `child` prints in a fresh process."""
     command = [sys.executable, "-c", f"from benchmark.perf.cpu import child; child({side!r})"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    done = subprocess.run(
+        command, cwd=CHECKOUT_DIR, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True
+    )
     return dict(json.loads(done.stdout))
 
 
@@ -292,7 +292,3 @@ def is_whole(directory: Path, sessions: list[JsonObject]) -> bool:
     trials = [records.read_record(path) for path in (directory / "bo").glob("trial_*.json")]
     seconds = sum(sum(trial.provenance["seconds"].values()) for trial in trials)
     return bool(sum(s["compute_seconds"] for s in sessions) >= 0.99 * seconds)
-
-
-if __name__ == "__main__":
-    main(bench)

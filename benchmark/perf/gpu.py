@@ -19,11 +19,10 @@ from benchmark.core.threads import use_threads
 from benchmark.jobs.executors import Report
 from benchmark.jobs.executors.local import Local, slots
 from benchmark.study.assemble import build
-from benchmark.study.cli import main
 from benchmark.study.preflight import check_values
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
-from benchmark.training.loop import _set_train_mode, _train_epoch
+from benchmark.training.loop import set_train_mode, train_epoch
 
 WORKERS = (1, 2, 4, 8)
 SECONDS = 20.0  # training time in a round
@@ -61,7 +60,7 @@ def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: floa
 def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
     """Images per second, and MB that PyTorch holds on the GPU, for each of `workers` folds that train at once."""
     unit = {"study": study.raw, "fingerprint": fingerprint}
-    command = [sys.executable, "-m", "benchmark.perf.gpu", "--serve"]
+    command = [sys.executable, "-m", "benchmark.perf.gpu"]
     with tempfile.TemporaryDirectory() as folder:
         executor = Local(command, workers, Path(folder), environments=slots(study.config.device, 1) * workers)
         try:
@@ -79,10 +78,10 @@ def train_for(spec: JsonObject, report: Report) -> JsonObject:
     study = Study.of(spec["study"])
     use_threads(study.config.threads)
     parts, schedule = build(study, {}, fingerprint=spec["fingerprint"], kind="trial", index=0, fold=spec["fold"])
-    _set_train_mode(parts, schedule.freeze_batchnorm)
+    set_train_mode(parts, schedule.freeze_batchnorm)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < spec["seconds"]:
-        _train_epoch(parts, schedule, range(done, done + 10))
+        train_epoch(parts, schedule, range(done, done + 10))
         done += 10
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -92,9 +91,6 @@ def train_for(spec: JsonObject, report: Report) -> JsonObject:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        from benchmark.jobs.executors.serve import serve
+    from benchmark.jobs.executors.serve import serve
 
-        serve(train_for)
-    else:
-        main(bench_gpu)
+    serve(train_for)

@@ -22,6 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark.core import records
+from benchmark.core.paths import CHECKOUT_DIR
+from benchmark.core.threads import usable_cores
 from benchmark.images import shards
 from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages
@@ -29,7 +31,6 @@ from benchmark.images.crops import Crops, draw_boxes
 from benchmark.images.decoded_on_read import contents_of
 from benchmark.perf.timing import Row, interleave, ratio_row
 
-ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
 NUM_FILES = 768  # with 256, the last files, which one thread decodes alone, would show
 NUM_READ = 12_000
@@ -68,7 +69,7 @@ def photographs(root: Path) -> list[str]:
 def filling(root: Path, paths: list[str], folder: Path) -> Row:
     """Filling a cache with one thread over two, by wall-clock time."""
     what, target = "filling the image cache, 2 threads", (">=", 1.8)
-    if (os.cpu_count() or 1) < 2:
+    if usable_cores() < 2:
         return Row(what, target, [], "this machine has one core")
 
     def fill(workers: int) -> None:
@@ -177,7 +178,7 @@ def reading(folder: Path) -> Row:
     stretch(folder)
     script = "import sys; from benchmark.perf.images import child; child(sys.argv[1])"
     command = [sys.executable, "-c", script, str(folder)]
-    megabytes = float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    megabytes = float(subprocess.run(command, cwd=CHECKOUT_DIR, check=True, capture_output=True).stdout)
     return Row(what, target, [megabytes], f"peak growth of a process that reads {NUM_READ:,} images in order", "MB")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core.paths import conf_dir
-from benchmark.losses.xbm import XBM
+from benchmark.losses import HasMemory
 from benchmark.perf.timing import Row, peak_allocated
 from benchmark.study.study import Study, read_loss
 
@@ -67,9 +67,7 @@ def made_up_batches(study: Study) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def fill_memory(loss: torch.nn.Module) -> None:
-    """Fill the memory of a cross-batch memory loss as after an epoch; other losses stay as they are."""
-    if isinstance(loss, XBM):
+    """Fill the memory of a loss that has one, as after an epoch; other losses stay as they are."""
+    if isinstance(loss, HasMemory):
         memory = torch.randn(loss.memory.shape, generator=torch.Generator().manual_seed(1))
-        labels = torch.arange(len(memory)) % NUM_CLASSES
-        counters = torch.tensor([len(memory), 0, len(memory)])  # steps, place of the next write, rows filled
-        loss.load_state_dict({"memory": memory, "memory_labels": labels, "counters": counters}, strict=False)
+        loss.remember(memory, torch.arange(len(memory)) % NUM_CLASSES)

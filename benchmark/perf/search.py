@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 
 from benchmark.core.paths import conf_dir
 from benchmark.core.records import JsonObject
+from benchmark.core.threads import usable_cores
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Unit
@@ -61,7 +61,7 @@ def made_up_history(study: Study) -> list[Trial]:
 def side_by_side(study: Study) -> Row:
     """Speed-up of training the folds of a trial by two warm workers over this process, one thread each."""
     what = f"{NUM_FOLDS} folds, local over inline"
-    if (os.cpu_count() or 1) < WORKERS:
+    if usable_cores() < WORKERS:
         return Row(what, (">=", 1.6), [], f"{WORKERS} workers need {WORKERS} cores")
     fingerprint = prepare(study, "trainval")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

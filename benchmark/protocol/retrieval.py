@@ -68,13 +68,7 @@ def retrieval_metrics(
     if block < 1 or any(k < 1 for k in recall_at):
         raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of them must be 1 or more.")
     query_labels = _checked_labels(queries, query_labels, "queries")
-    if (gallery is None) != (gallery_labels is None):
-        raise ValueError("gallery and gallery_labels belong together: give both, or neither to search the queries.")
-    labels = query_labels
-    if gallery is not None and gallery_labels is not None:
-        labels = _checked_labels(gallery, gallery_labels, "gallery").to(queries.device)
-    if gallery is not None and gallery.shape[1] != queries.shape[1]:
-        raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery has {gallery.shape[1]}.")
+    labels = _reference_labels(queries, query_labels, gallery, gallery_labels)
     num_relevant = _occurrences(query_labels, labels) - int(gallery is None)
     order = torch.argsort(num_relevant, stable=True)
     order = order[num_relevant[order] > 0]
@@ -138,6 +132,20 @@ def _checked_labels(vectors: Tensor, labels: Tensor, name: str) -> Tensor:
             f"The labels of {name} must be {len(vectors)} integers, not {labels.dtype} of shape {tuple(labels.shape)}."
         )
     return labels.to(vectors.device)
+
+
+def _reference_labels(
+    queries: Tensor, query_labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None
+) -> Tensor:
+    """Labels (G,) of the gallery, on the queries' device; without a gallery those of the queries (Q,)."""
+    if gallery is None and gallery_labels is None:
+        return query_labels
+    if gallery is None or gallery_labels is None:
+        raise ValueError("gallery and gallery_labels belong together: give both, or neither to search the queries.")
+    labels = _checked_labels(gallery, gallery_labels, "gallery").to(queries.device)
+    if gallery.shape[1] != queries.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery has {gallery.shape[1]}.")
+    return labels
 
 
 def _occurrences(query_labels: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ it in `trouble.jsonl` says that it exhausted its retries: then it is lost.
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,10 +197,10 @@ def age(beat: JsonObject) -> float:
     return max(0.0, time.time() - float(beat.get("at", 0.0)))
 
 
-def logs(directory: Path) -> list[Path]:
-    """Return the logs of all units of a study, the most recently written last."""
+def logs(directories: Sequence[Path]) -> list[Path]:
+    """Return the logs of all units of some studies, the most recently written last."""
     found = []
-    for path in directory.glob(f"*/**/{unit_log.NAME}"):
+    for path in (path for directory in directories for path in directory.glob(f"*/**/{unit_log.NAME}")):
         try:
             found.append((path.stat().st_mtime, path))
         except OSError:

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from benchmark.core.errors import UserError
 
 Value = float | int
+Scale = Literal["linear", "log"]
+Kind = Literal["float", "int"]
 Setting = dict[str, Value]  # values of the searched hyper-parameters by name
 
 
@@ -30,8 +32,8 @@ class Parameter:
     """
 
     bounds: tuple[float, float]
-    scale: Literal["linear", "log"] = "linear"
-    type: Literal["float", "int"] = "float"
+    scale: Scale = "linear"
+    type: Kind = "float"
 
     def __post_init__(self) -> None:
         low, high = self.bounds

@@ -136,7 +136,7 @@ class Ax:
         with _quiet_single_thread():
             from ax.exceptions.core import AxError
             from botorch.exceptions.errors import BotorchError, ModelFittingError
-            from linear_operator.utils.errors import NotPSDError  # type: ignore[import-untyped]
+            from linear_operator.utils.errors import NotPSDError
 
             try:
                 client = self._client_with(history)

@@ -111,7 +111,7 @@ def explain(error: Exception) -> str:
         return messages.unknown_choice(group, name, list(error.options))
     if isinstance(error, hydra.errors.OverrideParseException):
         return messages.unreadable(error.override)
-    key = getattr(error, "full_key", None)
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
     if found := re.search(r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in", str(error)):
         return messages.unknown_key(key or found[1] or found[2], known_keys(sys.argv[1:]))
     if isinstance(error, ValidationError) and key:

@@ -108,7 +108,7 @@ class LossConfig:
     schedule: Node = field(default_factory=dict)
     head: Node = field(default_factory=dict)
     retrieval: str = "cosine"
-    retrieval_options: dict[str, Any] = field(default_factory=dict)
+    retrieval_options: Node = field(default_factory=dict)
     authors: Node = field(default_factory=dict)
     presets: dict[str, dict[str, Node]] = field(default_factory=dict)
     recipe: str = "proxy_anchor"

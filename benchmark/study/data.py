@@ -1,13 +1,13 @@
 """The images of a study: pixels in memory, or image files through their cache."""
 
 import dataclasses
-import os
 from typing import cast
 
 import numpy as np
 import torch
 
 from benchmark.core.errors import UserError
+from benchmark.core.threads import usable_cores
 from benchmark.datasets import Dataset
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import Listing
@@ -85,4 +85,4 @@ def num_threads(config: Config, device: torch.device) -> int:
     if config.image_threads != "auto":
         return int(config.image_threads)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    return min(MOST_THREADS, max(1, (os.cpu_count() or 1) // gpus)) if gpus else 0
+    return min(MOST_THREADS, max(1, usable_cores() // gpus)) if gpus else 0

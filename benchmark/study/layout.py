@@ -249,14 +249,7 @@ def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[in
         study: whose trials.
         say: called with a note about each damaged record, which is quarantined.
     """
-    found = {}
-    for path in sorted((study.directory / "bo").glob("trial_*.json")):
-        record, note = records.read_or_quarantine(path)
-        if record is not None:
-            found[int(record.result["index"])] = record
-        if note:
-            say(note)
-    return found
+    return _records_in(study.directory / "bo", "trial_*.json", "index", say)
 
 
 def write_choice(study: Study, choice: Choice) -> None:
@@ -329,7 +322,7 @@ def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = 
         trial: index of the trial; None for the preset.
         say: called with a note about each damaged record, which is quarantined.
     """
-    return _runs_in(runs_dir(study, trial), say)
+    return _records_in(runs_dir(study, trial), "run_*.json", "run", say)
 
 
 def traditional_path(study: Study, run: int) -> Path:
@@ -344,15 +337,16 @@ def traditional_runs(study: Study, say: Callable[[str], None] = print) -> dict[i
         study: whose runs.
         say: called with a note about each damaged record, which is quarantined.
     """
-    return _runs_in(traditional_path(study, 0).parent, say)
+    return _records_in(traditional_path(study, 0).parent, "run_*.json", "run", say)
 
 
-def _runs_in(folder: Path, say: Callable[[str], None]) -> dict[int, records.Record]:
+def _records_in(folder: Path, pattern: str, key: str, say: Callable[[str], None]) -> dict[int, records.Record]:
+    """The undamaged records of a folder, by the number that stands under `key` in each."""
     found = {}
-    for path in sorted(folder.glob("run_*.json")):
+    for path in sorted(folder.glob(pattern)):
         record, note = records.read_or_quarantine(path)
         if record is not None:
-            found[int(record.result["run"])] = record
+            found[int(record.result[key])] = record
         if note:
             say(note)
     return found

@@ -2,9 +2,9 @@
 
 import json
 import math
+import operator
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -59,13 +59,13 @@ def check_values(study: Study, story: str = "search") -> None:
         target = "traditional" if c.protocol.story == "traditional" else "bo"
         raise UserError(f"protocol={c.protocol.name} is run by another command: {study.command(target)}")
     for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", "variant", "preset"):
-        if not NAME.fullmatch(name := _get(study, key)) and (name or key not in ("variant", "preset")):
+        if not NAME.fullmatch(name := operator.attrgetter(key)(c)) and (name or key not in ("variant", "preset")):
             raise UserError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
     for key, allowed in CHOICES.items():
-        if (value := _get(study, key)) not in allowed:
+        if (value := operator.attrgetter(key)(c)) not in allowed:
             raise UserError(f"{key}={value!r}: allowed are {', '.join(str(a).lower() for a in allowed)}.")
     for key, lowest in AT_LEAST.items():
-        if (value := _get(study, key)) < lowest:
+        if (value := operator.attrgetter(key)(c)) < lowest:
             raise UserError(f"{key}={value}: must be at least {lowest}.")
     if c.searcher.asynchronous and c.searcher.round == 1:
         raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
@@ -114,14 +114,6 @@ def devices() -> list[str]:
     count = torch.cuda.device_count()
     gpus = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
     return ["auto", "cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
-
-
-def _get(study: Study, key: str) -> Any:
-    """The value of a dotted key."""
-    value: Any = study.config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def check_space(study: Study) -> None:

@@ -8,13 +8,10 @@ A loss that has one names a file of `conf/loss/schedule/` in its `defaults`, and
 - `traditional`: values that replace the others under the traditional protocol.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from benchmark.study.config import Config, Node
 
 
-def in_passes(schedule: Mapping[str, Any], batches: int, iterations_per_epoch: int) -> Node:
+def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
     """Convert a schedule to epochs that are passes over the training images.
 
     >>> in_passes({"warmup": 300, "groups": 20, "counts": ["warmup"], "traditional": {"groups": 500}}, 46, 100)

@@ -12,14 +12,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
-from benchmark.searchers import Parameter, Searcher
+from benchmark.searchers import Kind, Parameter, Scale, Searcher
 from benchmark.study import identity, recipes
 from benchmark.study.command import command_for
 from benchmark.study.config import Config, Node, schema
@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is che
     from benchmark.samplers import Sampler
     from benchmark.study.data import ImageSource
     from benchmark.training.components import HeadModule, LossModule, TrunkModule
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +144,7 @@ class Study:
         p = self.config.protocol
         folds = fold_rules.make_folds(
             trainval_classes,
-            rule=p.fold_rule,  # type: ignore[arg-type]
+            rule=cast(fold_rules.FoldRule, p.fold_rule),  # which checks it
             num_folds=p.num_folds,
             total_classes=total_classes,
         )
@@ -210,7 +212,7 @@ class Study:
     def make_space(self) -> dict[str, Parameter]:
         """The loss's search space."""
         return {
-            name: Parameter((float(low), float(high)), p.scale, p.type)  # type: ignore[arg-type]
+            name: Parameter((float(low), float(high)), cast(Scale, p.scale), cast(Kind, p.type))  # which checks them
             for name, p in self.config.loss.space.items()
             for low, high in [self.bounds(name)]
         }
@@ -247,12 +249,12 @@ def read_loss(name: str) -> Node:
         return _plain(compose("config", [f"loss={name}"]).loss)
 
 
-def _plain(config: Any) -> Node:
+def _plain(config: object) -> Node:
     """A configuration as nested dictionaries, interpolations unresolved."""
     return cast(Node, OmegaConf.to_container(config, resolve=False))
 
 
-def _seeded(seed: int, make: Callable[[], Any]) -> Any:
+def _seeded(seed: int, make: Callable[[], Made]) -> Made:
     """Run a constructor with torch's global generator set to `seed`, and restore that generator afterwards."""
     import torch
 

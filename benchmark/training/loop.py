@@ -123,11 +123,11 @@ def _train(parts: TrainingComponents, schedule: Schedule, progress: Progress) ->
     last = min(first + schedule.evaluate_every - 1, schedule.max_epochs)
     losses = []
     for epoch in range(first, last + 1):
-        _set_train_mode(parts, schedule.freeze_batchnorm)
+        set_train_mode(parts, schedule.freeze_batchnorm)
         if schedule.decay:
             _set_rates(parts, learning_rate_factor(schedule.decay, epoch, schedule.max_epochs))
         iterations = range((epoch - 1) * schedule.iterations_per_epoch, epoch * schedule.iterations_per_epoch)
-        losses.append(_train_epoch(parts, schedule, iterations))
+        losses.append(train_epoch(parts, schedule, iterations))
         if not math.isfinite(losses[-1]):
             raise _DivergedError(f"the training loss is {losses[-1]} in epoch {epoch}")
     progress.train_seconds += time.perf_counter() - started
@@ -135,8 +135,15 @@ def _train(parts: TrainingComponents, schedule: Schedule, progress: Progress) ->
     progress.history.append({"epoch": last, "loss": math.fsum(losses) / len(losses)})
 
 
-def _set_train_mode(parts: TrainingComponents, freeze_batchnorm: bool | str) -> None:
-    """As in MLRC, freezing keeps the statistics of the trunk's batch-norm layers and trains their affine parameters."""
+def set_train_mode(parts: TrainingComponents, freeze_batchnorm: bool | str) -> None:
+    """Put all modules into training mode, except for batch-norm layers of the trunk that are frozen.
+
+    As in MLRC, freezing keeps the statistics of these layers and trains their affine parameters.
+
+    Args:
+        parts: whose modules are set.
+        freeze_batchnorm: as in `Schedule`.
+    """
     for module in parts.modules.values():
         module.train()
     if freeze_batchnorm:
@@ -153,8 +160,14 @@ def _set_rates(parts: TrainingComponents, factor: float) -> None:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
-def _train_epoch(parts: TrainingComponents, schedule: Schedule, iterations: range) -> float:
-    """Train these iterations and return their mean loss; batches and augmentation depend on seed and iteration only."""
+def train_epoch(parts: TrainingComponents, schedule: Schedule, iterations: range) -> float:
+    """Train for some iterations and return their mean loss; batches and augmentation depend on seed and iteration only.
+
+    Args:
+        parts: what is trained, already in training mode.
+        schedule: its seed, warm-up and clipping apply.
+        iterations: numbers of the iterations, counted from 0 over the whole training.
+    """
     device = parts.images.device
     total = torch.zeros((), device=device)
     warming_up = iterations.stop <= schedule.warmup_epochs * schedule.iterations_per_epoch

@@ -69,7 +69,7 @@ class ViTSmall(PublishedTrunk):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        known = NORMALISATION.get(weights, (HALF, HALF) if weights is None else None)  # type: ignore[arg-type]
+        known = (HALF, HALF) if weights is None else NORMALISATION.get(weights)
         if known is None and (mean is None or std is None):
             raise UserError(
                 f"vit_small has weights={weights}, mean={mean}, std={std}. For a file of your own, say which mean and "

@@ -99,6 +99,22 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch
         records.write_whole(tmp_path / "new" / "r.json", b"")
 
 
+def test_what_a_killed_process_was_writing_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from benchmark.core import records\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "records.write_checked(Path(sys.argv[1]), b'weights')\n"
+    )
+    path, others = tmp_path / "fold_0" / "checkpoint.pt", [tmp_path / ".hidden.tmp", tmp_path / "r.json"]
+    for other in others:
+        other.write_bytes(b"")
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert [left.name.startswith(".checkpoint.pt.") for left in path.parent.iterdir()] == [True]
+    records.remove_unfinished(tmp_path)
+    assert sorted(found for found in tmp_path.rglob("*") if found.is_file()) == others
+    records.remove_unfinished(tmp_path / "absent")
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert records.digest({"a": 1, "b": [2.5]}) == records.digest({"b": [2.5], "a": 1})
     assert records.digest({"a": 1}) != records.digest({"a": 1.5})

@@ -144,6 +144,12 @@ def test_waits_for_the_process_that_fills_the_folder_and_then_gives_up(tmp_path,
     assert make.calls == 0
 
 
+def test_what_a_killed_process_left_half_written_is_deleted(tmp_path, make):
+    (tmp_path / ".trainval.npz.7.tmp").write_bytes(b"half")
+    HalvesCache(tmp_path, {}).ensure(BOTH, make)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 def test_a_whole_folder_that_cannot_be_written_can_be_read(cache, make, monkeypatch):
     monkeypatch.setattr(records, "only_one", interrupt)  # root ignores permissions, so any write would go through here
     monkeypatch.setattr(records, "write_whole", interrupt)

@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
 def test_images_are_decoded_in_parallel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2, timeout=20)  # breaks unless two are decoded at once
     monkeypatch.setattr(image_check, "_decode", lambda path: f"{both.wait() * 0}")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(image_check, "usable_cores", lambda: 2)
     assert find_problems(root, NAMES[:2], "images") == ["0", "0"]
 
 
@@ -183,7 +183,7 @@ def test_an_interruption_does_not_wait_for_the_rest(root: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(image_check, "_decode", interrupted)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(image_check, "usable_cores", lambda: 1)
     names = [f"{i}.jpg" for i in range(2_000)]
     for name in names:
         (root / name).write_bytes(b"x")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from benchmark.losses import HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings
+from benchmark.losses import HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings
 from benchmark.study.instantiate import build as build_node
 from tests.losses.every_loss import (
     CLASSES,
@@ -264,10 +264,10 @@ def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
 
 def test_protocols_recognise_the_optional_methods():
     offered = {part: {name for name in NAMES if isinstance(build(name)[0], part)}
-               for part in (HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings)}  # fmt: skip
+               for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}  # fmt: skip
     hpl = {name for name in NAMES if name.startswith("hpl_")}
     assert offered == {HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"},
-                       HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
+                       HasMemory: {"xbm"}, HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
 
 
 def test_a_hierarchy_of_three_levels_takes_yaml_only(tmp_path):

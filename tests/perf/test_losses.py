@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
+from benchmark.losses import HasMemory
 from benchmark.perf import losses
 from benchmark.perf.timing import peak_allocated
 from benchmark.study.study import Study
@@ -41,6 +43,14 @@ def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Stud
     assert row.compared.endswith("parameters 0.1 MB")
     assert all(0.1 < value < 0.5 for value in row.values)
     assert row.target == ("<=", 400)
+
+
+@pytest.mark.usefixtures("few_classes")
+def test_a_memory_is_full_when_a_step_is_measured(compose_study: Callable[..., Study]) -> None:
+    loss = compose_study("loss=xbm", "loss.schedule.start_iteration=0").make_loss(200, 0, np.arange(200), 2000)
+    assert isinstance(loss, HasMemory) and loss.diagnostics()["memory_rows"] == 0  # type: ignore[attr-defined]
+    losses.fill_memory(loss)
+    assert loss.diagnostics()["memory_rows"] == len(loss.memory) > 1000  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -76,6 +76,18 @@ def test_a_damaged_checkpoint_costs_its_fold_only(results: Path) -> None:
     assert results_of(folder) == before
 
 
+@pytest.mark.usefixtures("no_fsync")
+def test_what_killed_processes_left_half_written_is_deleted(results: Path) -> None:
+    folder = study_dir(results)
+    (folder / "bo" / "trial_001.json").unlink()
+    left = [folder / "bo" / ".trial_001.json.7.tmp", folder / "bo" / "trial_001" / "fold_1" / ".checkpoint.pt.7.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    with trainings() as trained:
+        assert tiny(bo, results).status == 0
+    assert not trained and not any(path.exists() for path in left)
+
+
 def test_a_damaged_study_file_next_to_trials_of_another_configuration_is_not_replaced(results: Path) -> None:
     path = study_dir(results) / "study.yaml"
     truncate(path)

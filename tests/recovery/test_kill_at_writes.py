@@ -39,3 +39,4 @@ def test_kills_around_writes_change_nothing(names: str, tmp_path: Path) -> None:
     logs = [path.read_text() for path in hurt.rglob("log")]
     assert sum(log.count("resume: ") for log in logs) > 0, "no kill fell into the middle of a unit"
     assert_records_of(hurt, tmp_path / "undisturbed")
+    assert not [*hurt.rglob("*.tmp"), *hurt.rglob("checkpoint.pt")]

@@ -41,7 +41,7 @@ def test_only_the_traditional_protocol_cuts_from_full_images(compose_study: Comp
 def test_images_are_read_by_a_gpu_s_share_of_the_cores_and_on_the_cpu_by_the_job_itself(
     asked: str, device: str, gpus: int, threads: int, compose_study: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.os, "cpu_count", lambda: 9)
+    monkeypatch.setattr(data, "usable_cores", lambda: 9)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config = compose_study("dataset=cub", f"image_threads={asked}").config
     assert data.num_threads(config, torch.device(device)) == threads

@@ -9,10 +9,9 @@ import pytest
 
 from benchmark.bo import bo
 from benchmark.core import records
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.final_eval import final_eval
 from benchmark.jobs import train_unit as worker
-from benchmark.jobs.executors.messages import WorkerDiedError
 from benchmark.searchers import Trial
 from benchmark.searchers.sobol import Sobol
 from benchmark.traditional import traditional

@@ -10,7 +10,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.images.batches import to_batch
 from benchmark.study.study import Study
-from benchmark.training.loop import _set_train_mode
+from benchmark.training.loop import set_train_mode
 from benchmark.trunks import vit_small
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_a_trunk_makes_of_a_grey_image_what_it_makes_of_the_same_image_in_rgb(na
 @pytest.mark.parametrize("name", NETWORKS)
 def test_frozen_batch_norm_keeps_the_statistics_of_every_layer_that_has_some(name: str, make: Make) -> None:
     trunk = make(name)
-    _set_train_mode(SimpleNamespace(trunk=trunk, head=torch.nn.Identity(), loss=torch.nn.Identity()), True)  # type: ignore[arg-type]
+    set_train_mode(SimpleNamespace(trunk=trunk, head=torch.nn.Identity(), loss=torch.nn.Identity()), True)  # type: ignore[arg-type]
     before = {key: value.clone() for key, value in trunk.named_buffers()}
     images = some_images(name, 3)
     trunk(to_batch(images, trunk.mean, trunk.std)).sum().backward()  # type: ignore[arg-type]

@@ -9,8 +9,6 @@ from benchmark.core.errors import UserError, WorkerDiedError, message_for_user
 from benchmark.core.records import JsonObject
 from benchmark.jobs.executors import Report, RunUnit
 
-__all__ = ["UnitFailedError", "WorkerDiedError", "WorkerStartError"]
-
 
 class WorkerStartError(UserError):
     """A worker ends before it can take a unit; trying again will not help."""

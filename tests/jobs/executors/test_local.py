@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.jobs.executors.local import Local
-from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError, WorkerStartError
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError
 from tests.processes import is_alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.jobs import placement
 from benchmark.jobs.executors import ray as executor_ray
-from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError
+from benchmark.jobs.executors.messages import UnitFailedError
 from tests.jobs.executors import scripted_worker
 from tests.processes import is_alive, wait_for
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.core.errors import UserError
-from benchmark.jobs.executors.messages import UnitFailedError, WorkerDiedError, WorkerStartError
+from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError
 from benchmark.jobs.executors.slurm import Slurm, launcher_options
 from tests.jobs.executors import scripted_worker
 from tests.jobs.executors.slurm_here import missing, slurm
