@@ -13,7 +13,7 @@ closest = $(shell python3 -c 'import difflib, sys; word, *known = sys.argv[1:]; 
 	print("Did you mean %s?" % near[0] if near else "")' $(call quoted,$(1)) $(OPTIONS) $(SETTINGS) 2>/dev/null)
 $(foreach v,$(firstword $(unknown)),$(error There is no option $(v). $(call closest,$(v)) \
 	Options: $(OPTIONS); also $(SETTINGS). Any other key goes into ARGS, as in ARGS="seed=7 trunk.width=64"))
-$(foreach v,$(filter $(SETTINGS),$(given)),$(eval override $(v) := $$(value $(v))))
+$(foreach v,$(filter $(SETTINGS),$(given)),$(eval override export $(v) := $$(value $(v))))
 $(foreach v,$(OPTIONS),$(eval unexport $(v) BENCHMARK_MAKE_$(v)))
 $(foreach v,$(filter $(OPTIONS),$(given)),$(eval export BENCHMARK_MAKE_$(v) := $$(value $(v))))
 
@@ -21,16 +21,19 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 TORCH ?= default
-$(if $(filter-out default cpu,$(TORCH)),$(error TORCH=$(TORCH): allowed are default and cpu))
+$(if $(filter-out default cpu,$(or $(TORCH),empty)),$(error TORCH=$(TORCH): allowed are default and cpu))
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
 COMMANDS := bo final-eval traditional status logs tables data splits bench bench-gpu
+TARGETS := help setup $(COMMANDS) soak scale test test-all lint lock clean
+$(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
+	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # make -j2 bo final-eval: one after the other
-.PHONY: help setup $(COMMANDS) soak scale test test-all lint lock clean
+.PHONY: $(TARGETS)
 
 help: ## list the targets
 	@awk -F':.*## ' '/^##@ / { print "\n" substr($$0, 5) ":" } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

@@ -20,6 +20,7 @@ import yaml
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
+from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
 from benchmark.study.layout import names_a_study
 from benchmark.study.preflight import check_values
@@ -28,6 +29,7 @@ from benchmark.study.study import Study
 
 def _opening_of_search(study: Study, overrides: list[str]) -> str:
     check_values(study)
+    check_executor(study.config)
     if study.config.preset:
         return ""  # refused by the command
     return f"{study.title}: search of {study.config.trials} trials, records in {study.directory}"
@@ -37,11 +39,13 @@ def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
     if not names_a_study(overrides):
         return f"Final runs of every finished search below {study.config.results_dir}"
     check_values(study)
+    check_executor(study.config)
     return f"{study.title}: {study.config.protocol.num_runs} final runs, records in {study.directory}"
 
 
 def _opening_of_traditional(study: Study, overrides: list[str]) -> str:
     check_values(study, "traditional")
+    check_executor(study.config)
     runs = study.config.protocol.num_runs
     return f"{study.title}: {runs} runs under the traditional protocol, records in {study.directory}"
 
@@ -124,7 +128,7 @@ def main(verb: str = "") -> int:
         print(_help(form))
     elif verb == "--version":
         print(f"dmlbench {_version()}")
-    elif name not in VERBS:
+    elif name not in _installed():
         return _unknown(verb, form)
     elif {"--help", "-h"} & {*arguments}:
         print(_help_of(name, form))
@@ -147,7 +151,7 @@ def _installed() -> dict[str, Verb]:
 
 def _unknown(verb: str, form: str) -> int:
     known = list(_installed())
-    near = difflib.get_close_matches(verb, known, n=1)
+    near = difflib.get_close_matches(verb.lower(), known, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     if "=" in verb:
         return _refused(f"{verb!r} comes after a command, as in: {form} bo {verb}\nCommands: {', '.join(known)}.")

@@ -33,6 +33,9 @@ MISTAKES = {
     "+loss.module.nonsense=1": ("ProxyNCA", "argument 'nonsense'", "It takes num_classes, embedding_dim"),
     "+loss.sampler.fresh_clases=true": ("MPerClass", "unexpected keyword argument 'fresh_clases'", "fresh_classes"),
     "trials": ("'trials' cannot be read", "key=value"),
+    "loss=3": ("no loss '3'", "Allowed: arcface,"),
+    "protocol=2020": ("no protocol '2020'", "Allowed: hpl, mlrc_2020"),
+    "=3": ("'=3' cannot be read", "key=value"),
     "loss=[a": ("'loss=[a' cannot be read", "quotes"),
     # wrong types
     "trials=abc": ("trials=abc: give a whole number", "--cfg job"),

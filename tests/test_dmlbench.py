@@ -46,6 +46,8 @@ LIGHT = {
     ("bo", "loss=hpl_paa"): (2, "There is no loss 'hpl_paa'. Did you mean 'hpl_pa'?"),
     ("final-eval", "trails=3"): (2, "There is no key 'trails'. Did you mean 'trials'?"),
     ("traditional", "trials=abc"): (2, "trials=abc: give a whole number."),
+    ("bo", "executor.workers=abc"): (2, "executor.workers='abc': give a positive number, or auto."),
+    ("BO",): (2, "There is no command 'BO'. Did you mean 'bo'?"),
     ("bo", "trials=0"): (2, "trials=0: must be at least 1."),
     ("data", "dataset=[a"): (2, "'dataset=[a' cannot be read"),
     ("bo", "--cfg", "job"): (0, "name: hpl_pa"),
@@ -71,6 +73,26 @@ def test_tables_need_no_training_library_either(no_libraries: Path, tmp_path: Pa
     command = (sys.executable, "-m", "benchmark", "tables", f"results_dir={copy}")
     done = run(tmp_path, *command, path=(no_libraries, ROOT))
     assert done.returncode == 0 and "wrote " in done.stdout, done
+
+
+def test_a_closed_pipe_ends_a_command_quietly_only_if_it_is_the_output(tmp_path: Path) -> None:
+    """`dmlbench tables | head` is no error; a pipe that a plug-in or a worker has lost is one."""
+    code = """
+import sys
+from benchmark.study import cli
+sys.argv = ["dmlbench"]
+def command(study, overrides):
+    if {broken}:
+        raise BrokenPipeError(32, "Broken pipe")
+    while True:
+        print("a line")
+cli.main(command)
+"""
+    done = run(tmp_path, sys.executable, "-c", code.format(broken=True), path=(ROOT,))
+    assert done.returncode == 1 and done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n"), done
+    piped = f'"{sys.executable}" -c "$0" | head -1; exit ${{PIPESTATUS[0]}}'
+    done = run(tmp_path, "bash", "-c", piped, code.format(broken=False), path=(ROOT,))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
 
 
 @pytest.mark.parametrize("module", ["bo", "final_eval", "traditional", "data", "splits"])
@@ -193,3 +215,5 @@ def test_an_installed_dmlbench_ignores_a_folder_of_the_packages_name_and_so_do_i
     assert records.read_record(study_dir(tmp_path / "results") / "bo" / "trial_000.json").result["map_at_r"] is not None
     shown = run(tmp_path, str(installed), "--help").stdout
     assert shown.startswith("usage: dmlbench COMMAND") and "bench-gpu" not in shown
+    refused = run(tmp_path, str(installed), "bench")
+    assert (refused.returncode, refused.stderr.splitlines()[1:2]) == (2, ["There is no command 'bench'."])

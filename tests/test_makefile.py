@@ -101,6 +101,20 @@ def test_a_variable_that_resembles_none_is_refused_with_what_there_is(checkout: 
     assert make(checkout, "bo", "TORCH=gpu").stderr.endswith("TORCH=gpu: allowed are default and cpu.  Stop.\n")
 
 
+def test_settings_on_the_command_line_reach_the_command(checkout: Path) -> None:
+    settings = {"OMP_NUM_THREADS": "3", "BENCHMARK_CACHE": "/some where/$x"}
+    ((_, environment),) = received(make(checkout, "bo", *(f"{name}={value}" for name, value in settings.items())))
+    assert environment.items() >= settings.items()
+    assert "TORCH=: allowed are default and cpu" in make(checkout, "bo", "TORCH=").stderr
+
+
+@pytest.mark.parametrize("typed", [["LOSS", "hpl_pa"], ["final_eval"], ["-k", "BO"]], ids=" ".join)
+def test_a_target_that_does_not_exist_is_refused_before_another_runs(typed: list[str], checkout: Path) -> None:
+    done = make(checkout, "bo", *typed)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"There is no target {typed[-1] if typed[0] == '-k' else typed[0]}. Targets: help setup bo" in done.stderr
+
+
 def test_several_targets_run_in_order_also_with_parallel_jobs(checkout: Path) -> None:
     for flags in ([], ["-j2"]):
         ran = received(make(checkout, *flags, "bo", "final-eval", "tables", "LOSS=hpl_pa"))

@@ -59,7 +59,7 @@ def recording(unit: Path, capture: bool) -> Iterator[None]:
                 stack.enter_context(_redirected_output(unit / NAME))
         try:
             yield
-        except Exception:
+        except (Exception, SystemExit):  # a plug-in's sys.exit is a defect, too
             note(unit, f"failed\n{traceback.format_exc()}")
             raise
         except BaseException as stop:

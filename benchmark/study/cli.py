@@ -6,6 +6,7 @@ Imports neither PyTorch nor a command: a configuration that does not fit is refu
 import functools
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -57,7 +58,9 @@ def main(command: Command, protocol: str = "") -> None:
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {errors.GO_ON}", file=sys.stderr)
         raise SystemExit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
+    except BrokenPipeError:
+        if not _reader_has_ended():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     finally:
@@ -75,10 +78,24 @@ def _run_all(command: Command) -> list[int]:
         given = hydra.core.hydra_config.HydraConfig.get().overrides.task
         composed.append((config, [str(override) for override in given]))
 
+    def compose_all() -> None:
+        try:
+            compose()
+        except ValueError as error:  # Hydra's, of a choice that is no name, such as loss=3
+            raise errors.UserError(_not_a_choice(sys.argv[1:]) or messages.does_not_fit(str(error))) from error
+
     def run(config: DictConfig, given: list[str]) -> None:
         command(Study.of(config), given)
 
-    return [_status_of(compose), *(_status_of(functools.partial(run, *study)) for study in composed)]
+    return [_status_of(compose_all), *(_status_of(functools.partial(run, *study)) for study in composed)]
+
+
+def _reader_has_ended() -> bool:
+    """Whether the reader of our output, such as `head`, has ended."""
+    pipes = select.poll()
+    for descriptor in (1, 2):
+        pipes.register(descriptor, 0)  # an end that is closed is reported without being asked for
+    return bool(pipes.poll(0))
 
 
 def _status_of(work: Callable[[], None]) -> int:
@@ -117,6 +134,18 @@ def explain(error: Exception) -> str:
     if isinstance(error, ValidationError) and key:
         return messages.wrong_type(key, str(error.msg))
     return messages.does_not_fit(str(error.__cause__ or error))
+
+
+def _not_a_choice(arguments: list[str]) -> str:
+    """The message for the first argument that chooses no file of `conf/`; empty if all do."""
+    for argument in arguments:
+        group, _, name = argument.partition("=")
+        if not group:
+            return messages.unreadable(argument)
+        allowed = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        if allowed and name not in allowed:
+            return messages.unknown_choice(group, name, allowed)
+    return ""
 
 
 def known_keys(arguments: list[str]) -> list[str]:

@@ -46,6 +46,15 @@ def test_a_failure_leaves_its_traceback_and_the_log_only_grows(capture: bool, tm
     assert "KeyError: 'number 0'" in text and unit_log.tail(tmp_path / "log").endswith("KeyError: 'number 1'")
 
 
+def test_a_plug_in_that_exits_the_interpreter_leaves_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit), unit_log.recording(tmp_path, capture=False):
+        sys.exit(3)
+    assert (
+        unit_log.tail(tmp_path / "log").endswith("SystemExit: 3")
+        and "test_unit_log.py" in (tmp_path / "log").read_text()
+    )
+
+
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     with unit_log.recording(tmp_path, capture=True):

@@ -39,12 +39,13 @@ class Inline:
         """Run a unit and return a finished future, which holds its result or the exception that it raised.
 
         Raises:
-            KeyboardInterrupt: raised at once, like every exception that is no `Exception`: it is meant for the driver.
+            KeyboardInterrupt: raised at once, like every other exception that is no `Exception`: it is meant
+                for the driver; but a plug-in that calls `sys.exit` is a defect.
         """
         future: Future[JsonObject] = Future()
         try:
             future.set_result(self._run(spec, self._on_progress))
-        except Exception as error:  # whatever a unit raises belongs to its future
+        except (Exception, SystemExit) as error:  # whatever a unit raises belongs to its future
             future.set_exception(error)
         return future
 

@@ -32,11 +32,11 @@ def run_and_report(run: RunUnit, spec: JsonObject, send: Report) -> None:
     """
     try:
         send({"result": run(spec, lambda progress: send({"progress": progress}))})
-    except Exception as error:  # the driver decides what it means
+    except (Exception, SystemExit) as error:  # the driver decides what it means
         send({"error": error_to_json(error)})
 
 
-def error_to_json(error: Exception) -> JsonObject:
+def error_to_json(error: BaseException) -> JsonObject:
     """An exception as `type` and `message`.
 
     An error that the user can put right becomes a `UserError` with its message, and a defect a `UnitFailedError` with
