@@ -13,13 +13,13 @@ from benchmark.datasets.glyph_outlines import FACES, checked_font_files, matplot
 
 @pytest.fixture
 def fonts(tmp_path):
-    """A folder with links to the real files."""
+    """Return a folder with links to the real font files."""
     for face in FACES:
         (tmp_path / f"{face}.ttf").symlink_to(matplotlib_font_dir() / f"{face}.ttf")
     return tmp_path
 
 
-def test_the_installed_fonts_are_the_known_ones():
+def test_the_installed_fonts_are_the_expected_ones():
     assert list(checked_font_files(matplotlib_font_dir())) == list(FACES)
 
 
@@ -77,7 +77,7 @@ def test_an_accented_letter_is_resolved_into_the_letter_and_the_accent(outlines)
     assert letter <= {tuple(point) for point in accented.points.tolist()}
 
 
-def test_outlines_have_one_flag_a_point_and_end_with_their_last_contour(outlines):
+def test_outlines_have_one_flag_per_point_and_end_with_their_last_contour(outlines):
     for outline in outlines.values():
         assert outline.points.dtype == np.int32
         assert len(outline.on_curve) == len(outline.points) == outline.ends[-1] + 1
@@ -98,7 +98,7 @@ def test_the_font_folder_is_found_without_importing_matplotlib():
     assert (Path(found) / "DejaVuSans.ttf").is_file()
 
 
-def test_a_matplotlib_whose_data_lie_elsewhere_is_asked_for_its_folder(monkeypatch, tmp_path):
+def test_matplotlib_is_asked_for_its_folder_if_its_data_are_elsewhere(monkeypatch, tmp_path):
     import matplotlib
 
     monkeypatch.setattr(glyph_outlines, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""How golden files of losses with one or several learnable vectors per class are replayed."""
+"""Replay of golden files of losses with one or several learnable vectors per class."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from benchmark.losses.soft_triple import soft_triple
 
 
 def check_proxies(golden, monkeypatch, losses):
-    """Compare several implementations on the proxies of one file."""
+    """Compare several implementations on the proxies of a file."""
     for make in losses:
         embeddings, proxies = golden.leaf("embeddings"), golden.leaf("proxies")
         loss = make(golden)(embeddings, golden["labels"], proxies)

@@ -1,4 +1,4 @@
-"""Grouping of proxies against loops in numpy, scikit-learn, and cases worked out by hand."""
+"""Grouping of proxies, compared with numpy loops, scikit-learn and cases worked out by hand."""
 
 import math
 
@@ -137,12 +137,12 @@ def means_by_loops(points, owners, num_clusters):
 
 
 def groups_of(owners):
-    """The partition, whatever its groups are called."""
+    """Return the partition, regardless of the numbering of groups."""
     return {frozenset(i for i, o in enumerate(owners) if o == j) for j in set(owners)}
 
 
 def ward_by_loops(points, num_clusters):
-    """Merge, again and again, the two groups whose merger adds least to the sum of squares within groups."""
+    """Repeatedly merge the two groups whose merger adds least to the within-group sum of squares."""
     groups = [[i] for i in range(len(points))]
 
     def cost(a, b):

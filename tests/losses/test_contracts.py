@@ -1,4 +1,4 @@
-"""The contract of every loss in conf/loss; a new file there is tested without a change here."""
+"""The contract of every loss in conf/loss; new files are tested automatically."""
 
 import copy
 
@@ -40,7 +40,7 @@ BATCHES = {
 
 
 def step(module, node, features, labels):
-    """A loss and its gradients with respect to features and parameters; None where there is no gradient."""
+    """Return a loss and its gradients with respect to features and parameters; None for a missing gradient."""
     leaves = [features.clone().requires_grad_(), *module.parameters()]
     loss = module(embedder(node)(leaves[0]), labels)
     if not loss.requires_grad:
@@ -195,7 +195,7 @@ def test_a_few_optimizer_steps_lower_the_loss(name):
         module(head(features), labels).backward()
         optimizer.step()
         after_step(module)
-    with torch.no_grad():  # the learnt parameters, but the initial memory and hierarchy
+    with torch.no_grad():  # the learnt parameters with the initial memory and hierarchy
         for old, new in zip(before.parameters(), module.parameters(), strict=True):
             old.copy_(new)
     assert before(head(features), labels).item() < first - 0.1 * abs(first)
@@ -270,7 +270,7 @@ def test_protocols_recognise_the_optional_methods():
                        HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
 
 
-def test_a_hierarchy_of_three_levels_takes_yaml_only(tmp_path):
+def test_a_hierarchy_of_three_levels_needs_only_yaml(tmp_path):
     text = (FOLDER / "hpl_nca.yaml").read_text()
     text = text.replace('    - {scale: "${loss.setting.scale_1}"}\n', "    - {scale: 30.0}\n    - {scale: 4.0}\n")
     text = text.replace("weights: [1.0, 0.1]", "weights: [1.0, 0.1, 0.1]")

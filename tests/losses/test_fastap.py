@@ -1,4 +1,4 @@
-"""FastAP of its YAML file against its formula in loops, by hand, and with half-precision embeddings."""
+"""FastAP of its YAML file, compared with its formula in loops and by hand; half-precision embeddings."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def loss(embeddings, labels, num_bins):
 
 
 def by_loops(embeddings, labels, num_bins):
-    """One minus AP per anchor with positives: precision at each bin, weighted by the positives in it."""
+    """Return 1 - AP of each anchor with positives: precision at each bin, weighted by its positives."""
     distance, y, width = distances(embeddings), labels.tolist(), 4 / num_bins
     losses = []
     for a in range(len(y)):

@@ -1,4 +1,4 @@
-"""HIER's triplets against loops over floats: relations, draws, losses."""
+"""HIER's triplets, compared with loops over floats: relations, draws and losses."""
 
 import math
 
@@ -13,7 +13,7 @@ SETTINGS = {"margin": 0.1, "temperature": 0.1}
 
 
 def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
-    """Loss of one triplet from distances to the proxies, as lists."""
+    """Return the loss of one triplet, given its distances to the proxies as lists."""
     i, j, k = (rows[index] for index in triplet)
     choices = []
     for number, members in enumerate(((i, j), (i, j, k))):
@@ -28,7 +28,7 @@ def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
 
 
 def float_related(similarities, topk):
-    """Whether each of two points is among the most similar to the other, for a table without ties."""
+    """Return whether two points are reciprocal neighbours, for a table without ties."""
     num = len(similarities)
     best = [sorted(range(num), key=lambda b: -row[b])[:topk] for row in similarities]
     return [[a != b and a in best[b] and b in best[a] for b in range(num)] for a in range(num)]
@@ -108,7 +108,7 @@ def test_reciprocal_neighbours_agree_with_the_loop(topk):
 
 
 @pytest.mark.parametrize(("num", "cut"), [(1, 1), (2, 1), (3, 1), (8, 6)])
-def test_topk_is_capped_at_the_number_of_points_less_two(num, cut):
+def test_topk_is_capped_at_the_number_of_points_minus_two(num, cut):
     similarities = table(num, num)
     similarities.fill_diagonal_(9.0)
     assert torch.equal(reciprocal_neighbours(similarities, 30), reciprocal_neighbours(similarities, cut))

@@ -1,4 +1,4 @@
-"""HPL's loss: against loops over its levels, against its base, and the arguments that it refuses."""
+"""HPL's loss, compared with loops over its levels and with its base; refused arguments."""
 
 import copy
 import math
@@ -21,12 +21,12 @@ BASES = {"nca": (proxy_nca, {"scale": 9.0}), "eq3": (EQ3, {"scale": 9.0}),
 
 
 def batch_only(embeddings, labels):
-    """No base: it takes no proxies."""
+    """Not a valid base: it takes no proxies."""
     return embeddings.sum()
 
 
 def buggy(embeddings, labels, proxies):
-    """A base with a mistake in it: (1, D) by (3, 4)."""
+    """A base with a bug: it multiplies (1, D) by (3, 4)."""
     return (embeddings @ torch.ones(3, 4)).sum()
 
 
@@ -45,7 +45,7 @@ def make(base="nca", num_classes=7, dim=5, num_levels=2, **options):
 
 
 def with_hierarchy(module, proxies):
-    """The module with a hierarchy set by hand: 7 classes -> 3 groups -> 2 groups, coarse proxies at random."""
+    """Build the module with a fixed hierarchy: 7 classes -> 3 groups -> 2 groups, with random coarse proxies."""
     generator = torch.Generator().manual_seed(1)
     state = module.state_dict() | {"proxies": proxies, "counters": torch.tensor([9, 0, 1])}
     owners = {"owners_0": torch.tensor([0, 1, 2, 0, 1, 0, 2]), "owners_1": torch.tensor([1, 0, 1])}

@@ -1,4 +1,4 @@
-"""HPL over every base: it reduces to the base bit for bit, and its levels agree with the base's equation in loops."""
+"""HPL with every base: it reduces to the base bit for bit, and its levels agree with the base's equation in loops."""
 
 import math
 from functools import partial
@@ -49,7 +49,7 @@ def cosface_by_loops(embeddings, labels, proxies, *, scale, margin):
 
 
 def soft_triple_by_loops(embeddings, labels, centres, *, la, gamma, margin, reg_weight):
-    """With one centre per class the similarity is the cosine, whatever gamma, and there is no regulariser."""
+    """SoftTriple with one centre per class: the similarity is the cosine for any gamma, without a regulariser."""
     classes = centres.tolist() if centres.dim() == 3 else [[row] for row in centres.tolist()]
     total = 0.0
     for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):

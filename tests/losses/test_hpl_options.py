@@ -1,4 +1,4 @@
-"""HPL's options: learnable coarse proxies, other groupings, centres of unit length, and purity."""
+"""HPL's options: learnable coarse proxies, other groupings, centres of unit norm, and purity."""
 
 import copy
 import itertools
@@ -36,7 +36,7 @@ def optimizer_of(module, kind=torch.optim.AdamW):
 
 
 def train(module, optimizer, steps, first=0):
-    """Losses of steps first+1, ..., with a batch that depends on the step only."""
+    """Train, and return the losses of steps first+1, ...; the batch depends only on the step."""
     losses = []
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
@@ -60,7 +60,7 @@ def mean(rows):
 
 
 def update_by_loops(vectors, centres, owners, options):
-    """Algorithm 1's update of every level in plain Python: new centres and owners, fine to coarse."""
+    """Apply Algorithm 1's update to every level in plain Python: new centres and owners, fine to coarse."""
     normalized = options.get("cluster_space", "normalized") == "normalized"
     scaled = unit if normalized else list
     points = [mean([scaled(r) for r in rows]) if isinstance(rows[0], list) else scaled(rows) for rows in vectors]
@@ -243,7 +243,7 @@ def test_purity_is_the_share_of_classes_in_their_cluster_s_majority():
     assert not any("purity" in key for key in make().diagnostics())
 
 
-def test_true_groups_are_for_the_report_only():
+def test_true_groups_affect_diagnostics_only():
     plain, informed = make(), make(true_groups=SUPERS)
     assert train(plain, optimizer_of(plain), 8) == train(informed, optimizer_of(informed), 8)
     assert plain.state_dict().keys() == informed.state_dict().keys()

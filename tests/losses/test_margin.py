@@ -1,4 +1,4 @@
-"""Margin losses of their YAML files, with one beta and with one per class, against loops and by hand."""
+"""Margin losses of their YAML files, with one beta or one per class, compared with loops and by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ KINDS = ("margin", "margin_class")
 
 
 def make(kind, beta, margin=0.2):
-    """The module with the given beta, a number or one per class, in float64."""
+    """Build the module in float64 with the given beta, a number or one per class."""
     module = build(kind, margin=margin)[0].double()
     module.loss.beta.data.copy_(torch.as_tensor(beta, dtype=torch.float64).expand_as(module.loss.beta))
     return module

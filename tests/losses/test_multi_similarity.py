@@ -1,4 +1,4 @@
-"""Multi-Similarity against its formula and its mining rule in loops, by hand, with empty rows and duplicates."""
+"""Multi-Similarity, compared with its formula and mining rule in loops and by hand; empty rows and duplicates."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The module that owns proxies: how they start, which bases it refuses, and that it equals its base."""
+"""The module that owns proxies: initialisation, refused bases, and equality with its base."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ from benchmark.losses.soft_triple import soft_triple
 
 COSFACE = partial(cosface, scale=8.0, margin=0.2)
 SOFT_TRIPLE = partial(soft_triple, la=5.0, gamma=0.2, margin=0.1, reg_weight=0.3)
-ENDS = {  # the ends of the searched spaces, and the wider ones of single data sets
+ENDS = {  # bounds of the search spaces, and wider ones for single data sets
     "normalized_softmax": [partial(normalized_softmax, temperature=t) for t in (0.01, 100.0)],
     "cosface": [partial(cosface, scale=s, margin=m) for s in (0.01, 200.0) for m in (0.0, 1.0)],
     "arcface": [partial(arcface, scale=s, margin=m) for s in (0.01, 300.0) for m in (0.0, 90.0)],
@@ -32,7 +32,7 @@ every_end = pytest.mark.parametrize(
 
 
 def proxies_for(base, proxies):
-    """Proxies (C, D) as the base takes them: three centres per class for SoftTriple, two of which coincide."""
+    """Return proxies (C, D) for the base; for SoftTriple three centres per class, two of which coincide."""
     return torch.stack([proxies, proxies.flip(1), proxies], dim=1) if base.func is soft_triple else proxies
 
 
@@ -126,7 +126,7 @@ def with_a_bug(fault):
 
 
 def wrong_call(_):
-    cosface(scale=1.0)  # a TypeError from inside the base, which is no misfit of the base
+    cosface(scale=1.0)  # a TypeError from inside the base, which is not a wrong signature
 
 
 BUGS = {
@@ -151,7 +151,7 @@ def test_a_base_without_a_signature_is_tried():
     compiled = torch.cosine_similarity
     with pytest.raises(ValueError, match="no signature"):
         inspect.signature(compiled)
-    with pytest.raises(TypeError, match="cosine_similarity"):  # the third argument is no dimension
+    with pytest.raises(TypeError, match="cosine_similarity"):  # the third argument is not a dimension
         make(base=compiled)
 
 
@@ -211,7 +211,7 @@ def test_autocast_changes_no_bit_and_half_precision_gives_float32(batch, base):
 
 
 @every_end
-def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
+def test_autocast_does_not_change_the_gradient(batch, base):
     gradients = []
     for enabled in (False, True):
         embeddings, proxies = batch[0].float().requires_grad_(), proxies_for(base, batch[2].float()).requires_grad_()
@@ -222,7 +222,7 @@ def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
 
 
 @every_end
-def test_neither_lengths_nor_repeating_the_batch_matter(batch, base):
+def test_norms_and_repetitions_of_the_batch_do_not_matter(batch, base):
     embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
     loss = base(embeddings, labels, proxies).item()
     assert base(embeddings * 1e6, labels, proxies * 1e-6).item() == pytest.approx(loss, rel=1e-11)

@@ -1,4 +1,4 @@
-"""ProxyNCA against its equation in loops, values worked out by hand, also where other code drops samples in float32."""
+"""ProxyNCA, compared with its equation in loops and by hand, also where other code drops samples in float32."""
 
 import math
 

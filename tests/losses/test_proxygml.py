@@ -1,4 +1,4 @@
-"""ProxyGML against its definition in loops, values worked out by hand, and ties, which theirs leaves to the device."""
+"""ProxyGML, compared with its definition in loops and values worked out by hand; ties."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from tests.losses.conftest import cosine
 
 
 def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=False):
-    """The loss, from lists of floats; `proxies` has C lists of N vectors."""
+    """Compute the loss from lists of floats; `proxies` has C lists of N vectors."""
     C, N = len(proxies), len(proxies[0])
     k = math.ceil(r * C * N)
     if not replicate_k:
@@ -38,7 +38,7 @@ def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=Fals
 
 @pytest.fixture
 def case():
-    """Float64 embeddings (9, 5) of any length, labels of 7 classes of which two are absent, and proxies (7, 3, 5)."""
+    """Float64 embeddings (9, 5) of any norm, labels of 7 classes, two of them absent, and proxies (7, 3, 5)."""
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(9, 5, generator=generator, dtype=torch.float64) * torch.arange(1, 10)[:, None]
     proxies = torch.randn(7, 3, 5, generator=generator, dtype=torch.float64) * 4
@@ -69,7 +69,7 @@ def test_gradients_agree_with_finite_differences(case, settings):
     assert torch.autograd.gradcheck(lambda e, p: proxygml(e, labels, p, **settings), inputs, atol=1e-7)
 
 
-def test_a_share_too_small_for_another_class_has_a_gradient_unless_k_is_replicated(case):
+def test_a_fraction_too_small_for_another_class_has_a_gradient_unless_k_is_replicated(case):
     embeddings, labels, proxies = case
     embeddings.requires_grad_()
     for replicate_k, has_gradient in ((True, False), (False, True)):
@@ -153,7 +153,7 @@ def test_one_class_a_lone_sample_and_exact_duplicates_are_defined(case):
         assert loss.item() == pytest.approx(by_loops(*chosen, proxies.tolist(), **settings), rel=1e-11)
         assert leaf.grad.isfinite().all()
     only = proxygml(embeddings[:2], labels[:2], proxies[:1], r=0.4, reg_weight=0.3)
-    assert only.item() == pytest.approx(0, abs=1e-6)  # one class in all
+    assert only.item() == pytest.approx(0, abs=1e-6)  # a single class
 
 
 def test_autocast_changes_no_bit_and_half_precision_inputs_are_used_in_float32(case):
@@ -167,7 +167,7 @@ def test_autocast_changes_no_bit_and_half_precision_inputs_are_used_in_float32(c
     assert torch.equal(proxygml(*half, **settings), proxygml(half[0].float(), labels, half[2].float(), **settings))
 
 
-def test_an_embedding_that_is_not_a_number_is_not_hidden(case):
+def test_a_nan_embedding_is_not_hidden(case):
     embeddings, labels, proxies = case
     embeddings[3, 2] = math.nan
     assert proxygml(embeddings, labels, proxies, r=0.4).isnan()

@@ -1,4 +1,4 @@
-"""Triplet losses of their YAML files, over all and over semi-hard triplets, against loops and by hand."""
+"""Triplet losses of their YAML files, over all or semi-hard triplets, compared with loops and by hand."""
 
 import math
 
