@@ -121,7 +121,7 @@ class Dataset(Protocol):
         Args:
             progress: called with the next task, such as "decoding test"; returns a callback for (images done, images to
                 do).
-            halves: the halves that will be read; files of others are not opened.
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
             UserError: the images cannot be drawn or decoded, or the disk has too little space for them.

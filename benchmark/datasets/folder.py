@@ -61,7 +61,7 @@ def _classes(root: Path, below: str = "", depth: int = 0) -> Iterator[str]:
         if inner:
             raise UserError(
                 f"{root / below} holds both images and folders with images ({inner[0]}), so it is both a class and a "
-                "super class. Put its own images into a folder of their own."
+                "super class. Move its own images to a separate folder."
             )
         yield below
     yield from inner

@@ -22,7 +22,7 @@ class HalvesCache:
     """The cache folder of a data set with given parameters.
 
     Attributes:
-        folder: where the files are or will be.
+        folder: folder of the files, which may not exist yet.
         parameters: JSON values that determine the content; a folder filled for other values does not count.
     """
 

@@ -15,7 +15,7 @@ from benchmark.datasets.glyph_rasteriser import flatten, rasterise
 
 EM = 0.75  # fraction of the image's side
 BASE_LINE = 0.36  # in em, below the middle of the image
-BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; more is no faster
+BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; larger batches are not faster
 
 
 def warp_numbers(num_images: int, seed: int) -> np.ndarray:

@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
 class Glyphs:
     """The glyphs data set, drawn once into a cache folder and read from there; a `Dataset`.
 
-    Each half is a file of its own: `trainval()` never opens the file of the test half. Every file is checked against
+    Each half is a separate file: `trainval()` never opens the file of the test half. Every file is checked against
     its SHA-256 whenever it is read; a damaged file causes a warning, is quarantined and drawn again.
 
     Args:
@@ -94,7 +94,7 @@ class Glyphs:
         UserError: an argument is out of range.
     """
 
-    listing: ClassVar[Listing | None] = None  # nor has it `test_contents`: there are no image files
+    listing: ClassVar[Listing | None] = None  # None, like `test_contents`: there are no image files
     test_contents: ClassVar[str | None] = None
 
     size: int = 32
@@ -155,7 +155,7 @@ class Glyphs:
         Args:
             progress: called with "drawing" if anything has to be drawn; returns a callback for (images drawn, images to
                 draw).
-            halves: the halves that will be read; the files of others are not opened.
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
             UserError: a font file or the images differ from the expected ones.

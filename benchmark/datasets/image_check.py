@@ -52,7 +52,7 @@ def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | No
         root: folder that the paths are relative to.
         paths: paths of the images.
         check: `lists` checks nothing, `files` that the files exist, `images` that they can be decoded (at
-            low resolution where the format allows; PIL's own `verify` would accept a truncated JPEG).
+            low resolution if the format allows it; PIL's own `verify` would accept a truncated JPEG).
 
     Raises:
         UserError: `check` is unknown.

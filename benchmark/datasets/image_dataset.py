@@ -73,7 +73,7 @@ class ImageDataset:
 
         Args:
             progress: called with "decoding" and a half; returns a callback for (images done, images to do).
-            halves: the halves that will be read; files of others are not opened.
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
             UserError: images cannot be decoded, or the disk has too little space for their pixels.

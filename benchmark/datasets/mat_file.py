@@ -30,7 +30,7 @@ def read_mat(path: Path, *variables: str) -> list[list[Value]]:
     from benchmark.core.errors import UserError  # imported here, since the script below runs without the package
 
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, and the genuine file less than 1 MB.")
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but the genuine file has less than 1 MB.")
     command = [sys.executable, "-P", __file__, str(path.absolute()), *variables]
     values: list[list[Value]] | None = None
     try:

@@ -83,7 +83,7 @@ def draw_boxes(sizes: np.ndarray, crops: Crops, generator: torch.Generator) -> t
     """Draw the box of each random crop of a batch, and which crops are mirrored.
 
     The area of a crop is uniform in `scale`, and the logarithm of its ratio is uniform between the logarithms of
-    `ratio`. The first of `ATTEMPTS` boxes that fits is taken, or else the largest central crop whose ratio lies in
+    `ratio`. The first of `ATTEMPTS` boxes that fits is taken, or else the largest central crop whose ratio is within
     `ratio`.
 
     Args:

@@ -44,7 +44,7 @@ def read(path: Path) -> tuple[bytes, tuple[int, int]]:
     """
     try:
         with open(path, "rb") as file:
-            found = _stamp(os.fstat(file.fileno()))  # before reading, so that a change meanwhile is noticed
+            found = _stamp(os.fstat(file.fileno()))  # before reading, so that a concurrent change is noticed
             return file.read(), found
     except FileNotFoundError:
         raise UnreadableImageError("is missing") from None

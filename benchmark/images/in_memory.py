@@ -17,7 +17,7 @@ class InMemoryImages:
         images: uint8, (N, H, W) grey or (N, H, W, 3) colour.
         shift: largest random shift in pixels; each image is shifted by its own whole number of pixels in -shift ..
             shift, vertically and horizontally, and padded with 0.
-        device: where the images are kept; by default the CPU.
+        device: device of the images, by default the CPU.
 
     Raises:
         ValueError: the images are not uint8 or have another shape.

@@ -7,8 +7,8 @@ What Algorithm 1 leaves open, and the choice here:
 - the initial k-means: k-means++, several restarts, seeded, run until no proxy changes its owner;
 - an empty group (0/0 in Algorithm 1) keeps its centre; `empty="reseed_farthest"` gives it the farthest proxy instead;
 - equal distances go to the lowest index;
-- proxies are scaled to unit length first (the loss depends on directions alone), centres are plain means; `unit=True`
-  scales the means to unit length as well, which is spherical k-means.
+- proxies are scaled to unit norm first (the loss depends on directions alone), centres are plain means; `unit=True`
+  scales the means to unit norm too, which is spherical k-means.
 The paper leaves other clustering methods to future work. `first_clusters` offers two, for the initial grouping only: an
 update is always a Lloyd step. Distances are computed in float64, coordinate by coordinate, so that no tie or near tie
 depends on a matrix product.

@@ -2,7 +2,7 @@
 
 Each can be passed to the library as `distance:`, and normalises its inputs.
 
-Departures from the library's classes, none of which is visible in float64:
+Departures from the library's classes, with no visible effect in float64:
 - the Euclidean distance subtracts coordinate by coordinate. Beyond 25 rows `torch.cdist` multiplies matrices instead,
   which in float32 is off by up to 1e-3 near 0: a pair at distance 1e-4 keeps at most half of its gradient, and equal
   rows have a distance above 0;

@@ -13,8 +13,8 @@ Additions of the authors' code to the paper that this file keeps:
 Departures from the authors' code:
 - log-softmax. Their code drops a sample whose probability underflows (in float32, one whose own class is about 103 /
   tau farther away than the nearest), so their mean ignores the worst samples, and is NaN if it ignores all;
-- distances by matrix products, where they keep (B, C, D) differences; rounding below 0 is clamped;
-- hyperedges of absent classes are columns of zeros, where they select the present classes: no shape depends on the
+- distances by matrix products instead of (B, C, D) differences; rounding below 0 is clamped;
+- hyperedges of absent classes are columns of zeros, whereas they select the present classes: no shape depends on the
   data, so the host never waits for the device. Sums are matrix products, which are deterministic on a GPU;
 - a batch of one sample has no tuplet and does not suit batch normalisation, so it gets the distribution loss alone;
 - `one_hot`: their scikit-learn helper returns one column for two classes, which silently gives a loss of 0;
@@ -112,7 +112,7 @@ class HypergraphNetwork(nn.Module):
 
     The linear layers are initialised as in PyTorch, uniformly in +-1 / sqrt(inputs), but by the given generator.
 
-    Easily got wrong: where the rows of G are equal, as for a batch of one class, the normalisation divides rounding
+    Easily got wrong: if the rows of G are equal, as for a batch of one class, the normalisation divides rounding
     errors by sqrt(1e-5), so its input is computed in float64.
 
     Args:

@@ -66,8 +66,8 @@ class HPL(CountingLoss):
         coarse_update: "centroid" (no gradient), "tied" (the loss reaches the fine proxies through the mean) or
             "gradient" (coarse proxies are parameters, named centres_1, ..., without a gradient until initialised).
         clustering: method of the initial grouping, "kmeans", "agglomerative" or "gmm".
-        cluster_space: "normalized" groups unit vectors, "raw" the vectors as they are.
-        normalize_centroids: whether centres have unit norm wherever they are compared with proxies.
+        cluster_space: "normalized" groups unit vectors, "raw" the vectors themselves.
+        normalize_centroids: whether centres are scaled to unit norm before any comparison with proxies.
         empty: a group that an update leaves without members may "keep" its centre or "reseed_farthest".
         kmeans_restarts: runs of k-means or of the mixture's fit for the initial grouping, at least 1.
         centres_per_class: K, at least 1; above 1 the fine proxies are (C, K, D), and a class is grouped by their mean.

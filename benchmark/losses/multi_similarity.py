@@ -7,8 +7,8 @@ miner's epsilon are all searched, and "without miner" means all pairs.
 Departures from the authors' code:
 - exact duplicates are positives. The authors drop every positive with a cosine above 1 - 1e-5, to exclude the anchor
   itself; `drop_duplicates` does so;
-- with the miner, an anchor without positives or without negatives adds nothing, where their code fails.
-Departure from pytorch-metric-learning: a batch with one mined pair of each kind counts, where the library returns 0.
+- with the miner, an anchor without positives or without negatives adds nothing, whereas their code fails.
+Departure from pytorch-metric-learning: a batch with one mined pair of each kind counts, whereas the library returns 0.
 """
 
 import torch

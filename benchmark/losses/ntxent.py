@@ -2,7 +2,7 @@
 
 Source: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NeurIPS 2016; named, and scaled by
 a temperature, in Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
-Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a term of its own
+Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a separate term
 that ignores the other positives, as in pytorch-metric-learning, which the Reality Check (arXiv 2003.08505) used.
 
 Departures from the library:
@@ -10,7 +10,7 @@ Departures from the library:
   has a constant loss and no gradient: in float32 once the cosines differ by 87.3 T, at the time of the Reality Check by
   46.1 T. Its optimum for SOP, T = 0.00024, is deep in that regime, which ignores the hardest pairs; `saturate` restores
   it;
-- one row per anchor, where the library keeps a matrix of positive pairs by negative pairs.
+- one row per anchor, whereas the library stores a matrix of positive pairs by negative pairs.
 """
 
 import math

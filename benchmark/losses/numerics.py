@@ -22,7 +22,7 @@ class BackwardContext(Protocol):
 
 
 def at_least_float32(vectors: Tensor) -> Tensor:
-    """Convert half-precision vectors, of any shape, to float32; return float32 and float64 as they are."""
+    """Convert half-precision vectors, of any shape, to float32; return float32 and float64 unchanged."""
     return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 

@@ -6,9 +6,9 @@ arXiv 2103.13538, Eq. 3. Form with the positive in the denominator: Musgrave, Be
 Reality Check", ECCV 2020, arXiv 2003.08505, whose library is pytorch-metric-learning.
 
 Departures:
-- mean over the batch where Eq. 3 sums, so that the learning rate does not depend on the batch size;
+- mean over the batch instead of the sum of Eq. 3, so that the learning rate does not depend on the batch size;
 - a scale, which is absent from Eq. 3: without one, the softmax cannot separate unit vectors of many classes;
-- log-sum-exp, where the library multiplies probabilities and drops a sample whose probability underflows. In float32
+- log-sum-exp, whereas the library multiplies probabilities and drops a sample whose probability underflows. In float32
   that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, which scales in the search space reach.
 
 Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors. The
@@ -97,6 +97,6 @@ def _check_denominator(denominator: str, num_proxies: int) -> None:
     check_choice("ProxyNCA", DENOMINATORS, denominator=denominator)
     if denominator == "others" and num_proxies < 2:
         raise UserError(
-            f"denominator='others' of ProxyNCA compares with the other proxies, but there are {num_proxies} in all;"
+            f"denominator='others' of ProxyNCA compares with the other proxies, but the total number is {num_proxies};"
             " use at least 2 proxies, or denominator='all'."
         )

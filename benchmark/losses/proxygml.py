@@ -7,9 +7,9 @@ temperature: a class's vote is a sum of at most N cosines, so one proxy per clas
 Departures from the authors' code:
 - embeddings are normalised here. The authors' network does it before the loss;
 - a sample keeps at least one proxy of another class. Where ceil(r C N) <= N, theirs keeps none and the gradient is 0
-  (and below N it drops own proxies); `replicate_k=True` does the same;
+  (and below N it drops proxies of the own class); `replicate_k=True` restores that;
 - a class takes part in the softmax if one of its proxies is kept; in theirs, if its vote is not exactly 0;
-- equally similar proxies are kept in the order of their index, where theirs leaves the order to the device's `topk`;
+- equally similar proxies are kept in the order of their index, whereas theirs leaves the order to the device's `topk`;
 - their two epsilons are kept, because one of them changes values, but as terms of log-sum-exps;
 - the regulariser multiplies proxies with the classes' sums of proxies, (C N, C), where theirs multiplies all proxies
   with each other, (C N, C N), and processes the rows in chunks.

@@ -8,8 +8,8 @@ Departures:
 - embeddings are normalised, as in the Reality Check; those of the paper are not;
 - the regulariser uses unit embeddings too, as at the time of the Reality Check, which tuned its weight for them.
   pytorch-metric-learning 2 uses the raw ones, as `reg_on: raw` does here;
-- Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory where
-  the library keeps all differences (B, B, D), and equally exact near 0;
+- Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory
+  whereas the library stores all differences (B, B, D), and equally exact near 0;
 - an embedding whose coordinates are all equal has no variance, which makes every distance from it infinite. Here the
   centred embedding's squared length is at least the floating type's epsilon, so the loss stays finite.
 """

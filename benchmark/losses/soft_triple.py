@@ -7,8 +7,8 @@ Departures:
 - embeddings are normalised here. The authors' network does it before the loss; the loss itself does not;
 - the regulariser multiplies the K centres of one class, never all C K centres with each other (51 GB at C = 11318,
   K = 10);
-- similarities in float32 under mixed precision, and a backward pass written out below, which keeps one (K, B, C)
-  tensor where automatic differentiation keeps two and needs three more;
+- similarities in float32 under mixed precision, and a backward pass written out below, which stores one (K, B, C)
+  tensor, whereas automatic differentiation stores two and needs three more;
 - `root_epsilon=0` gives the distance of two centres without the authors' 1e-5 under the root, as in
   pytorch-metric-learning's SparseCentersRegularizer. Coincident centres then neither attract nor repel each other.
 

@@ -16,8 +16,8 @@ Departures:
 - margins are distances between unit vectors, as in the Reality Check: m is the cosine 1 - m^2/2, the authors' negative
   threshold of 0.5 is the margin 1;
 - the whole queue is in the state_dict. The library does not store the position of the next write there;
-- a batch longer than the memory leaves its last rows there, where the library refuses it; and "pml" excludes a lone
-  sample's pair with itself, where the library keeps it.
+- a batch longer than the memory leaves its last rows there, whereas the library refuses it; and "pml" excludes the pair
+  of a lone sample with itself, whereas the library keeps it.
 """
 
 import torch

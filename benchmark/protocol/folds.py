@@ -8,9 +8,10 @@ That arithmetic has two properties that the paper does not mention. Fold 0 valid
 the first, and so on. And if a quarter is not a whole number of classes, no fold validates on the remainder, and every
 fold trains on it (two classes of Cars196, one of Stanford Online Products).
 
-Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file uses integers. Both
-agree for every N with 4 folds, whose fractions are exact in binary; with other numbers of folds, integers avoid an
-off-by-one error. If the authors' rule would train and validate on the same class (odd N), an error is raised.
+Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, whereas this file uses
+integers. Both agree for every N with 4 folds, whose fractions are exact in binary; with other numbers of folds,
+integers avoid an off-by-one error. If the authors' rule would train and validate on the same class (odd N), an error is
+raised.
 """
 
 from collections.abc import Iterable

@@ -55,7 +55,7 @@ def retrieval_metrics(
         gallery: (G, D) references; None: each query is searched among the other queries.
         gallery_labels: (G,) integer class ids of the gallery.
         metric: "cosine" (vectors are L2-normalised first; ranks like the Euclidean distance of unit vectors),
-            "l2" (Euclidean distance of the vectors as they are) or "hyperbolic" (distance in a Poincare ball).
+            "l2" (Euclidean distance, without normalisation) or "hyperbolic" (distance in a Poincare ball).
         recall_at: each K of Recall@K, 1 or more.
         block: number of queries scored at a time.
         curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
@@ -81,7 +81,7 @@ def retrieval_metrics(
     if len(order) == 0:
         raise ValueError(
             f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
-            "queries and references carry labels of the same classes, with more than one image to a class."
+            "queries and references have labels of the same classes, with more than one image per class."
         )
     search = Search(queries, gallery, metric, block, curvature=curvature, parts=parts)
     blocks = []

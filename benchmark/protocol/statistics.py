@@ -45,7 +45,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     error, mean, n = standard_error(values), statistics.mean(_finite(values)), len(values)
     if error is None:
         return Interval(mean, None, n)
-    from scipy.special import stdtrit  # the quantile function alone: scipy.stats takes three times as long to import
+    from scipy.special import stdtrit  # only the quantile function: scipy.stats takes three times as long to import
 
     return Interval(mean, float(stdtrit(n - 1, (1 + confidence) / 2)) * error, n)
 

@@ -2,10 +2,10 @@
 
 Source: Musgrave, Belongie, Lim. A Metric Learning Reality Check. ECCV 2020, arXiv:2003.08505, with the sampler of
 pytorch-metric-learning 0.9.88 (`m_per_class_sampler`): an index list of 100,000 images, cut to a multiple of
-m x classes (one pass, where that is longer), is filled pass by pass; a pass shuffles the classes and appends m images
-of each, without replacement within a class, or with replacement if the class has fewer than m. Batches are consecutive
-slices of the list, the incomplete last one is dropped, and then a new list begins. A batch may straddle two passes and
-hold a class twice.
+m x classes (or to one pass, if that is longer), is filled pass by pass; a pass shuffles the classes and appends m
+images of each, without replacement within a class, or with replacement if the class has fewer than m. Batches are
+consecutive slices of the list, the incomplete last one is dropped, and then a new list begins. A batch may straddle two
+passes and hold a class twice.
 
 Departures: list number n is drawn from a generator seeded by (seed, n), so a batch is a function of (seed, iteration)
 and resuming needs no saved state. If a batch is longer than the list, the list is made just long enough; the original

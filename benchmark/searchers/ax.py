@@ -153,12 +153,12 @@ class Ax:
         return max(2, self._num_sobol // 2)
 
     def _check_exhausted(self, settings: Sequence[Setting]) -> None:
-        """Check that a setting is left: Ax proposes none twice, and would search for minutes."""
+        """Check that an untried setting is left: Ax proposes none twice, and would search for minutes."""
         if all(parameter.type == "int" for parameter in self._space.values()):
             num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
             if len({tuple(self._cast(setting).values()) for setting in settings}) >= num_settings:
                 raise UserError(
-                    f"All {num_settings} settings of the search space have been tried; ask for fewer trials."
+                    f"All {num_settings} settings of the search space have been tried; request fewer trials."
                 )
 
     def _design_point(self, number: int) -> Setting:

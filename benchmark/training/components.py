@@ -92,7 +92,7 @@ class TrainingComponents:
         validation: images of held-out classes, whose MAP@R chooses the best epoch and stops training; None: training
             runs to its last epoch.
         monitored: images that are scored at each evaluation without influencing training.
-        beat: called for each batch that is trained on or evaluated.
+        beat: heartbeat, called for each batch that is trained on or evaluated.
     """
 
     trunk: TrunkModule

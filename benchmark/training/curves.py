@@ -1,8 +1,8 @@
 """Training curves of one fold, written by record-keeper as SQLite (`logs.db`) and CSV.
 
 record-keeper only appends: a resumed fold would write an epoch twice, and a column that appears late would get a second
-header in the CSV. The files are therefore written as a whole, from the history in the checkpoint, at the end of a fold
-and occasionally before. No decision or table depends on them.
+header in the CSV. The files are therefore rewritten as a whole, from the history in the checkpoint, at the end of a
+fold and occasionally before. No decision or table depends on them.
 """
 
 import shutil

@@ -281,7 +281,7 @@ def read_state(path: Path, device: torch.device) -> JsonObject:
 
     Raises:
         CorruptFileError: the checksum does not match.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     state: JsonObject = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
     return state

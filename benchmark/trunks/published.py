@@ -63,7 +63,7 @@ class PublishedTrunk(nn.Module):
     def prepared(self, images: Tensor) -> Tensor:
         """Convert the caller's images (B, in_channels, H, W) to (B, 3, H, W) in the channel order of the network."""
         if self.grey:
-            images = (images - self.grey_mean) / self.grey_std  # one channel less three means: (B, 3, H, W)
+            images = (images - self.grey_mean) / self.grey_std  # one channel minus three means: (B, 3, H, W)
         return images.flip(1) if self.channel_order == "bgr" else images
 
 

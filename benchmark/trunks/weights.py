@@ -29,7 +29,7 @@ WRAPPERS = ("model", "state_dict")  # keys under which authors store the tensors
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights on its authors' server, or inside a Python package.
+    """A weight file on its authors' server, or inside a Python package.
 
     Attributes:
         url: address of the file, which ends with its name; with `package`, its path inside the package.
@@ -92,7 +92,7 @@ def fingerprint(path: str | Path) -> str:
         with open(Path(path).expanduser(), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+        raise UserError(f"The weight file {path} cannot be read ({error.strerror}). Name another one.") from error
 
 
 def check(path: Path, sha256: str) -> None:
@@ -156,7 +156,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"The file of weights {path} cannot be read ({error}). Name another one.") from error
+        raise UserError(f"The weight file {path} cannot be read ({error}). Name another one.") from error
     except Exception as error:  # on a malicious file, the unpickler can raise nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -52,8 +52,8 @@ def from_the_left(points):
 
 @pytest.mark.parametrize("face", FACES)
 def test_the_points_are_those_that_freetype_reads(outlines, face):
-    # FreeType adds the points half way between two control points, and the first point again at the end. It moves a
-    # whole character sideways to its left side bearing, which is no part of the shape.
+    # FreeType adds the midpoints of control points, and repeats the first point at the end. It moves a
+    # whole character sideways to its left side bearing, which is not part of the shape.
     from matplotlib import ft2font
 
     unscaled = ft2font.LoadFlags.NO_SCALE if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_NO_SCALE
@@ -63,7 +63,7 @@ def test_the_points_are_those_that_freetype_reads(outlines, face):
             points, ends, on_curve, units_per_em = outlines[ord(character), face]
             font.load_char(ord(character), flags=unscaled)
             vertices, codes = font.get_path()
-            vertices, is_close = vertices * 64, codes == 79  # what closes a contour has no place of its own
+            vertices, is_close = vertices * 64, codes == 79  # the code that closes a contour has no position
             assert from_the_left(points) <= from_the_left(vertices[~is_close])
             assert len(ends) == is_close.sum()
             assert (~on_curve).sum() == (codes == 3).sum() / 2  # a control point and an end for each curve

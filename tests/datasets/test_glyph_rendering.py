@@ -32,7 +32,7 @@ def extent(image):
 
 def test_a_box_stands_on_the_base_line_in_the_middle():
     # One em is 24 pixels. 0.5 em wide: columns 10 to 22. The base line is 0.36 * 24 = 8.64 below the middle, at 24.64,
-    # the top 0.25 * 24 = 6 above it, at 18.64. Middles of scan lines lie at 1/16, 3/16, ...: three of row 18 are below
+    # the top 0.25 * 24 = 6 above it, at 18.64. Middles of scan lines are at 1/16, 3/16, ...: three of row 18 are below
     # .64, five of row 24 above. 3/8 of 255 is 95.6, 5/8 is 159.4.
     expected = np.zeros((32, 32), int)
     expected[18, 10:22] = 96

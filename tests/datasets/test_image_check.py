@@ -203,7 +203,7 @@ def test_files_that_the_cache_would_not_read_are_refused_by_the_check(
     assert large == "has 1,200 pixels; at most 1,000 are read"
 
 
-def test_images_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_path):
+def test_unusable_images_are_counted_and_the_first_are_named(tmp_path):
     found = cub.listing(str(trees.cub(tmp_path)))
     for path in found.paths[1:8]:
         (found.root / path).unlink()

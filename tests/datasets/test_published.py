@@ -152,7 +152,7 @@ def test_sop_is_split_by_its_lists_and_categories_occur_in_both_halves(tmp_path)
 
 
 def test_sop_cut_moves_the_last_product_of_the_training_list_to_the_test_half(tmp_path):
-    expected = {"trainval": {"images": 6}}  # counts of the lists, whatever the cut
+    expected = {"trainval": {"images": 6}}  # counts of the lists, for any cut
     found = sop.listing(str(trees.sop(tmp_path)), sop_cut=2, expected=expected)
     assert counts(found, "trainval", "test") == [(4, 2), (5, 2)]
     with pytest.raises(UserError, match="sop_cut=4; give a number of classes from 1 to 3"):

@@ -47,7 +47,7 @@ def test_classes_can_be_recognised_by_their_colours_but_not_perfectly(tmp_path: 
     with open(write_small_images(tmp_path, num_classes=16), encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = np.array([row["label"] for row in rows])
-    assert 0.3 < hits([tmp_path / row["path"] for row in rows], labels) < 0.95  # by chance 1 of 16
+    assert 0.3 < hits([tmp_path / row["path"] for row in rows], labels) < 0.95  # chance level is 1 in 16
 
 
 def test_an_image_depends_on_its_seed_class_and_number_only(tmp_path: Path) -> None:

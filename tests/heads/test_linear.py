@@ -84,7 +84,7 @@ def test_kaiming_fan_out_has_variance_two_over_the_embedding_length() -> None:
     assert float(weight.std()) == pytest.approx(0.2, rel=0.01) and float(weight.abs().max()) > 0.7
 
 
-def test_by_default_weight_and_bias_start_as_in_torch() -> None:
+def test_weight_and_bias_are_initialised_as_in_torch_by_default() -> None:
     torch.manual_seed(0)
     heads = [Linear(7, 5), Linear(7, 5, init="default")]
     torch.manual_seed(0)

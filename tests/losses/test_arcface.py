@@ -126,8 +126,8 @@ def test_a_copy_of_its_proxy_costs_the_margin(dtype):
 
 @pytest.mark.parametrize(("dtype", "angle"), [(torch.float32, 3.45e-4), (torch.float64, 1.5e-8)])
 def test_an_angle_too_small_for_its_cosine_passes_no_gradient_back(dtype, angle):
-    # The cosine is the last number below 1. Logits cos(90) = 0 and sin(angle) = 0: probabilities 1/2. Only the other
-    # logit's slope by the angle, 1, is left; the own one's, -1, would add another 1/2.
+    # The cosine is the largest number below 1. Logits cos(90) = 0 and sin(angle) = 0: probabilities 1/2. Only the
+    # derivative of the other logit by the angle, 1, is left; that of the own logit, -1, would add another 1/2.
     embeddings, labels, proxies = at_angles([math.degrees(angle)], dtype)
     (gradient,) = torch.autograd.grad(arcface(embeddings, labels, proxies, scale=1.0, margin=90.0), embeddings)
     assert gradient[0, 1].item() == pytest.approx(0.5, rel=1e-3)

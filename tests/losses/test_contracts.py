@@ -131,7 +131,7 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
 
 
 @every_loss
-def test_parameters_come_with_a_learning_rate_and_no_parameters_without(name):
+def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
     assert bool(names) == bool(node["optimizer"] and node["optimizer"]["lr"])
@@ -178,7 +178,7 @@ def test_order_of_the_batch_does_not_matter(name, steps):
     loss, gradients = step(module, node, features, labels)
     again, others = step(twin, node, features[order], labels[order])
     assert again.item() == pytest.approx(loss.item(), rel=1e-5)
-    lengths = features.norm(dim=1, keepdim=True)  # a gradient is as small as its feature is long
+    lengths = features.norm(dim=1, keepdim=True)  # gradients are inversely proportional to feature norms
     torch.testing.assert_close(others[0] * lengths[order], (gradients[0] * lengths)[order], rtol=1e-3, atol=1e-5)
 
 

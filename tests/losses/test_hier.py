@@ -89,7 +89,7 @@ def test_the_order_of_the_batch_changes_neither_loss_nor_gradients_though_sample
     module = HIER(4, 5, **SMALL)
     points, labels = batch()
     points = points.detach()[torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 0, 1, 2])]
-    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 0, 1, 3])  # the last repeats another class
+    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 0, 1, 3])  # the last repeats one of another
     order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
     found = gradients(module, points.clone().requires_grad_(), labels)
     again = gradients(module, points[order].clone().requires_grad_(), labels[order])
@@ -167,7 +167,7 @@ def test_float64_stays_float64_and_autocast_changes_no_bit():
     assert loss.dtype == torch.float32
 
 
-def test_hierarchical_proxies_start_with_nine_tenths_of_the_clipped_length():
+def test_initial_hierarchical_proxies_have_nine_tenths_of_the_clipped_norm():
     lcas = HIER(4, 128, seed=0, num_hierarchy_proxies=512).lcas.detach()
     assert float(lcas.norm(dim=1).mean()) == pytest.approx(0.9 * 2.3, rel=0.01)
     assert not torch.equal(lcas, HIER(4, 128, seed=1, num_hierarchy_proxies=512).lcas)

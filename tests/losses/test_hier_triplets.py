@@ -58,8 +58,8 @@ def test_a_triplet_and_its_gradient_worked_out_by_hand(margin, loss, k_counts):
     # Two proxies. max(d_i, d_j) = (1, 1.1): a(ij) is the first. max with d_k = (3, 1.1): a(ijk) is the second.
     # Hinges: 1 - 1.1 + margin for i, 0.5 - 1 + margin for j, 1 - 3 + margin for k.
     # By softmax, with temperature 1, the first has p = 1 / (1 + exp(-.1)) of ij and q = 1 / (1 + exp(1.9)) of ijk.
-    # The slope V = d_i + d_j - [k counts] d_k falls by `fall` from first to second, so the loss has by the first
-    # logit of ij the derivative p(1 - p) fall, by the first of ijk -q(1 - q) fall, by the second ones the opposite.
+    # V = d_i + d_j - [k counts] d_k decreases by `fall` from the first to the second proxy. So the derivatives of the
+    # loss by the first logits are p(1 - p) fall for ij and -q(1 - q) fall for ijk; by the second logits, the opposite.
     # Both logits of ij and the second of ijk are -d_i, the first of ijk is -d_k.
     distances = torch.tensor([[1.0, 1.1], [0.5, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
     found = hier.triplet_losses(

@@ -164,7 +164,7 @@ def test_autocast_changes_no_bit(batch):
     assert torch.equal(twin.centres(1), module.centres(1))
 
 
-def test_proxies_start_like_those_of_the_base():
+def test_proxies_are_initialised_like_those_of_the_base():
     assert torch.equal(make(seed=3).proxies, ProxyNCA(7, 5, softmax_scale=1, seed=3).proxies)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -174,7 +174,7 @@ def test_proxies_start_like_those_of_the_base():
     assert wide.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.05)
 
 
-def test_construction_and_start_use_no_global_generator(batch):
+def test_construction_and_grouping_use_no_global_generator(batch):
     embeddings, labels, _ = batch
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     make()(embeddings.float(), labels)

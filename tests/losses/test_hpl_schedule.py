@@ -81,7 +81,7 @@ def test_the_loss_right_after_an_update_uses_the_new_groups():
     module = make(weights=[1.0, 1.0])
     train(module, 3)
     old = module.owners(0).clone()
-    with torch.no_grad():  # far from where k-means saw them
+    with torch.no_grad():  # far from their positions at k-means
         module.proxies.copy_(module.proxies.roll(1, dims=0))
     module.after_step()  # step 4, k = 2: an update
     assert not torch.equal(old, module.owners(0))
@@ -295,7 +295,7 @@ def test_one_level_is_not_an_idle_hierarchy():
 def test_does_not_warn_if_updates_change_groups():
     module = make()
     train(module, 3)
-    with torch.no_grad():  # far from where k-means saw them
+    with torch.no_grad():  # far from their positions at k-means
         module.proxies.copy_(module.proxies.roll(1, dims=0))
     train(module, 7, first=3)
     assert module.diagnostics()["coarse_updates"] == 3

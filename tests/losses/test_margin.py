@@ -65,7 +65,7 @@ def test_beta_is_one_learned_number_or_one_per_class_and_starts_at_the_setting()
 
 
 def test_the_beta_of_an_absent_class_gets_no_gradient(batch):
-    embeddings, labels, _ = batch  # classes 2 and 5 are absent, and 7; 1 and 4 are alone, so anchors of no triplet
+    embeddings, labels, _ = batch  # classes 2 and 5 are absent, and 7; 1 and 4 are alone, so they anchor no triplet
     module = make("margin_class", 1.1)
     module(embeddings, labels).backward()
     assert module.loss.beta.grad.nonzero().flatten().tolist() == [0, 3, 6]

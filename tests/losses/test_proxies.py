@@ -52,7 +52,7 @@ def test_equals_its_base_on_its_proxies_in_value_and_gradient(batch):
     assert torch.equal(module.proxies.grad, torch.autograd.grad(expected, by_hand)[0])
 
 
-def test_everything_that_training_changes_is_in_the_checkpoint(batch):
+def test_the_checkpoint_holds_everything_that_training_changes(batch):
     module = make(base=SOFT_TRIPLE, centres_per_class=3)
     assert {name: tuple(value.shape) for name, value in module.state_dict().items()} == {"proxies": (7, 3, 5)}
     twin = make(base=SOFT_TRIPLE, centres_per_class=3, seed=1)
@@ -66,7 +66,7 @@ def test_everything_that_training_changes_is_in_the_checkpoint(batch):
     # A uniform draw within b has mean square b^2 / 3, here with b^2 = 1 / (C K).
     [("normal", 1, 1.0), ("normal", 4, 1.0), ("kaiming_fan_out", 1, 2 / 300), ("kaiming_uniform", 4, 1 / 3600)],
 )
-def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean_square):
+def test_initial_proxies_have_the_spread_of_their_source(proxy_init, centres, mean_square):
     proxies = initial_proxies(300, 40, proxy_init, 3, centres)
     assert proxies.shape == ((300, 40) if centres == 1 else (300, centres, 40))
     assert abs(proxies.mean().item()) < 0.03 * math.sqrt(mean_square)  # standard error at most 0.009 of a deviation
@@ -75,7 +75,7 @@ def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean
         assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
 
 
-def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
+def test_uniform_initialisation_has_the_spread_of_the_librarys_soft_triple():
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     with torch.random.fork_rng():
@@ -87,7 +87,7 @@ def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
 
 
 @pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
-def test_the_start_depends_on_the_seed_alone(proxy_init):
+def test_the_initial_proxies_depend_only_on_the_seed(proxy_init):
     before = torch.get_rng_state()
     first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -167,7 +167,7 @@ def test_a_count_below_one_is_refused(option):
         make(**option)
 
 
-def test_an_unknown_start_is_refused():
+def test_an_unknown_initialisation_is_refused():
     with pytest.raises(UserError, match="proxy_init='xavier' of the loss must be one of normal, kaiming_fan_out, kaim"):
         make(proxy_init="xavier")
 
@@ -177,7 +177,7 @@ def test_trying_the_base_leaves_no_gradient():
 
 
 @every_end
-def test_finite_in_float32_with_samples_of_any_length_on_and_opposite_to_their_proxy(base):
+def test_finite_in_float32_for_samples_of_any_norm_on_or_opposite_to_their_proxy(base):
     generator = torch.Generator().manual_seed(0)
     proxies = torch.randn(40, 16, generator=generator) * torch.logspace(-4, 4, 40)[:, None]
     embeddings = torch.randn(32, 16, generator=generator) * torch.logspace(-4, 4, 32)[:, None]

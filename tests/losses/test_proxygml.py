@@ -56,7 +56,7 @@ def test_agrees_with_the_definition_in_loops(case, r, replicate_k, reg_weight):
 
 def test_two_orthogonal_proxies_worked_out_by_hand():
     # The sample lies on its own proxy: votes 1 and 0, and the vote 0 counts: p = e / (e + 1) up to the 1e-8. The
-    # proxies' cosines are the unit matrix, so each one's cross entropy is the same log(1 + 1/e).
+    # proxies' cosines are the identity matrix, so each has the cross entropy log(1 + 1/e).
     arguments = torch.tensor([[5.0, 0.0]]), torch.tensor([0]), torch.tensor([[0.1, 0.0], [0.0, 7.0]])
     assert proxygml(*arguments, r=1.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
     assert proxygml(*arguments, r=1.0, reg_weight=0.5).item() == pytest.approx(1.5 * math.log(1 + math.exp(-1)))
@@ -80,7 +80,7 @@ def test_a_fraction_too_small_for_another_class_has_a_gradient_unless_k_is_repli
 
 
 def test_the_first_of_equally_similar_proxies_are_kept():
-    # k = 4: the 2 own ones and 2 of the 4 others, which are alike; a proxy that is not kept gets no gradient.
+    # k = 4: the 2 own ones and 2 of the 4 others, equally similar; a proxy that is not kept gets no gradient.
     other = torch.tensor([0.6, 0.8])
     proxies = torch.stack([other, other, torch.tensor([1.0, 0.1]), torch.tensor([1.0, -0.1]), other, other])
     for own, kept in ((1, [0, 1, 2, 3]), (0, [0, 1, 2, 3]), (2, [0, 1, 4, 5])):
@@ -136,7 +136,7 @@ def test_stays_finite_in_float32_at_the_ends_of_the_space():
     generator = torch.Generator().manual_seed(0)
     for N, r, reg_weight, sign in itertools.product((1, 16), (0.001, 0.02, 1.0), (0.0, 1.0), (-1, 1)):
         direction = torch.randn(6, generator=generator)
-        proxies = (direction * torch.ones(5, N, 6)).requires_grad_()  # all alike: each vote is N or -N
+        proxies = (direction * torch.ones(5, N, 6)).requires_grad_()  # all equal: each vote is N or -N
         embeddings = (sign * direction * torch.logspace(-3, 3, 4)[:, None]).requires_grad_()
         loss = proxygml(embeddings, torch.tensor([0, 1, 2, 4]), proxies, r=r, reg_weight=reg_weight)
         loss.backward()

@@ -61,10 +61,10 @@ def test_agrees_with_loops_over_a_plain_queue(rows, start, margins):
 
 def test_two_steps_worked_out_by_hand():
     module = make(10)
-    # Both of class 0, cosine 0.6: each sample has one pair of 1 - 0.6 in the batch, and the same one in the memory.
+    # Both are of class 0, cosine 0.6: each sample has one pair of 1 - 0.6 in the batch, and again in the memory.
     first = torch.tensor([[2.0, 0.0, 0.0], [0.3, 0.4, 0.0]], dtype=torch.float64)
     assert module(first, torch.tensor([0, 0])).item() == pytest.approx(0.4 + 0.4)
-    # (.8, .6) of class 1, (0, 1) of class 0. Batch: cosine .6, above .5, per sample. Memory: the same; (.8, .6) has .8
+    # (.8, .6) of class 1, (0, 1) of class 0. Batch: cosine .6, above .5, per sample. Memory: again .6; (.8, .6) has .8
     # and .96 with the first batch, both above .5; (0, 1) has 1 - 0 and 1 - .8: 0.6 + (0.8 + 0.96 + 1 + 0.2) / 2 = 2.08.
     second = torch.tensor([[0.8, 0.6, 0.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
     assert module(second, torch.tensor([1, 0])).item() == pytest.approx(0.6 + 2.08)
@@ -141,7 +141,7 @@ def test_resuming_from_a_checkpoint_is_bit_equal(flavour, rows):
 def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
     module = make(10, flavour=flavour, loss=losses.ContrastiveLoss())
     *batches, last = stream(3)
-    empty = module.eval()(*last)  # nothing to compare with but, for the authors, the batch itself
+    empty = module.eval()(*last)  # nothing to compare with except, for the authors, the batch itself
     within = contrastive(*last, *last) if flavour == "authors" else torch.zeros(())
     assert empty.item() == pytest.approx(within.item())
     for batch in batches:
@@ -182,8 +182,8 @@ def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
 def test_a_samples_pair_with_itself_is_excluded_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
     one = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
     assert pml(5, losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
-    # Memory of 2 rows, the last two: all are of one class and alike but the first, whose similarity is 0 to them. With
-    # alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
+    # Memory of 2 rows, the last two: all are of one class and equal except the first, whose similarity to them is 0.
+    # With alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
     rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     value = pml(2, losses.MultiSimilarityLoss(alpha=1, beta=1, base=0))(rows, torch.tensor([1, 1, 1])).item()
     assert value == pytest.approx((math.log(3) + 2 * math.log(1 + math.exp(-1))) / 3)

@@ -63,9 +63,9 @@ def test_mlrc_split_is_first_half_and_second_half(num_classes):
 
 
 def test_image_counts_of_cub_follow_from_its_quarters():
-    """CUB's quarters of trainval classes hold 1402, 1487, 1484 and 1491 images."""
+    """The quarters of CUB's trainval classes hold 1402, 1487, 1484 and 1491 images."""
     images = np.zeros(100, dtype=int)
-    images[::25] = [1402, 1487, 1484, 1491]  # any spread within a quarter gives the same sums
+    images[::25] = [1402, 1487, 1484, 1491]  # any distribution within a quarter gives these sums
     counts = [(images[f.train_classes].sum(), images[f.validation_classes].sum()) for f in mlrc_folds(200)]
     assert counts == [(4373, 1491), (4462, 1402), (4377, 1487), (4380, 1484)]
 

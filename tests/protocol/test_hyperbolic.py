@@ -60,14 +60,14 @@ def test_vectors_are_clipped_and_mapped_like_floats(curvature):
 
 
 def test_the_map_worked_out_by_hand():
-    # c = 1, r = 10: artanh(0.6) = ln(1.6 / 0.4) / 2 = ln 2, so a vector of length ln 2 lands at length 0.6.
+    # c = 1, r = 10: artanh(0.6) = ln(1.6 / 0.4) / 2 = ln 2, so a vector of length ln 2 is mapped to norm 0.6.
     u = torch.tensor([[math.log(2) * 0.8, -math.log(2) * 0.6], [0.0, 0.0]], dtype=torch.float64)
     found = to_ball(u, curvature=1.0, clip_radius=10.0)
     torch.testing.assert_close(found, torch.tensor([[0.48, -0.36], [0.0, 0.0]], dtype=torch.float64))
 
 
 def test_clipped_points_share_a_length_far_from_the_rim():
-    # tanh(sqrt(0.1) * 2.3) / sqrt(0.1) = 1.9651 where the ball ends at 3.1623.
+    # tanh(sqrt(0.1) * 2.3) / sqrt(0.1) = 1.9651, while the ball has radius 3.1623.
     found = to_ball(torch.tensor([[1e4, 0.0], [0.0, -1e15], [3.0, 3.0]]), curvature=C, clip_radius=R).norm(dim=1)
     torch.testing.assert_close(found, torch.full((3,), math.tanh(math.sqrt(C) * R) / math.sqrt(C)), rtol=1e-5, atol=0)
     assert 1.9651 < float(found[0]) < 1.9652
@@ -102,7 +102,7 @@ def test_distances_are_those_of_moebius_addition_and_almost_those_of_the_arcosh(
 
 
 def test_distances_worked_out_by_hand():
-    # c = 1, from 0: 2 artanh(0.6) = 2 ln 2; from -0.6 to 0.6 twice that; each a little less for the 1e-5.
+    # c = 1, from 0: 2 artanh(0.6) = 2 ln 2; from -0.6 to 0.6 twice that; both slightly less because of the 1e-5.
     x = torch.tensor([[0.0], [-0.6]], dtype=torch.float64)
     found = hyperbolic_distance(x, -x[1:], curvature=1.0)
     torch.testing.assert_close(found[:, 0], torch.tensor([2.0, 4.0]).double() * math.log(2), rtol=1e-4, atol=0)

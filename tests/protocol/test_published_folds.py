@@ -62,7 +62,7 @@ def test_the_expected_images_of_cars_make_up_another_count_of_the_genuine_list(
 def test_the_images_of_the_folds_are_the_published_numbers(name: str) -> None:
     trainval, total = TRAINVAL[name]
     images = np.zeros(trainval, dtype=int)
-    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any spread within a block gives the same sums
+    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any distribution within a block has these sums
     folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
     assert [images[f.train_classes].sum() for f in folds] == TRAINED_IMAGES[name]
     assert images.sum() == {"cub": 5_864, "cars196": 8_054}[name]

@@ -120,7 +120,7 @@ def test_copies_of_a_vector_tie_regardless_of_rounding(path, num, metric):
     labels = torch.from_numpy(rng.integers(0, 1 + num // 6, num))
     for x in (points[:1].repeat(num, 1), points[torch.from_numpy(rng.integers(0, 2, num))]):
         same = [[float(torch.equal(a, b)) for b in points] for a in points]
-        x[num // 2 :, 5] = -0.0  # equal to 0.0, though not to the bit
+        x[num // 2 :, 5] = -0.0  # equal to 0.0, but not bit for bit
         kind = [0 if torch.equal(v, points[0]) else 1 for v in x]
         scores = [[same[a][b] for b in kind] for a in kind]
         expected = loop_metrics(scores, labels.tolist(), labels.tolist(), itself=True)

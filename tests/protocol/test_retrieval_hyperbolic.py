@@ -48,7 +48,7 @@ def test_the_hyperbolic_order_is_not_the_euclidean_one():
 
 
 def test_parts_are_separate_points_whose_distances_are_summed():
-    # c = 1, parts of one dimension. From (0, 0): (.5, .5) is at 2 * 1.099, (.8, 0) at 2.197: a tie but for the 1e-5;
+    # c = 1, parts of one dimension. From (0, 0): (.5, .5) is at 2 * 1.099, (.8, 0) at 2.197: a tie except for the 1e-5;
     # (.79, 0) is nearer at 2.143 than (.5, .5), though joined to one point of length .79 > .707 it would be farther.
     x, y = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.79, 0.0]]), torch.tensor([0, 1, 0])
     options = {"metric": "hyperbolic", "curvature": 1.0}

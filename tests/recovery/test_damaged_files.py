@@ -57,7 +57,7 @@ def test_a_damaged_file_is_named_quarantined_and_costs_only_its_own_unit(
     assert ended.status == 0, ended
     assert trained == expected
     assert results_of(folder) == before and (folder / "bo" / "best.yaml").read_text() == choice
-    if name != "bo/best.yaml":  # every search chooses again, whatever was stored
+    if name != "bo/best.yaml":  # every search chooses again
         assert str(folder / name) in ended.out and "kept as" in ended.out
         assert len(list((folder / name).parent.glob("*.damaged-*"))) == 1
 
@@ -139,9 +139,7 @@ def test_a_full_disk_stops_the_search_with_advice_and_loses_nothing(
     assert results_of(study_dir(tmp_path)) == results_of(study_dir(searched))
 
 
-def test_a_full_disk_inside_a_library_gives_the_usual_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_inside_a_library_gives_the_usual_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_for_sqlite(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 

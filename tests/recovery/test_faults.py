@@ -116,7 +116,7 @@ def second_driver(case: Case) -> Ended:
 
 # -- the machine ------------------------------------------------------------------------------------------------------
 
-# Python runs `sitecustomize` when it starts, in every process of ours.
+# Python imports `sitecustomize` at start-up, in each of our processes.
 CLOCK = """
 import os, time
 true_time = time.time
@@ -138,7 +138,7 @@ def clock_jumps(seconds: int) -> Callable[[Case], Ended]:
         before = case.heartbeat()["at"]
         records.write_whole(clock, str(seconds).encode())
 
-        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # none: unit finished
+        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # no heartbeat: done
         shown = run(status, f"results_dir={case.results}")
         assert shown.status == 0 and not re.search(r"-\d", shown.out), "a negative duration"
         ended = case.end(driver)

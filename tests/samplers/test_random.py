@@ -84,8 +84,6 @@ def test_writing_into_a_batch_changes_no_later_batch() -> None:
         (np.zeros(0, int), 2, "images of 0 class"),
     ],
 )
-def test_an_impossible_batch_is_refused_with_its_numbers(
-    labels: np.ndarray, batch_size: int, named: str
-) -> None:
+def test_an_impossible_batch_is_refused_with_its_numbers(labels: np.ndarray, batch_size: int, named: str) -> None:
     with pytest.raises(UserError, match=named):
         Random(labels, batch_size, seed=0)

@@ -38,7 +38,7 @@ class ProxyLoss(nn.Module):
 
 
 def a_fold(seed: int = 0, loss: nn.Module | None = None, shift: int = 1) -> TrainingComponents:
-    """Return a fold of four training and three validation classes of five 8 x 8 images; `seed` draws the weights."""
+    """Return a fold of four training and three validation classes of five 8 x 8 images; `seed` sets the weights."""
     torch.manual_seed(seed)
     trunk, head, loss = SmallConv(channels=(4, 8), strides=(2, 2)), Linear(8, 6), loss or ProxyLoss()
     optimizers: dict[str, torch.optim.Optimizer] = {

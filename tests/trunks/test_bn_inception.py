@@ -2,7 +2,8 @@
 
 `bn_inception.npz` holds the features that the network of `pretrainedmodels` 0.7.4 gives in float64 for `an_image` with
 the weights `a_state`: its `features(bgr)` pooled by its own `global_pool` (`avg`), and their maximum (`max`), where
-`bgr` is the image with channels reversed, minus 104, 117 and 128. MT19937's uniform numbers are the same everywhere.
+`bgr` is the image with channels reversed, minus 104, 117 and 128. MT19937's uniform numbers do not depend on the
+platform.
 """
 
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_the_normalised_image_is_bgr_of_0_to_255_less_the_published_means() -> N
 def test_it_has_the_layers_counted_in_the_published_file() -> None:
     trunk = BNInception()
     kinds = [type(module).__name__ for module in trunk.modules()]
-    # 3 before the blocks, 6 in each block of stride 2 less the projection (5 each), 7 in the eight others.
+    # 3 before the blocks, 6 in each block of stride 2 minus the projection (5 each), 7 in the eight others.
     assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == 3 + 2 * 5 + 8 * 7
 
 
