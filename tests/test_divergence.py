@@ -1,4 +1,4 @@
-"""A training that diverges costs its own fold only: what was scored is kept, and nothing becomes a number."""
+"""Divergence costs only the fold concerned: scores so far are kept, and a failure never becomes a number."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.command_line import Diverging, assert_refused, study_dir, tiny, train
 
 
 def diverge(trainings_hit: range, after: int) -> Callable[[int, Any], None]:
-    """Make the loss of some trainings NaN after the given number of iterations; an epoch has 2."""
+    """Make the loss of some folds NaN after the given number of iterations; an epoch has 2."""
 
     def change(number: int, parts: Any) -> None:
         if number in trainings_hit:
@@ -60,7 +60,7 @@ def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_con
     assert "no score (fold 0: the training loss is nan in epoch 1)" in ended.out and "1 without a score" in ended.out
 
 
-def test_a_search_in_which_everything_diverges_ends_with_advice_and_no_choice(tmp_path: Path) -> None:
+def test_a_search_in_which_every_trial_diverges_ends_with_advice_and_no_choice(tmp_path: Path) -> None:
     ended = tiny(bo, tmp_path, "training.optimizers.trunk.lr=1e30")
     assert_refused(
         ended,

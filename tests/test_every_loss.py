@@ -1,4 +1,4 @@
-"""Every loss of conf/loss runs through each protocol and into the tables; a new YAML is tested without a change."""
+"""Every loss of conf/loss runs through each protocol and into the tables; new YAML files are tested automatically."""
 
 from pathlib import Path
 

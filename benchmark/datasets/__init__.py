@@ -1,4 +1,4 @@
-"""The contract of a data set: two halves of its classes, as images and ids."""
+"""The contract of a data set: images and ids of two halves of its classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from benchmark.datasets.listing import Counts, Listing
 from benchmark.images import Source
 
 HALVES = ("trainval", "test")
-Progress = Callable[[int, int], None]  # is called with (images done, images to do)
+Progress = Callable[[int, int], None]  # called with (images done, images to do)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """The images of one half of a data set's classes (trainval or test).
 
-    Ids are global: the two halves number their classes and their super classes in one sequence, so that
-    disjointness can be checked by comparing ids.
+    Ids are global: classes and super classes are numbered across both halves, so that disjointness can be checked by
+    comparing ids.
 
     Attributes:
-        images: uint8, (N, H, W) grey or (N, H, W, 3) colour; or N image files of any sizes.
+        images: uint8, (N, H, W) grey or (N, H, W, 3) colour; or N image files of any size.
         labels: int64 (N,), global class id of each image.
         class_ids: int64 (C,), the classes of this half, ascending.
-        class_names: C names, in the order of `class_ids`.
+        class_names: names of the C classes, in the order of `class_ids`.
         super_labels: int64 (C,), global super class id of each class, in the order of `class_ids`.
         super_names: names of all super classes of the data set, indexed by global super class id.
         is_query: bool (N,), True for a query, which is searched for among the other images; None: every image is
@@ -66,11 +66,11 @@ class DatasetSummary:
         by_role: counts for each role that occurs, one of `listing.ROLES`.
         fingerprint: `Dataset.fingerprint`.
         folder: folder of the images.
-        is_new: whether any image was drawn or decoded by this call.
+        is_new: whether this call drew or decoded any image.
         seconds: duration of this call.
-        cache: where decoded pixels are kept; None where `folder` is that place.
-        licence: licence of the images where the data set knows it; None: the configuration says it.
-        notes: what a person should know, such as how many images were skipped.
+        cache: folder of the decoded pixels; None if it is `folder`.
+        licence: licence of the images, if the data set defines it; None: the configuration does.
+        notes: remarks for the user, such as how many images were skipped.
     """
 
     total: Counts
@@ -87,10 +87,10 @@ class DatasetSummary:
 class Dataset(Protocol):
     """A data set whose classes are divided into a trainval and a test half.
 
-    A search reads the trainval half alone, so `trainval`, `fingerprint` and `prepare(halves=("trainval",))` open
-    nothing of the test half. `test` and `test_contents` are for `final_eval` and `traditional`.
+    A search reads only the trainval half, so `trainval`, `fingerprint` and `prepare(halves=("trainval",))` open no file
+    of the test half. `test` and `test_contents` are for `final_eval` and `traditional`.
 
-    Class ids of the trainval half come first: 0 .. C - 1, then those of the test half.
+    Class ids of the trainval half come first, 0 .. C - 1, followed by those of the test half.
     """
 
     @property
@@ -100,7 +100,7 @@ class Dataset(Protocol):
 
     @property
     def total_classes(self) -> int:
-        """Number of classes of both halves."""
+        """Number of classes in both halves."""
         ...
 
     @property
@@ -119,12 +119,12 @@ class Dataset(Protocol):
         """Draw or decode what is missing or damaged in the cache.
 
         Args:
-            progress: called with what is about to be done, such as "decoding test"; returns what is called with
-                (images done, images to do).
-            halves: the halves that are going to be read; files of others are not opened.
+            progress: called with the next task, such as "decoding test"; returns a callback for (images done, images to
+                do).
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
-            UserError: the images cannot be drawn or decoded, or the disk has no room for them.
+            UserError: the images cannot be drawn or decoded, or the disk has too little space for them.
         """
         ...
 
@@ -132,7 +132,7 @@ class Dataset(Protocol):
         """Verify the checksum of everything in the cache.
 
         Raises:
-            UserError: something is damaged; `prepare` draws or decodes it again.
+            UserError: a file is damaged; `prepare` draws or decodes it again.
         """
         ...
 

@@ -1,14 +1,14 @@
-"""`cars196`: Stanford Cars, 16,185 images of 196 models; the first 98 models are trained on.
+"""`cars196`: Stanford Cars, 16,185 images of 196 models; the first 98 models are for training.
 
 Source: Krause, Stark, Deng, Fei-Fei, "3D Object Representations for Fine-Grained Categorization", 3dRR 2013. Split by
-class id as in Song et al., CVPR 2016 (arXiv 1511.06452), over official train and test images together.
+class id as in Song et al., CVPR 2016 (arXiv 1511.06452), over the official train and test images together.
 
-The official page is gone, and copies come in three layouts, all of which are read: `car_ims` with `cars_annos.mat` (or
-a plain-text copy of it, `cars_annos.txt`), which metric learning uses; `cars_train` and `cars_test` with the devkit;
-and a folder for each class with `names.csv`. Images are in the order of each layout's lists (official train, then
-test), and numbered differently in each, so the layouts have different fingerprints and equal classes.
+The official page no longer exists, and copies come in three layouts, all of which are supported: `car_ims` with
+`cars_annos.mat` (or a plain-text copy of it, `cars_annos.txt`), which metric-learning code uses; `cars_train` and
+`cars_test` with the devkit; and a folder for each class with `names.csv`. Images are in the order of the lists of a
+layout (official train, then test), which number them differently, so layouts differ in fingerprint but not in classes.
 
-There is no official hierarchy. A model's super class is its make, the start of its name; 49 in all.
+There is no official hierarchy. A model's super class is its make, the first part of its name; there are 49.
 """
 
 import os
@@ -37,7 +37,7 @@ PLACES = ("", "*/", "*/*/")
 
 
 class _Annotations(NamedTuple):
-    """What a layout says: its folder, (file, class id from 1 on) of every image, and class names (maybe none)."""
+    """Content of a layout: its folder, (file, class id from 1) of every image, and the class names, if it has any."""
 
     base: Path
     rows: list[tuple[str, int]]
@@ -51,7 +51,7 @@ class _TextRow(NamedTuple):
 
 
 def listing(root: str, *, expected: Expected | None = None, check: str = "files") -> Listing:
-    """List the images in whichever layout lies at `root` or up to two levels below it.
+    """List the images in whichever layout is found at `root` or up to two levels below it.
 
     Args:
         root: folder of the data set.
@@ -59,8 +59,8 @@ def listing(root: str, *, expected: Expected | None = None, check: str = "files"
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: the data set is not there.
-        UserError: it is incomplete, or another one.
+        MissingDataError: the data set was not found.
+        UserError: the folder is incomplete or holds another data set.
     """
     names = ("cars_annos.mat", "cars_annos.txt", "cars_train_annos.mat", "names.csv")
     mark = find_required(root, "cars196", *[pattern for name in names for pattern in up_to_two_levels(name)])
@@ -68,7 +68,7 @@ def listing(root: str, *, expected: Expected | None = None, check: str = "files"
     base, rows, class_names = read.get(mark.name, _folders)(Path(root).expanduser(), mark)
     labels = np.array([class_id - 1 for _, class_id in rows])
     if len(labels) == 0 or set(labels.tolist()) != set(range(max(len(class_names), labels.max() + 1))):
-        raise UserError(f"{mark} does not have images of every class from 1 on. Download it again.")
+        raise UserError(f"{mark} lacks images of some classes, which must be numbered from 1. Download it again.")
     named = len(class_names) > 0
     class_names = class_names or [f"class {i + 1}" for i in range(labels.max() + 1)]
     super_labels, super_names = grouped(car_make(name) if named else NO_GROUP for name in class_names)
@@ -86,7 +86,7 @@ def listing(root: str, *, expected: Expected | None = None, check: str = "files"
 
 
 def car_make(name: str) -> str:
-    """Make of a car, from the name of its model.
+    """Return the make of a car, given the name of its model.
 
     >>> car_make("Aston Martin Virage Coupe 2012"), car_make("smart fortwo Convertible 2012")
     ('Aston Martin', 'smart')
@@ -102,7 +102,7 @@ def _one_mat(root: Path, mark: Path) -> _Annotations:
 
 
 def _one_text(root: Path, mark: Path) -> _Annotations:
-    """car_ims/000001.jpg ... with a text file: rows of path, class, 1 for official test."""
+    """car_ims/000001.jpg ... with a text file whose rows are path, class, and 1 for official test images."""
     rows = [(row.path, row.class_id) for row in read_rows(mark, _TextRow, separator=",")]
     if not rows:
         raise UserError(f"{mark} is empty. Download it again.")
@@ -111,7 +111,7 @@ def _one_text(root: Path, mark: Path) -> _Annotations:
 
 
 def _devkit(root: Path, mark: Path) -> _Annotations:
-    """cars_train/00001.jpg ..., cars_test/00001.jpg ... with .mat files; Kaggle's copy nests each folder in itself."""
+    """cars_train/00001.jpg ..., cars_test/00001.jpg ... with .mat files; Kaggle's copy nests each folder twice."""
     test = find_required(root, "cars196", *up_to_two_levels("cars_test_annos_withlabels.mat"))
     parts = []
     for folder, path in (("cars_train/", mark), ("cars_test/", test)):
@@ -127,7 +127,7 @@ def _devkit(root: Path, mark: Path) -> _Annotations:
 
 
 def _folders(root: Path, mark: Path) -> _Annotations:
-    """{train,test}/<class name>/*.jpg with names.csv, one class name per line; a slash in it is a - on disk."""
+    """{train,test}/<class name>/*.jpg with names.csv, one class name per line; a slash in a name is a - on disk."""
     names = [line.strip() for line in read_text(mark).splitlines() if line.strip()]
     ids = {name.replace("/", "-"): i for i, name in enumerate(names, start=1)}
     base = find_required(root, "cars196", *[f"{place}train/*" for place in (*PLACES, "*/*/*/")]).parent.parent
@@ -145,10 +145,10 @@ def _folders(root: Path, mark: Path) -> _Annotations:
 
 
 def _annotated(path: Path, structs: list[Value], file_field: str) -> list[tuple[str, int]]:
-    """File and class id (from 1 on) of every image, from the structs of a .mat file.
+    """Read the file and the class id (from 1) of every image from the structs of a .mat file.
 
     Raises:
-        UserError: the file does not hold such structs.
+        UserError: the file does not contain such structs.
     """
     fields = list(structs[0]) if structs and isinstance(structs[0], dict) else []
     if fields != [file_field, "class"]:
@@ -158,7 +158,7 @@ def _annotated(path: Path, structs: list[Value], file_field: str) -> list[tuple[
     for struct in structs:
         file, class_id = struct.values() if isinstance(struct, dict) else (None, None)
         if not (isinstance(file, str) and isinstance(class_id, int) and class_id > 0):
-            raise UserError(f"{path} does not hold names of files and classes from 1 on. Download it again.")
+            raise UserError(f"{path} does not hold file names and classes numbered from 1. Download it again.")
         rows.append((file, class_id))
     return rows
 

@@ -1,9 +1,9 @@
-"""`cub`: Caltech-UCSD Birds-200-2011, 11,788 images of 200 species; the first 100 species are trained on.
+"""`cub`: Caltech-UCSD Birds-200-2011, 11,788 images of 200 species; the first 100 species are for training.
 
 Source: Wah, Branson, Welinder, Perona, Belongie, "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001. Split by
 class id as in Song et al., CVPR 2016 (arXiv 1511.06452); the archive's own `train_test_split.txt` divides the images
-of every class and is not used. Images are in the order of class ids, then of file names, as in torchvision's
-ImageFolder, which the Reality Check's code uses; so a copy without the lists is the same data set.
+of every class and is not used. Images are sorted by class id, then by file name, as in torchvision's ImageFolder, which
+the Reality Check's code uses; so a copy without the lists gives an identical data set.
 
 The archive has no hierarchy. A species' super class is the last word of its name: Albatross, Sparrow, Warbler.
 """
@@ -38,11 +38,11 @@ def listing(root: str, *, expected: Expected | None = None, check: str = "files"
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: the data set is not there.
-        UserError: it is incomplete, or another one.
+        MissingDataError: the data set was not found.
+        UserError: the folder is incomplete or holds another data set.
     """
     folder = find_required(root, "cub", *up_to_two_levels("images.txt"), *up_to_two_levels("images/001.*")).parent
-    if not (folder / "images").is_dir():  # found by images/001.*, in a copy without the lists
+    if not (folder / "images").is_dir():  # found by images/001.* in a copy without the lists
         folder = folder.parent
     rows = _listed(folder) if (folder / "images.txt").is_file() else _in_folders(folder / "images")
     ids = sorted({class_id for class_id, _ in rows})
@@ -63,7 +63,7 @@ def listing(root: str, *, expected: Expected | None = None, check: str = "files"
 
 
 def _listed(folder: Path) -> list[tuple[int, str]]:
-    """Class id and path of every image in the archive's lists."""
+    """Read class id and path of every image from the archive's lists."""
     images = read_rows(folder / "images.txt", _ImageRow)
     classes = read_rows(folder / "image_class_labels.txt", _ClassRow)
     if [row.image_id for row in images] != [row.image_id for row in classes]:
@@ -72,7 +72,7 @@ def _listed(folder: Path) -> list[tuple[int, str]]:
 
 
 def _in_folders(images: Path) -> list[tuple[int, str]]:
-    """Class id and path of every image, from the folders alone."""
+    """Derive class id and path of every image from the folders alone."""
     return sorted(
         (_class_id(name), f"{name}/{file}") for name in subfolders(images) for file in image_names(images / name)
     )

@@ -1,4 +1,4 @@
-"""Finding the files of a data set in whatever layout they were unpacked, and reading its lists."""
+"""Find the files of a data set, however they were unpacked, and read its lists."""
 
 import glob
 import os
@@ -14,7 +14,7 @@ Row = TypeVar("Row", bound=NamedTuple)
 
 
 def find(root: Path, *patterns: str) -> Path | None:
-    """Find the first file or folder below `root` that matches, trying patterns in order; metadata of macOS is ignored.
+    """Find the first file or folder below `root` that matches, trying patterns in order; macOS metadata is ignored.
 
     Args:
         root: folder to search.
@@ -28,7 +28,7 @@ def find(root: Path, *patterns: str) -> Path | None:
 
 
 def up_to_two_levels(name: str) -> tuple[str, ...]:
-    """Patterns for a name in a folder, in its subfolders and in their subfolders.
+    """Return patterns for a name in a folder, in its subfolders and in their subfolders.
 
     >>> up_to_two_levels("images.txt")
     ('images.txt', '*/images.txt', '*/*/images.txt')
@@ -37,7 +37,7 @@ def up_to_two_levels(name: str) -> tuple[str, ...]:
 
 
 def find_required(root: str | Path, dataset: str, *patterns: str) -> Path:
-    """Find the first file or folder below `root` that matches, without which the folder is not the data set.
+    """Find the first file or folder below `root` that matches; without a match, the data set is missing.
 
     Args:
         root: folder of the data set.
@@ -46,7 +46,7 @@ def find_required(root: str | Path, dataset: str, *patterns: str) -> Path:
 
     Raises:
         MissingDataError: nothing matches.
-        UserError: nothing matches, and a folder that was searched cannot be read.
+        UserError: nothing matches, but one of the folders cannot be read.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -59,7 +59,7 @@ def find_required(root: str | Path, dataset: str, *patterns: str) -> Path:
 
 
 def _check_readable(folder: Path, depth: int) -> None:
-    """Refuse a folder with unreadable subfolders, which `Path.glob` skips silently."""
+    """Check that all subfolders are readable, since `Path.glob` silently skips those that are not."""
     for name in subfolders(folder):
         if depth > 0:
             _check_readable(folder / name, depth - 1)
@@ -68,7 +68,7 @@ def _check_readable(folder: Path, depth: int) -> None:
 def _get(dataset: str) -> str:
     get = command("data", {"dataset": dataset})
     find = command("data", {"dataset": dataset, "dataset.module.root": "FOLDER"})
-    return f"Get the data: {get}; or say where it is: {find}."
+    return f"Get the data: {get}; or name its folder: {find}."
 
 
 def find_base(root: str | Path, dataset: str, image: str, *places: str) -> Path:
@@ -81,7 +81,7 @@ def find_base(root: str | Path, dataset: str, image: str, *places: str) -> Path:
         places: glob patterns of folders below `root`, each empty or ending with a slash.
 
     Raises:
-        MissingDataError: the image is in none of the places.
+        MissingDataError: the image is in none of these folders.
     """
     folder = Path(root).expanduser()
     for place in places:
@@ -99,11 +99,11 @@ def read_rows(path: Path, kind: type[Row], *, skip: int = 0, separator: str | No
         path: text file in UTF-8.
         kind: a named tuple whose fields are `str` or `int`.
         skip: number of header lines.
-        separator: what separates fields; None: any number of blanks.
+        separator: separator of fields; None: any whitespace.
 
     Raises:
         MissingDataError: there is no such file.
-        UserError: the file cannot be read, or a row has other fields; the message has the line.
+        UserError: the file cannot be read, or a row has other fields; the message names the line.
     """
     if not path.is_file():
         raise MissingDataError(f"There is no file {path}. The copy is incomplete; download it again.")
@@ -131,7 +131,7 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        UserError: it cannot be read, or is not UTF-8.
+        UserError: the file cannot be read or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -142,7 +142,7 @@ def read_text(path: Path) -> str:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the image files in a folder, in the order of strings; hidden files and other kinds are ignored.
+    """Return the names of the image files in a folder, sorted as strings; hidden and other files are ignored.
 
     Raises:
         UserError: the folder cannot be read.
@@ -151,7 +151,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, in the order of strings; hidden ones are ignored.
+    """Return the names of the subfolders of a folder, sorted as strings; hidden ones are ignored.
 
     Raises:
         UserError: the folder cannot be read.
@@ -160,7 +160,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Names of all files and folders in a folder that are not hidden, sorted, and whether each is a folder."""
+    """Return the sorted names of all entries of a folder that are not hidden, and whether each is a folder."""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if entry.name[0] != "."]

@@ -1,10 +1,9 @@
-"""`folder`: your own images, one folder per class, as torchvision's ImageFolder reads them.
+"""`folder`: your own images, one folder per class, as in torchvision's ImageFolder.
 
-Our own convention for nested folders: a class is a folder that holds images, its name is the path to it, and its
-super class is the folder around it: `birds/terns/arctic_tern/1.jpg` is of class birds/terns/arctic_tern in
-birds/terns. The first half of the classes, in the order of their names as text, is trained on, the second half tested,
-as in Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505); for another order or split write a
-CSV file.
+Our own convention for nested folders: a class is a folder with images, its name is its path, and its super class is the
+parent folder: `birds/terns/arctic_tern/1.jpg` belongs to class birds/terns/arctic_tern in birds/terns. The first half
+of the classes, sorted by name as text, is for training and the second half for testing, as in Musgrave, Belongie, Lim,
+"A Metric Learning Reality Check" (arXiv 2003.08505); for another order or split, use a CSV file.
 """
 
 from collections.abc import Iterator
@@ -16,20 +15,20 @@ from benchmark.datasets.dataset_files import image_names, subfolders
 from benchmark.datasets.listing import Listing, MissingDataError
 from benchmark.datasets.user_images import Row, assemble
 
-DEPTH = 16  # of nested folders; a link that leads back would never end
+DEPTH = 16  # limit of nested folders; a symbolic link to a parent would never end
 
 
 def listing(root: str, *, on_bad: str = "stop", check: str = "files") -> Listing:
-    """List the images below a folder, in the order of the names of classes, then of files; other files are ignored.
+    """List the images below a folder, sorted by class name, then by file name; other files are ignored.
 
     Args:
         root: folder that holds one folder per class, or folders of such folders.
-        on_bad: what to do about unusable images, `stop` or `leave_out`; see `user_images.assemble`.
+        on_bad: what to do with unusable images, `stop` or `leave_out`; see `user_images.assemble`.
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: there is no such folder, or no images in it.
-        UserError: a folder cannot be read, images lie outside of class folders, or images cannot be used.
+        MissingDataError: the folder does not exist or has no images.
+        UserError: a folder cannot be read, an image is outside the class folders, or images cannot be used.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -48,10 +47,10 @@ def listing(root: str, *, on_bad: str = "stop", check: str = "files") -> Listing
 
 
 def _classes(root: Path, below: str = "", depth: int = 0) -> Iterator[str]:
-    """Every folder with images, as a path below `root`.
+    """Return every folder with images, as a path below `root`.
 
     Raises:
-        UserError: one holds both images and folders with images: it would be a class and a super class.
+        UserError: a folder holds both images and folders with images, so it would be both a class and a super class.
     """
     if depth > DEPTH:
         raise UserError(f"{root / below} is nested more than {DEPTH} folders deep.")
@@ -62,7 +61,7 @@ def _classes(root: Path, below: str = "", depth: int = 0) -> Iterator[str]:
         if inner:
             raise UserError(
                 f"{root / below} holds both images and folders with images ({inner[0]}), so it is both a class and a "
-                "super class. Put its own images into a folder of their own."
+                "super class. Move its own images to a separate folder."
             )
         yield below
     yield from inner

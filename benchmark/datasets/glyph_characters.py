@@ -1,7 +1,7 @@
-"""The characters that are classes of `glyphs`, and their Unicode blocks (a part of `glyphs`).
+"""The characters that are the classes of `glyphs`, and their Unicode blocks.
 
 Source: blocks, general categories and canonical decompositions of the Unicode Character Database. A block's range
-never changes once assigned; categories and decompositions of the characters used here are equal in Unicode
+never changes once assigned; categories and decompositions of the characters used here are identical in Unicode
 12.1 (Python 3.8) and 15.1 (Python 3.13).
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from benchmark.datasets.glyph_outlines import FACES, Outline, ShapeKey
 
-# First and last code point and name, ascending: a block's place in this table is its super class id.
+# First and last code point and name, ascending; the index of a block is its super class id.
 BLOCKS = (
     (0x0000, 0x007F, "Basic Latin"),
     (0x0080, 0x00FF, "Latin-1 Supplement"),
@@ -42,35 +42,35 @@ BLOCKS = (
     (0xA720, 0xA7FF, "Latin Extended-D"),
 )
 BLOCK_NAMES = [name for _, _, name in BLOCKS]
-NUM_TRAINVAL_BLOCKS = 11  # Basic Latin to Georgian; the rest is for testing: about half of the classes each
+NUM_TRAINVAL_BLOCKS = 11  # Basic Latin to Georgian; the others are for testing; each half has about half of the classes
 MIN_FACES = 8
-MIN_CHARACTERS_PER_BLOCK = 10  # as iNaturalist 2019 asks for ten species a genus
+MIN_CHARACTERS_PER_BLOCK = 10  # as iNaturalist 2019 requires ten species per genus
 
 _FIRSTS = [first for first, _, _ in BLOCKS]
 
 
 def block_of(code_point: int) -> int | None:
-    """Super class id of a code point, None outside the 26 blocks."""
+    """Return the super class id of a code point; None outside the 26 blocks."""
     place = bisect_right(_FIRSTS, code_point) - 1
     return place if place >= 0 and code_point <= BLOCKS[place][1] else None
 
 
 def is_candidate(code_point: int) -> bool:
-    """Whether a character is visible on its own: in a block, and no control, separator or combining mark."""
+    """Return whether a character is visible by itself: in a block, and not a control, separator or combining mark."""
     return block_of(code_point) is not None and unicodedata.category(chr(code_point))[0] not in "CZM"
 
 
 def choose_characters(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, list[str]]:
     """Choose the faces of each class, by code point, ascending.
 
-    1. Faces of a character with an identical outline, up to a horizontal shift, count once; the first one is kept.
-    2. A character needs `MIN_FACES` different outlines.
-    3. Of characters that share an outline in any face (Latin A, Greek Alpha, Cyrillic A) the lowest is kept: one
-       class for all would mix the super classes, and two classes would be label noise.
-    4. A block needs `MIN_CHARACTERS_PER_BLOCK` characters.
+    1. Of the faces in which a character has an identical outline, up to a horizontal shift, only the first is kept.
+    2. A character needs at least `MIN_FACES` different outlines.
+    3. Of characters that share an outline in any face (Latin A, Greek Alpha, Cyrillic A), only the lowest is kept:
+       merging them would mix super classes, and keeping several would be label noise.
+    4. A block needs at least `MIN_CHARACTERS_PER_BLOCK` characters.
 
     Args:
-        outlines: by (code point, face), all in one of the blocks.
+        outlines: outlines by (code point, face), all within the blocks.
 
     Returns:
         Names of the faces kept for each code point, in the order of `FACES`.
@@ -91,7 +91,7 @@ def choose_characters(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, 
 
 
 def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int, dict[ShapeKey, str]]:
-    """Rules 1 and 2: for each code point, ascending, the first face that shows each outline."""
+    """Apply rules 1 and 2: for each code point, ascending, keep the first face with each outline."""
     distinct: dict[int, dict[ShapeKey, str]] = {}
     for code_point in sorted({code_point for code_point, _ in outlines}):
         first_face: dict[ShapeKey, str] = {}
@@ -104,7 +104,7 @@ def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int,
 
 
 def base_letter(code_point: int) -> int:
-    """Code point of a letter without its accents, by canonical decomposition.
+    """Return the code point of a letter without its accents, by canonical decomposition.
 
     >>> chr(base_letter(ord("ế")))
     'e'

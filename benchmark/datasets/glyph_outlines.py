@@ -1,11 +1,11 @@
-"""Outlines of characters as whole numbers, read from the TrueType fonts that matplotlib ships (a part of `glyphs`).
+"""Outlines of characters as integers, read from the TrueType fonts that matplotlib ships (used by `glyphs`).
 
 Source: the `glyf` and `cmap` tables of the TrueType specification, read with fontTools. No renderer and no hinting:
-images made by FreeType differ between its versions (347 of 418 glyphs between matplotlib 3.7.5 and 3.11.2),
-the integers in the font files do not (byte-identical in matplotlib 3.5.3 to 3.11.2).
+images rendered by FreeType differ between its versions (347 of 418 glyphs between matplotlib 3.7.5 and 3.11.2), but the
+integers in the font files do not (byte-identical in matplotlib 3.5.3 to 3.11.2).
 
-Not among the 16 faces: Computer Modern (its cmaps hold TeX positions), STIXNonUni and STIXSiz (private use, sizes),
-the two Display faces (20 to 47 glyphs) and LastResort (a placeholder for every code point there is).
+Excluded from the 16 faces: Computer Modern (its cmaps hold TeX positions), STIXNonUni and STIXSiz (private use, sizes),
+the two Display faces (20 to 47 glyphs) and LastResort (a placeholder for every code point).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from benchmark.core.errors import UserError
 
 ShapeKey: TypeAlias = tuple[bytes, bytes, bytes, int]
 
-# The faces in the order of the images of a class, with the SHA-256 of the file <face>.ttf.
+# Faces in the order of the images of a class, with the SHA-256 of <face>.ttf.
 FACES = {
     "DejaVuSans": "3fdf69cabf06049ea70a00b5919340e2ce1e6d02b0cc3c4b44fb6801bd1e0d22",
     "DejaVuSans-Bold": "b184b89e3c1075f22f6b71575b6fc20d4972b3cfd3b23322ca6fd596dcaef167",
@@ -58,13 +58,13 @@ class Outline(NamedTuple):
     units_per_em: int
 
     def shape_key(self) -> ShapeKey:
-        """A value that is equal for two outlines exactly if they differ by a horizontal shift at most."""
+        """Return a key that two outlines share exactly if they differ at most by a horizontal shift."""
         shifted = self.points - np.array([self.points[:, 0].min(), 0], dtype=np.int32)
         return shifted.tobytes(), self.ends.tobytes(), self.on_curve.tobytes(), self.units_per_em
 
 
 def matplotlib_font_dir() -> Path:
-    """Folder of matplotlib's own fonts, found without importing matplotlib if it is inside the package."""
+    """Return the folder of matplotlib's own fonts, without importing matplotlib if the package contains them."""
     spec = find_spec("matplotlib")
     if spec is not None and spec.origin is not None:
         inside = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
@@ -76,16 +76,16 @@ def matplotlib_font_dir() -> Path:
 
 
 def checked_font_files(font_dir: Path) -> dict[str, bytes]:
-    """Read the 16 font files, and verify that each has its known SHA-256.
+    """Read the 16 font files, and verify the SHA-256 of each.
 
     Args:
-        font_dir: folder with `<face>.ttf`.
+        font_dir: folder of the files `<face>.ttf`.
 
     Returns:
         The bytes of each file, by face.
 
     Raises:
-        UserError: files are missing, or are not those that define the data set; the message names all of them.
+        UserError: files are missing or have an unexpected SHA-256; the message names all of them.
     """
     files, faults = {}, []
     for face, expected in FACES.items():
@@ -107,16 +107,16 @@ def checked_font_files(font_dir: Path) -> dict[str, bytes]:
 
 
 def read_outlines(font_dir: Path, wanted: Callable[[int], bool]) -> dict[tuple[int, str], Outline]:
-    """Read the outline of each wanted character in each face that has one, by (code point, face).
+    """Read the outlines of the wanted characters in all faces that have them, by (code point, face).
 
     Composite glyphs are resolved into plain contours. A character without an outline (a space) is skipped.
 
     Args:
         font_dir: folder with the 16 files of `FACES`.
-        wanted: whether to read a code point.
+        wanted: predicate on code points: whether to read the character.
 
     Raises:
-        UserError: a font file is missing or not the known one.
+        UserError: a font file is missing or its SHA-256 is not the expected one.
     """
     from fontTools.ttLib import TTFont
 

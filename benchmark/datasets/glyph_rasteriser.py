@@ -1,10 +1,10 @@
-"""Quadratic outlines to grey images with numpy alone, with equal bits on every machine (a part of `glyphs`).
+"""Rasterise quadratic outlines to grey images with numpy alone, bit-identically on every machine (used by `glyphs`).
 
-Source: scan conversion by the non-zero winding rule, as the TrueType specification ("Scan converter") prescribes it.
-Departures, all for the sake of reproducible bits: no hinting and no drop-out control; 8 scan lines a pixel row; where
-an outline crosses a scan line is rounded to 1/64 pixel, and from there on everything is whole numbers. Before it, only
-+ - * / and floor on float64 are used, which IEEE 754 defines to the last bit; no matrix product, whose order of
-summation a library may choose.
+Source: scan conversion by the non-zero winding rule, as prescribed by the TrueType specification ("Scan converter").
+Departures, all for reproducible bits: no hinting and no drop-out control; 8 scan lines per pixel row; crossings of
+outlines and scan lines are rounded to 1/64 pixel, after which all arithmetic is on integers. Before, only + - * / and
+floor on float64 are used, which IEEE 754 defines to the last bit, and no matrix product, whose order of summation a
+library may choose.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ CURVE_STEPS = 6  # line segments per quadratic curve
 
 
 def flatten(points: np.ndarray, on_curve: np.ndarray, contour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flatten closed quadratic contours, many at once, to directed straight edges.
+    """Flatten a batch of closed quadratic contours to directed straight edges.
 
-    Half way between two neighbouring control points lies an implied point of the curve. A curve from a to c with
-    control point b is cut at t = 0, 1/6, ..., 1 of (1-t)^2 a + 2t(1-t) b + t^2 c. A contour of one point has no edge.
+    The midpoint of two neighbouring control points is an implied point of the curve. A curve from a to c with control
+    point b is cut at t = 0, 1/6, ..., 1 of (1-t)^2 a + 2t(1-t) b + t^2 c. A contour of one point has no edge.
 
     Args:
         points: float64 (M, 2), one contour after another.
@@ -47,7 +47,7 @@ def flatten(points: np.ndarray, on_curve: np.ndarray, contour: np.ndarray) -> tu
 
 
 def _following(contour: np.ndarray) -> np.ndarray:
-    """Index of the next point around the same contour, for each point."""
+    """Return, for each point, the index of the next point on its contour."""
     starts = np.flatnonzero(np.diff(contour, prepend=-1))
     following = np.arange(1, len(contour) + 1)
     following[np.append(starts[1:], len(contour)) - 1] = starts
@@ -69,11 +69,11 @@ def _with_implied_points(
 
 
 def rasterise(edges: np.ndarray, image: np.ndarray, num_images: int, size: int) -> np.ndarray:
-    """Draw images: the fraction of each pixel inside the outlines by the non-zero winding rule, scaled to 0 .. 255.
+    """Draw images: the fraction of each pixel that is inside by the non-zero winding rule, scaled to 0 .. 255.
 
     Args:
-        edges: float64 (E, 4), x0, y0, x1, y1 in pixels, y down; each image's edges form closed contours, which may
-            reach outside of the image.
+        edges: float64 (E, 4), x0, y0, x1, y1 in pixels, y down; the edges of each image form closed contours, which may
+            extend beyond the image.
         image: int (E,), index of the image of each edge.
         num_images: number of images.
         size: width and height in pixels.
@@ -84,10 +84,10 @@ def rasterise(edges: np.ndarray, image: np.ndarray, num_images: int, size: int) 
     row, x, winding = _crossings(edges, image, size)
     order = np.argsort(row * (size * UNITS + 1) + x, kind="stable")
     row, x = row[order], x[order]
-    # Each contour crosses each scan line as often up as down, so the sum is 0 again at the end of every row.
+    # A contour crosses a scan line equally often upward and downward, so the sum returns to 0 at the end of every row.
     inside = np.cumsum(winding[order])[:-1] != 0
     left, right, pixel_row = x[:-1][inside], x[1:][inside], row[:-1][inside] // SCAN_LINES
-    # Ink from x to the right edge is UNITS in every later pixel and a part of the pixel of x: note only the increase.
+    # Ink from x to the right edge is UNITS in every later pixel and a part of the pixel of x: store only the increase.
     place, weight = [], []
     for position, sign in ((left, 1), (right, -1)):
         pixel, part = position // UNITS, position % UNITS
@@ -101,10 +101,10 @@ def rasterise(edges: np.ndarray, image: np.ndarray, num_images: int, size: int) 
 
 
 def _crossings(edges: np.ndarray, image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where edges cross the middles of scan lines: scan line counted over all images, x in 1/64 pixel, direction."""
+    """Return the crossings of edges and scan lines: scan line numbered over all images, x in 1/64 pixel, direction."""
     y0, y1 = edges[:, 1] * SCAN_LINES, edges[:, 3] * SCAN_LINES
     num_lines = size * SCAN_LINES
-    # Line k has its middle at k + 0.5; an edge owns those with low <= k + 0.5 < high, so a shared end counts once.
+    # Line k has its middle at k + 0.5; an edge owns lines with low <= k + 0.5 < high, so a shared end counts once.
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, num_lines).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, num_lines).astype(np.int64)
     count = last - first

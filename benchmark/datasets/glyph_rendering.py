@@ -1,9 +1,9 @@
-"""From outlines to the images of `glyphs`: placement, a small affine map for each, drawing (a part of `glyphs`).
+"""Render outlines to the images of `glyphs`: placement, a small affine map per image, and drawing.
 
 Source: our own definition. One em is 0.75 of the image's side. A character is centred horizontally and keeps its height
-above a fixed base line (o and the degree sign differ by position as much as by size); it is shrunk only if it would not
-fit. Then each image gets its own affine map, I + warp U(-1, 1) and a shift of warp U(-1, 1) half sides, which is part
-of the data, not an augmentation. The numbers come from PCG64's raw stream, whose values numpy promises to keep.
+above a fixed baseline (o and the degree sign differ by position as much as by size); it is shrunk only if it would not
+fit. Each image then gets its own affine map, I + warp U(-1, 1) and a shift of warp U(-1, 1) half sides, which is part
+of the data, not an augmentation. The numbers come from PCG64's raw stream, whose values numpy guarantees to be stable.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ import numpy as np
 from benchmark.datasets.glyph_outlines import Outline
 from benchmark.datasets.glyph_rasteriser import flatten, rasterise
 
-EM = 0.75  # of the image's side
-BASE_LINE = 0.36  # em below the middle of the image
-BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; more is no faster
+EM = 0.75  # fraction of the image's side
+BASE_LINE = 0.36  # in em, below the middle of the image
+BATCH = 500  # images drawn at once: 70 MB of working memory at 32 pixels; larger batches are not faster
 
 
 def warp_numbers(num_images: int, seed: int) -> np.ndarray:
-    """Draw uniform numbers in [-1, 1), float64 (N, 6) for N = `num_images`: the matrix by rows, then the shift."""
+    """Draw uniform numbers in [-1, 1), float64 (N, 6) with N = `num_images`: the matrix by rows, then the shift."""
     raw = np.random.PCG64(seed).random_raw(num_images * 6)
     unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53  # the upper 53 bits, in [0, 1)
     return (-1 + 2 * unit).reshape(num_images, 6)
@@ -33,7 +33,7 @@ def draw(
     warp: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Draw images, uint8 (N, size, size), ink 255 on 0.
+    """Draw images, uint8 (N, size, size), with ink 255 on background 0.
 
     Args:
         outlines: N outlines, none of them empty.
@@ -55,7 +55,7 @@ def draw(
 
 
 def _edges_of(outlines: Sequence[Outline]) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (E, 4) in em, y up, and the image of each (E,), ascending."""
+    """Return edges (E, 4) in em, y up, and the image (E,) of each, ascending."""
     lengths = [np.diff(outline.ends, prepend=-1) for outline in outlines]
     image_of_contour = np.repeat(np.arange(len(outlines)), [len(length) for length in lengths])
     contour = np.repeat(np.arange(len(image_of_contour)), np.concatenate(lengths))
@@ -66,7 +66,7 @@ def _edges_of(outlines: Sequence[Outline]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _placed(edges: np.ndarray, image: np.ndarray, size: int) -> np.ndarray:
-    """Edges (E, 4) in pixels from the middle of the image, y down, at least one pixel away from its border."""
+    """Place edges (E, 4), in pixels from the middle of the image, y down, at least one pixel away from its border."""
     starts = np.flatnonzero(np.diff(image, prepend=-1))
 
     def lowest(values: np.ndarray) -> np.ndarray:  # (E, 2) -> (N,), over both ends of an image's edges
@@ -87,7 +87,7 @@ def _placed(edges: np.ndarray, image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warped(edges: np.ndarray, numbers: np.ndarray, size: int, warp: float) -> np.ndarray:
-    """Edges (E, 4) under the affine map of their image, in pixels from the upper left corner."""
+    """Apply the affine map of each image to its edges (E, 4), in pixels from the upper left corner."""
     x, y = edges[:, 0::2], edges[:, 1::2]
     xx, xy, yx, yy, right, down = (numbers[:, i, None] for i in range(6))  # each (E, 1)
     new_x = (1 + warp * xx) * x + warp * xy * y + size / 2 + warp * size * 0.5 * right

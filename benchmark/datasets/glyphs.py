@@ -2,9 +2,9 @@
 
 Source: our own definition, in four parts: `glyph_outlines` (16 font faces), `glyph_characters` (which characters),
 `glyph_rendering` (how they are placed and warped) and `glyph_rasteriser`. A class is a Unicode character, its images
-are that character in 8 to 16 faces, its super class is its Unicode block. Classes are in the order of code points,
-images in the order of classes, then of faces. Blocks 0 to 10 (Basic Latin to Georgian) are trainval and 11 to 25 test,
-so the test classes have super classes of their own; a first half by classes would cut through Georgian.
+are that character in 8 to 16 faces, and its super class is its Unicode block. Classes are sorted by code point, images
+by class, then by face. Blocks 0 to 10 (Basic Latin to Georgian) are trainval and 11 to 25 test, so the halves share no
+super class; splitting by the number of classes would cut through Georgian.
 
 2,087 classes, 25,173 images: trainval 1,067 / 14,387 in 11 super classes, test 1,020 / 10,786 in 15.
 """
@@ -43,7 +43,7 @@ LICENCE = (
     "DejaVu fonts (Bitstream Vera licence, changes in the public domain) and STIX fonts (STIX font licence 1.0), "
     "both from the installed matplotlib; this project ships no font."
 )
-LAYOUT = 1  # of the cache folder; incremented when what is drawn or stored changes
+LAYOUT = 1  # version of the cache folder; incremented when the drawing or the format changes
 
 # SHA-256 of images, labels and code points by (size, warp, seed, every).
 KNOWN_DIGESTS = {
@@ -55,7 +55,7 @@ KNOWN_DIGESTS = {
 
 
 class Drawn(NamedTuple):
-    """All images with their classes.
+    """All images and their classes.
 
     Attributes:
         images: uint8 (N, size, size).
@@ -77,10 +77,10 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Glyphs:
-    """The data set, drawn once into a cache folder and read from there; a `Dataset`.
+    """The glyphs data set, drawn once into a cache folder and read from there; a `Dataset`.
 
-    Each half is a file of its own: `trainval()` never opens the file of the test half. Every file is compared with its
-    SHA-256 whenever it is read; a damaged one is named in a warning, quarantined and drawn again.
+    Each half is a separate file: `trainval()` never opens the file of the test half. Every file is checked against
+    its SHA-256 whenever it is read; a damaged file causes a warning, is quarantined and drawn again.
 
     Args:
         size: width and height of an image in pixels, 8 to 128.
@@ -94,7 +94,7 @@ class Glyphs:
         UserError: an argument is out of range.
     """
 
-    listing: ClassVar[Listing | None] = None  # nor has it `test_contents`: there are no image files
+    listing: ClassVar[Listing | None] = None  # None, like `test_contents`: there are no image files
     test_contents: ClassVar[str | None] = None
 
     size: int = 32
@@ -121,17 +121,17 @@ class Glyphs:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the settings and of every pixel, label and code point of both halves; read from a small file."""
+        """SHA-256 of the settings and of every pixel, label and code point of both halves, read from `about.json`."""
         return str(self._about()["fingerprint"])
 
     @property
     def total_classes(self) -> int:
-        """Number of classes of both halves."""
+        """Number of classes in both halves."""
         return int(self._about()["classes"])
 
     @property
     def num_trainval_classes(self) -> int:
-        """Number of classes of the trainval half, which have the first ids."""
+        """Number of classes in the trainval half, whose ids come first."""
         return int(self._about()["trainval"]["classes"])
 
     @property
@@ -144,21 +144,21 @@ class Glyphs:
         return self._split("trainval")
 
     def test(self) -> Split:
-        """Return the images and labels of the test classes, which have super classes of their own."""
+        """Return the images and labels of the test classes."""
         return self._split("test")
 
     def prepare(
         self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = HALVES
     ) -> DatasetSummary:
-        """Draw what is missing or damaged in the cache.
+        """Draw missing or damaged halves into the cache.
 
         Args:
-            progress: called with "drawing" if anything has to be drawn; returns what is called with (images drawn,
-                images to draw).
-            halves: the halves that are going to be read; the files of others are not opened.
+            progress: called with "drawing" if anything has to be drawn; returns a callback for (images drawn, images to
+                draw).
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
-            UserError: a font file is not the known one, or the images differ from the known ones.
+            UserError: a font file or the images differ from the expected ones.
         """
         start = time.monotonic()
         is_new = self._cache().ensure(halves, lambda: self._make(progress("drawing") if progress else None))
@@ -187,7 +187,7 @@ class Glyphs:
         return HalvesCache(self.folder, parameters)
 
     def _about(self) -> JsonObject:
-        """Read the small file next to the halves, which are drawn if there is none."""
+        """Read `about.json`; without it, the halves are drawn first."""
         cache = self._cache()
         cache.ensure((), self._make)
         about = cache.about()
@@ -215,10 +215,10 @@ class Glyphs:
             )
 
     def _make(self, progress: Progress | None = None) -> tuple[dict[str, bytes], JsonObject]:
-        """The files of both halves, and the facts about them.
+        """Draw the files of both halves, and return them with the facts for `about.json`.
 
         Raises:
-            UserError: a font file is not the known one, or the images of known settings are not the known ones.
+            UserError: a font file, or the images of settings in `KNOWN_DIGESTS`, differ from the expected ones.
         """
         drawn = self._draw(progress)
         digest = drawn.digest()
@@ -246,14 +246,14 @@ class Glyphs:
         keys = [(code_point, face) for code_point, faces in characters.items() for face in faces]
         place = np.repeat(np.arange(len(characters)), [len(faces) for faces in characters.values()])
         kept = np.flatnonzero(place % self.every == 0)
-        numbers = warp_numbers(len(keys), self.seed)[kept]  # drawn for all images, so that `every` changes none
+        numbers = warp_numbers(len(keys), self.seed)[kept]  # for all images, so that none depends on `every`
         chosen = [outlines[keys[i]] for i in kept]
         images = draw(chosen, numbers, size=self.size, warp=self.warp, progress=progress)
         return Drawn(images, place[kept] // self.every, np.array(list(characters)[:: self.every]))
 
 
 def _npz(drawn: Drawn, images: np.ndarray, class_ids: np.ndarray) -> bytes:
-    """The bytes of a file with the images (bool (N,)) and the classes (int64 (C,)) of one half."""
+    """Return the bytes of an .npz file with the images (bool (N,)) and the classes (int64 (C,)) of one half."""
     file = io.BytesIO()
     np.savez(
         file,
@@ -266,7 +266,7 @@ def _npz(drawn: Drawn, images: np.ndarray, class_ids: np.ndarray) -> bytes:
 
 
 def _super_labels(code_points: np.ndarray | list[int]) -> np.ndarray:
-    """Super class ids, int64 (C,), of C characters, each of which is in one of the blocks."""
+    """Return the super class ids, int64 (C,), of C characters, all within the blocks."""
     return np.array([block_of(int(code_point)) for code_point in code_points], dtype=np.int64)
 
 
@@ -280,8 +280,8 @@ def _counts_in(about: JsonObject) -> Counts:
 
 
 def base_letters(split: Split) -> np.ndarray:
-    """Code point of each class of a glyphs split without its accents, int64 (C,): a finer level of the hierarchy.
+    """Return the code point, int64 (C,), of each class of a split without its accents: a finer level of the hierarchy.
 
-    Most of its 1,343 values hold a single class, so it serves to explain mistakes, not to train on.
+    Most of the 1,343 values have a single class, so this level is for analysing errors, not for training.
     """
     return np.array([base_letter(int(name[2:].split(" ")[0], 16)) for name in split.class_names], dtype=np.int64)

@@ -1,8 +1,9 @@
-"""Whether the images of a data set are there and can be decoded, and a memo of those that could be.
+"""Check that the images of a data set exist and can be decoded, and remember those that passed.
 
-Decoding all images takes minutes, and every worker makes the data set. So images that decoded without error are noted
-in the user's cache, one file per root, with size and time of change: while these are unchanged they are not decoded
-again. Images with an error are always tried again, since its cause may lie elsewhere (permissions, an unmounted disk).
+Decoding all images takes minutes, and every worker creates the data set. Images that decoded without error are
+therefore recorded in the user's cache, one file per root, with size and modification time, and are not decoded again
+while these are unchanged. Images with an error are always tried again, since the cause may be elsewhere (permissions,
+an unmounted disk).
 """
 
 import hashlib
@@ -23,19 +24,19 @@ from benchmark.datasets.listing import Listing
 from benchmark.images.decode import FORMATS, MAX_PIXELS, describe_unusable
 
 CHECKS = ("lists", "files", "images")
-MAX_THREADS = 16  # decoders release the interpreter's lock
-Facts = list[int]  # size in bytes and time of change in ns
+MAX_THREADS = 16  # decoders release the global interpreter lock
+Facts = list[int]  # size in bytes and modification time in ns
 
 
 def check_images(listing: Listing, check: str) -> Listing:
-    """Return the listing if all its images can be used.
+    """Return the listing if all of its images can be used.
 
     Args:
         listing: a published data set.
         check: `lists`, `files` or `images`, see `find_problems`.
 
     Raises:
-        UserError: some cannot be used; the message names the first few with their positions.
+        UserError: some images cannot be used; the message names the first few and their positions.
     """
     problems = enumerate(find_problems(listing.root, listing.paths, check))
     bad = [f"image {row + 1}: {listing.paths[row]} {problem}" for row, problem in problems if problem]
@@ -46,16 +47,16 @@ def check_images(listing: Listing, check: str) -> Listing:
 
 
 def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | None]:
-    """Say what is wrong with each image; None for one without a problem.
+    """Return the problem of each image, None if it has none.
 
     Args:
         root: folder that the paths are relative to.
         paths: paths of the images.
-        check: how thoroughly: `lists` looks at nothing, `files` whether the files are there, `images` decodes them (at
-            low resolution where the format allows; PIL's own `verify` would accept a truncated JPEG).
+        check: `lists` checks nothing, `files` that the files exist, `images` that they can be decoded (at
+            low resolution if the format allows it; PIL's own `verify` would accept a truncated JPEG).
 
     Raises:
-        UserError: there is no such check.
+        UserError: `check` is unknown.
     """
     if check not in CHECKS:
         raise UserError(f"check={check!r}: allowed are {', '.join(CHECKS)}.")
@@ -72,22 +73,22 @@ def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | No
         problems[i] = problem
     decoded = {paths[i]: fact for i in new if not isinstance(fact := facts[i], str) and not problems[i]}
     if decoded:
-        with suppress(OSError):  # without the memo the next check only takes longer
-            _write(memo, _read(memo) | decoded)  # read again: another process may have checked images meanwhile
+        with suppress(OSError):  # without the memo, the next check only takes longer
+            _write(memo, _read(memo) | decoded)  # read again: another process may have checked images in the meantime
     return problems
 
 
 def memo_path(root: Path) -> Path:
-    """File with the images of a folder that decoded without error."""
+    """Return the path of the memo of images in a folder that decoded without error."""
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]
     return user_cache_dir() / "checked_pictures" / f"{name}.json"
 
 
 def _facts(path: str) -> Facts | str:
-    """Size and time of change of a file, or why it cannot be used."""
+    """Return size and modification time of a file, or why it cannot be used."""
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte in the name
         return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -103,7 +104,7 @@ def _decode_all(paths: Sequence[str]) -> list[str | None]:
 
 
 def _decode(path: str) -> str | None:
-    """What is wrong with a file that is there; None if it can be decoded."""
+    """Return the problem of an existing file; None if it can be decoded."""
     from PIL import Image
 
     try:
@@ -112,20 +113,20 @@ def _decode(path: str) -> str | None:
                 return f"has {image.width * image.height:,} pixels; at most {MAX_PIXELS:,} are read"
             image.draft("RGB", (64, 64))
             image.load()
-    except Exception as error:  # a hostile file makes PIL's decoders raise nearly anything
+    except Exception as error:  # on a malicious file, PIL's decoders can raise nearly anything
         return f"cannot be decoded ({type(error).__name__}: {str(error)[:80]})"
     return None
 
 
 def _decoder() -> str:
-    """What decides, besides the file, whether it can be decoded."""
+    """Identify the decoder, on which the result of the check depends too."""
     import PIL
 
     return f"Pillow {PIL.__version__}"
 
 
 def _read(path: Path) -> dict[str, Facts]:
-    """The images that decoded without error; none if the memo is missing, damaged or of another decoder."""
+    """Read the memo; empty if it is missing, damaged or from another decoder."""
     try:
         memo = json.loads(path.read_bytes())
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):

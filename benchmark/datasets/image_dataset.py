@@ -1,7 +1,8 @@
-"""A data set of image files: its listing, and the decoded pixels of each half in a cache of its own.
+"""A data set of image files: its listing, and one cache of decoded pixels per half.
 
-`trainval()` opens nothing of the test half, so that a search cannot see it. The fingerprint covers the listing and the
-bytes of the trainval files; those of the test files are known once `test()` is prepared, as `test_contents`.
+`trainval()` opens no file of the test half, so that a search cannot see it. The fingerprint covers the listing and the
+bytes of the trainval files; the test files are covered by `test_contents`, which is known once the test half is
+prepared.
 """
 
 import time
@@ -26,18 +27,18 @@ ROLES_OF = {"trainval": ("trainval",), "test": ("test", "query", "gallery")}
 
 
 class ImageDataset:
-    """The images of a listing, decoded once; a `Dataset`.
+    """The images of a listing, decoded once into a cache; a `Dataset`.
 
     Args:
         listing: the image files, with their classes and roles.
         name: name of the data set; part of the cache folder's name.
-        crops: they decide at which size images are kept: where training crops are cut from original images, the
+        crops: they determine the size of the cached images: if training crops are cut from original images, the
             trainval half keeps the original size.
-        decode: `once`, into a cache, or `always` when an image is read: slow, and without disk space; the pixels are
-            equal.
+        decode: `once`, into a cache, or `always`, at every use, which is slow but needs no disk space; the pixels are
+            identical.
 
     Raises:
-        UserError: there is no such way to decode.
+        UserError: `decode` is unknown.
     """
 
     def __init__(self, listing: Listing, name: str, crops: Crops, decode: str = "once") -> None:
@@ -51,7 +52,7 @@ class ImageDataset:
 
     @property
     def total_classes(self) -> int:
-        """Number of classes of both halves."""
+        """Number of classes in both halves."""
         return self.listing.total_classes
 
     @cached_property
@@ -68,14 +69,14 @@ class ImageDataset:
     def prepare(
         self, progress: Callable[[str], Progress] | None = None, *, halves: tuple[str, ...] = HALVES
     ) -> DatasetSummary:
-        """Decode what is missing, changed or damaged in the cache.
+        """Decode images that are missing, changed or damaged in the cache.
 
         Args:
-            progress: called with "decoding" and a half; returns what is called with (images done, images to do).
-            halves: the halves that are going to be read; files of others are not opened.
+            progress: called with "decoding" and a half; returns a callback for (images done, images to do).
+            halves: the halves that will be read; files of another half are not opened.
 
         Raises:
-            UserError: images cannot be decoded, or the disk has no room for their pixels.
+            UserError: images cannot be decoded, or the disk has too little space for their pixels.
         """
         start, decoded = time.monotonic(), []
         for half in halves if self._once else ():
@@ -102,7 +103,8 @@ class ImageDataset:
         """Verify the checksum of every cached pixel.
 
         Raises:
-            IncompleteCacheError: some are damaged; they are quarantined, and `prepare` decodes them again.
+            IncompleteCacheError: some pixels are damaged; their files are quarantined, and `prepare` decodes them
+                again.
         """
         for half in halves if self._once else ():
             Cache(self._half_folder(half)).verify()
@@ -136,7 +138,7 @@ class ImageDataset:
         )  # fmt: skip
 
     def _open(self, half: str) -> Source:
-        """Open the half's cache, and fill it if it is incomplete; only `prepare` looks for files that changed."""
+        """Open the cache of a half, and fill it if it is incomplete; only `prepare` looks for changed files."""
         if not self._once:
             return DecodedOnRead(self.listing.root, self._paths(half), self._short_sides[half])
         try:

@@ -2,11 +2,11 @@
 
 Source: Van Horn et al., "The iNaturalist Species Classification and Detection Dataset", CVPR 2018 (arXiv 1707.06642),
 and the 2019 competition (github.com/visipedia/inat_comp). The split is that of Yang et al., "Hierarchical Proxy-based
-Loss", WACV 2022, section 4.1: by category id the first 656 species (48 genera) are trained on, the other 354 (24
-genera) are test classes; images of the competition's train and val lists together, in the order of the two lists.
+Loss", WACV 2022, section 4.1: by category id, the first 656 species (48 genera) are for training, and the other 354 (24
+genera) are test classes. Images are those of the competition's train and val lists, in the order of the two lists.
 
-Labels are the integer ids of the JSON; folder names would sort as '10' < '2'. The taxonomy in the lists has made-up
-words for names, shared by all species of a genus; `categories.json`, if it is there, has the real ones.
+Labels are the integer ids of the JSON files; folder names would sort as '10' < '2'. The lists name taxa by made-up
+words, shared by all species of a genus; `categories.json`, if present, has the real names.
 """
 
 import json
@@ -33,14 +33,14 @@ def listing(
 
     Args:
         root: folder of the lists, and of `train_val2019`.
-        images_root: folder of `train_val2019` if it is elsewhere, such as a copy with smaller images.
-        num_trainval: number of species to train on, those with the lowest ids.
+        images_root: folder of `train_val2019` if it is elsewhere, for example a copy with smaller images.
+        num_trainval: number of species for training, those with the lowest ids.
         expected: the published counts, see `check_counts`.
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: the data set is not there.
-        UserError: it is incomplete, or another one.
+        MissingDataError: the data set was not found.
+        UserError: the folder is incomplete or holds another data set.
     """
     train = find_required(root, "inaturalist2019", *up_to_two_levels("train2019.json"))
     val = find_required(root, "inaturalist2019", *up_to_two_levels("val2019.json"))
@@ -71,7 +71,7 @@ def listing(
 
 
 def _read(path: Path) -> tuple[list[tuple[str, int]], dict[int, tuple[str, str]]]:
-    """File and category id of every image, in the order of `images`; name and genus of each category, by id."""
+    """Read file and category id of every image, in the order of `images`; name and genus of each category, by id."""
     whole = _json(path)
     if not isinstance(whole, dict) or not {"annotations", "images", "categories"} <= set(whole):
         raise UserError(f"{path} does not hold annotations, images and categories. Download it again.")
@@ -86,16 +86,16 @@ def _read(path: Path) -> tuple[list[tuple[str, int]], dict[int, tuple[str, str]]
 
 
 def _species(path: Path, categories: object) -> dict[int, tuple[str, str]]:
-    """Name and genus of each category, ids ascending."""
+    """Return the name and the genus of each category, ids ascending."""
     entries = _entries(path, categories, id=int, name=str, genus=str)
     return dict(sorted((entry["id"], (entry["name"], entry["genus"])) for entry in entries))
 
 
 def _entries(path: Path, entries: object, **fields: type) -> list[JsonObject]:
-    """The entries of a list, each of which has the given fields.
+    """Return the entries of a list, all of which have the given fields.
 
     Raises:
-        UserError: one has not; the message has its position.
+        UserError: an entry lacks a field; the message names its position.
     """
     if not isinstance(entries, list):
         raise UserError(f"{path} should hold a list of entries with {', '.join(fields)}. Download it again.")

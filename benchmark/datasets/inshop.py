@@ -1,12 +1,12 @@
 """`inshop`: DeepFashion In-Shop Clothes Retrieval, 52,712 images of 7,982 items.
 
 Source: Liu, Luo, Qiu, Wang, Tang, "DeepFashion: Powering Robust Clothes Recognition and Retrieval with Rich
-Annotations", CVPR 2016. `list_eval_partition.txt` has the role of each image: 3,997 items are trained on; 3,985 others
-have query images, which are searched for among their gallery images. No image is both, so none is its own neighbour.
-Ids of items alternate between the two halves; here trained items come first, and each half is in the order of its ids.
+Annotations", CVPR 2016. `list_eval_partition.txt` has the role of each image: 3,997 items are for training; 3,985
+others have query images, which are matched with their gallery images. No image is both, so none is its own neighbour.
+Item ids alternate between the two halves; here the training items come first, and each half is sorted by id.
 
-Super classes are the folders of gender and category, such as WOMEN/Dresses. (HPL's paper prints 72,712 images and 7,986
-classes; its own parts add up to the numbers above.)
+Super classes are the folders of gender and category, such as WOMEN/Dresses. (The HPL paper states 72,712 images and
+7,986 classes, but its own parts add up to the numbers above.)
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from benchmark.datasets.image_check import check_images
 from benchmark.datasets.listing import Expected, Listing, check_counts, grouped
 
 LIST = "list_eval_partition.txt"
-LIST_SHA256 = "cfada103c44df866db5e2ee9ecc2301ca691a4d0cdb3c875fe4051b62570894c"  # of a third party; none is official
+LIST_SHA256 = "cfada103c44df866db5e2ee9ecc2301ca691a4d0cdb3c875fe4051b62570894c"  # of a common copy; none is official
 ROLE = {"train": "trainval", "query": "query", "gallery": "gallery"}
 FOLDERS = ("img", "img_highres")
 PLACES = ("", "*/", "*/*/")
@@ -49,8 +49,8 @@ def listing(
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: the data set is not there.
-        UserError: it is incomplete, or another one.
+        MissingDataError: the data set was not found.
+        UserError: the folder is incomplete or holds another data set.
     """
     path = find_required(root, "inshop", *up_to_two_levels(LIST), *up_to_two_levels(f"Eval/{LIST}"))
     rows = _read(path)
@@ -92,7 +92,7 @@ def _read(path: Path) -> list[_Row]:
 
 
 def _notes(path: Path, num_several: int, *, published: bool) -> tuple[str, ...]:
-    notes = [f"{num_several} items lie in several categories; the first one counts"] * (num_several > 0)
+    notes = [f"{num_several} items belong to several categories; the first one counts"] * (num_several > 0)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if published and found != LIST_SHA256:
         notes.append(

@@ -1,4 +1,4 @@
-"""The listing of a data set of image files: which files, of which classes, in which roles; it reads no pixel."""
+"""The listing of a data set of image files: files, classes and roles, without reading any pixels."""
 
 import csv
 import hashlib
@@ -15,12 +15,12 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 
 ROLES = ("trainval", "test", "query", "gallery")
-NO_GROUP = "(none)"  # the one super class of data sets without a hierarchy
+NO_GROUP = "(none)"  # the only super class of data sets without a hierarchy
 Expected: TypeAlias = Mapping[str, int | Mapping[str, int]]
 
 
 class MissingDataError(UserError):
-    """A folder that does not hold the data set; `make data` downloads it where it can."""
+    """The folder does not hold the data set; `make data` downloads it if possible."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,26 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Every image file of a data set, in the order of the data set.
+    """All image files of a data set, in its order.
 
-    Class ids are global: trainval classes come first, test classes after them, so that disjointness can be checked by
-    comparing ids. A data set has either test images, which are searched for among each other, or query images, which
-    are searched for among gallery images of the same classes.
+    Class ids are global: trainval classes come first, followed by test classes, so that disjointness can be checked by
+    comparing ids. A data set has either test images, which are searched among each other, or query images, which are
+    searched among gallery images of the same classes.
 
     Attributes:
         root: folder that the paths are relative to.
         paths: N paths, with forward slashes.
         labels: int64 (N,), class id of each image.
-        class_names: C names, by class id.
+        class_names: names of the C classes, by class id.
         super_labels: int64 (C,), super class id of each class.
         super_names: names of the super classes, by id.
         roles: str (N,), one of `ROLES` for each image.
-        notes: what a person should know, such as how many images were skipped.
+        notes: remarks for the user, such as how many images were skipped.
 
     Raises:
         ValueError: the fields do not fit together; the message names the first that does not.
-        UserError: the data are unusable: no image, a class without images, a file listed twice, roles that do not make
-            a data set, or a class in both halves.
+        UserError: the data are unusable: no image, a class without images, a file listed twice, an invalid combination
+            of roles, or a class in both halves.
     """
 
     root: Path
@@ -114,18 +114,18 @@ class Listing:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of path, class, super class and role of every image, in order; not of the pixels."""
+        """SHA-256 of path, class, super class and role of every image, in order; pixels are not covered."""
         whole = hashlib.sha256()
         for path, label, role in zip(self.paths, self.labels.tolist(), self.roles.tolist(), strict=True):
             whole.update(f"{path}\0{label}\0{self.super_labels[label]}\0{role}\n".encode("utf-8", "surrogateescape"))
         return whole.hexdigest()
 
     def counts(self) -> Counts:
-        """Images, classes and super classes of the whole data set."""
+        """Count images, classes and super classes of the whole data set."""
         return self._counts(np.ones(len(self.paths), dtype=bool))
 
     def counts_by_role(self) -> dict[str, Counts]:
-        """Images, classes and super classes of each role that occurs."""
+        """Count images, classes and super classes of each role that occurs."""
         return {role: self._counts(self.roles == role) for role in ROLES if (self.roles == role).any()}
 
     def _counts(self, chosen: np.ndarray) -> Counts:
@@ -137,8 +137,8 @@ class Listing:
         """Write a CSV file with one row per image: path, label (the class's name), super_label, split, class_id.
 
         Args:
-            path: path of the file; the data set `csv` can read it.
-            columns: additional columns, N values each.
+            path: path of the file, which the data set `csv` can read.
+            columns: additional columns by name, N values each.
 
         Raises:
             WriteError: the file cannot be written.
@@ -154,10 +154,10 @@ class Listing:
 
 
 def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
-    """Number the super classes of C classes in alphabetical order.
+    """Number the super classes of C classes alphabetically.
 
     Args:
-        names: C names: the super class of each class.
+        names: name of the super class of each of the C classes.
 
     Returns:
         Super class ids, int64 (C,), and the names of the super classes by id.
@@ -170,7 +170,7 @@ def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def halves(labels: np.ndarray, num_trainval: int) -> np.ndarray:
-    """Roles, str (N,), where the first classes are trainval classes and all others test classes.
+    """Return the roles, str (N,), if the first classes are trainval classes and all others test classes.
 
     Args:
         labels: int64 (N,), class id of each image.
@@ -186,10 +186,10 @@ def check_counts(listing: Listing, expected: Expected | None, what: str) -> List
         listing: the listing to check.
         expected: any of `images`, `classes`, `super_classes`, in total or in a mapping by role; `smallest_class` and
             `largest_class`, in images; `images_of_classes`, by first and last class id ("0-23"). None checks nothing.
-        what: name of the data set, and of what it is easily confused with.
+        what: name of the data set, and of data sets that it is easily confused with.
 
     Raises:
-        UserError: a count differs; the message has every one that does.
+        UserError: a count differs; the message lists all that do.
     """
     sizes, wrong = np.bincount(listing.labels, minlength=listing.total_classes), []
     spans = (expected or {}).get("images_of_classes")
@@ -211,6 +211,6 @@ def check_counts(listing: Listing, expected: Expected | None, what: str) -> List
     if wrong:
         raise UserError(
             f"{listing.root} does not hold the published {what}: it has {'; '.join(wrong)}. Results would not be "
-            "comparable. Download it again, or say what it should hold with dataset.module.expected={...}, or null."
+            "comparable. Download it again, or set dataset.module.expected={...} (null: no check)."
         )
     return listing

@@ -1,9 +1,10 @@
-"""`csv`: your own images, listed in a CSV file with the columns path and label and, optionally, super_label and split.
+"""`csv`: your own images, listed in a CSV file with columns path and label, and optionally super_label and split.
 
 Our own format. Paths are relative to the file's folder, or to `root`. `split` is trainval (or train) and test, or
-trainval, query and gallery; without that column the first half of the classes is trained on and the second half tested,
-as in Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505). `order` decides which half is
-first: the order in which the labels appear, or the order of the labels as text ('10' < '2'). Other columns are ignored.
+trainval, query and gallery; without that column, the first half of the classes is for training and the second half for
+testing, as in Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505). `order` determines which
+half is first: the order in which the labels appear, or the order of the labels as text ('10' < '2'). Other columns are
+ignored.
 """
 
 import csv
@@ -20,17 +21,17 @@ from benchmark.datasets.user_images import Row, assemble
 def listing(
     path: str, *, root: str | None = None, order: str = "appearance", on_bad: str = "stop", check: str = "files"
 ) -> Listing:
-    """List the images of a CSV file, in its order.
+    """List the images of a CSV file, in the order of its rows.
 
     Args:
         path: path of the file; UTF-8, comma separated, with a header.
         root: folder that the paths are relative to; None: the folder of the file.
         order: order of the classes, `appearance` or `sorted`; see `user_images.assemble`.
-        on_bad: what to do about unusable images, `stop` or `leave_out`; see `user_images.assemble`.
+        on_bad: what to do with unusable images, `stop` or `leave_out`; see `user_images.assemble`.
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        UserError: there is no such file, it has another format, or images cannot be used; the message names the rows.
+        UserError: the file does not exist or has another format, or images cannot be used; the message names the rows.
     """
     file = Path(path).expanduser()
     if not path or not file.is_file():

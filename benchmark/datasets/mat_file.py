@@ -1,6 +1,6 @@
-"""Reading MATLAB files in a separate process: a damaged one makes scipy's reader crash Python instead of raising.
+"""Read MATLAB files in a separate process: on a damaged file, scipy's reader can crash Python instead of raising.
 
-A part of `cars196`. Run as a script, this file prints variables as JSON, one list per variable.
+Used by `cars196`. Run as a script, this file prints variables as JSON, one list per variable.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-MAX_BYTES = 1 << 24  # the genuine files have less than 1 MB
+MAX_BYTES = 1 << 24  # the genuine files are smaller than 1 MB
 MEMORY_BYTES = 8 << 30  # that a file may claim to need
 SECONDS = 120.0
 Scalar: TypeAlias = str | int
@@ -21,16 +21,16 @@ def read_mat(path: Path, *variables: str) -> list[list[Value]]:
 
     Args:
         path: path of the file.
-        variables: name of each variable; for a struct array followed by the fields to read, as `name:field,field`.
-            Where it lacks one of them, the mappings hold None for every field that it has.
+        variables: name of each variable; for a struct array, followed by the fields to read, as `name:field,field`. If
+            it lacks one of them, the mappings have None for every field that exists.
 
     Raises:
         UserError: the file is not a MATLAB file, is damaged, or lacks a variable.
     """
-    from benchmark.core.errors import UserError  # here, since the script below runs without the package
+    from benchmark.core.errors import UserError  # imported here, since the script below runs without the package
 
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, and the genuine file less than 1 MB.")
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but the genuine file has less than 1 MB.")
     command = [sys.executable, "-P", __file__, str(path.absolute()), *variables]
     values: list[list[Value]] | None = None
     try:
@@ -38,7 +38,7 @@ def read_mat(path: Path, *variables: str) -> list[list[Value]]:
         if done.returncode == 0:
             values = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        pass  # the file made the reader hang or print nonsense
+        pass  # the file made the reader hang or print invalid output
     if not isinstance(values, list):
         wanted = " and ".join(variable.partition(":")[0] for variable in variables)
         raise UserError(f"{path} is damaged, or not a MATLAB file with {wanted}. Download it again.")
@@ -46,7 +46,7 @@ def read_mat(path: Path, *variables: str) -> list[list[Value]]:
 
 
 def _plain(value: Scalar) -> Scalar:
-    return str(value) if isinstance(value, str) else int(value)  # numpy's own types are not JSON
+    return str(value) if isinstance(value, str) else int(value)  # numpy's types are not JSON-serialisable
 
 
 def _print(path: str, *variables: str) -> None:

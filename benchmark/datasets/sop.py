@@ -1,9 +1,9 @@
 """`sop`: Stanford Online Products, 120,053 images of 22,634 products in 12 categories.
 
 Source: Song, Xiang, Jegelka, Savarese, "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016
-(arXiv 1511.06452). The lists train on 11,318 products and test on 11,316. The Reality Check cuts at half of all
-classes, 11,317: there the last product of the training list is a test class (`sop_cut`). Images are in the order of
-the two lists.
+(arXiv 1511.06452). The lists have 11,318 products for training and 11,316 for testing. The Reality Check splits all
+classes in half, at 11,317, so the last product of the training list is a test class (`sop_cut`). Images are in the
+order of the two lists.
 
 Super classes are the categories, all 12 of which occur in both halves.
 """
@@ -34,20 +34,20 @@ def listing(
 
     Args:
         root: folder of the data set.
-        sop_cut: number of products to train on, 11,317 in the Reality Check; None: those of the training list.
+        sop_cut: number of products for training, 11,317 in the Reality Check; None: those of the training list.
         expected: the published counts of the lists, see `check_counts`; the cut is applied afterwards.
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        MissingDataError: the data set is not there.
-        UserError: it is incomplete, or another one, or the cut leaves one half empty.
+        MissingDataError: the data set was not found.
+        UserError: the folder is incomplete or holds another data set, or the cut leaves one half empty.
     """
     train_list = find_required(root, "sop", *up_to_two_levels("Ebay_train.txt"))
     train = read_rows(train_list, _Row, skip=1)
     rows = train + read_rows(train_list.with_name("Ebay_test.txt"), _Row, skip=1)
     ids = sorted({row.class_id for row in rows})
     if not train or ids != list(range(1, len(ids) + 1)):
-        raise UserError(f"{train_list} and Ebay_test.txt do not hold classes from 1 on. Download them again.")
+        raise UserError(f"{train_list} and Ebay_test.txt do not hold classes numbered from 1. Download them again.")
     base = find_base(root, "sop", rows[0].path, "", "*/", "*/*/")
     labels = np.array([row.class_id - 1 for row in rows])
     categories = _categories(train_list, rows)
@@ -71,7 +71,7 @@ def listing(
 
 
 def _categories(path: Path, rows: list[_Row]) -> dict[int, str]:
-    """The name of each super class, which is the folder of its images."""
+    """Return the name of each super class, which is the folder of its images."""
     names: dict[int, str] = {}
     group_of: dict[int, int] = {}
     for row in rows:

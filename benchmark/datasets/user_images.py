@@ -1,4 +1,4 @@
-"""The listing of a person's own images (`folder`, `csv`): what cannot be used is refused, or skipped and counted."""
+"""The listing of a user's own images (`folder`, `csv`): unusable images are refused, or skipped and counted."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,14 +16,14 @@ ORDERS = ("appearance", "sorted")
 
 
 class Row(NamedTuple):
-    """An image as the user gave it.
+    """An image as specified by the user.
 
     Attributes:
         path: its path, relative to the root.
         label: name of its class.
-        super_label: name of its super class; empty where none is given.
-        role: one of `listing.ROLES`; empty where none is given.
-        where: the line or folder that a message names.
+        super_label: name of its super class; empty if none is given.
+        role: one of `listing.ROLES`; empty if none is given.
+        where: line or folder to name in messages.
     """
 
     path: str
@@ -34,21 +34,21 @@ class Row(NamedTuple):
 
 
 def assemble(root: Path, rows: list[Row], *, order: str, on_bad: str, check: str) -> Listing:
-    """Build the listing of a person's own images.
+    """Build the listing of a user's own images.
 
     An image cannot be used if it is missing, unreadable or named twice, if its label has two super classes, if it is
-    the only one of its class, or if its class has queries and nothing in the gallery.
+    the only image of its class, or if its class has queries but no gallery images.
 
     Args:
         root: folder that the paths are relative to.
-        rows: in the order of the data set; either all have a role or none.
-        order: order of the classes, which decides about halves and folds: `appearance` (first row) or `sorted` (as
-            text). Without roles the first half is trained on; with roles the order holds within each half.
-        on_bad: what to do about images that cannot be used: `stop`, or `leave_out` (skip them and note how many).
+        rows: images in the order of the data set; either all have a role or none has.
+        order: order of the classes, which determines halves and folds: `appearance` (first row) or `sorted` (as text).
+            Without roles, the first half is for training; with roles, the order applies within each half.
+        on_bad: what to do with images that cannot be used: `stop`, or `leave_out` (skip them and note how many).
         check: `lists`, `files` or `images`, see `image_check.find_problems`.
 
     Raises:
-        UserError: an argument is not allowed, images cannot be used (the message names the first few), or fewer than
+        UserError: an argument is invalid, images cannot be used (the message names the first few), or fewer than
             two classes are left.
     """
     for name, value, allowed in (("order", order, ORDERS), ("on_bad", on_bad, ("stop", "leave_out"))):
@@ -56,7 +56,7 @@ def assemble(root: Path, rows: list[Row], *, order: str, on_bad: str, check: str
             raise UserError(f"{name}={value!r}: allowed are {', '.join(allowed)}.")
     bad = _bad_files(root, rows, check)
     good = [row for i, row in enumerate(rows) if i not in bad]
-    for find_bad in (_bad_groups, _bad_classes):  # in turn: skipped images may leave a class with a single one
+    for find_bad in (_bad_groups, _bad_classes):  # in this order: skipping may leave a class with one image
         reasons = find_bad(good)
         bad |= {i: reasons[row.label] for i, row in enumerate(rows) if i not in bad and row.label in reasons}
         good = [row for row in good if row.label not in reasons]
@@ -74,7 +74,7 @@ def _listing(root: Path, rows: list[Row], order: str, notes: tuple[str, ...]) ->
     if order == "sorted":
         names.sort()
     trained = {row.label for row in rows if row.role == "trainval"}
-    names.sort(key=lambda name: name not in trained)  # stable: the order holds within each half
+    names.sort(key=lambda name: name not in trained)  # stable, to keep the order within each half
     if len(names) < 2:
         raise UserError(
             f"{root} has {len(names)} usable classes; at least 2 are needed, one to train on and one to test."
@@ -98,7 +98,7 @@ def _listing(root: Path, rows: list[Row], order: str, notes: tuple[str, ...]) ->
 
 
 def _bad_files(root: Path, rows: list[Row], check: str) -> dict[int, str]:
-    """What is wrong with the files of rows, by row."""
+    """Return the problems with files, by row."""
     bad: dict[int, str] = {}
     first: dict[str, Row] = {}
     paths = list(dict.fromkeys(row.path for row in rows))
@@ -112,7 +112,7 @@ def _bad_files(root: Path, rows: list[Row], check: str) -> dict[int, str]:
 
 
 def _bad_groups(rows: list[Row]) -> dict[str, str]:
-    """What is wrong with the super classes of labels, by label."""
+    """Return the problems with super classes, by label."""
     bad: dict[str, str] = {}
     first: dict[str, str] = {}
     for row in rows:
@@ -123,9 +123,9 @@ def _bad_groups(rows: list[Row]) -> dict[str, str]:
 
 
 def _bad_classes(rows: list[Row]) -> dict[str, str]:
-    """What makes classes useless for retrieval, by label."""
+    """Return the problems that make classes useless for retrieval, by label."""
     counts = Counter(row.label for row in rows)
     bad = {label: f"is the only one of its class ({label!r})" for label, count in counts.items() if count == 1}
     found = {row.label for row in rows if row.role == "gallery"}
     lone = {row.label for row in rows if row.role == "query"} - found
-    return bad | {label: f"is of a class with nothing in the gallery ({label!r})" for label in lone}
+    return bad | {label: f"is of a class without gallery images ({label!r})" for label in lone}

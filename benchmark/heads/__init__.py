@@ -1,4 +1,4 @@
-"""Heads: what maps a trunk's features to embeddings."""
+"""Heads: modules that map a trunk's features to embeddings."""
 
 from typing import Protocol
 
@@ -9,5 +9,5 @@ class Head(Protocol):
     """An `nn.Module` that maps features to embeddings; its constructor receives `in_features` and `embedding_dim`."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Embeddings (B, D), of any length, from features (B, F)."""
+        """Map features (B, F) to embeddings (B, D), of any norm."""
         ...

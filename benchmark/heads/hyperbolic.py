@@ -1,8 +1,8 @@
 """The embedding layer of HIER, which maps features to points of a Poincare ball.
 
 Source: Kim, Jeong and Kwak, "HIER: Metric Learning Beyond Class Labels via Hierarchical Regularization", CVPR 2023,
-arXiv 2212.14258, and the authors' code: layer norm without gain or bias on the features, one linear map that starts
-orthogonal with bias 0, clipping, exponential map at 0 (`benchmark.protocol.hyperbolic`, in float32 under autocast).
+arXiv 2212.14258, and the authors' code: layer norm without gain or bias on the features, one linear map with orthogonal
+initial weights and bias 0, clipping, exponential map at 0 (`benchmark.protocol.hyperbolic`, in float32 under autocast).
 """
 
 from torch import Tensor, nn
@@ -14,16 +14,16 @@ from benchmark.protocol.hyperbolic import check_ball, to_ball
 class Hyperbolic(nn.Module):
     """Maps trunk features (B, F) to points (B, D) within the ball of radius 1 / sqrt(curvature).
 
-    They are compared by hyperbolic distance; normalising them to unit length would undo the map.
+    The points are compared by hyperbolic distance; normalising them to unit norm would undo the map.
 
     Args:
-        in_features: F, the trunk's `out_features`, at least 2: layer norm makes a single number 0.
+        in_features: F, the trunk's `out_features`, at least 2: layer norm would map a single feature to 0.
         embedding_dim: D, at least 1.
         curvature: c, above 0.
-        clip_radius: length to which vectors are clipped before the exponential map, above 0.
+        clip_radius: norm to which vectors are clipped before the exponential map, above 0.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: an argument is out of range.
     """
 
     def __init__(self, in_features: int, embedding_dim: int = 128, *, curvature: float, clip_radius: float) -> None:
@@ -42,6 +42,6 @@ class Hyperbolic(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, features: Tensor) -> Tensor:
-        """Points (B, D) from features (B, F)."""
+        """Map features (B, F) to points (B, D)."""
         vectors = self.linear(self.norm(features))
         return to_ball(vectors, curvature=self.curvature, clip_radius=self.clip_radius)

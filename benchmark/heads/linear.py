@@ -18,17 +18,18 @@ from benchmark.core.errors import UserError
 
 
 class Linear(nn.Module):
-    """Maps trunk features (B, F) to embeddings (B, D) that are not of unit length.
+    """Maps trunk features (B, F) to embeddings (B, D), without normalising them.
 
     Args:
         in_features: F, the trunk's `out_features`.
-        embedding_dim: D, the length of an embedding.
-        layer_norm: whether to shift and scale every embedding to mean 0 and variance 1, without learned parameters.
-        normalize_features: whether to shift and scale the features of every image to mean 0 and variance 1.
+        embedding_dim: D, the number of dimensions of an embedding.
+        layer_norm: whether to standardise every embedding to mean 0 and variance 1, without learned parameters.
+        normalize_features: whether to standardise the features of every image to mean 0 and variance 1.
         init: initial weight and bias: "default", PyTorch's, or "kaiming_fan_out", normal with variance 2 / D, bias 0.
 
     Raises:
-        UserError: a length is below 1, there is no such `init`, or a single dimension would be normalised and so be 0.
+        UserError: a size is below 1, `init` is unknown, or a layer norm would act on a single dimension and give only
+            zeros.
     """
 
     def __init__(
@@ -60,6 +61,6 @@ class Linear(nn.Module):
         self.out_features = embedding_dim
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embeddings (B, D) from features (B, F)."""
+        """Map features (B, F) to embeddings (B, D)."""
         embeddings: Tensor = self.norm(self.linear(self.feature_norm(features)))
         return embeddings

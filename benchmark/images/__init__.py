@@ -1,4 +1,4 @@
-"""Images as training and evaluation read them: uint8 batches, from memory or from image files."""
+"""Image sources and batches for training and evaluation: uint8, from memory or from image files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:  # a data set can be described without torch
+if TYPE_CHECKING:  # so that a data set can be described without torch
     import torch
     from torch import Tensor
 
@@ -33,13 +33,13 @@ class Source(Protocol):
 
 
 class Images(Protocol):
-    """N images of one size, on the device that trains.
+    """N images of one size, on the training device.
 
     Attributes:
         channels: 1 for grey, 3 for RGB.
         eval_batch_size: images in one forward pass of an evaluation; it affects the last digits of a result.
         device: where batches are placed.
-        threads: extra threads that read a batch; 0: the caller reads it alone.
+        threads: additional threads that read a batch; 0: only the caller's thread reads.
     """
 
     channels: int
@@ -54,11 +54,11 @@ class Images(Protocol):
         ...
 
     def plain(self, rows: np.ndarray) -> Tensor:
-        """Return the given rows, int64 (B,), as they are evaluated: uint8 (B, Ch, H, W)."""
+        """Return the images at the given rows, int64 (B,), without augmentation: uint8 (B, Ch, H, W)."""
         ...
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """Return the given rows, int64 (B,), as they are trained on: uint8 (B, Ch, H, W).
+        """Return the images at the given rows, int64 (B,), augmented for training: uint8 (B, Ch, H, W).
 
         The result is a function of the rows and the generator's state.
         """

@@ -1,6 +1,6 @@
-"""Normalise batches of uint8 images, and embed many images with a model.
+"""Normalise batches of uint8 images, and embed all images with a model.
 
-Source: this project. Images stay uint8 until a batch is needed; each batch is normalised on the device it is on.
+Source: this project. Images stay uint8 until a batch is needed; each batch is normalised on its own device.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
     Raises:
         ValueError: the images are not uint8 with 4 dimensions.
-        UserError: `mean` and `std`, which a trunk may be given, do not fit the channels.
+        UserError: `mean` and `std`, which a user can configure, do not fit the channels.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; allowed is uint8, (B, Ch, H, W).")
@@ -44,7 +44,7 @@ def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
 
 def read_ahead(make: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
-    """Yield `make(item)` for each item; with threads, the next item is made while the caller uses the current one."""
+    """Yield `make(item)` for each item; threads prepare the next item while the caller uses the current one."""
     if not threads:
         yield from map(make, items)
         return
@@ -68,7 +68,7 @@ def embed(
 ) -> Tensor:
     """Embed all images: float32 (N, D) on the images' device, in evaluation mode and without gradients.
 
-    Afterwards every module is back in its previous mode: batch-norm layers frozen in evaluation mode stay frozen.
+    Afterwards, the previous mode of every module is restored, so frozen batch-norm layers stay in evaluation mode.
 
     Args:
         embedder: maps a normalised batch (B, Ch, H, W) to (B, D) through `trunk` and `head`.
@@ -76,7 +76,7 @@ def embed(
         trunk: its `mean` and `std` normalise the images.
         head: the module after the trunk.
         batch_size: images in one forward pass, by default `images.eval_batch_size`. It affects the last digits of the
-            embeddings, since sums depend on it.
+            embeddings, because sums depend on it.
 
     Raises:
         ValueError: there are no images, or `batch_size` is below 1.
@@ -97,4 +97,4 @@ def embed(
     finally:
         for module, training in modes:
             module.training = training
-    return embeddings.clone()  # an inference tensor could not enter autograd later
+    return embeddings.clone()  # inference tensors cannot be used in autograd later

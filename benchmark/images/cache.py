@@ -1,8 +1,8 @@
-"""A folder with the decoded images of one half of a data set: filled once, then memory-mapped.
+"""A cache of the decoded images of one half of a data set: filled once, then memory-mapped.
 
-Source: this project. The images are in shards (`shards.py`); `about.json`, written last, says which belong together.
-`build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Nothing here is
-unpickled.
+Source: this project. The images are in shards (`shards.py`); `about.json`, written last, lists the shards that belong
+together. `build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Nothing
+here is unpickled.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from benchmark.images import shards
 from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
 from benchmark.images.decoded_on_read import contents_of, inside
 
-MAPPED_BYTES = 128e6  # of shards that stay mapped after use: each takes a file descriptor and counts as memory
-HEADERS = 64  # images from which the space is estimated
+MAPPED_BYTES = 128e6  # total size of shards kept mapped; each holds a file descriptor and counts as memory
+HEADERS = 64  # number of images used to estimate the required space
 
 
 class IncompleteCacheError(UserError):
-    """A cache that is missing, damaged or changed; `build` decodes what it lacks."""
+    """The cache is missing, damaged or changed; `build` decodes the missing images."""
 
 
 def build(
@@ -45,9 +45,9 @@ def build(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Fill a cache with images, unless it holds them already; `Cache(folder)` reads it.
+    """Fill a cache with images unless it already holds them; `Cache(folder)` reads it.
 
-    One process fills a folder at a time; others wait and then find it filled.
+    Only one process fills a folder at a time; the others wait until it is filled.
 
     Args:
         folder: folder of the cache.
@@ -58,9 +58,9 @@ def build(
         progress: called with (images done, images to do), by one thread at a time.
 
     Raises:
-        UserError: a path leads out of `root`, the disk is too small or full, or the folder cannot be written.
+        UserError: a path leads outside `root`, the disk is too small or full, or the folder cannot be written.
         UnreadableImageError: images cannot be decoded; the message names the first few.
-        OSError: the disk fails in another way.
+        OSError: any other disk error.
     """
     job = _Job(folder, root, paths, inside(root, paths), short_side)
     if job.is_complete():
@@ -79,17 +79,17 @@ class _Job:
     short_side: int | None
 
     def images(self, number: int) -> shards.ImageFiles:
-        """The image files of a shard."""
+        """Return the image files of a shard."""
         own = shards.slot(number)
         return shards.ImageFiles(self.paths[own], self.files[own], self.short_side)
 
     def metadata(self, number: int) -> shards.Metadata | None:
-        """Metadata of a shard, None unless it is finished and up to date."""
+        """Return the metadata of a shard; None unless it is finished and up to date."""
         metadata = shards.read(self.folder, number)
         return metadata if metadata and shards.is_current(metadata, self.images(number)) else None
 
     def about(self, finished: list[shards.Metadata]) -> dict[str, object]:
-        """Content of `about.json`."""
+        """Return the content of `about.json`."""
         sha256 = (sha256 for metadata in finished for _, _, sha256 in metadata["files"])
         return {"num_pictures": len(self.paths), "short_side": self.short_side, "contents": contents_of(sha256)}
 
@@ -103,11 +103,11 @@ class _Job:
         return len(finished) == len(numbers) and about == self.about(finished)
 
     def run(self, workers: int, progress: Callable[[int, int], None]) -> None:
-        """Decode what is missing, and write `about.json` when every shard is there.
+        """Decode missing images, and write `about.json` once every shard exists.
 
         Raises:
             UnreadableImageError: images cannot be decoded.
-            UserError: the disk has no room.
+            UserError: the disk has too little space.
         """
         (self.folder / "about.json").unlink(missing_ok=True)
         todo = [number for number in shards.numbers(len(self.paths)) if not self.is_kept(number)]
@@ -143,7 +143,7 @@ class _Job:
         records.write_record(self.folder / "about.json", records.Record("pictures", about))
 
     def is_kept(self, number: int) -> bool:
-        """Whether a shard can stay; a damaged one is quarantined."""
+        """Return whether a shard can be kept; a damaged one is quarantined."""
         try:
             return self.metadata(number) is not None
         except records.CorruptFileError as error:
@@ -152,10 +152,10 @@ class _Job:
             return False
 
     def check_space(self, rows: list[int]) -> None:
-        """Estimate from some headers how much space the images of these rows take.
+        """Check the disk space for the images of these rows, estimated from a sample of their headers.
 
         Raises:
-            UserError: the disk has less.
+            UserError: the disk has too little space.
         """
         sample = {rows[i * len(rows) // HEADERS] for i in range(HEADERS)} if rows else set()
         shapes = [shape for row in sample if (shape := shape_of(self.files[row]))]
@@ -169,19 +169,19 @@ class _Job:
 
 
 class Cache:
-    """The images of a folder that `build` filled; an `Source`.
+    """The images of a folder filled by `build`; a `Source`.
 
     Args:
         folder: folder of the cache.
 
     Attributes:
         sizes: int64 (N, 2), height and width of each image in pixels.
-        contents: SHA-256 over the SHA-256 of every file's bytes, in order: independent of what decoded them.
+        contents: SHA-256 over the SHA-256 of every file's bytes, in order: independent of the decoder.
         nbytes: bytes of all pixels.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
 
     Raises:
-        IncompleteCacheError: the folder was not filled, or is damaged.
+        IncompleteCacheError: the cache was never filled, or is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -220,10 +220,10 @@ class Cache:
         return np.frombuffer(self._map(number), np.uint8, 3 * height * width, start).reshape(height, width, 3)
 
     def verify(self) -> None:
-        """Read all pixels and verify their checksums; shards that differ are quarantined.
+        """Read all pixels and verify their checksums; damaged shards are quarantined.
 
         Raises:
-            IncompleteCacheError: some differ.
+            IncompleteCacheError: a checksum does not match.
         """
         damaged = []
         for number, metadata in enumerate(self._metadata):
@@ -260,7 +260,7 @@ def _mapped(folder: Path, found: list[shards.Metadata], number: int) -> mmap.mma
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; where another process holds it, say so and wait."""
+    """Hold the folder's lock; if another process holds it, print a message and wait."""
     lock, what = folder / "lock", f"The cache {folder}"
     with contextlib.ExitStack() as held:
         try:
@@ -274,7 +274,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _advising_on_a_failing_disk(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into messages that say what to do."""
+    """Convert errors of a full or read-only disk to a `UserError` that says what to do."""
     try:
         yield
     except OSError as error:

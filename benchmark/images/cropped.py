@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class CroppedImages:
-    """Some images of a source, cropped; an `Images`.
+    """Selected images of a source, cropped to one size; an `Images`.
 
     Args:
         source: `cache.Cache` or `decoded_on_read.DecodedOnRead`.
-        rows: int64 (N,), indices of the source's images, in this order.
+        rows: int64 (N,), indices of the selected images in the source.
         crops: sizes and distribution of the crops.
         device: where batches are placed.
         threads: additional threads that crop a batch; the crops do not depend on their number.
 
     Raises:
-        ValueError: the source's images were resized, and not to the size that the crops are cut from.
+        ValueError: the source's images were resized to another size than the crops need.
     """
 
     channels = 3
-    eval_batch_size = 32  # the Reality Check's
+    eval_batch_size = 32  # as in the Reality Check
 
     def __init__(self, source: Source, rows: np.ndarray, crops: Crops, device: torch.device, threads: int = 0) -> None:
         if source.short_side not in ({None, crops.short_side} if crops.resize_first else {None}):
@@ -47,7 +47,7 @@ class CroppedImages:
         return len(self.rows)
 
     def part(self, rows: np.ndarray) -> "CroppedImages":
-        """Return the images at the given rows, int64 (M,), in this order; nothing is read yet."""
+        """Select the images at the given rows, int64 (M,), in this order, without reading them."""
         return CroppedImages(self.source, self.rows[rows], self.crops, self.device, self.threads)
 
     def plain(self, rows: np.ndarray) -> Tensor:
@@ -61,7 +61,7 @@ class CroppedImages:
         boxes, mirrored = draw_boxes(sizes, self.crops, generator)
         batch = self._batch(lambda i: cut(images[i], boxes[i], self.crops), range(len(rows)))
         turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
-        batch[turned] = batch[turned].flip(3)  # after resizing, as torchvision does; numpy would take 20 times as long
+        batch[turned] = batch[turned].flip(3)  # after resizing, as in torchvision; numpy would take 20 times as long
         return batch
 
     def _pixels(self, row: int) -> np.ndarray:
@@ -74,7 +74,7 @@ class CroppedImages:
         return list(self._pool.map(work, items) if self._pool else map(work, items))
 
     def _batch(self, crop_of: Callable[[int], np.ndarray], items: Iterable[int]) -> Tensor:
-        """Crop every item and place the batch on the device; channels come last in memory, as in the crops."""
+        """Crop every item and move the batch to the device, in channels-last memory format like the crops."""
         side, items = self.crops.crop, list(items)
         batch = torch.empty((len(items), side, side, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         for place, crop in zip(batch.numpy(), self._map(crop_of, items), strict=True):

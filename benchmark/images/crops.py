@@ -2,12 +2,12 @@
 
 Source: `RandomResizedCrop`, `CenterCrop` and `RandomHorizontalFlip` of torchvision.transforms on PIL images, composed
 by the Reality Check's code: Resize(256), then RandomResizedCrop(227, scale 0.16-1, ratio 0.75-1.33) and a flip, or
-CenterCrop(227). A crop is cut first and then resized on its own: PIL's `resize(box=...)` would look beyond its edges.
+CenterCrop(227). A crop is cut first and then resized by itself: PIL's `resize(box=...)` would sample beyond its edges.
 
 Departures: every image consumes `NUMBERS` random numbers, used or not, so that a batch depends only on the generator
-and the sizes (torchvision draws as many attempts as it needs); the distribution is the same. `resampling="torch"` is
-torch's antialiased resize of uint8: faster, but off by up to 1 grey level in about 3 % of the values. A central crop of
-an image that is too small is refused (torchvision pads with black).
+and the sizes (torchvision draws as many attempts as it needs); the distribution is unchanged. `resampling="torch"` is
+torch's antialiased resize of uint8: faster, but it differs by up to 1 grey level in about 3 % of the values. A central
+crop of an image that is too small is refused (torchvision pads with black).
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class Crops:
         short_side: length in pixels to which an image's shorter side is resized before its central crop.
         crop: side of a crop in pixels.
         scale: smallest and largest area of a random crop, as a fraction of the image's area.
-        ratio: smallest and largest width over height of a random crop.
+        ratio: smallest and largest width-to-height ratio of a random crop.
         flip: probability that a random crop is mirrored.
-        resize_first: True: random crops are cut from the image resized to `short_side`; False: from the original.
-        resampling: `pil`, or `torch` (faster, not bit for bit).
+        resize_first: whether random crops are cut from the image resized to `short_side` or from the original.
+        resampling: `pil`, or `torch` (faster, but not bit-exact).
 
     Raises:
         UserError: a value is out of range.
@@ -63,7 +63,7 @@ class Crops:
 
 
 def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Cut out the central square: a view (size, size, 3).
+    """Return the central square, a view (size, size, 3).
 
     Args:
         pixels: (H, W, 3).
@@ -82,13 +82,14 @@ def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
 def draw_boxes(sizes: np.ndarray, crops: Crops, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw the box of each random crop of a batch, and which crops are mirrored.
 
-    A crop's area is uniform in `scale`, the logarithm of its ratio is uniform in that of `ratio`. The first of
-    `ATTEMPTS` boxes that fits is taken, or else the largest central crop whose ratio lies in `ratio`.
+    The area of a crop is uniform in `scale`, and the logarithm of its ratio is uniform between the logarithms of
+    `ratio`. The first of `ATTEMPTS` boxes that fits is taken, or else the largest central crop whose ratio is within
+    `ratio`.
 
     Args:
         sizes: (B, 2), height and width of the images in pixels.
         crops: the distribution of the boxes.
-        generator: on the CPU; advances by B x `NUMBERS` numbers.
+        generator: CPU generator; advances by B x `NUMBERS` numbers.
 
     Returns:
         Boxes, int64 (B, 4): top, left, height, width in pixels; and which are mirrored, bool (B,).
@@ -129,10 +130,10 @@ def cut(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndarray:
     Args:
         pixels: uint8, (H, W, 3).
         box: (4,): top, left, height, width in pixels.
-        crops: its `crop` and `resampling` apply.
+        crops: supplies `crop` and `resampling`.
     """
     top, left, height, width = box.tolist()
-    part = pixels[top : top + height, left : left + width].copy()  # torch needs an array that can be written to
+    part = pixels[top : top + height, left : left + width].copy()  # torch needs a writable array
     side = crops.crop
     if (height, width) == (side, side):
         return part

@@ -1,11 +1,11 @@
-"""Decode image files to uint8 RGB arrays, bit for bit as torchvision's loader and its `Resize` on a PIL image do.
+"""Decode image files to uint8 RGB arrays, bit-identical to torchvision's loader and its `Resize` of a PIL image.
 
 Source: torchvision's `ImageFolder` loader (open, `convert("RGB")`: no EXIF rotation, transparency is dropped) and
 `torchvision.transforms.Resize(size)`: bilinear over the whole support (antialiased), the long side truncated. The
 Reality Check's code reads and resizes with both.
 
-Departures: nothing is decoded at a lower resolution to save time (`draft` changes pixels); only `FORMATS` are read, as
-others (EPS) run programs of their own; images above `MAX_PIXELS` are refused before their pixels are allocated.
+Departures: images are never decoded at a lower resolution (`draft` changes pixels); only `FORMATS` are read, since
+others (EPS) start external programs; images above `MAX_PIXELS` are refused before their pixels are allocated.
 """
 
 import io
@@ -21,12 +21,12 @@ from benchmark.core.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**28 // 3  # a quarter of a GiB as RGB, above which PIL warns of a decompression bomb
-SHOWN = 5  # images that a message names
+SHOWN = 5  # number of images that a message names
 _PIL = re.compile(r"PIL\.")
 
 
 class UnreadableImageError(UserError):
-    """A file that cannot be read as an image; the message is the reason alone, to follow the file's name."""
+    """A file that cannot be read as an image; the message is only the reason, to be printed after the file's name."""
 
 
 def decode(payload: bytes, short_side: int | None) -> np.ndarray:
@@ -37,7 +37,7 @@ def decode(payload: bytes, short_side: int | None) -> np.ndarray:
         short_side: length in pixels to which the shorter side is resized; None keeps the size.
 
     Raises:
-        UnreadableImageError: the file is damaged, of another format or too large.
+        UnreadableImageError: the file is damaged, has an unsupported format or is too large.
     """
     _ignore_warnings_of_pil()
     image = _load(payload)
@@ -45,7 +45,7 @@ def decode(payload: bytes, short_side: int | None) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize an image so that its shorter side has `short_side` pixels; without a copy where it has that size already.
+    """Resize an image so that its shorter side has `short_side` pixels; no copy if it already has.
 
     Args:
         pixels: uint8, (H, W, 3).
@@ -55,7 +55,7 @@ def resized(pixels: np.ndarray, short_side: int) -> np.ndarray:
         uint8, (h, w, 3) with min(h, w) = `short_side`.
 
     Raises:
-        UnreadableImageError: the image is so thin that it would become too large.
+        UnreadableImageError: the image is so elongated that it would become too large.
     """
     if min(pixels.shape[:2]) == short_side:
         return pixels
@@ -68,12 +68,12 @@ def shape_of(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
-    except Exception:  # a hostile file makes PIL raise nearly anything; `decode` reports the reason
+    except Exception:  # on a malicious file, PIL can raise nearly anything; `decode` reports the reason
         return None
 
 
 def resized_shape(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width after resizing the shorter side to `short_side`: the long side is truncated, not rounded.
+    """Return height and width after resizing the shorter side to `short_side`; the long side is truncated, not rounded.
 
     >>> resized_shape(375, 500, 256), resized_shape(375, 500, None)
     ((256, 341), (375, 500))
@@ -85,13 +85,13 @@ def resized_shape(height: int, width: int, short_side: int | None) -> tuple[int,
 
 
 def describe_unusable(root: Path, num_images: int, reasons: Sequence[str], remedy: str) -> str:
-    """Write the message about images that cannot be used: how many, the first few, and the remedy.
+    """Write the message about images that cannot be used: their number, the first few, and the remedy.
 
     Args:
         root: folder of the images.
-        num_images: all images, usable or not.
+        num_images: number of all images, usable or not.
         reasons: one line for each image that cannot be used, with its name.
-        remedy: what the user can do about it.
+        remedy: what the user can do.
     """
     named = "\n  ".join(reasons[:SHOWN])
     more = f"\n  and {len(reasons) - SHOWN:,} more" * (len(reasons) > SHOWN)
@@ -99,7 +99,7 @@ def describe_unusable(root: Path, num_images: int, reasons: Sequence[str], remed
 
 
 def _ignore_warnings_of_pil() -> None:
-    """Silence PIL's warnings for good: `warnings.catch_warnings` is not thread-safe."""
+    """Silence PIL's warnings permanently, because `warnings.catch_warnings` is not thread-safe."""
     if ("ignore", None, Warning, _PIL, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PIL.pattern)
 
@@ -114,7 +114,7 @@ def _load(payload: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"has more than {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # a hostile file makes PIL's decoders raise nearly anything
+    except Exception as error:  # on a malicious file, PIL's decoders can raise nearly anything
         raise UnreadableImageError(f"cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
 
 

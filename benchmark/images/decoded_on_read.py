@@ -1,4 +1,4 @@
-"""Image files on disk: their paths, bytes and checksums, and images that are decoded at each use."""
+"""Image files on disk: paths, bytes and checksums, and a source that decodes images at each use."""
 
 import contextlib
 import functools
@@ -14,10 +14,10 @@ from benchmark.images.decode import UnreadableImageError, decode
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[Path]:
-    """Resolve the names in a list to files below `root`; a link may lead out of the folder, a name may not.
+    """Resolve listed names to files below `root`; a symbolic link may leave the folder, a name may not.
 
     Raises:
-        UserError: a name leads out of the folder.
+        UserError: a name leads outside the folder.
     """
     found = []
     for row, path in enumerate(paths):
@@ -28,7 +28,7 @@ def inside(root: Path, paths: Iterable[str]) -> list[Path]:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds, by which a changed file is recognised.
+    """Return size in bytes and modification time in nanoseconds, which reveal a changed file.
 
     Raises:
         OSError: there is no such file.
@@ -37,18 +37,18 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def read(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """Read a file, and its stamp at the time of reading.
+    """Read a file and the stamp that it had before reading.
 
     Raises:
-        UnreadableImageError: it cannot be read.
+        UnreadableImageError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            found = _stamp(os.fstat(file.fileno()))  # before reading: a change during it must show
+            found = _stamp(os.fstat(file.fileno()))  # before reading, so that a concurrent change is noticed
             return file.read(), found
     except FileNotFoundError:
         raise UnreadableImageError("is missing") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UnreadableImageError(f"cannot be read ({error})") from error
 
 
@@ -62,7 +62,7 @@ def contents_of(sha256: Iterable[str]) -> str:
 
 
 class DecodedOnRead:
-    """Image files that are decoded at every use: slow, without a cache on disk; an `Source`.
+    """Image files that are decoded at every use: slow, but without a cache on disk; a `Source`.
 
     Args:
         root: folder that the paths are relative to.
@@ -70,7 +70,7 @@ class DecodedOnRead:
         short_side: length in pixels to which the shorter side is resized; None keeps the size.
 
     Raises:
-        UserError: a path leads out of `root`.
+        UserError: a path leads outside `root`.
     """
 
     def __init__(self, root: Path, paths: list[str], short_side: int | None) -> None:
@@ -83,14 +83,14 @@ class DecodedOnRead:
         """Decode one image, uint8 (H, W, 3), read-only.
 
         Raises:
-            UnreadableImageError: it cannot be decoded; the message names the file.
+            UnreadableImageError: the image cannot be decoded; the message names the file.
         """
         with self._naming_file(index):
             return decode(read(self.paths[index])[0], self.short_side)
 
     @functools.cached_property
     def contents(self) -> str:
-        """SHA-256 over the SHA-256 of every file's bytes, in order; reads them all.
+        """SHA-256 over the SHA-256 of every file's bytes, in order; this reads all files.
 
         Raises:
             UnreadableImageError: a file cannot be read; the message names it.

@@ -1,6 +1,6 @@
-"""Small images held in memory, on the device that trains.
+"""Small images held in memory, on the training device.
 
-Source: this project. The random shift is the only augmentation: it suits glyphs, where a flip would turn b into d.
+Source: this project. A random shift is the only augmentation; for glyphs, a flip would turn b into d.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ class InMemoryImages:
 
     Args:
         images: uint8, (N, H, W) grey or (N, H, W, 3) colour.
-        shift: largest random shift in pixels; each image moves by its own whole number of pixels in -shift .. shift,
-            vertically and horizontally, and the uncovered edge is filled with 0.
-        device: where the images are kept; by default the CPU.
+        shift: largest random shift in pixels; each image is shifted by its own whole number of pixels in -shift ..
+            shift, vertically and horizontally, and padded with 0.
+        device: device of the images, by default the CPU.
 
     Raises:
-        ValueError: the images are not uint8 of such a shape.
-        UserError: the shift is negative, or not smaller than an image.
+        ValueError: the images are not uint8 or have another shape.
+        UserError: the shift is negative or not smaller than the image side.
     """
 
     eval_batch_size = 512
@@ -53,11 +53,11 @@ class InMemoryImages:
         return some
 
     def plain(self, rows: np.ndarray) -> Tensor:
-        """Return the given rows, int64 (B,): uint8 (B, Ch, H, W)."""
+        """Return the images at the given rows, int64 (B,): uint8 (B, Ch, H, W)."""
         return self.images[torch.from_numpy(rows).to(self.device)]
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
-        """Return the given rows, int64 (B,), each shifted at random: uint8 (B, Ch, H, W)."""
+        """Return the images at the given rows, int64 (B,), each shifted at random: uint8 (B, Ch, H, W)."""
         images = self.plain(rows)
         return _shifted(images, self.shift, generator) if self.shift else images
 

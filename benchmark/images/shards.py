@@ -1,9 +1,9 @@
-"""The files of a cache: decoded pixels of a few images each, with metadata next to them (a part of `cache`).
+"""The shards of a cache: files with the decoded pixels of some images, and their metadata (used by `cache`).
 
-Source: this project. `00000.json`, the metadata, is a checked record: which image files, their sizes, times and
-SHA-256, the shapes of the images, and the SHA-256 of all pixels. That checksum is part of the name of the file of
-pixels (raw bytes, one image after another), so metadata never belongs to pixels of another version; a shard counts only
-once its metadata is written, which comes last.
+Source: this project. `00000.json`, the metadata, is a record with a checksum: the image files with their sizes,
+modification times and SHA-256, the shapes of the images, and the SHA-256 of all pixels. That hash is part of the name
+of the pixel file (raw bytes, one image after another), so metadata never refers to pixels of another version. Metadata
+is written last; a shard without it does not count.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ SHARD = 128  # images
 
 
 class Metadata(TypedDict):
-    """What is known about a shard.
+    """Metadata of a shard.
 
     Attributes:
         sizes: height and width of each image in pixels.
-        files: size in bytes, time of change in nanoseconds and SHA-256 of each image file.
-        pixels: SHA-256 of the file of pixels.
+        files: size in bytes, modification time in nanoseconds and SHA-256 of each image file.
+        pixels: SHA-256 of the pixel file.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
         paths: names of the image files.
     """
@@ -48,8 +48,8 @@ class ImageFiles:
     """The image files that a shard is made of.
 
     Attributes:
-        paths: their names in the data set.
-        files: where they are.
+        paths: names of the files in the data set.
+        files: location of each file.
         short_side: length in pixels to which shorter sides are resized; None keeps the size.
     """
 
@@ -59,12 +59,12 @@ class ImageFiles:
 
 
 def numbers(num_images: int) -> range:
-    """Numbers of the shards that hold `num_images` images."""
+    """Return the numbers of the shards that hold `num_images` images."""
     return range(-(-num_images // SHARD))
 
 
 def slot(number: int) -> slice:
-    """Indices of the images of one shard."""
+    """Return the indices of the images in one shard."""
     return slice(number * SHARD, (number + 1) * SHARD)
 
 
@@ -72,7 +72,7 @@ def read(folder: Path, number: int) -> Metadata | None:
     """Read a shard's metadata; None if there is no such shard.
 
     Raises:
-        CorruptFileError: the metadata is damaged, or the pixels are not complete.
+        CorruptFileError: the metadata is damaged, or the pixel file is incomplete.
     """
     try:
         metadata = cast(Metadata, records.read_record(metadata_path(folder, number)).result)
@@ -86,32 +86,32 @@ def read(folder: Path, number: int) -> Metadata | None:
 
 
 def is_current(metadata: Metadata, images: ImageFiles) -> bool:
-    """Whether a shard holds these image files as they are now, judged by their size and time of change."""
+    """Return whether a shard is up to date with these image files, judged by size and modification time."""
     if (metadata["short_side"], metadata["paths"]) != (images.short_side, images.paths):
         return False
     before = [(size, time) for size, time, _ in metadata["files"]]
     try:
         return all(image_files.stamp(path) == old for path, old in zip(images.files, before, strict=True))
     except OSError:
-        return False  # a file is gone, which decoding it will report
+        return False  # a missing file; decoding it will report that
 
 
 def write(folder: Path, number: int, images: ImageFiles, tick: Callable[[], None]) -> dict[int, str]:
-    """Decode and write one shard; with any image that cannot be decoded, nothing is written.
+    """Decode and write one shard; nothing is written if any image cannot be decoded.
 
     Args:
         folder: folder of the cache.
         number: number of the shard.
-        images: its image files.
+        images: image files of the shard.
         tick: called after every image.
 
     Returns:
-        Why images cannot be decoded, by position in the shard.
+        The reason for each image that cannot be decoded, by position in the shard.
 
     Raises:
         OSError: the shard cannot be written.
     """
-    temporary = folder / f".{number:05}.tmp"  # of one process: the cache is locked
+    temporary = folder / f".{number:05}.tmp"  # private to this process, since the cache is locked
     try:
         with open(temporary, "wb") as out:
             metadata, bad = _decode_into(out, images, tick)
@@ -125,7 +125,7 @@ def write(folder: Path, number: int, images: ImageFiles, tick: Callable[[], None
 
 
 def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) -> tuple[Metadata, dict[int, str]]:
-    """Write the pixels of all images that can be decoded; their metadata, and why others cannot be, by position."""
+    """Write the pixels of all decodable images; return their metadata, and the reasons for the others by position."""
     sizes: list[list[int]] = []
     facts: list[tuple[int, int, str]] = []
     bad: dict[int, str] = {}
@@ -150,7 +150,7 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
 
 
 def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> None:
-    """Give the pixels their name, write the metadata, and delete what they replace."""
+    """Rename the pixel file to its final name, write the metadata, and delete the files that they replace."""
     outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, metadata["pixels"])}
     os.replace(temporary, path)
     made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
@@ -160,13 +160,13 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
 
 
 def quarantine(folder: Path, number: int) -> list[str]:
-    """Rename the files of a damaged shard so that nothing reads them; returns their new names."""
+    """Rename the files of a damaged shard so that they are no longer used; return their new names."""
     found = [*folder.glob(f"{number:05}-*.bin"), metadata_path(folder, number)]
     return [records.quarantine(path).name for path in found if path.exists()]
 
 
 def pixels_path(folder: Path, number: int, sha256: str) -> Path:
-    """File of a shard's pixels.
+    """Return the path of a shard's pixel file.
 
     Args:
         folder: folder of the cache.
@@ -177,12 +177,12 @@ def pixels_path(folder: Path, number: int, sha256: str) -> Path:
 
 
 def metadata_path(folder: Path, number: int) -> Path:
-    """File of a shard's metadata."""
+    """Return the path of a shard's metadata."""
     return folder / f"{number:05}.json"
 
 
 def starts(sizes: Sequence[Sequence[int]]) -> np.ndarray:
-    """Byte offsets of N images in a shard's file of pixels, and its end: int64 (N + 1,).
+    """Return the byte offsets of N images in a shard's pixel file, and its end: int64 (N + 1,).
 
     Args:
         sizes: height and width of each image in pixels.

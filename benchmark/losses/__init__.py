@@ -1,4 +1,4 @@
-"""Losses: what every loss offers, and what it may offer in addition."""
+"""Losses: the contract of every loss, and the optional interfaces that it may implement."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ class Loss(Protocol):
     """
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Scalar loss of embeddings (B, D), of any length, with labels (B,), int64 in 0..C-1."""
+        """Return the scalar loss of embeddings (B, D), of any norm, with labels (B,), int64 in 0..C-1."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
@@ -26,13 +26,13 @@ class Loss(Protocol):
 
 @runtime_checkable
 class HasAfterStep(Protocol):
-    """A loss that follows a schedule of its own, such as a hierarchy that is updated every few steps."""
+    """A loss with its own schedule, such as a hierarchy that is updated every few steps."""
 
     def after_step(self) -> None:
         """Called after each optimiser step.
 
         Raises:
-            FloatingPointError: the loss has diverged; training of the fold ends.
+            FloatingPointError: the loss has diverged; training of the fold stops.
         """
         ...
 
@@ -42,7 +42,7 @@ class HasDiagnostics(Protocol):
     """A loss that reports numbers about its own state."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers by name for the history of a fold's record; called at each evaluation."""
+        """Return numbers by name for the history of a fold's record; called at each evaluation."""
         ...
 
 
@@ -70,7 +70,7 @@ class HasRecordFields(Protocol):
     """A loss that adds fields to the record of a fold."""
 
     def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
-        """Fields by name, derived from a finished training.
+        """Return fields by name, derived from the history of a finished fold.
 
         Args:
             history: one row per evaluation with `epoch`, its metrics and `diagnostics`, the numbers of `diagnostics()`.
@@ -81,12 +81,12 @@ class HasRecordFields(Protocol):
 
 @runtime_checkable
 class HasWarnings(Protocol):
-    """A loss that can tell when a training did not exercise it."""
+    """A loss that can detect that training did not exercise it."""
 
     def warnings(self) -> list[str]:
-        """Warnings about the training so far, such as "the hierarchy was never updated"; usually none.
+        """Return warnings about the training so far, such as "the hierarchy was never updated"; usually none.
 
-        Each is a clause without a full stop, and two folds with the same problem give the same one, so that the caller
-        can add the folds. They derive from the `state_dict` alone, so a resumed training gives the same warnings.
+        Each is a clause without a full stop. Two folds with the same problem give identical warnings, so that the
+        caller can list their folds. Warnings depend on the `state_dict` alone, so resuming does not change them.
         """
         ...

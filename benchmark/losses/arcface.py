@@ -4,11 +4,12 @@ Source: Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive Angular Margin Loss for
 arXiv 1801.07698, Eq. 3; searched over by the Reality Check, arXiv 2003.08505.
 
 What Eq. 3 leaves open, and departures:
-- cos(angle + m) rises again past angle = pi - m, which would reward the worst samples. There the sample's own logit is
-  cos(angle) - m sin(m) instead, as in the authors' code and in pytorch-metric-learning 2; for margins up to 90 degrees
-  it drops at pi - m. The version of the library that the Reality Check used had no such rule: `fallback=False`;
-- the arc cosine's slope is infinite at +-1. Beyond +-(1 - eps), eps the spacing of the floating type at 1, the angle is
-  clamped and passes no gradient back;
+- cos(angle + m) increases again beyond angle = pi - m, which would reward the worst samples. There the logit of the
+  sample's own class is cos(angle) - m sin(m) instead, as in the authors' code and in pytorch-metric-learning 2; for
+  margins up to 90 degrees it drops at pi - m. The version of the library that the Reality Check used had no such rule:
+  `fallback=False`;
+- the arc cosine's slope is infinite at +-1. Beyond +-(1 - eps), where eps is the machine epsilon, the angle is clamped
+  and passes no gradient back;
 - the margin is in degrees, as in the library;
 - cosines in float32 under mixed precision (`numerics.py`).
 """
@@ -30,15 +31,15 @@ def arcface(
     """Mean over the batch, a scalar, of the cross entropy of the logits scale cos(angle_ij + margin [j = y_i]).
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..P-1.
-        proxies: (P, D), of any length, row j for label j.
+        proxies: (P, D), of any norm, row j for label j.
         scale: factor of the cosines, above 0.
         margin: m, added to the angle, in degrees from 0 to 180.
-        fallback: whether the sample's own logit keeps falling past the angle 180 - m.
+        fallback: whether the logit of the sample's own class keeps decreasing beyond the angle 180 - m.
 
     Raises:
-        UserError: the scale or the margin is not allowed.
+        UserError: the scale or the margin is out of range.
         ValueError: embeddings or proxies are not matrices.
     """
     check_positive("arcface", scale=scale)

@@ -1,4 +1,4 @@
-"""Checks of a loss's settings; the error names the setting, its value and what is allowed."""
+"""Checks of a loss's settings; the error names the setting, its value and the allowed values."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def check_non_negative(owner: str, **values: float) -> None:
 
 
 def check_whole(owner: str, *, at_least: int, **values: float) -> None:
-    """Check that settings are whole numbers from `at_least` up.
+    """Check that settings are whole numbers of at least `at_least`.
 
     Args:
         owner: name of the loss, for the message.
@@ -66,7 +66,7 @@ def check_choice(owner: str, choices: Sequence[str], **values: str) -> None:
         values: settings by name.
 
     Raises:
-        UserError: a setting is none of them.
+        UserError: a setting is not among the choices.
     """
     for name, value in values.items():
         if value not in choices:

@@ -1,17 +1,17 @@
-"""How HPL groups proxies: the first grouping, and the one Lloyd step of each update.
+"""How HPL groups proxies: the initial grouping, and one Lloyd step per update.
 
 Source: Yang, Bastan, Zhu, Gray and Samaras, "Hierarchical Proxy-based Loss for Deep Metric Learning", WACV 2022,
 arXiv 2103.13538, Algorithm 1 and Section 3.4.
 
 What Algorithm 1 leaves open, and the choice here:
-- the first k-means: k-means++, several restarts, seeded, run until no proxy changes its owner;
+- the initial k-means: k-means++, several restarts, seeded, run until no proxy changes its owner;
 - an empty group (0/0 in Algorithm 1) keeps its centre; `empty="reseed_farthest"` gives it the farthest proxy instead;
 - equal distances go to the lowest index;
-- proxies are scaled to unit length first (the loss depends on directions alone), centres are plain means; `unit=True`
-  scales the means to unit length as well, which is spherical k-means.
-The paper leaves other ways to group to future work. `first_clusters` has two, for the first grouping only: an update
-is always a Lloyd step.
-Distances are computed in float64, coordinate by coordinate, so that no tie or near tie depends on a matrix product.
+- proxies are scaled to unit norm first (the loss depends on directions alone), centres are plain means; `unit=True`
+  scales the means to unit norm too, which is spherical k-means.
+The paper leaves other clustering methods to future work. `first_clusters` offers two, for the initial grouping only: an
+update is always a Lloyd step. Distances are computed in float64, coordinate by coordinate, so that no tie or near tie
+depends on a matrix product.
 """
 
 from collections.abc import Sequence
@@ -36,17 +36,17 @@ class Clusters(NamedTuple):
 
 
 def cluster_points(vectors: Tensor, space: str) -> Tensor:
-    """Points (P, D) to cluster, in float64: unit vectors, or in the space "raw" the vectors themselves.
+    """Return the points (P, D) to cluster, in float64: unit vectors, or the vectors themselves for the space "raw".
 
-    Several centres per class count as their mean, in the normalised space as the mean of the unit vectors. A class
-    whose centres lie far apart is thus a short vector.
+    Several centres of a class are replaced by their mean; in the normalised space, by the mean of their unit vectors. A
+    class whose centres are far apart thus becomes a short vector.
 
     Args:
         vectors: (P, D), or (P, K, D) with K centres per class.
         space: one of `CLUSTER_SPACES`.
 
     Raises:
-        UserError: there is no such space.
+        UserError: `space` is unknown.
     """
     check_choice("HPL", CLUSTER_SPACES, cluster_space=space)
     points = functional.normalize(vectors.double(), dim=-1) if space == "normalized" else vectors.double()
@@ -59,15 +59,15 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def centroids(points: Tensor, owners: Tensor, previous: Tensor, *, unit: bool = False) -> Tensor:
-    """Mean (n, D) of the points of each owner, differentiable in the points.
+    """Return the mean (n, D) of the points of each owner, differentiable in the points.
 
-    It is a product with the membership matrix, because scattered sums are not repeatable on a GPU.
+    Computed as a product with the membership matrix, because scatter-add is not deterministic on a GPU.
 
     Args:
         points: (P, D).
         owners: (P,) index of each point's centre.
-        previous: (n, D), the rows that stay where a centre owns no point.
-        unit: whether the means are scaled to length 1.
+        previous: (n, D), previous centres; a centre that owns no point keeps its row.
+        unit: whether the means are scaled to unit norm.
     """
     index = torch.arange(len(previous), device=points.device)
     members = (index[:, None] == owners).to(points.dtype)  # (n, P)
@@ -84,9 +84,9 @@ def lloyd_step(
     Args:
         points: (P, D).
         centres: (n, D).
-        owners: (P,) fixed owners, so that only the centres move; None to find them.
-        unit: whether centres are scaled to length 1.
-        empty: what becomes of a group without members, one of `EMPTY`; ignored with fixed owners.
+        owners: (P,) fixed owners, so that only the centres move; None assigns points to their nearest centres.
+        unit: whether centres are scaled to unit norm.
+        empty: how to treat a group without members, one of `EMPTY`; ignored with fixed owners.
     """
     if owners is None:
         owners = nearest(points, centres.to(points.dtype))
@@ -96,7 +96,7 @@ def lloyd_step(
 
 
 def _fill_empty(points: Tensor, owners: Tensor, centres: Tensor) -> Tensor:
-    """Owners (P,) after each empty group took one of the points farthest from their own centres.
+    """Give each empty group one of the points farthest from their own centres; returns the new owners (P,).
 
     Args:
         points: (P, D).
@@ -110,13 +110,13 @@ def _fill_empty(points: Tensor, owners: Tensor, centres: Tensor) -> Tensor:
 
 
 def kmeans_from(points: Tensor, start: Tensor, max_iterations: int = 300, *, unit: bool = False) -> Clusters:
-    """Lloyd iterations from given centres until no point changes its owner.
+    """Run Lloyd iterations from given centres until no point changes its owner.
 
     Args:
         points: (P, D).
-        start: (n, D), the first centres.
-        max_iterations: iterations at most.
-        unit: whether centres are scaled to length 1.
+        start: (n, D), initial centres.
+        max_iterations: largest number of iterations.
+        unit: whether centres are scaled to unit norm.
     """
     owners, centres = nearest(points, start), start
     for _ in range(max_iterations):
@@ -129,14 +129,14 @@ def kmeans_from(points: Tensor, start: Tensor, max_iterations: int = 300, *, uni
 
 
 def kmeans(points: Tensor, num_clusters: int, *, restarts: int, seed: int, unit: bool = False) -> Clusters:
-    """The best of several k-means++ runs of scikit-learn, finished by the Lloyd iterations of `kmeans_from`.
+    """Return the best of several k-means++ runs of scikit-learn, refined by the Lloyd iterations of `kmeans_from`.
 
     Args:
         points: (P, D) float64.
         num_clusters: n, at most P.
-        restarts: number of runs, of which the one with the least inertia is kept.
+        restarts: number of runs; the one with the lowest inertia is kept.
         seed: seeds the runs.
-        unit: whether centres are scaled to length 1.
+        unit: whether centres are scaled to unit norm.
     """
     from sklearn.cluster import KMeans
 
@@ -148,18 +148,19 @@ def kmeans(points: Tensor, num_clusters: int, *, restarts: int, seed: int, unit:
 def first_clusters(
     points: Tensor, num_clusters: int, *, method: str, restarts: int, seed: int, unit: bool = False
 ) -> Clusters:
-    """The grouping before any update; with every method a centre is the mean of its members.
+    """Return the initial grouping; for every method, a centre is the mean of its members.
 
     "agglomerative" is Ward's method; it needs P^2 / 2 distances, 0.5 GB for 11,318 classes. "gmm" is a mixture of
-    spherical Gaussians that assigns each point to its likeliest one; a Gaussian without points keeps its fitted mean.
+    spherical Gaussians that assigns each point to its most likely component; a component without points keeps its
+    fitted mean.
 
     Args:
         points: (P, D) float64.
         num_clusters: n, at most P.
         method: one of `METHODS`.
-        restarts: runs of k-means or of the mixture's fit, of which the best is kept; ignored by "agglomerative".
+        restarts: runs of k-means or of the mixture's fit; the best is kept; ignored by "agglomerative".
         seed: seeds the runs.
-        unit: whether centres are scaled to length 1.
+        unit: whether centres are scaled to unit norm.
     """
     if method == "kmeans":
         return kmeans(points, num_clusters, restarts=restarts, seed=seed, unit=unit)
@@ -188,15 +189,15 @@ def update_hierarchy(
     unit: bool = False,
     empty: str = "keep",
 ) -> list[Clusters]:
-    """One Lloyd step per coarse level, from fine to coarse; each level groups the NEW centres below it.
+    """Run one Lloyd step per coarse level, from fine to coarse; each level groups the NEW centres of the level below.
 
     Args:
         proxies: (C, D), or (C, K, D), the finest level.
         levels: centres of each coarse level, (n_1, D), (n_2, D), ...
         space: one of `CLUSTER_SPACES`, see `cluster_points`.
-        given_owners: (C,), (n_1,), ..., fixed owners for every level; None to find them.
-        unit: whether centres are scaled to length 1.
-        empty: what becomes of a group without members, one of `EMPTY`.
+        given_owners: (C,), (n_1,), ..., fixed owners for every level; None assigns each proxy to its nearest centre.
+        unit: whether centres are scaled to unit norm.
+        empty: how to treat a group without members, one of `EMPTY`.
 
     Returns:
         New centres and owners of each coarse level.

@@ -17,14 +17,14 @@ def cosface(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: float
     """Mean over the batch, a scalar, of the cross entropy of the logits scale (cos_ij - margin [j = y_i]).
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..P-1.
-        proxies: (P, D), of any length, row j for label j.
+        proxies: (P, D), of any norm, row j for label j.
         scale: factor of the cosines, above 0.
         margin: subtracted from the cosine, at least 0.
 
     Raises:
-        UserError: the scale or the margin is not allowed.
+        UserError: the scale or the margin is out of range.
         ValueError: embeddings or proxies are not matrices.
     """
     check_positive("cosface", scale=scale)

@@ -1,4 +1,4 @@
-"""A loss that counts: in a buffer for checkpoints, and in a list that a training step reads without delay."""
+"""Base class of losses with counters: a buffer for checkpoints, mirrored in a list on the host."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class CountingLoss(nn.Module):
     """A loss whose `counters` (N,) are saved with a checkpoint, and mirrored in `_counters` on the host.
 
-    Each step needs the numbers, and reading a tensor would wait for the device. A subclass changes both together;
+    Every step reads the counters, and reading a tensor would wait for the device. A subclass must update both together;
     loading a checkpoint restores the list from the buffer.
 
     Args:

@@ -1,11 +1,11 @@
 """Distances and cosines of pairs of a batch, for the losses and miners of pytorch-metric-learning.
 
-Each is a `distance:` of the library, and normalises its inputs.
+Each can be passed to the library as `distance:`, and normalises its inputs.
 
-Departures from the library's classes, none of which is visible in float64:
+Departures from the library's classes, with no visible effect in float64:
 - the Euclidean distance subtracts coordinate by coordinate. Beyond 25 rows `torch.cdist` multiplies matrices instead,
-  which in float32 is off by up to 1e-3 near 0: a pair at 1e-4 keeps at most half of its gradient, and equal rows have
-  a distance above 0;
+  which in float32 is off by up to 1e-3 near 0: a pair at distance 1e-4 keeps at most half of its gradient, and equal
+  rows have a distance above 0;
 - at least float32 from the normalisation on, also under mixed precision.
 """
 
@@ -17,7 +17,7 @@ from benchmark.losses.numerics import at_least_float32, euclidean
 
 
 class Euclidean(distances.LpDistance):
-    """Distance of unit vectors, in [0, 2], with gradient 0 between equal ones; `power: 2` squares it."""
+    """Euclidean distance of unit vectors, in [0, 2], with gradient 0 between equal vectors; `power: 2` squares it."""
 
     def normalize(self, embeddings: Tensor, dim: int = 1, **kwargs: float) -> Tensor:
         """Unit vectors (B, D) in at least float32 from embeddings (B, D)."""

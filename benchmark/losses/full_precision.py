@@ -1,7 +1,8 @@
-"""A loss of pytorch-metric-learning with all of its arithmetic in at least float32, with or without a miner.
+"""A loss of pytorch-metric-learning, with or without a miner, computed in at least float32.
 
-Without this wrapper, the tensors that those losses create take the type of the embeddings: under mixed precision
-FastAP's bin edges and Margin's beta keep three digits. Float32 and float64 embeddings give the library's own numbers.
+Without this wrapper, the tensors that these losses create have the dtype of the embeddings: under mixed precision
+FastAP's bin edges and Margin's beta keep only three digits. Float32 and float64 embeddings give the library's own
+numbers.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ class FullPrecision(nn.Module):
     Args:
         loss: creates the library's loss.
         miner: takes embeddings (B, D) and labels (B,) and returns the library's indices of pairs or triplets; None
-            selects all of them. The loss is 0 if the miner selects none.
+            selects all of them. If the miner selects none, the loss is 0.
         arguments: passed to `loss`, such as the number of classes.
     """
 
@@ -28,7 +29,7 @@ class FullPrecision(nn.Module):
         self.miner = miner
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             chosen = self.miner(embeddings, labels) if self.miner is not None else None

@@ -2,17 +2,18 @@
 
 Source: Kim, Jeong and Kwak, "HIER: Metric Learning Beyond Class Labels via Hierarchical Regularization", CVPR 2023,
 arXiv 2212.14258, and the authors' code, whose constants these are. Learnable hierarchical proxies become ancestors:
-of a triplet (i, j, k) with i and j related, the lowest common ancestor of i and j should be near i and j but not k,
-that of all three near k. The samples' triplets and the proxies' own each give one such loss.
+for a triplet (i, j, k) with i and j related, the lowest common ancestor of i and j should be near i and j but not k,
+and that of all three should be near k. Triplets of samples and triplets of proxies each give one such loss.
 
 Departures from the authors' code:
 - the anchor is never its own negative, which their code allows; `allow_self_negative` restores that;
-- `topk` is capped at the number of points less 2, where theirs raises once it exceeds that number: the protocol sets
-  the batch, and a graph in which all points are related has no negative. Without pairs that term of the loss is 0;
+- `topk` is capped at the number of points minus 2; theirs raises once it exceeds the number of points. The protocol
+  sets the batch size, and a graph in which all points are related has no negative. Without pairs, that term of the loss
+  is 0;
 - neighbours are ranked in float64: in float32, exp(-distance) + 1 cannot tell distant points apart;
-- draws come from generators seeded by (seed, step): the triplets' on the CPU, the noise's where the loss is computed,
-  since it is as large as triplets x proxies. The batch is sorted first, so that its order cannot matter;
-- points outside the ball are pulled to its rim. The hyperbolic head makes none.
+- random draws use generators seeded by (seed, step): on the CPU for triplets, on the device of the loss for noise,
+  which has triplets x proxies entries. The batch is sorted first, so that its order does not matter;
+- points outside the ball are pulled to its rim. The hyperbolic head produces none.
 """
 
 import math
@@ -27,13 +28,13 @@ from benchmark.protocol.hyperbolic import check_ball, hyperbolic_distance, pull_
 from benchmark.protocol.seeds import stable_seed
 
 NOISES = ("gumbel", "none")
-CHUNK = 2**19  # entries of triplets x proxies at a time: 2 MiB in float32, about ten tensors of it in memory at once
+CHUNK = 2**19  # entries of a chunk of triplets x proxies: 2 MiB in float32, about ten such tensors at a time
 
 
 class HIER(nn.Module):
     """Proxy-Anchor + lambda (regulariser of the samples + regulariser of the hierarchical proxies).
 
-    `proxies` (C, D) are Proxy-Anchor's, of any length; `lcas` (M, D) are mapped to the ball in every step.
+    `proxies` (C, D) are Proxy-Anchor's, of any norm; `lcas` (M, D) are mapped to the ball in every step.
 
     Args:
         num_classes: C, at least 1.
@@ -43,17 +44,18 @@ class HIER(nn.Module):
         base_margin: Proxy-Anchor's margin, at least 0.
         regularizer_weight: lambda, at least 0.
         num_hierarchy_proxies: M, at least 2.
-        topk: nearest points, itself included, among which a point's relatives are; relatives are mutual. At least 1.
+        topk: number of nearest points, the point itself included, that can be its relatives; the relation must be
+            mutual. At least 1.
         margin: margin on the distances in a triplet, at least 0.
-        triplets_per_anchor: triplets drawn for each anchor and step, at least 1.
-        temperature: tau, which divides distances to give the ancestors' logits; above 0.
+        triplets_per_anchor: triplets drawn for each anchor in each step, at least 1.
+        temperature: tau, by which distances are divided to give the logits of ancestors; above 0.
         curvature: c of the ball, equal to the head's.
-        clip_radius: length to which vectors are clipped before they are mapped to the ball, above 0.
+        clip_radius: norm to which vectors are clipped before they are mapped to the ball, above 0.
         noise: "gumbel" draws ancestors by the Gumbel-softmax trick, "none" takes the nearest.
         allow_self_negative: whether an anchor may be drawn as its own negative.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: an argument is out of range.
     """
 
     steps: Tensor
@@ -90,12 +92,12 @@ class HIER(nn.Module):
         self.base = {"alpha": base_alpha, "margin": base_margin}
         self.ball = {"curvature": curvature, "clip_radius": clip_radius}
         self.proxies = nn.Parameter(initial_proxies(num_classes, embedding_dim, "kaiming_fan_out", seed))
-        spread = 0.9 * clip_radius / math.sqrt(embedding_dim)  # makes the mean length nine tenths of the radius
+        spread = 0.9 * clip_radius / math.sqrt(embedding_dim)  # makes the mean norm nine tenths of the radius
         generator = torch.Generator().manual_seed(stable_seed(seed, "hier", "lcas"))
         self.lcas = nn.Parameter(torch.randn(num_hierarchy_proxies, embedding_dim, generator=generator) * spread)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._last: dict[str, Tensor] = {}
-        with torch.no_grad():  # Proxy-Anchor refuses now what it would refuse in the first step of a training
+        with torch.no_grad():  # rejects bad settings now, not in the first training step
             proxy_anchor(self.proxies[:1], torch.zeros(1, dtype=torch.long), self.proxies, **self.base)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -115,11 +117,11 @@ class HIER(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Count an optimiser step, which seeds the draws of the next one."""
+        """Count an optimiser step; the count seeds the draws of the next step."""
         self.steps += 1
 
     def diagnostics(self) -> dict[str, float]:
-        """Terms of the last loss, and the number of triplets that each regulariser drew for it."""
+        """Return the terms of the last loss, and the number of triplets drawn for each regulariser."""
         return {name: float(value) for name, value in self._last.items()}
 
     def _regularizer(self, name: str, similarities: Tensor, distances: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ class HIER(nn.Module):
 def in_own_order(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Sort a batch by first coordinate, then class; equal points of one class share their gradient.
 
-    A loss that draws by position is then equal for every order of the batch, and so is its gradient.
+    The value and the gradient of a loss that draws by position then do not depend on the order of the batch.
 
     Args:
         points: (B, D).
@@ -158,15 +160,15 @@ def in_own_order(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def similarity(distances: Tensor) -> Tensor:
-    """exp(-distance) (N, M) of distances (N, M), in float64 so that far and farther differ."""
+    """Return exp(-distance) (N, M) of distances (N, M), in float64 so that large distances stay distinct."""
     return torch.exp(-distances.double())
 
 
 def reciprocal_neighbours(similarities: Tensor, topk: int) -> Tensor:
-    """Mask (N, N) of the pairs in which each is among the k points most similar to the other; never a point and itself.
+    """Mask (N, N) of the pairs in which each is among the k points most similar to the other; False on the diagonal.
 
     Args:
-        similarities: (N, N); the point itself takes one of the k places.
+        similarities: (N, N); the point itself counts as one of the k.
         topk: k, capped at N - 2.
     """
     num = len(similarities)
@@ -182,7 +184,7 @@ def draw_triplets(related: Tensor, num: int, generator: torch.Generator, allow_s
         related: (N, N) bool, on the device of the generator.
         num: triplets per anchor, drawn uniformly and with replacement.
         generator: draws the related and the unrelated points.
-        allow_self_negative: whether the anchor counts as unrelated to itself.
+        allow_self_negative: whether the anchor may be drawn as its own unrelated point.
     """
     unrelated = ~related
     if not allow_self_negative:
@@ -197,8 +199,8 @@ def mean_triplet_loss(
 ) -> Tensor:
     """Mean over triplets of `triplet_losses`, a scalar; 0 without triplets.
 
-    Easily got wrong: T x M is 100 times as large as the distances. So each chunk of triplets is differentiated at once,
-    and only the gradient (N, M) is kept; `change` has the value 0 and that gradient.
+    Easily got wrong: T x M is 100 times as large as the distances, so each chunk of triplets is differentiated
+    immediately and only the gradient (N, M) is kept; `change` has the value 0 and that gradient.
 
     Args:
         distances: (N, M) from the points to the proxies.
@@ -216,13 +218,13 @@ def mean_triplet_loss(
             loss = triplet_losses(leaf, chunk, noise, margin=margin, temperature=temperature).sum()
             loss.backward()
         total += loss.detach()
-    assert leaf.grad is not None  # no triplets are one empty chunk
+    assert leaf.grad is not None  # without triplets: one empty chunk
     change = (leaf.grad * (distances - leaf.detach())).sum()  # 0
     return (total + change) / max(1, triplets.shape[1])
 
 
 def triplet_losses(distances: Tensor, triplets: Tensor, noise: Tensor, *, margin: float, temperature: float) -> Tensor:
-    """Loss (T,) of each triplet (i, j, k), with a(.) the proxy chosen as lowest common ancestor.
+    """Loss (T,) of each triplet (i, j, k), where a(.) is the proxy chosen as lowest common ancestor.
 
     [d(i, a(ij)) - d(i, a(ijk)) + margin]+ + [d(j, a(ij)) - d(j, a(ijk)) + margin]+
     + [d(k, a(ijk)) - d(k, a(ij)) + margin]+, or 0 where a(ij) = a(ijk).
@@ -256,8 +258,8 @@ def gumbel(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generato
 
     Args:
         shape: shape of the noise.
-        dtype: its floating type.
-        generator: draws u, on its own device.
+        dtype: floating type of the noise.
+        generator: draws u; the noise is on its device.
     """
     uniform = torch.rand(shape, dtype=dtype, device=generator.device, generator=generator)
     return uniform.clamp_(min=torch.finfo(dtype).tiny).log_().neg_().log_().neg_()

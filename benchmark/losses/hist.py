@@ -2,21 +2,21 @@
 
 Source: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tuplet Loss for Deep Metric Learning", CVPR 2022, pages
 212-222: the distribution loss, the semantic tuplets, and their classification by a hypergraph neural network, with the
-settings of the supplement and what the authors' code adds. The distribution loss uses unit vectors, the network the
-raw embeddings; the embedding layer should end in a layer norm without parameters (`conf/loss/hist.yaml`).
+settings of the supplement and the additions of the authors' code. The distribution loss uses unit vectors, the network
+the raw embeddings; the embedding layer should end in a layer norm without parameters (`conf/loss/hist.yaml`).
 
-Where the authors' code goes beyond the paper, and this file follows:
+Additions of the authors' code to the paper that this file keeps:
 - log-variances are clamped to [0, 6], so that no variance is below 1. About half of them start below 0, where the
   gradient vanishes; `logvar_clamp=None` removes the bounds;
 - the loss has no determinant term, so it is not the likelihood of a Gaussian.
 
 Departures from the authors' code:
-- log-softmax, where they drop a sample whose probability underflows, in float32 one whose own class lies about
-  103 / tau farther away than the nearest: their mean ignores the worst samples, and is NaN if it ignores all;
-- distances by matrix products, where they keep (B, C, D) differences; rounding below 0 is clamped;
-- hyperedges of absent classes are columns of zeros, where they select the present classes: no shape depends on the
-  data, so the host never waits for the device. Sums are matrix products, hence repeatable on a GPU;
-- a batch of one sample, which batch normalisation cannot take and which has no tuplet, has the distribution loss only;
+- log-softmax. Their code drops a sample whose probability underflows (in float32, one whose own class is about 103 /
+  tau farther away than the nearest), so their mean ignores the worst samples, and is NaN if it ignores all;
+- distances by matrix products instead of (B, C, D) differences; rounding below 0 is clamped;
+- hyperedges of absent classes are columns of zeros, whereas they select the present classes: no shape depends on the
+  data, so the host never waits for the device. Sums are matrix products, which are deterministic on a GPU;
+- a batch of one sample has no tuplet and does not suit batch normalisation, so it gets the distribution loss alone;
 - `one_hot`: their scikit-learn helper returns one column for two classes, which silently gives a loss of 0;
 - float32 throughout under mixed precision.
 """
@@ -35,7 +35,7 @@ from benchmark.losses.numerics import at_least_float32
 class HIST(nn.Module):
     """L_D + lambda_s L_CE, with learnable means and log-variances per class and a hypergraph network.
 
-    L_D is the cross-entropy of the softmax over -tau D_ic, D the distance of `squared_distances`; L_CE that of the
+    L_D is the cross-entropy of the softmax over -tau D_ic, D the distance of `squared_distances`; L_CE is that of the
     network's scores on the graph of `incidence` and `propagation`. Gradients reach the distributions through both.
 
     Easily got wrong: the network's batch normalisation always uses the batch's own statistics, even if the trunk's are
@@ -45,14 +45,14 @@ class HIST(nn.Module):
         num_classes: C, at least 1.
         embedding_dim: D, at least 1.
         tau: factor of the distances in L_D, above 0.
-        alpha: how fast a sample's share in another class's hyperedge falls with its distance, above 0.
+        alpha: how fast a sample's weight in the hyperedge of another class decays with its distance, above 0.
         hidden: width of the hypergraph network, at least 1.
         semantic_weight: lambda_s, at least 0.
         logvar_clamp: bounds to which log-variances are clamped; None for no bounds.
         seed: seeds every initial value; the global generator is not used.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: an argument is out of range.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class HIST(nn.Module):
         self._last_losses: dict[str, Tensor] = {}
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             nodes = at_least_float32(embeddings)
             means, log_vars = self.means.to(nodes.dtype), self.log_vars.to(nodes.dtype)
@@ -100,7 +100,7 @@ class HIST(nn.Module):
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
-        """Both terms of the last batch's loss, and the share of log-variances that a gradient can reach."""
+        """Return both terms of the last batch's loss, and the fraction of log-variances that receive a gradient."""
         low, high = self.logvar_clamp or (-math.inf, math.inf)
         free = (self.log_vars > low) & (self.log_vars < high)
         parts = {name: float(loss) for name, loss in self._last_losses.items()}
@@ -110,10 +110,10 @@ class HIST(nn.Module):
 class HypergraphNetwork(nn.Module):
     """G theta2(leaky_relu(batch_norm(G theta1(z)))): two linear layers, each followed by a pass over the graph.
 
-    The linear layers start like PyTorch's, uniform in +-1 / sqrt(inputs), but from the given generator.
+    The linear layers are initialised as in PyTorch, uniformly in +-1 / sqrt(inputs), but by the given generator.
 
-    Easily got wrong: where the rows of G are equal, as for a batch of one class, the normalisation divides rounding
-    errors by sqrt(1e-5); so its input is computed in float64.
+    Easily got wrong: if the rows of G are equal, as for a batch of one class, the normalisation divides rounding
+    errors by sqrt(1e-5), so its input is computed in float64.
 
     Args:
         in_features: D.
@@ -133,7 +133,7 @@ class HypergraphNetwork(nn.Module):
             nn.init.uniform_(layer.bias, -bound, bound, generator)
 
     def forward(self, nodes: Tensor, graph: Tensor) -> Tensor:
-        """Scores (B, C) of nodes (B, D), B at least 2, on the propagation matrix `graph` (B, B)."""
+        """Return scores (B, C) of nodes (B, D), B at least 2, on the propagation matrix `graph` (B, B)."""
         features = graph.double() @ _linear(self.theta1, nodes.double())  # (B, hidden)
         scale, shift = self.bn1.weight.double(), self.bn1.bias.double()
         features = functional.batch_norm(features, None, None, scale, shift, training=True, eps=self.bn1.eps)
@@ -141,7 +141,7 @@ class HypergraphNetwork(nn.Module):
 
 
 def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    """Apply a layer in the type of its inputs: (B, F) -> (B, G)."""
+    """Apply a layer in the dtype of its inputs: (B, F) -> (B, G)."""
     return functional.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
 
 
@@ -151,13 +151,13 @@ def squared_distances(
     """Squared Mahalanobis distances (B, C): D_ic = sum_d (z_id - mu_cd)^2 exp(-v_cd) of unit vectors z_i and mu_c.
 
     Args:
-        embeddings: (B, D), of any length.
-        means: (C, D), of any length.
+        embeddings: (B, D), of any norm.
+        means: (C, D), of any norm.
         log_vars: (C, D), v before clamping.
         logvar_clamp: bounds of v, or None.
     """
     z, mu = functional.normalize(embeddings, dim=1), functional.normalize(means, dim=1)
-    if logvar_clamp is not None:  # hardtanh: like ReLU6, it has no gradient at its bounds
+    if logvar_clamp is not None:  # hardtanh has no gradient at its bounds, as in ReLU6
         log_vars = functional.hardtanh(log_vars, *logvar_clamp)
     precision = torch.exp(-log_vars)
     distance = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(dim=1)
@@ -170,7 +170,7 @@ def incidence(distance: Tensor, labels: Tensor, alpha: float) -> Tensor:
     Args:
         distance: D (B, C), at least 0.
         labels: (B,) int64 in 0..C-1.
-        alpha: decay rate of the shares, above 0.
+        alpha: decay rate of the weights, above 0.
     """
     own = functional.one_hot(labels, distance.shape[1]).bool()  # (B, C)
     return torch.exp(-alpha * distance).masked_fill(own, 1) * own.any(dim=0)
@@ -182,7 +182,7 @@ def propagation(incidence: Tensor) -> Tensor:
     Args:
         incidence: H (B, C) with a 1 in every row and in every column that is not 0.
     """
-    edge_degree = incidence.sum(dim=0).clamp(min=1)  # above 1 anyway, but for absent classes
+    edge_degree = incidence.sum(dim=0).clamp(min=1)  # already at least 1, except for absent classes
     half = incidence / incidence.sum(dim=1, keepdim=True).sqrt()
     return (half / edge_degree) @ half.T
 

@@ -1,18 +1,18 @@
 """HPL: a proxy loss applied at every level of a hierarchy of proxies.
 
 Source: Yang, Bastan, Zhu, Gray and Samaras, "Hierarchical Proxy-based Loss for Deep Metric Learning", WACV 2022,
-arXiv 2103.13538, Eq. 6 and Algorithm 1. No official code exists. How this file reads what the paper leaves open:
+arXiv 2103.13538, Eq. 6 and Algorithm 1. No official code exists. What the paper leaves open, and the choice here:
 
 - coarse proxies are centroids, buffers without gradient ("Update theta and P_0" in Algorithm 1). Two other readings:
   "tied" lets the gradient through the mean; "gradient" has learnable coarse proxies, which start at the centroids and
-  which every update resets to them: it overwrites what they learned but not the optimiser's moments;
-- Section 4.2 trains three epochs with the fine level only; k-means runs right before the step after them, since it
+  are reset to them by every update; this overwrites what they learned but not the optimiser's moments;
+- Section 4.2 trains three epochs with the fine level only; k-means runs right before the step that follows, since it
   would otherwise cluster random vectors. Algorithm 1's counter k starts at 1 there;
 - an update comes after the optimiser step of every k with k mod T = T-1;
-- scale and margin belong to the level, weights are 1 and 0.1 (0.1 on any further level);
-- given groups ("GT", Section 4.4) stay as they are, their centres move every T steps;
+- scale and margin are set per level, weights are 1 and 0.1 (0.1 on any further level);
+- given groups ("GT", Section 4.4) stay fixed, and their centres move every T steps;
 - a base with K centres per class has them on the fine level only; a group has one centre.
-`clustering.py` lists what concerns the grouping itself, and its other methods.
+`clustering.py` lists the choices that concern the grouping itself, and the alternatives to k-means.
 """
 
 import math
@@ -45,10 +45,10 @@ COARSE_UPDATES = ("centroid", "tied", "gradient")
 class HPL(CountingLoss):
     """sum_l w_l base(embeddings, labels of level l, proxies of level l); level 0 has learnable proxies of each class.
 
-    `counters` are the steps, the updates, and 1 once the coarse levels exist.
+    `counters` holds the number of steps, the number of updates, and 1 once the coarse levels exist.
 
-    Easily got wrong: the labels of level l+1 are the owners of the labels of level l, looked up again in every step, so
-    that an update already affects the next loss.
+    Easily got wrong: the labels of level l+1 are the owners of the labels of level l, looked up in every step, so that
+    an update affects the very next loss.
 
     Args:
         num_classes: C.
@@ -58,22 +58,23 @@ class HPL(CountingLoss):
         weights: w_l, one per level; at least 0, and above 0 for the fine level.
         warmup_iterations: optimiser steps with the fine level only, at least 0.
         update_every: T, optimiser steps between two updates of the coarse levels, at least 1.
-        proxy_init: how the fine proxies start, as in `proxies.py`.
-        seed: seeds the initial proxies and the first grouping; global generators are not used.
-        num_coarse: proxies of each coarse level, fewer than of the level below; a number means one coarse level.
+        proxy_init: initialisation of the fine proxies, as in `proxies.py`.
+        seed: seeds the initial proxies and the initial grouping; global generators are not used.
+        num_coarse: number of proxies of each coarse level, fewer than on the level below; a single number means one
+            coarse level.
         class_to_super: (C,) given groups of the classes, any integers; replaces `num_coarse`.
         coarse_update: "centroid" (no gradient), "tied" (the loss reaches the fine proxies through the mean) or
-            "gradient" (coarse proxies are parameters, named centres_1, ..., which get no gradient before the start).
-        clustering: the first grouping, "kmeans", "agglomerative" or "gmm".
-        cluster_space: "normalized" groups unit vectors, "raw" the vectors as they are.
-        normalize_centroids: whether centres have unit length wherever they are compared with proxies.
+            "gradient" (coarse proxies are parameters, named centres_1, ..., without a gradient until initialised).
+        clustering: method of the initial grouping, "kmeans", "agglomerative" or "gmm".
+        cluster_space: "normalized" groups unit vectors, "raw" the vectors themselves.
+        normalize_centroids: whether centres are scaled to unit norm before any comparison with proxies.
         empty: a group that an update leaves without members may "keep" its centre or "reseed_farthest".
-        kmeans_restarts: runs of k-means or the mixture at the start, at least 1.
+        kmeans_restarts: runs of k-means or of the mixture's fit for the initial grouping, at least 1.
         centres_per_class: K, at least 1; above 1 the fine proxies are (C, K, D), and a class is grouped by their mean.
-        true_groups: (C,) groups of the classes made by people, any integers; for `diagnostics` only.
+        true_groups: (C,) ground-truth groups of the classes, any integers; for `diagnostics` only.
 
     Raises:
-        UserError: an argument is out of its range, or the base refuses a level's settings or takes other arguments.
+        UserError: an argument is out of range, or the base rejects a level's settings or takes other arguments.
     """
 
     changed_share: Tensor
@@ -126,10 +127,10 @@ class HPL(CountingLoss):
         self._last_losses: dict[int, Tensor] = {}
 
     def _register_coarse(self, sizes: list[int], embedding_dim: int, groups: Tensor | None) -> None:
-        """Register centres and owners, which exist from the start for checkpoints and optimisers.
+        """Register centres and owners at construction, so that checkpoints and optimisers know them.
 
-        A centroid is a buffer, not a parameter: no optimiser may move it. One that learns has no gradient before the
-        start, so that optimisers skip it, weight decay and momentum included.
+        A centroid is a buffer, not a parameter: no optimiser may move it. A learnable centre has no gradient before it
+        is initialised, so optimisers skip it, including weight decay and momentum.
         """
         for level, size in enumerate(sizes[1:], start=1):
             centres = torch.zeros(size, embedding_dim)
@@ -145,16 +146,16 @@ class HPL(CountingLoss):
         self.register_load_state_dict_pre_hook(_accept_older_checkpoint)
 
     def centres(self, level: int) -> Tensor:
-        """Stored proxies (n_l, D) of a coarse level, counted from 1."""
+        """Return the stored proxies (n_l, D) of a coarse level, counted from 1."""
         centres: Tensor = getattr(self, f"centres_{level}")
         return centres
 
     def owners(self, level: int) -> Tensor:
-        """Index (n_l,) of the proxy above each proxy of a level, counted from 0."""
+        """Return the index (n_l,) of the parent of each proxy of a level; levels count from 0."""
         return self.get_buffer(f"owners_{level}")
 
     def level_proxies(self) -> list[Tensor]:
-        """Proxies of every level as the loss uses them, fine to coarse: (C, D) or (C, K, D), (n_1, D), ..."""
+        """Return the proxies of each level as the loss uses them, fine to coarse: (C, D) or (C, K, D), (n_1, D), ..."""
         vectors: list[Tensor] = [self.proxies]
         for level in range(1, self.num_levels):
             centres = self.centres(level)
@@ -165,7 +166,7 @@ class HPL(CountingLoss):
         return vectors
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,); groups the proxies once the warm-up is over."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,); groups the proxies once the warm-up is over."""
         steps, _, started = self._counters
         if not started and steps >= self.warmup_iterations:
             self._start()
@@ -191,10 +192,10 @@ class HPL(CountingLoss):
             self._update()
 
     def diagnostics(self) -> dict[str, float]:
-        """Loss of each level for the last batch and, once there are coarse levels, the state of the grouping.
+        """Return the loss of each level for the last batch and, once coarse levels exist, the state of the grouping.
 
-        The latter are, for each coarse level: owner_changes, the share of the proxies below that changed their owner at
-        the last update; empty_clusters; cluster_entropy in nats; and, with `true_groups`, purity.
+        The latter comprises, for each coarse level: owner_changes, the fraction of proxies on the level below that
+        changed owner at the last update; empty_clusters; cluster_entropy in nats; and, with `true_groups`, purity.
         """
         _, updates, started = self._counters
         report = {f"loss_level_{level}": float(loss) for level, loss in self._last_losses.items()}
@@ -214,7 +215,7 @@ class HPL(CountingLoss):
         return report
 
     def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
-        """Whether the best epoch came before the groups existed, and the number of updates at the last evaluation.
+        """Return whether the best epoch preceded the grouping, and the number of updates at the last evaluation.
 
         Args:
             history: one row per evaluation with `epoch` and `diagnostics`.
@@ -227,7 +228,7 @@ class HPL(CountingLoss):
         }
 
     def warnings(self) -> list[str]:
-        """A warning if the hierarchy was never updated, or one for each level whose groups no update changed."""
+        """Warn if the hierarchy was never updated, or of each level whose groups no update changed."""
         if self.num_levels == 1:
             return []
         if self._counters[1] == 0:
@@ -240,9 +241,9 @@ class HPL(CountingLoss):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Group the proxies for the first time: by `clustering` on each level, or into the given groups."""
+        """Initialise the coarse levels: by `clustering` on each level, or from the given groups."""
         below: Tensor = self.proxies
-        if not torch.isfinite(below).all():  # diverged: the fine level's loss shows it by not being finite either
+        if not torch.isfinite(below).all():  # diverged; the fine level's loss is not finite either and reports it
             return
         for level in range(1, self.num_levels):
             points, centres = cluster_points(below, self.cluster_space), self.centres(level)
@@ -259,7 +260,7 @@ class HPL(CountingLoss):
         self._count(2)
 
     def _update(self) -> None:
-        """One Lloyd step on every coarse level.
+        """Run one Lloyd step on every coarse level.
 
         Learned centres are compared by direction if the proxies are: their length is an artefact of the optimiser.
         """
@@ -283,7 +284,7 @@ class HPL(CountingLoss):
 
 
 def purity(clusters: Tensor, true_groups: Tensor) -> float:
-    """Share of the classes that are in the most frequent true group of their cluster; ties count once.
+    """Return the fraction of classes in the most frequent true group of their cluster; ties count once.
 
     >>> purity(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 2, 1, 0, 1]))
     0.6
@@ -298,12 +299,12 @@ def purity(clusters: Tensor, true_groups: Tensor) -> float:
 
 
 def _accept_older_checkpoint(module: HPL, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Complete a checkpoint without `ever_changed`: assume that groups changed, so that nothing warns of them."""
+    """Complete a checkpoint without `ever_changed`: assume that groups changed, to avoid a false warning."""
     state.setdefault(f"{prefix}ever_changed", torch.ones_like(module.ever_changed))
 
 
 def _renumbered(name: str, groups: Groups | None, num_classes: int) -> Tensor | None:
-    """Groups (C,) of the classes as 0..n-1, since a fold need not have a class of every group; None stays None."""
+    """Renumber groups (C,) as 0..n-1, since a fold may lack the classes of some groups; None stays None."""
     if groups is None:
         return None
     found = torch.as_tensor(np.asarray(groups))
@@ -339,7 +340,7 @@ def _check_levels(
     weights: Sequence[float],
     proxies: Sequence[Tensor],
 ) -> None:
-    """Check the weights, and that there is one of each per level; try the base on the proxies of every level."""
+    """Check that each level has settings and a valid weight, and try the base on the proxies of every level."""
     sizes = [len(vectors) for vectors in proxies]
     if not len(levels) == len(weights) == len(sizes):
         raise UserError(

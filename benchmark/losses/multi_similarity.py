@@ -2,13 +2,13 @@
 
 Source: Wang, Han, Huang, Dong and Scott, "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
 CVPR 2019, arXiv 1904.06627, Section 4. As searched by the Reality Check, arXiv 2003.08505, alpha, beta, base and the
-miner's epsilon are all free, and "without miner" means all pairs.
+miner's epsilon are all searched, and "without miner" means all pairs.
 
 Departures from the authors' code:
 - exact duplicates are positives. The authors drop every positive with a cosine above 1 - 1e-5, to exclude the anchor
   itself; `drop_duplicates` does so;
-- with the miner, an anchor without positives or without negatives adds nothing, where their code fails.
-Departure from pytorch-metric-learning: a batch with one mined pair of each kind counts, where the library returns 0.
+- with the miner, an anchor without positives or without negatives adds nothing, whereas their code fails.
+Departure from pytorch-metric-learning: a batch with one mined pair of each kind counts, whereas the library returns 0.
 """
 
 import torch
@@ -34,7 +34,7 @@ class MultiSimilarity(nn.Module):
         drop_duplicates: whether to drop positives with a cosine above 1 - 1e-5.
 
     Raises:
-        UserError: alpha or beta is not allowed.
+        UserError: alpha or beta is not a finite number above 0.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MultiSimilarity(nn.Module):
         self.drop_duplicates = drop_duplicates
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         cosine = cosine_similarity(embeddings, embeddings)  # (B, B)
         negative = labels[:, None] != labels
         positive = (~negative).fill_diagonal_(False)

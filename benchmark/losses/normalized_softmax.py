@@ -21,13 +21,13 @@ def normalized_softmax(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, t
     """Mean over the batch, a scalar, of the cross entropy of the logits cos_ij / T.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..P-1.
-        proxies: (P, D), of any length, row j for label j.
-        temperature: T, above 0; the smaller, the more the nearest proxies count.
+        proxies: (P, D), of any norm, row j for label j.
+        temperature: T, above 0; a smaller T gives the nearest proxies more weight.
 
     Raises:
-        UserError: the temperature is not allowed.
+        UserError: the temperature is not a finite number above 0.
         ValueError: embeddings or proxies are not matrices.
     """
     check_positive("normalized_softmax", temperature=temperature)

@@ -2,15 +2,15 @@
 
 Source: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NeurIPS 2016; named, and scaled by
 a temperature, in Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
-Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a term of its own
+Representations", ICML 2020, arXiv 2002.05709, Eq. 1. With several positives per anchor, each pair is a separate term
 that ignores the other positives, as in pytorch-metric-learning, which the Reality Check (arXiv 2003.08505) used.
 
 Departures from the library:
 - log-softmax. The library takes the logarithm of a probability plus a tiny number, so a pair whose probability vanishes
   has a constant loss and no gradient: in float32 once the cosines differ by 87.3 T, at the time of the Reality Check by
-  46.1 T. The optimum that it found for SOP, T = 0.00024, lies deep in that regime, in which the hardest pairs are
-  ignored; `saturate` restores it;
-- one row per anchor, where the library keeps a matrix of positive pairs by negative pairs.
+  46.1 T. Its optimum for SOP, T = 0.00024, is deep in that regime, which ignores the hardest pairs; `saturate` restores
+  it;
+- one row per anchor, whereas the library stores a matrix of positive pairs by negative pairs.
 """
 
 import math
@@ -27,16 +27,16 @@ from benchmark.losses.numerics import cosine_similarity
 class NTXent(nn.Module):
     """Mean over ordered positive pairs (a, p) of -log(e^{s_ap/T} / (e^{s_ap/T} + sum_{n: y_n != y_a} e^{s_an/T})).
 
-    s is the cosine. The loss is 0 without a positive pair or without a negative one.
+    s is the cosine. Without a positive or without a negative pair, the loss is 0.
 
     Args:
         temperature: T, above 0.
         saturate: added to each probability before the logarithm: "none", "tiny" (the smallest normal number of the
             floating type, as in pytorch-metric-learning 2) or a number in (0, 1), 1e-20 for the Reality Check's
-            library. A pair's loss then ends at -log(saturate).
+            library. The loss of a pair is then at most -log(saturate).
 
     Raises:
-        UserError: the temperature or `saturate` is not allowed.
+        UserError: the temperature or `saturate` is out of range.
     """
 
     def __init__(self, *, temperature: float, saturate: float | str = "none") -> None:
@@ -48,7 +48,7 @@ class NTXent(nn.Module):
         self.saturate = saturate
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         logits = cosine_similarity(embeddings, embeddings) / self.temperature  # (B, B)
         same = labels[:, None] == labels
         rivals = logits.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)  # (B, 1)

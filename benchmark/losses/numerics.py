@@ -1,7 +1,7 @@
 """Arithmetic that the losses share: float32 under mixed precision, distances without cancellation, no overflow.
 
-Departure from plain `torch.autocast`: products run in at least float32. Around 1, bfloat16 tells cosines apart in steps
-of 2^-8, and a scale of 100 turns such a step into 0.4 of a logit.
+Departure from plain `torch.autocast`: products run in at least float32. Around 1, bfloat16 resolves cosines in steps of
+2^-8, and a scale of 100 turns such a step into 0.4 of a logit.
 """
 
 from typing import Protocol
@@ -22,7 +22,7 @@ class BackwardContext(Protocol):
 
 
 def at_least_float32(vectors: Tensor) -> Tensor:
-    """Convert half-precision vectors, of any shape, to float32; return float32 and float64 as they are."""
+    """Convert half-precision vectors, of any shape, to float32; return float32 and float64 unchanged."""
     return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
@@ -30,8 +30,8 @@ def cosine_similarity(embeddings: Tensor, proxies: Tensor) -> Tensor:
     """Cosine (B, P) of every embedding with every proxy, in float32, or in float64 if the embeddings are float64.
 
     Args:
-        embeddings: (B, D), of any length and floating type.
-        proxies: (P, D), of any length; converted to the type of the result.
+        embeddings: (B, D), of any norm and floating type.
+        proxies: (P, D), of any norm; converted to the dtype of the result.
 
     Raises:
         ValueError: an argument is not a matrix, for example because a class has several proxies.
@@ -42,7 +42,7 @@ def cosine_similarity(embeddings: Tensor, proxies: Tensor) -> Tensor:
         )
     embeddings = at_least_float32(embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
-        # Embeddings first: where both are one tensor, the order decides the last bit of its summed gradient.
+        # Embeddings first: if both are the same tensor, the order affects the last bit of its accumulated gradient.
         unit = functional.normalize(embeddings, dim=1)
         return unit @ functional.normalize(proxies.to(unit.dtype), dim=1).mT
 
@@ -53,7 +53,7 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
 
 
 def log_one_plus_sum_exp(values: Tensor, keep: Tensor, dim: int) -> Tensor:
-    """log(1 + sum of exp) over the kept entries of each row or column, without overflow; 0 where none is kept.
+    """log(1 + sum of exp) over the kept entries of each row or column, without overflow; 0 if none is kept.
 
     >>> log_one_plus_sum_exp(torch.tensor([[900.0, 5.0]]), torch.tensor([[True, False]]), dim=1)
     tensor([900.])
@@ -64,5 +64,5 @@ def log_one_plus_sum_exp(values: Tensor, keep: Tensor, dim: int) -> Tensor:
         dim: the dimension to sum over: 0 gives (B,), 1 gives (A,).
     """
     kept = values.masked_fill(~keep, -torch.inf)
-    one = torch.zeros_like(values.narrow(dim, 0, 1))  # its exponential
+    one = torch.zeros_like(values.narrow(dim, 0, 1))  # exp(0) = 1
     return torch.cat([one, kept], dim=dim).logsumexp(dim=dim)

@@ -1,14 +1,14 @@
-"""The thin module around a loss that is a pure function of embeddings, labels and learnable vectors per class.
+"""A thin module around a loss that is a pure function of embeddings, labels and learnable vectors per class.
 
 The initial vectors follow the sources. A loss of cosines depends on directions alone, but its gradient shrinks as a
-vector grows, so the initial length sets how far a step of a given learning rate turns a vector:
+vector grows, so the initial norm determines how far a step at a given learning rate turns a vector:
 
 - "normal": N(0, 1), the Reality Check's (arXiv 2003.08505) for ProxyNCA, Normalized Softmax, CosFace and ArcFace;
 - "kaiming_fan_out": N(0, 2/C), as Proxy-Anchor (arXiv 2003.13911);
-- "kaiming_uniform": uniform within 1/sqrt(C K), which is PyTorch's rule with a = sqrt(5) on the (D, C K) matrix of
+- "kaiming_uniform": uniform within 1/sqrt(C K), PyTorch's rule with a = sqrt(5) on the (D, C K) matrix of
   SoftTriple (arXiv 1909.05235).
 
-Departure from all of them: a generator of its own draws them, not the global one.
+Departure from all of them: a dedicated generator draws the vectors, not the global one.
 """
 
 import functools
@@ -37,7 +37,7 @@ class ProxyLoss(nn.Module):
         centres_per_class: K, at least 1; proxies are (C, D) for K = 1 and (C, K, D) above.
 
     Raises:
-        UserError: an argument is out of its range, or the base refuses its settings or takes other arguments.
+        UserError: an argument is out of range, or the base rejects its settings or takes other arguments.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ProxyLoss(nn.Module):
         try_base(base, self.proxies, {}, f"ProxyLoss with proxies of shape {tuple(self.proxies.shape)}")
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         return self.base(embeddings, labels, self.proxies)
 
 
@@ -73,7 +73,7 @@ def initial_proxies(
         centres_per_class: K, at least 1.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: an argument is out of range.
     """
     check_whole("the loss", at_least=1, num_classes=num_classes, embedding_dim=embedding_dim)
     check_whole("the loss", at_least=1, centres_per_class=centres_per_class)
@@ -89,18 +89,18 @@ def initial_proxies(
 
 @torch.no_grad()
 def try_base(base: Callable[..., Tensor], proxies: Tensor, settings: Mapping[str, float | str], owner: str) -> None:
-    """Call a base once, so that it refuses now what it would refuse in the first step of a training.
+    """Call a base once, so that it rejects bad settings now and not in the first training step.
 
-    Any other error is a bug in the base. It propagates unchanged, with the base's own file and line, and gets a note.
+    Any other error is a bug in the base. It propagates with the base's own file and line, and with a note added.
 
     Args:
         base: `f(embeddings, labels, proxies, **settings) -> scalar`.
         proxies: (C, D) or (C, K, D).
         settings: keyword arguments of the base.
-        owner: the loss, for the message.
+        owner: name of the loss, for the message.
 
     Raises:
-        UserError: the base refuses a setting, or its signature does not take these arguments.
+        UserError: the base rejects a setting, or its signature does not accept these arguments.
     """
     arguments = torch.ones(1, proxies.shape[-1]), torch.zeros(1, dtype=torch.long), proxies
     _check_signature(base, arguments, settings, owner)
@@ -120,7 +120,7 @@ def _check_signature(
         arguments, settings, base = (*base.args, *arguments), base.keywords | dict(settings), base.func
     try:
         signature = inspect.signature(base)
-    except ValueError:  # a function compiled without one: the call itself must tell
+    except ValueError:  # a compiled function without a signature: only the call itself shows whether the settings fit
         return
     try:
         signature.bind(*arguments, **settings)

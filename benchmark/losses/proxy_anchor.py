@@ -16,7 +16,7 @@ from benchmark.losses.numerics import cosine_similarity, log_one_plus_sum_exp
 
 
 def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: float, margin: float) -> Tensor:
-    """Pull of each proxy on its hardest positives plus push on its hardest negatives, a scalar.
+    """Return the pull of each proxy on its hardest positives plus the push on its hardest negatives, a scalar.
 
     With LSE1(z) = log(1 + sum exp z):
     mean over proxies with a positive in the batch of LSE1_{i: y_i = j}(-alpha (cos_ij - margin))
@@ -25,14 +25,14 @@ def proxy_anchor(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, alpha: 
     Easily got wrong: the two means divide by different counts.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..P-1.
-        proxies: (P, D), of any length, row j for label j.
+        proxies: (P, D), of any norm, row j for label j.
         alpha: factor of the cosines, above 0.
         margin: delta, on the cosine, at least 0.
 
     Raises:
-        UserError: alpha or the margin is not allowed.
+        UserError: alpha or the margin is out of range.
         ValueError: embeddings or proxies are not matrices.
     """
     check_positive("proxy_anchor", alpha=alpha)

@@ -6,9 +6,9 @@ arXiv 2103.13538, Eq. 3. Form with the positive in the denominator: Musgrave, Be
 Reality Check", ECCV 2020, arXiv 2003.08505, whose library is pytorch-metric-learning.
 
 Departures:
-- mean over the batch where Eq. 3 sums, so that the learning rate does not depend on the batch size;
-- a scale, which Eq. 3 does not print: without one, unit vectors of many classes cannot be told apart;
-- log-sum-exp, where the library multiplies probabilities and drops a sample whose probability underflows. In float32
+- mean over the batch instead of the sum of Eq. 3, so that the learning rate does not depend on the batch size;
+- a scale, which is absent from Eq. 3: without one, the softmax cannot separate unit vectors of many classes;
+- log-sum-exp, whereas the library multiplies probabilities and drops a sample whose probability underflows. In float32
   that ignores every sample with k (d_own^2 - d_nearest^2) above about 103, which scales in the search space reach.
 
 Scales: a softmax scale k on squared distance is the cosine scale a = 2k, since d^2 = 2 - 2 cos on unit vectors. The
@@ -34,14 +34,14 @@ def proxy_nca(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: flo
     falls below 0 once the sample's own proxy leads, and its pull never fades.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..P-1.
-        proxies: (P, D), of any length, row j for label j.
+        proxies: (P, D), of any norm, row j for label j.
         scale: a, factor of the cosines, above 0.
         denominator: "all" or "others".
 
     Raises:
-        UserError: the scale or the denominator is not allowed, or "others" has no other proxy.
+        UserError: the scale is out of range, the denominator is unknown, or "others" has no other proxy.
         ValueError: embeddings or proxies are not matrices.
     """
     check_positive("ProxyNCA", scale=scale)
@@ -64,10 +64,10 @@ class ProxyNCA(nn.Module):
         seed: seeds the initial proxies; the global generator is not used.
         denominator: "all" (Reality Check) or "others" (Eq. 3).
         proxy_std: standard deviation of the initial proxies, above 0; 1 in the Reality Check. The loss depends on
-            directions alone, but the shorter a proxy, the further a step of a given learning rate turns it.
+            directions alone, but the shorter a proxy, the farther a step at a given learning rate turns it.
 
     Raises:
-        UserError: a scale or the denominator is not allowed, or "others" has no other proxy.
+        UserError: a scale is out of range, the denominator is unknown, or "others" has no other proxy.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ProxyNCA(nn.Module):
         self.proxies = nn.Parameter(proxy_std * torch.randn(num_classes, embedding_dim, generator=generator))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         return proxy_nca(embeddings, labels, self.proxies, scale=self.scale, denominator=self.denominator)
 
 
@@ -97,6 +97,6 @@ def _check_denominator(denominator: str, num_proxies: int) -> None:
     check_choice("ProxyNCA", DENOMINATORS, denominator=denominator)
     if denominator == "others" and num_proxies < 2:
         raise UserError(
-            f"denominator='others' of ProxyNCA compares with the other proxies, but there are {num_proxies} in all;"
+            f"denominator='others' of ProxyNCA compares with the other proxies, but the total number is {num_proxies};"
             " use at least 2 proxies, or denominator='all'."
         )

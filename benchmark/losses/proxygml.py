@@ -7,12 +7,12 @@ temperature: a class's vote is a sum of at most N cosines, so one proxy per clas
 Departures from the authors' code:
 - embeddings are normalised here. The authors' network does it before the loss;
 - a sample keeps at least one proxy of another class. Where ceil(r C N) <= N, theirs keeps none and the gradient is 0
-  (and below N it drops own proxies); `replicate_k=True` does the same;
+  (and below N it drops proxies of the own class); `replicate_k=True` restores that;
 - a class takes part in the softmax if one of its proxies is kept; in theirs, if its vote is not exactly 0;
-- equally similar proxies are kept in the order of their index, where theirs leaves the order to the device's `topk`;
-- their two epsilons stay, because one of them changes values, but as terms of log-sum-exps;
+- equally similar proxies are kept in the order of their index, whereas theirs leaves the order to the device's `topk`;
+- their two epsilons are kept, because one of them changes values, but as terms of log-sum-exps;
 - the regulariser multiplies proxies with the classes' sums of proxies, (C N, C), where theirs multiplies all proxies
-  with each other, (C N, C N), and goes over the rows in chunks.
+  with each other, (C N, C N), and processes the rows in chunks.
 """
 
 import math
@@ -25,7 +25,7 @@ from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_non_negative
 from benchmark.losses.numerics import BackwardContext, cosine_similarity
 
-CHUNK = 2**22  # entries of the regulariser's matrix in memory at a time
+CHUNK = 2**22  # entries of a chunk of the regulariser's matrix
 DENOMINATOR_EPSILON, PROBABILITY_EPSILON = 1e-8, 1e-20
 
 
@@ -41,15 +41,15 @@ def proxygml(
     Easily got wrong: votes are sums, not means; classes without a kept proxy have no vote, not the vote 0.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..C-1.
-        proxies: (C, N, D), of any length; (C, D) is N = 1.
-        r: share of the proxies to keep, in (0, 1]; k = max(ceil(r C N), N + 1), at most C N.
+        proxies: (C, N, D), of any norm; (C, D) is N = 1.
+        r: fraction of the proxies to keep, in (0, 1]; k = max(ceil(r C N), N + 1), at most C N.
         reg_weight: lambda, at least 0; 0 skips the regulariser.
-        replicate_k: whether k is the authors' ceil(r C N), whatever N.
+        replicate_k: whether k is the authors' ceil(r C N), even if that is N or less.
 
     Raises:
-        UserError: a setting is not allowed.
+        UserError: a setting is out of range.
     """
     if not 0 < r <= 1:
         raise UserError(f"r={r} of proxygml is the share of proxies that a sample keeps; set it within (0, 1].")
@@ -75,7 +75,7 @@ def proxygml(
 
 
 def _nearest(similarity: Tensor, own: Tensor, k: int) -> Tensor:
-    """Mask (B, P) of the k proxies that each sample keeps: those of its class first, then by similarity, then by index.
+    """Mask (B, P) of the k proxies kept for each sample: those of its class first, then by similarity, then by index.
 
     Args:
         similarity: (B, P) cosines.
@@ -86,7 +86,7 @@ def _nearest(similarity: Tensor, own: Tensor, k: int) -> Tensor:
     last = rank.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
     tied, room = rank == last, k - (rank > last).sum(dim=1, keepdim=True)
     too_late = tied & (tied.cumsum(dim=1) > room)
-    return ~(too_late | (rank < last))  # negated so that NaN, which compares with nothing, is kept and not hidden
+    return ~(too_late | (rank < last))  # negated, since every comparison with NaN is false: NaN is kept and not hidden
 
 
 class _ProxyCrossEntropy(torch.autograd.Function):

@@ -5,11 +5,11 @@ CVPR 2019, arXiv 1904.02616, Section 3: the distance is the variance of the nois
 over that of the signal, the anchor. Averages and margins as in the Reality Check, arXiv 2003.08505.
 
 Departures:
-- embeddings are of unit length, as in the Reality Check; the paper's are raw;
+- embeddings are normalised, as in the Reality Check; those of the paper are not;
 - the regulariser uses unit embeddings too, as at the time of the Reality Check, which tuned its weight for them.
   pytorch-metric-learning 2 uses the raw ones, as `reg_on: raw` does here;
-- Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory where
-  the library keeps all differences (B, B, D), and equally exact near 0;
+- Var(e_i - e_j) is the squared distance of the centred embeddings over D - 1, and D - 1 cancels: (B, B) in memory
+  whereas the library stores all differences (B, B, D), and equally exact near 0;
 - an embedding whose coordinates are all equal has no variance, which makes every distance from it infinite. Here the
   centred embedding's squared length is at least the floating type's epsilon, so the loss stays finite.
 """
@@ -29,8 +29,8 @@ class SNRContrastive(nn.Module):
     """Mean pull of positive pairs + mean push of negative pairs + weight * mean_i |sum_d e_id|.
 
     With R_ij = Var(e_i - e_j) / Var(e_i) of unit embeddings: the pull is [R_ij - pos_margin]+, the push
-    [neg_margin - R_ij]+, and each mean is over the pairs where it is above 0; 0 where there is none. Easily got wrong:
-    R is not symmetric, the anchor is in the denominator.
+    [neg_margin - R_ij]+, and each mean is over the pairs for which the term is above 0, or 0 if there are none. Easily
+    got wrong: R is not symmetric, since the anchor is in the denominator.
 
     Args:
         pos_margin: ratio below which a positive pair adds nothing.
@@ -39,7 +39,7 @@ class SNRContrastive(nn.Module):
         reg_on: "unit" or "raw", the embeddings e of the last term.
 
     Raises:
-        UserError: the weight or `reg_on` is not allowed.
+        UserError: the weight is negative or `reg_on` is unknown.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SNRContrastive(nn.Module):
         self.reg_on = reg_on
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, of embeddings (B, D) with labels (B,)."""
+        """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = at_least_float32(embeddings)
             unit = functional.normalize(raw, dim=1)
@@ -76,6 +76,6 @@ def noise_to_signal(vectors: Tensor) -> Tensor:
 
 
 def _mean_above_zero(values: Tensor, keep: Tensor) -> Tensor:
-    """Mean, a scalar, of the values (B, B) that are above 0 among those to keep (B, B); 0 if there are none."""
+    """Return the mean, a scalar, of the kept values (B, B) that are above 0; 0 if there are none."""
     active = keep & (values > 0)
     return values.where(active, 0).sum() / active.sum().clamp(min=1)

@@ -1,19 +1,19 @@
-"""SoftTriple: a softmax over classes of several centres each.
+"""SoftTriple: a softmax over classes with several centres each.
 
 Source: Qian, Shang, Sun, Hu, Li and Jin, "SoftTriple Loss: Deep Metric Learning Without Triplet Sampling", ICCV 2019,
-arXiv 1909.05235, Section 3, and the authors' code, whose names for the settings are kept.
+arXiv 1909.05235, Section 3, and the authors' code, whose names of settings are kept.
 
 Departures:
 - embeddings are normalised here. The authors' network does it before the loss; the loss itself does not;
 - the regulariser multiplies the K centres of one class, never all C K centres with each other (51 GB at C = 11318,
   K = 10);
-- similarities in float32 under mixed precision, and a backward pass written out below, which keeps one (K, B, C)
-  tensor where automatic differentiation keeps two and needs three more;
-- `root_epsilon=0` gives the distance of two centres without the authors' 1e-5 under its root, as in
+- similarities in float32 under mixed precision, and a backward pass written out below, which stores one (K, B, C)
+  tensor, whereas automatic differentiation stores two and needs three more;
+- `root_epsilon=0` gives the distance of two centres without the authors' 1e-5 under the root, as in
   pytorch-metric-learning's SparseCentersRegularizer. Coincident centres then neither attract nor repel each other.
 
-`reg_weight` is the authors' tau, and `weight_reg_weight` in the library today. The library divided by half as much
-when the Reality Check used it: a weight r there is 2 r here.
+`reg_weight` is the authors' tau and the library's `weight_reg_weight`. At the time of the Reality Check, the library
+divided by half as much: a weight r there is 2 r here.
 """
 
 import torch
@@ -38,22 +38,22 @@ def soft_triple(
     """Cross entropy of la (S_ic - margin [c = y_i]) plus reg_weight times the spread of each class's centres, a scalar.
 
     S_ic = sum_k p_k cos_ick, with p = softmax_k(cos_ick / gamma). The regulariser is the sum over classes and pairs
-    k < l of sqrt(root_epsilon + 2 - 2 cos(w_ck, w_cl)), divided by C K (K - 1). This is half the mean distance, and
-    merges centres.
+    k < l of sqrt(root_epsilon + 2 - 2 cos(w_ck, w_cl)), divided by C K (K - 1). This is half the mean distance;
+    minimising it merges centres.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,) int64 in 0..C-1.
-        centres: (C, K, D), of any length; (C, D) is K = 1.
+        centres: (C, K, D), of any norm; (C, D) is K = 1.
         la: factor of the similarity, above 0.
-        gamma: temperature of the pooling, above 0; near 0 a class counts by its nearest centre alone, large values
+        gamma: temperature of the pooling, above 0; near 0 only the nearest centre of a class counts, large values
             average all of its centres.
         margin: subtracted from the similarity, at least 0.
-        reg_weight: tau, at least 0; without effect for K = 1.
+        reg_weight: tau, at least 0; no effect for K = 1.
         root_epsilon: added under the regulariser's root, at least 0.
 
     Raises:
-        UserError: a setting is not allowed.
+        UserError: a setting is out of range.
     """
     check_positive("soft_triple", la=la, gamma=gamma)
     check_non_negative("soft_triple", margin=margin, reg_weight=reg_weight, root_epsilon=root_epsilon)

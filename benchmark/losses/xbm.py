@@ -1,7 +1,7 @@
 """Cross-batch memory (XBM): a pair loss that also compares a batch with the embeddings of earlier batches.
 
 Source: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning", CVPR 2020, arXiv 1912.06798, Section
-3, in two readings that share nothing but the idea:
+3, in two versions that share only the idea:
 
 - "authors", their code: `contrastive` within the batch plus `weight` times `contrastive` with the memory, which is
   written from step `start_iteration` + 1 on. The batch itself is written first, so the memory term repeats it;
@@ -9,15 +9,15 @@ Source: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning
   memory alone, which includes the batch, but without a sample's pair with itself.
 
 Departures:
-- the memory is a ring in which new rows replace the oldest. In the authors' code a write that would pass the end goes
-  to the last rows, the newest ones, and the next write starts at row 0; and if the last row is of class 0, a full
-  memory counts as one that ends at the place of the next write. `replicate_quirks=True` does both;
+- the memory is a ring in which new rows replace the oldest. In the authors' code, a write that would pass the end goes
+  to the last rows, which are the newest, and the next write starts at row 0; and if the last row is of class 0, a full
+  memory is taken to end at the position of the next write. `replicate_quirks=True` does both;
 - raw embeddings are stored, and normalised on use. The authors' network normalises before the loss;
 - margins are distances between unit vectors, as in the Reality Check: m is the cosine 1 - m^2/2, the authors' negative
   threshold of 0.5 is the margin 1;
-- the whole queue is in the state_dict. The library keeps its place of the next write outside;
-- a batch longer than the memory leaves its last rows there, where the library refuses it; and "pml" excludes a lone
-  sample's pair with itself, where the library keeps it.
+- the whole queue is in the state_dict. The library does not store the position of the next write there;
+- a batch longer than the memory leaves its last rows there, whereas the library refuses it; and "pml" excludes the pair
+  of a lone sample with itself, whereas the library keeps it.
 """
 
 import torch
@@ -50,9 +50,9 @@ def contrastive(
     with R.
 
     Args:
-        embeddings: (B, D), of any length.
+        embeddings: (B, D), of any norm.
         labels: (B,).
-        others: (R, D), of any length; R may be 0.
+        others: (R, D), of any norm; R may be 0.
         other_labels: (R,).
         pos_margin: least distance between unit vectors of one class that counts.
         neg_margin: largest distance between unit vectors of two classes that counts.
@@ -71,12 +71,12 @@ def contrastive(
 class XBM(CountingLoss):
     """A pair loss with a memory of embeddings, which only forward passes in training mode write.
 
-    `counters` are the steps, the place of the next write, and the rows filled.
+    `counters` holds the number of steps, the position of the next write, and the number of rows filled.
 
     Args:
         embedding_dim: D.
         num_images: training images of the fold.
-        memory_fraction: rows of the memory as a share of the images, in (0, 1].
+        memory_fraction: rows of the memory as a fraction of the images, in (0, 1].
         flavour: "authors" or "pml".
         pos_margin: least distance of a positive pair that counts, in 0..2 ("authors" only, as all below up to `loss`).
         neg_margin: largest distance of a negative pair that counts, in 0..2.
@@ -88,7 +88,7 @@ class XBM(CountingLoss):
         miner: one of its miners, or None for all pairs ("pml" only).
 
     Raises:
-        UserError: an argument is out of its range, or "pml" has no loss.
+        UserError: an argument is out of range, or `loss` is missing for "pml".
     """
 
     memory: Tensor
@@ -146,11 +146,11 @@ class XBM(CountingLoss):
         return batch_term + self.weight * memory_term
 
     def diagnostics(self) -> dict[str, float]:
-        """Rows of the memory in use and, for "authors", the two terms of the last batch's loss."""
+        """Return the rows of the memory in use and, for "authors", the two terms of the last batch's loss."""
         return {"memory_rows": float(self._rows())} | {name: float(term) for name, term in self._terms.items()}
 
     def warnings(self) -> list[str]:
-        """A warning if the memory is still empty."""
+        """Warn if the memory is still empty."""
         filled = self._counters[2]
         if filled > 0:
             return []
@@ -178,7 +178,7 @@ class XBM(CountingLoss):
         return slots
 
     def _rows(self) -> int:
-        """Number of rows, from the first, with which a batch is compared."""
+        """Return the number of leading rows with which a batch is compared."""
         _, place, filled = self._counters
         if self.replicate_quirks:
             return len(self.memory) if int(self.memory_labels[-1]) != 0 else place
@@ -187,7 +187,7 @@ class XBM(CountingLoss):
     def _pair_loss(
         self, embeddings: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, slots: Tensor
     ) -> Tensor:
-        """The library's loss, a scalar, with the memory, without the pairs of a sample and its own slot.
+        """Return the library's loss with the memory, a scalar, without the pairs of a sample and its own slot.
 
         Args:
             embeddings: (B, D).

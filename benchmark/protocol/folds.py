@@ -1,16 +1,17 @@
 """Class-disjoint folds of the training and validation classes.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
-cross-validation, in the arithmetic of the authors' released code (`MLRCSplitManager`): the first half of the sorted
+cross-validation, with the arithmetic of the authors' released code (`MLRCSplitManager`): the first half of the sorted
 classes is for training and validation, the second half for testing; lengths are truncated, never rounded.
 
 That arithmetic has two properties that the paper does not mention. Fold 0 validates on the *last* quarter, fold 1 on
-the first, and so on. And where a quarter is not a whole number of classes, no fold validates on the remainder and every
+the first, and so on. And if a quarter is not a whole number of classes, no fold validates on the remainder, and every
 fold trains on it (two classes of Cars196, one of Stanford Online Products).
 
-Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, this file in integers. Both
-agree for every N at 4 folds, where the fractions are exact in binary; at other numbers of folds integers avoid an
-off-by-one. Where the authors' rule would train and validate on the same class (odd N), this file refuses to.
+Departures: the authors compute `int(p / 4 * n)` and `int(0.125 * N)` in floating point, whereas this file uses
+integers. Both agree for every N with 4 folds, whose fractions are exact in binary; with other numbers of folds,
+integers avoid an off-by-one error. If the authors' rule would train and validate on the same class (odd N), an error is
+raised.
 """
 
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ FoldRule = Literal["mlrc", "kfold", "auto"]
 class Fold:
     """One class-disjoint division of the training and validation classes.
 
-    The ids ascend, since only the *sets* of classes matter: images keep the order of the data set, and training labels
+    Ids are sorted, since only the *sets* of classes matter: images keep the order of the data set, and training labels
     are the ranks of the sorted classes.
 
     Attributes:
@@ -41,7 +42,7 @@ class Fold:
 
 
 def mlrc_split(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n,) of the trainval classes and (N - n,) of the test classes among all N sorted classes, by halves.
+    """Split N sorted classes into halves: positions (n,) of the trainval classes and (N - n,) of the test classes.
 
     >>> [len(part) for part in mlrc_split(22_634)]
     [11317, 11317]
@@ -69,12 +70,12 @@ def mlrc_folds(num_classes: int, num_folds: int = 4) -> list[Fold]:
         num_folds: k, 2 or more.
 
     Raises:
-        UserError: the rule would train on a class that it validates on (odd N), or has no class to validate on.
+        UserError: the rule would train on a validation class (odd N), or leave no class to validate on.
     """
     trainval, test = mlrc_split(num_classes)
     _check_num_folds(len(trainval), num_folds)
     num_validation = num_classes // (2 * num_folds)
-    # This is n - v unless N is odd; then it is one more than fits, and the window wraps.
+    # This is n - v unless N is odd; then it is one too many, and the window wraps around.
     num_train = num_classes - len(trainval) - num_validation
     if num_train + num_validation > len(trainval):
         raise UserError(
@@ -90,12 +91,12 @@ def mlrc_folds(num_classes: int, num_folds: int = 4) -> list[Fold]:
 
 
 def kfold_folds(trainval_classes: np.ndarray, num_folds: int = 4) -> list[Fold]:
-    """Contiguous k-fold: fold p validates on part p and trains on the rest; every class is validated exactly once.
+    """Contiguous k-fold: fold p validates on part p and trains on the rest; every class is validated on exactly once.
 
     The first n % k parts are one class larger. This is the rule for data sets with predefined training classes.
 
     Args:
-        trainval_classes: (n,) class ids, in the order in which they are divided.
+        trainval_classes: (n,) class ids, in the order in which they are split.
         num_folds: k, 2 or more.
 
     Raises:
@@ -113,8 +114,8 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
 
     Args:
         trainval_classes: (n,) ascending class ids out of 0 .. total_classes - 1.
-        rule: "mlrc", "kfold", or "auto": "mlrc" where the data set is split into halves (trainval is the first half of
-            an even number of classes), "kfold" where it is not.
+        rule: "mlrc", "kfold", or "auto": "mlrc" if the data set is split into halves (trainval is the first half of an
+            even number of classes), otherwise "kfold".
         num_folds: number of folds, 2 or more.
         total_classes: classes of the whole data set, test classes included.
 
@@ -148,7 +149,8 @@ def check_class_disjoint(
     Args:
         folds: any number of folds, as class ids.
         trainval_classes: (n,) ids of the classes that training and validation may use.
-        test_classes: (t,) ids of the classes that neither may use; None where they are unknown on purpose (a search).
+        test_classes: (t,) ids of the classes that neither may use; None if they are deliberately unknown, as in a
+            search.
 
     Raises:
         ValueError: a class is in both parts of a fold, outside trainval, or a test class; a part is empty; or trainval
@@ -171,7 +173,7 @@ def check_class_disjoint(
 def _fold(train: np.ndarray, validation: np.ndarray) -> Fold:
     parts = np.sort(train), np.sort(validation)
     for part in parts:
-        part.flags.writeable = False  # a Fold is frozen, its arrays too
+        part.flags.writeable = False  # a Fold is frozen, and so are its arrays
     return Fold(*parts)
 
 

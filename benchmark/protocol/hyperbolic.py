@@ -1,16 +1,17 @@
 """The Poincare ball of curvature -c: mapping vectors to points, and distances between points.
 
 Source: Ganea, Becigneul and Hofmann, "Hyperbolic Neural Networks", NeurIPS 2018, arXiv 1805.09112 (Moebius addition,
-distance, exponential map at 0); Ermolov et al., "Hyperbolic Vision Transformers", CVPR 2022, arXiv 2203.10833 (clipped
-vectors); Nickel and Kiela, "Poincare Embeddings", NIPS 2017, arXiv 1705.08039, Eq. 4 (gradient of the ball). Constants
-are those of the code of Kim, Jeong and Kwak, "HIER", CVPR 2023, arXiv 2212.14258, also the 1e-5 in Moebius addition.
+distance, exponential map at 0); Ermolov et al., "Hyperbolic Vision Transformers", CVPR 2022, arXiv 2203.10833 (feature
+clipping); Nickel and Kiela, "Poincare Embeddings", NIPS 2017, arXiv 1705.08039, Eq. 4 (gradient of the ball). Constants
+are those of the code of Kim, Jeong and Kwak, "HIER", CVPR 2023, arXiv 2212.14258, including the 1e-5 in Moebius
+addition.
 
 Moebius addition in closed form. With g(v) = 1 - c |v|^2 the textbook denominator 1 - 2c<x, y> + c^2 |x|^2 |y|^2 is
 
     Z = c |x - y|^2 + g(x) g(y),   and its numerator has the squared length  |x - y|^2 Z,
 
-so that |(-x) (+) y| = |x - y| sqrt(Z) / (Z + 1e-5). Lengths and a matrix of distances suffice, no (N, M, D) tensor is
-made, and no digits cancel where x is near y, provided that |x - y| is accurate there.
+so that |(-x) (+) y| = |x - y| sqrt(Z) / (Z + 1e-5). Norms and a matrix of distances suffice, without an (N, M, D)
+tensor, and no digits cancel where x is near y, provided that |x - y| is accurate there.
 """
 
 import math
@@ -22,7 +23,7 @@ from torch.linalg import vector_norm
 
 from benchmark.core.errors import UserError
 
-MARGIN = 1e-5  # lengths are at least this, and arguments of artanh at most 1 minus this
+MARGIN = 1e-5  # lower bound of norms; arguments of artanh are at most 1 minus this
 RIM = 1 - 1e-3  # largest distance of a point from the centre, as a fraction of the radius
 
 
@@ -31,7 +32,7 @@ def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
 
     Args:
         curvature: c; the radius is 1 / sqrt(c).
-        clip_radius: largest length of a vector before it is mapped.
+        clip_radius: largest norm of a vector before it is mapped.
 
     Raises:
         UserError: a value is not finite or not above 0.
@@ -42,15 +43,15 @@ def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
 
 
 def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
-    """Map vectors to points (N, D) of the ball: clip u to length r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
+    """Map vectors to points (N, D) of the ball: clip u to norm r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
 
-    Easily got wrong: backward, the gradient of a point z is first multiplied by (1 - c |z|^2)^2 / 4, the inverse of the
-    ball's metric. That is not the derivative of the map, but a part of the method.
+    Easily got wrong: in the backward pass, the gradient of a point z is first multiplied by (1 - c |z|^2)^2 / 4, the
+    inverse of the ball's metric. This is part of the method, not of the derivative of the map.
 
     Args:
-        vectors: (N, D), of any length and floating type; computed in at least float32, also under autocast.
+        vectors: (N, D), of any norm and floating type; computed in at least float32, also under autocast.
         curvature: c, above 0; the ball has radius 1 / sqrt(c).
-        clip_radius: r, above 0; longer vectors are shortened to it.
+        clip_radius: r, above 0; longer vectors are scaled to this norm.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = _at_least_float32(vectors)
@@ -63,7 +64,7 @@ def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
 
 
 def pull_to_rim(points: Tensor, *, curvature: float) -> Tensor:
-    """The points (N, D) in at least float32, those beyond the rim moved radially back to it."""
+    """Return the points (N, D) in at least float32, with those beyond the rim projected radially onto it."""
     points = _at_least_float32(points)
     lengths = vector_norm(points, dim=1, keepdim=True)
     pulled: Tensor = points * (RIM / math.sqrt(curvature) / lengths.clamp(min=MARGIN)).clamp(max=1)
@@ -83,7 +84,7 @@ def hyperbolic_distance(x: Tensor, y: Tensor, *, curvature: float) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x, y = _at_least_float32(x), _at_least_float32(y)
         x_squares, y_squares = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
-        expanded = x_squares + y_squares - 2 * x @ y.T  # right gradient; the value may have lost all its digits
+        expanded = x_squares + y_squares - 2 * x @ y.T  # correct gradient; the value may have lost all of its digits
         exact = torch.cdist(x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist").square()
         return distance_from_squares(exact + (expanded - expanded.detach()), x_squares, y_squares, curvature=curvature)
 
@@ -91,7 +92,8 @@ def hyperbolic_distance(x: Tensor, y: Tensor, *, curvature: float) -> Tensor:
 def add_distances(out: Tensor, x: Tensor, y: Tensor, *, curvature: float, parts: int) -> None:
     """Add to `out` (N, M) the sum of the distances between F pairs of points; a row of x or y holds F points.
 
-    Columns are processed a few thousand at a time, so a long y needs little extra memory. Products are in float64.
+    Columns are processed a few thousand at a time, so even a long y needs little extra memory. Products are computed in
+    float64.
 
     Args:
         out: (N, M) of any floating type.

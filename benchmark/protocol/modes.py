@@ -1,10 +1,10 @@
 """Separated and concatenated: the two ways to score the models of a run's folds.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3: *separated*
-scores each model's embedding alone and averages; *concatenated* L2-normalises each, joins them and scores once.
+scores each model's embeddings alone and averages; *concatenated* L2-normalises them, concatenates them and scores once.
 
-Departure, for embeddings in a Poincare ball, which cannot be joined to points of one ball: there, concatenated sums the
-folds' distances.
+Departure for embeddings in a Poincare ball, which cannot be concatenated to points of one ball: there, *concatenated*
+sums the folds' distances.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from benchmark.protocol.retrieval import retrieval_metrics
 
 
 class ModeScores(TypedDict):
-    """Metrics by name of both modes.
+    """Metrics of both modes, by name.
 
     Attributes:
-        separated: means over the folds.
-        separated_folds: one entry per fold.
-        concatenated: metrics of the joined embeddings.
+        separated: mean over the folds of each metric.
+        separated_folds: metrics of each fold's model.
+        concatenated: metrics of the concatenated embeddings.
     """
 
     separated: dict[str, float]
@@ -31,15 +31,15 @@ class ModeScores(TypedDict):
 
 
 def side_by_side(embeddings: Tensor, metric: str) -> tuple[Tensor, int]:
-    """Join the folds' embeddings (F, N, D) to (N, F D).
+    """Concatenate the folds' embeddings (F, N, D) to (N, F D).
 
     Args:
         embeddings: (F, N, D), one model per fold.
         metric: distance of the search.
 
     Returns:
-        The joined embeddings (N, F D), and into how many `parts` the search must cut them again: F for "hyperbolic",
-        where each part is a point, else 1.
+        The concatenated embeddings (N, F D), and the number of `parts` that the search must split them into: F for
+        "hyperbolic", where each part is a point, otherwise 1.
     """
     return torch.cat(list(embeddings), dim=1), len(embeddings) if metric == "hyperbolic" else 1
 
@@ -54,16 +54,16 @@ def metrics_of(
     curvature: float | None = None,
     parts: int = 1,
 ) -> dict[str, float]:
-    """Metrics of a search among all embeddings, or of queries among the other embeddings.
+    """Compute metrics of a search among all embeddings, or of queries among the other embeddings.
 
     Args:
         embeddings: (N, D).
         labels: (N,) integer class ids.
-        is_query: (N,) bool; None searches each embedding among all others.
+        is_query: (N,) bool; None: each embedding is searched among all others.
         metric: distance of the search, as in `retrieval_metrics`.
         recall_at: each K of Recall@K.
         curvature: curvature of the ball; for "hyperbolic" only.
-        parts: number of points of the ball that an embedding consists of.
+        parts: number of points of the ball in one embedding.
 
     Raises:
         ValueError: `retrieval_metrics` refuses these embeddings, labels or options.
@@ -88,14 +88,15 @@ def score(
     recall_at: Sequence[int] = (),
     curvature: float | None = None,
 ) -> ModeScores:
-    """Metrics of both modes, and of each fold's model alone.
+    """Compute the metrics of both modes, and of each fold's model alone.
 
     Args:
-        embeddings: (F, N, D), one model per fold; of unit length if the metric is "cosine".
+        embeddings: (F, N, D), one model per fold; normalised if the metric is "cosine".
         labels: (N,) integer class ids.
         names: metrics to keep.
         metric: distance of the search, as in `retrieval_metrics`.
-        is_query: (N,) bool, true for queries that are searched among the others; None searches all among all others.
+        is_query: (N,) bool, true for queries that are searched among the others; None: each image is searched among all
+            others.
         recall_at: each K of Recall@K.
         curvature: curvature of the ball; for "hyperbolic" only.
 

@@ -1,8 +1,8 @@
-"""Exact nearest-neighbour search, a block of queries at a time, with a defined order of ties.
+"""Exact nearest-neighbour search in blocks of queries, with a defined order of ties.
 
-The order: larger score first, of equal scores the lower reference index first (as in faiss). Identical references
-always get equal scores. A matrix product alone may round the same pair of vectors differently in different rows, so the
-score of a copy is taken from the first reference that equals it.
+Larger scores come first, and among equal scores the lower reference index comes first (as in faiss). Identical
+references always get equal scores. A matrix product alone may round identical pairs of vectors differently in different
+rows, so a duplicate takes its score from the first reference that equals it.
 
 Scores are IEEE float32 products even where training has enabled TF32, which would change a metric by up to 2e-4.
 Hyperbolic distances are differences of products, and these are computed in float64.
@@ -18,28 +18,29 @@ from torch import Tensor
 from benchmark.protocol.hyperbolic import add_distances, check_ball
 
 METRICS = ("cosine", "l2", "hyperbolic")
-_LOW = 0xFFFFFFFF  # the half of a 64-bit key that holds the column
+_LOW = 0xFFFFFFFF  # bits of a 64-bit key that hold the column
 
 
 class Search:
-    """Scores of queries against references, a block of rows at a time; a larger score is nearer.
+    """Scores of queries against references, one block of rows at a time; a larger score is nearer.
 
-    "cosine" scores by the product of the unit vectors; a zero vector scores 0 with everything. "l2" orders like the
-    Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are moved
-    to the mean of the references first, which changes no distance and keeps the digits that a far origin would cost.
-    "hyperbolic" scores by minus the distance in a Poincare ball, or minus the sum of such distances: several models'
-    points cannot be joined to points of one ball, so D is cut into equal `parts`, each of them a point of its own.
+    "cosine" is the inner product of the unit vectors; a zero vector scores 0 with everything. "l2" gives the order of
+    the Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are
+    first centred on the mean of the references, which changes no distance and avoids the loss of precision far from the
+    origin. "hyperbolic" is minus the distance in a Poincare ball, or minus the sum of such distances: points of several
+    models cannot be concatenated to points of one ball, so D is split into equal `parts`, each of which is a point.
 
     Args:
         queries: (Q, D) finite vectors of any floating type.
-        references: (G, D) finite vectors; None searches among the queries themselves, each with score -inf for itself.
+        references: (G, D) finite vectors; None: the queries are searched among themselves, each with score -inf for
+            itself.
         metric: "cosine", "l2" or "hyperbolic".
         block: largest number of rows in a call of `scores`.
         curvature: c of the ball of radius 1 / sqrt(c), for "hyperbolic" only.
-        parts: number of points that a vector consists of, for "hyperbolic" only; a divisor of D.
+        parts: number of points in one vector, for "hyperbolic" only; a divisor of D.
 
     Raises:
-        ValueError: the metric is unknown or does not take these options, or vectors are not finite, too large for a
+        ValueError: the metric is unknown or does not accept these options, or vectors are not finite, too large for a
             squared length in float32, or outside the ball.
         UserError: the curvature is not finite or not above 0.
     """
@@ -79,7 +80,7 @@ class Search:
         self._buffer = queries.new_empty(min(block, len(queries)), len(references), dtype=torch.float32)
 
     def scores(self, rows: Tensor) -> Tensor:
-        """Scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
+        """Return scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
         queries, out = self._queries[rows], self._buffer[: len(rows)]
         if self._curvature is not None:
             add_distances(out.zero_(), queries, self._references, curvature=self._curvature, parts=self._parts)
@@ -107,7 +108,7 @@ def nearest_others(
     curvature: float | None = None,
     parts: int = 1,
 ) -> Tensor:
-    """Indices (N, count) of the other rows nearest to each row of vectors (N, D), the nearest first.
+    """Return the indices (N, count) of the other rows nearest to each row of vectors (N, D), nearest first.
 
     Args:
         vectors: (N, D) finite vectors.
@@ -118,7 +119,7 @@ def nearest_others(
         parts: as for `Search`.
 
     Raises:
-        ValueError: `count` is out of range, or `Search` refuses the vectors or options.
+        ValueError: `count` is out of range, or `Search` rejects the vectors or options.
     """
     if not 1 <= count < len(vectors):
         raise ValueError(f"count is {count}; each of {len(vectors)} rows has between 1 and {len(vectors) - 1} others.")
@@ -130,19 +131,19 @@ def nearest_others(
 def nearest(scores: Tensor, depth: Tensor) -> Tensor:
     """Reference indices (B, K) whose first depth[b] entries in row b are its nearest, in order; K >= max(depth).
 
-    One score more than needed is fetched, which reveals a tie across the cut. Then the fetched indices need not be the
-    lowest of those that tie, and the whole row is searched. That is rare, unless a model has collapsed.
+    One extra score is fetched, which reveals a tie across the cut. In that case the fetched indices may not be the
+    lowest of the tied ones, and the whole row is searched. This is rare unless a model has collapsed.
 
     Args:
         scores: (B, G), larger is nearer.
-        depth: (B,), neighbours needed of each row, 1 .. G.
+        depth: (B,), number of neighbours needed for each row, 1 .. G.
     """
     fetched = _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))
     keys = _keys(scores, fetched).sort(dim=1, descending=True).values
     columns, levels = _LOW - (keys & _LOW), keys >> 32
     cut = levels.gather(1, depth[:, None] - 1)  # (B, 1)
     crosses = (levels[:, -1:] == cut)[:, 0].nonzero()[:, 0]
-    for rows in crosses.split(32):  # few rows at a time, since each needs G integers
+    for rows in crosses.split(32):  # a few rows at a time, since each needs G integers
         last = columns[rows].gather(1, depth[rows, None] - 1)
         num_above = (levels[rows] > cut[rows]).sum(dim=1, keepdim=True)
         columns[rows] = _fill_cut(scores[rows], columns[rows], num_above, last)
@@ -150,10 +151,10 @@ def nearest(scores: Tensor, depth: Tensor) -> Tensor:
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    """Columns (B, k) of the k largest scores of each row, in any order; ties at the cut are broken arbitrarily.
+    """Return the columns (B, k) of the k largest scores of each row, unordered; ties at the cut are broken arbitrarily.
 
-    A row is cut into strided chunks. Each of its k largest values lies in a chunk whose maximum is among the k largest
-    maxima, so only these chunks are searched. With about sqrt(G / 2k) columns per chunk both take equally long.
+    A row is split into strided chunks. Each of its k largest values is in a chunk whose maximum is among the k largest
+    maxima, so only these chunks are searched. With about sqrt(G / 2k) columns per chunk, both steps take equally long.
     """
     num_rows, num_columns = scores.shape
     size = int((num_columns / (2 * k)) ** 0.5)
@@ -176,14 +177,15 @@ def _select(values: Tensor, k: int) -> Tensor:
 
 
 def _numpy_is_faster(tensor: Tensor) -> bool:
-    """On a CPU numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, and its partition a third."""
+    """On a CPU, numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, and its partition a third."""
     return tensor.device.type == "cpu"
 
 
 def _keys(scores: Tensor, columns: Tensor) -> Tensor:
-    """Integers (B, K) that descend as the score descends and, of equal scores, as the column ascends.
+    """Return sort keys (B, K): a larger score gives a larger key and, among equal scores, so does a lower column.
 
-    The bits of a float ascend with it once those of negative numbers are flipped; -0.0 becomes 0.0 by adding 0.0.
+    The bits of a float sort like the float itself once those of negative numbers are flipped; adding 0.0 turns -0.0
+    into 0.0.
     """
     bits = (scores.gather(1, columns) + 0.0).view(torch.int32)
     levels = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -191,18 +193,18 @@ def _keys(scores: Tensor, columns: Tensor) -> Tensor:
 
 
 def _fill_cut(scores: Tensor, columns: Tensor, num_above: Tensor, last: Tensor) -> Tensor:
-    """The ordered columns (b, K), but with the lowest indices of the whole row that tie with the column `last` (b, 1).
+    """Refill the ordered columns (b, K) with the lowest indices of the row that tie with the column `last` (b, 1).
 
     Args:
         scores: (b, G).
-        columns: (b, K), right in the first num_above places.
-        num_above: (b, 1), how many score higher than `last`.
+        columns: (b, K), correct in the first num_above positions.
+        num_above: (b, 1), number of columns that score higher than `last`.
         last: (b, 1), a column whose score is the one at the cut.
     """
     indices = torch.arange(scores.shape[1], device=scores.device)
     tied = torch.where(scores == scores.gather(1, last), indices, scores.shape[1])
     tied = tied.topk(columns.shape[1], dim=1, largest=False, sorted=True).values
-    place = torch.arange(columns.shape[1], device=scores.device) - num_above  # (b, K), 0 where the tied columns begin
+    place = torch.arange(columns.shape[1], device=scores.device) - num_above  # (b, K), 0 at the first tied column
     return torch.where(place < 0, columns, tied.gather(1, place.clamp(min=0)))
 
 
@@ -252,10 +254,10 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (n,) of vectors that equal an earlier one, and (n,) of the first that each of them equals.
+    """Return the indices (n,) of vectors that equal an earlier vector, and the index (n,) of the first such vector.
 
     An integer hash of the bits finds candidates (floating-point sums of equal rows may differ), and a comparison
-    decides. So that equal numbers have equal bits, -0.0 must have been replaced by 0.0.
+    decides. The caller must have replaced -0.0 by 0.0, so that equal numbers have equal bits.
     """
     bits = torch.nn.functional.pad(vectors, (0, vectors.shape[1] % 2)).view(torch.int64)  # (N, D / 2)
     odd = torch.randint(2**61, bits.shape[1:], generator=torch.Generator().manual_seed(0)).mul_(2).add_(1)

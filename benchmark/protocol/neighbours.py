@@ -1,4 +1,4 @@
-"""Nearest neighbours of test images, kept for figures: exact, and by faiss for the cosine."""
+"""Exact nearest neighbours of test images, stored for figures; faiss is used for the cosine."""
 
 import numpy as np
 import torch
@@ -17,15 +17,15 @@ def nearest_neighbours(
     threads: int,
     curvature: float | None = None,
 ) -> np.ndarray:
-    """Positions (Q, K) among all N images of those nearest to each query, by the folds' embeddings together.
+    """Return the positions (Q, K), among all N images, of those nearest to each query by the embeddings of all folds.
 
     Args:
-        embeddings: (F, N, D), one model per fold; of unit length if the metric is "cosine".
-        is_query: (N,) bool, true for queries that are searched among the other images; None searches each image among
-            all others.
-        most: K, or the number of images to search among if that is smaller.
+        embeddings: (F, N, D), one model per fold; normalised if the metric is "cosine".
+        is_query: (N,) bool, true for queries that are searched among the other images; None: each image is searched
+            among all others.
+        most: upper limit of K, which is smaller if there are fewer images to search among.
         metric: "cosine", "l2" or "hyperbolic".
-        threads: threads for faiss.
+        threads: number of threads that faiss uses.
         curvature: curvature of the ball; for "hyperbolic" only.
     """
     joined, parts = side_by_side(embeddings, metric)
@@ -46,20 +46,20 @@ def nearest_neighbours(
 
 
 def _by_search(search: Search, queries: Tensor, count: int) -> np.ndarray:
-    """Gallery rows (Q, count) nearest to each of queries (Q, D)."""
+    """Return the gallery rows (Q, count) nearest to each of queries (Q, D)."""
     rows = torch.arange(len(queries), device=queries.device)
     found = [nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(256)]
     return np.asarray(torch.cat(found).cpu().numpy())
 
 
 def by_faiss(queries: np.ndarray, gallery: np.ndarray, count: int, threads: int) -> np.ndarray:
-    """Gallery rows (Q, count) nearest to each query by inner product, from faiss's exact index.
+    """Return the gallery rows (Q, count) nearest to each query by inner product, from faiss's exact index.
 
     Args:
         queries: (Q, D) float32.
         gallery: (G, D) float32.
         count: neighbours per query, at most G.
-        threads: threads for faiss.
+        threads: number of threads that faiss uses.
     """
     import faiss
 
@@ -70,14 +70,14 @@ def by_faiss(queries: np.ndarray, gallery: np.ndarray, count: int, threads: int)
 
 
 def others_by_faiss(embeddings: np.ndarray, count: int, threads: int) -> np.ndarray:
-    """Other rows (N, count) nearest to each row of embeddings by inner product.
+    """Return the other rows (N, count) nearest to each row of embeddings by inner product.
 
     Args:
         embeddings: (N, D) float32.
         count: neighbours per row, at most N - 1.
-        threads: threads for faiss.
+        threads: number of threads that faiss uses.
     """
     found = by_faiss(embeddings, embeddings, count + 1, threads)
     own = found == np.arange(len(found))[:, None]
-    own[~own.any(axis=1), -1] = True  # among exact copies the row itself may be missing: drop the farthest instead
+    own[~own.any(axis=1), -1] = True  # with exact duplicates, the row itself may be missing: drop the farthest instead
     return np.asarray(found[~own]).reshape(len(found), count)

@@ -8,14 +8,14 @@ metrics. For a query with R relevant references (same class), and all references
     MAP@R  = 1/R * sum over i = 1..R of [the i-th is relevant] * (relevant among the first i) / i
     R@K    = [at least one of the first K is relevant]
 
-averaged over queries. Easily got wrong, and settled here:
+averaged over queries. Easily got wrong:
 
-- A query is never its own reference; it is excluded by its index. The authors' code of 2020 dropped whichever reference
-  ranked first, which differs where an image has an exact duplicate.
-- Of equal scores the lower reference index ranks first (`nearest.py`).
+- A query is never its own reference; it is excluded by its index. The authors' code of 2020 dropped the reference that
+  ranked first, which differs if an image has an exact duplicate.
+- Among equal scores, the lower reference index ranks first (`nearest.py`).
 - A query without a relevant reference ("lone") has no R-Precision; it is excluded from the averages, and counted.
 
-Queries are processed in the order of their R, so that a block searches no deeper than it must. R@K needs no deep
+Queries are processed in the order of their R, so that a block searches no deeper than necessary. R@K needs no deep
 search: for queries without a relevant reference among their R nearest, the references before the first relevant one are
 counted. Memory holds a few blocks of block x G scores, never Q x G.
 """
@@ -41,25 +41,25 @@ def retrieval_metrics(
     curvature: float | None = None,
     parts: int = 1,
 ) -> dict[str, float]:
-    """Metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r` and each `recall_at_<k>`.
+    """Compute metrics as fractions in [0, 1]: `precision_at_1`, `r_precision`, `map_at_r` and each `recall_at_<k>`.
 
-    In addition, `num_queries` counts all queries, and `num_lone_queries` those that the averages exclude.
+    In addition, `num_queries` counts all queries, and `num_lone_queries` those excluded from the averages.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [1.0, 0.1]])
     >>> retrieval_metrics(points, torch.tensor([0, 0, 1, 1, 7]))["num_lone_queries"]
     1
 
     Args:
-        queries: (Q, D) embeddings as they leave the model, of any floating type; searched in float32.
+        queries: (Q, D) embeddings as the model outputs them, of any floating type; searched in float32.
         query_labels: (Q,) integer class ids.
-        gallery: (G, D) references; None searches each query among the other queries.
+        gallery: (G, D) references; None: each query is searched among the other queries.
         gallery_labels: (G,) integer class ids of the gallery.
-        metric: "cosine" (vectors are L2-normalised first; the same order as the Euclidean distance of unit vectors),
-            "l2" (Euclidean distance of the vectors as they are) or "hyperbolic" (distance in a Poincare ball).
+        metric: "cosine" (vectors are L2-normalised first; ranks like the Euclidean distance of unit vectors),
+            "l2" (Euclidean distance, without normalisation) or "hyperbolic" (distance in a Poincare ball).
         recall_at: each K of Recall@K, 1 or more.
-        block: queries scored at a time.
+        block: number of queries scored at a time.
         curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
-        parts: number of points of the ball that a vector consists of, for "hyperbolic"; their distances are summed.
+        parts: number of points of the ball in one vector, for "hyperbolic"; their distances are summed.
 
     Raises:
         ValueError: shapes, types or options do not fit, vectors are not finite or outside the ball, or no query has a
@@ -75,7 +75,7 @@ def retrieval_metrics(
     if len(order) == 0:
         raise ValueError(
             f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
-            "queries and references carry labels of the same classes, with more than one image to a class."
+            "queries and references have labels of the same classes, with more than one image per class."
         )
     search = Search(queries, gallery, metric, block, curvature=curvature, parts=parts)
     blocks = []
@@ -95,7 +95,7 @@ def retrieval_metrics(
 
 
 def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
-    """R-Precision, MAP@R and rank of the first hit for each query, stacked (3, B); the rank is inf without a hit.
+    """Return R-Precision, MAP@R and first hit's rank of each query, stacked (3, B); the rank is inf without a hit.
 
     Args:
         hits: (B, K) bool, whether the i-th nearest reference is relevant; only the first R count.
@@ -111,12 +111,12 @@ def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
 
 
 def _first_rank(scores: Tensor, rows: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Rank (b,) of the first relevant reference for the queries at `rows` of a block: 1 + the references before it."""
+    """Return the rank (b,), from 1, of the first relevant reference for the queries at `rows` of a block."""
     indices = torch.arange(len(labels), device=labels.device)
     ranks = [scores.new_empty(0, dtype=torch.float64)]
-    for part in rows.split(32):  # few rows at a time, since each needs several masks of G entries
+    for part in rows.split(32):  # a few rows at a time, since each needs several masks of G entries
         row = scores[part]
-        candidates = torch.where(labels == own[part], row, -torch.inf)  # a query's own score is -inf already
+        candidates = torch.where(labels == own[part], row, -torch.inf)  # a query's own score is already -inf
         best = candidates.amax(dim=1, keepdim=True)
         index = torch.where(candidates == best, indices, len(labels)).amin(dim=1, keepdim=True)
         ahead = (row > best) | ((row == best) & (indices < index))
@@ -149,7 +149,7 @@ def _reference_labels(
 
 
 def _occurrences(query_labels: Tensor, labels: Tensor) -> Tensor:
-    """The number (Q,) of `labels` (G,) that equal each of `query_labels` (Q,)."""
+    """Return the number (Q,) of `labels` (G,) that equal each of `query_labels` (Q,)."""
     classes, counts = torch.unique(labels, return_counts=True)
     place = torch.searchsorted(classes, query_labels).clamp(max=len(classes) - 1)
     return torch.where(classes[place] == query_labels, counts[place], 0)

@@ -1,4 +1,4 @@
-"""Seeds that depend on what is computed, not on where or when (as DomainBed's `seed_hash`)."""
+"""Seeds that depend on what is computed, not on where or when (like DomainBed's `seed_hash`)."""
 
 import hashlib
 import json

@@ -1,9 +1,9 @@
 """Mean, standard error and t-interval over the runs or folds of one method.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
-confidence intervals: 95 % intervals over 10 runs. As in the authors' released code the interval is Student's t with
-n - 1 degrees of freedom around the mean, scaled by the standard error with ddof 1; half its width is what is printed
-after the +- sign, 2.262 s / sqrt(10) for 10 runs.
+confidence intervals: 95 % intervals over 10 runs. As in the authors' released code, the interval is Student's t with
+n - 1 degrees of freedom around the mean, scaled by the standard error with ddof 1; half its width is printed after the
++- sign, 2.262 s / sqrt(10) for 10 runs.
 
 Departure: a single value has no spread, so its half width and its standard error are None, never 0 or the mean.
 """
@@ -30,22 +30,22 @@ class Interval:
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of the values and half the width of their two-sided t-interval: t(n-1) * s / sqrt(n).
+    """Return the mean of the values and half the width of their two-sided t-interval: t(n-1) * s / sqrt(n).
 
     Args:
         values: one finite number per run.
-        confidence: probability mass of the interval, between 0 and 1, both excluded.
+        confidence: probability mass of the interval, strictly between 0 and 1.
 
     Raises:
-        ValueError: there are no values, one is not finite (failed runs are to be excluded; a failure is never a
-            number), or the confidence is not between 0 and 1.
+        ValueError: there are no values, one is not finite (exclude failed runs: a failure is never a number), or the
+            confidence is not between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; allowed is a fraction between 0 and 1, such as 0.95.")
     error, mean, n = standard_error(values), statistics.mean(_finite(values)), len(values)
     if error is None:
         return Interval(mean, None, n)
-    from scipy.special import stdtrit  # the quantile function alone: scipy.stats takes three times as long to import
+    from scipy.special import stdtrit  # only the quantile function: scipy.stats takes three times as long to import
 
     return Interval(mean, float(stdtrit(n - 1, (1 + confidence) / 2)) * error, n)
 

@@ -1,16 +1,16 @@
-"""Batches with m images of each class, drawn by passes over the classes.
+"""Batches with m images per class, drawn in passes over the classes.
 
 Source: Musgrave, Belongie, Lim. A Metric Learning Reality Check. ECCV 2020, arXiv:2003.08505, with the sampler of
 pytorch-metric-learning 0.9.88 (`m_per_class_sampler`): an index list of 100,000 images, cut to a multiple of
-m x classes (one pass, where that is longer), is filled pass by pass; a pass shuffles the classes and appends m images
-of each, without replacement inside a class, or with replacement where the class has fewer than m. Batches are
+m x classes (or to one pass, if that is longer), is filled pass by pass; a pass shuffles the classes and appends m
+images of each, without replacement within a class, or with replacement if the class has fewer than m. Batches are
 consecutive slices of the list, the incomplete last one is dropped, and then a new list begins. A batch may straddle two
 passes and hold a class twice.
 
 Departures: list number n is drawn from a generator seeded by (seed, n), so a batch is a function of (seed, iteration)
-and a resumed training needs no saved state. Where a batch is longer than the list, the list is made just long enough;
-the original would yield nothing. `fresh_classes` is pytorch-metric-learning 2.x's `batch_size` rule: every batch
-draws its own batch / m different classes.
+and resuming needs no saved state. If a batch is longer than the list, the list is made just long enough; the original
+would yield nothing. `fresh_classes` is the `batch_size` rule of pytorch-metric-learning 2.x: each batch has its own
+batch / m different classes.
 """
 
 import numpy as np
@@ -26,19 +26,19 @@ class MPerClass:
     Args:
         labels: (N,) class id of each training image; any integers.
         batch_size: B, images in a batch.
-        m: images of each class in a pass (4 for losses over pairs, 1 for losses over proxies).
+        m: number of images per class in a pass (4 for losses over pairs, 1 for losses over proxies).
         seed: seed of all lists.
         fresh_classes: whether each batch draws its own batch_size / m different classes instead of slicing passes.
 
     Raises:
         UserError: m or batch_size is below 1, there are fewer than 2 classes, or, with `fresh_classes`, batch_size is
-            not a multiple of m or needs more classes than there are.
+            not a multiple of m or needs more classes than exist.
     """
 
     def __init__(self, labels: np.ndarray, batch_size: int, m: int, seed: int, *, fresh_classes: bool = False) -> None:
         classes, compact, self._counts = np.unique(labels, return_inverse=True, return_counts=True)
         _check(len(classes), batch_size, m, fresh_classes)
-        self._by_class = np.argsort(compact, kind="stable")  # rows, class after class
+        self._by_class = np.argsort(compact, kind="stable")  # rows, grouped by class
         self._starts = np.cumsum(self._counts) - self._counts
         self._m, self._batch_size, self._seed, self._fresh = m, batch_size, seed, fresh_classes
         images_in_pass = m * len(classes)
@@ -47,7 +47,7 @@ class MPerClass:
         self._list_number, self._list = -1, np.empty(0, np.int64)
 
     def batch(self, iteration: int) -> np.ndarray:
-        """Rows (B,), int64, of the images in the batch of iteration 0, 1, 2, ...; a function of it and the seed."""
+        """Return the rows (B,), int64, of the batch of an iteration, from 0; they depend on iteration and seed only."""
         if self._fresh:
             rng = np.random.default_rng((self._seed, iteration))
             classes = rng.permutation(len(self._counts))[: self._batch_size // self._m]
@@ -63,9 +63,9 @@ class MPerClass:
         return self._images_of(np.concatenate(classes), rng)
 
     def _images_of(self, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows (E m,): m images for each of the E entries of `classes` (E,), drawn independently for each entry."""
+        """Draw rows (E m,): m images for each of the E entries of `classes` (E,), independently for each entry."""
         counts = self._counts[classes]
-        chosen = np.empty((len(classes), self._m), np.int64)  # numbers within the class
+        chosen = np.empty((len(classes), self._m), np.int64)  # positions within the class
         few = counts < self._m
         chosen[few] = rng.integers(0, counts[few, None], (few.sum(), self._m))
         chosen[~few] = _distinct(counts[~few], self._m, rng)
@@ -74,7 +74,7 @@ class MPerClass:
 
 
 def _distinct(counts: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers (E, m) for counts (E,): row r holds m distinct ones of 0 .. counts[r] - 1, all orders equally likely.
+    """Draw (E, m) numbers for counts (E,): row r has m distinct ones of 0 .. counts[r] - 1, all orders equally likely.
 
     Floyd's sampling, all rows at once: for j = count - m .. count - 1, draw t in 0..j and take t, or j if t is taken.
     Floyd's set is uniform but its order is not, so each row is shuffled at the end.

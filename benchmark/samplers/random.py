@@ -1,11 +1,11 @@
-"""Batches drawn by passes over all images in random order, regardless of their classes.
+"""Batches drawn in passes over all images in random order, regardless of their classes.
 
 Source: the loaders of Proxy-Anchor (arXiv 2003.13911), SoftTriple (arXiv 1909.05235), ProxyGML (arXiv 2010.13636) and
 HIST (CVPR 2022): PyTorch's `DataLoader(shuffle=True, drop_last=True)`. A pass holds every image once; batches are
 consecutive slices of it, the incomplete last one is dropped, and then the next pass begins.
 
 Departure: pass number n is drawn from a generator seeded by (seed, n), so a batch is a function of (seed, iteration)
-and a resumed training needs no saved state.
+and resuming needs no saved state.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ class Random:
         self._pass_number, self._pass = -1, np.empty(0, np.int64)
 
     def batch(self, iteration: int) -> np.ndarray:
-        """Rows (B,), int64, of the images in the batch of iteration 0, 1, 2, ...; a function of it and the seed."""
+        """Return the rows (B,), int64, of the batch of an iteration, from 0; they depend on iteration and seed only."""
         number, position = divmod(iteration, self._num_images // self._batch_size)
         if number != self._pass_number:
             self._pass = np.random.default_rng((self._seed, number)).permutation(self._num_images)

@@ -1,7 +1,7 @@
-"""Searchers: which setting to try next, and which trial to choose in the end.
+"""Searchers: they propose the next setting, and choose a trial at the end.
 
 A searcher keeps no state: a proposal is a pure function of the search space, the seed and the history, which is read
-from the records of the finished trials. So a search resumes after a restart as if it had never stopped, and anyone can
+from the records of the finished trials. A restarted search therefore resumes as if it had never stopped, and anyone can
 recompute a proposal.
 """
 
@@ -23,12 +23,12 @@ class Parameter:
     """One searched hyper-parameter: a range of numbers.
 
     Attributes:
-        bounds: lowest and highest value, both allowed; whole numbers if the type is "int".
-        scale: "linear" searches values evenly, "log" their logarithms (both bounds must be positive).
+        bounds: lowest and highest value, both inclusive; whole numbers if the type is "int".
+        scale: "linear", or "log", which searches logarithms and needs positive bounds.
         type: whether proposed values are "float" or "int".
 
     Raises:
-        UserError: the bounds are not such a range, or scale or type is unknown.
+        UserError: the bounds are invalid, or scale or type is unknown.
     """
 
     bounds: tuple[float, float]
@@ -50,20 +50,20 @@ class Parameter:
             raise UserError(f"bounds are {self.bounds}; those of an int must be whole numbers.")
 
     def cast(self, value: float) -> Value:
-        """The value as a plain number of the parameter's type, clipped to the bounds."""
+        """Convert a value to a plain number of the parameter's type, clipped to the bounds."""
         low, high = self.bounds
         clipped = min(max(float(value), float(low)), float(high))
         return round(clipped) if self.type == "int" else clipped
 
     def contains(self, value: float) -> bool:
-        """Whether a value lies within the bounds and, for an int, is a whole number."""
+        """Return whether a value is within the bounds and, for an int, a whole number."""
         low, high = self.bounds
         return low <= value <= high and (self.type == "float" or value == int(value))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial, as a searcher's history holds it.
+    """A finished trial in a searcher's history.
 
     Attributes:
         index: number of the trial in the order of proposal, from 0.
@@ -89,8 +89,8 @@ class Trial:
 class Searcher(Protocol):
     """Proposes settings and chooses a trial; it keeps no state, so a search resumes as if it had never stopped.
 
-    The constructor takes `space`, the searched parameters by name, and `seed`, and raises `UserError` for a space or an
-    option that it cannot use.
+    The constructor takes `space`, the searched parameters by name, and `seed`, and raises `UserError` if it cannot use
+    the space or an option.
     """
 
     def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
@@ -118,7 +118,7 @@ class Searcher(Protocol):
 
 
 def best_by_mean(history: Sequence[Trial]) -> int:
-    """Index of the trial with the highest mean; the first one in case of a tie.
+    """Return the index of the trial with the highest mean; the first one in case of a tie.
 
     Args:
         history: finished trials in the order of proposal.
@@ -146,7 +146,7 @@ def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None
     last = -1
     for trial in history:
         if trial.index <= last:
-            raise ValueError(f"Trial {trial.index} stands after trial {last}; a history is in the order of proposal.")
+            raise ValueError(f"Trial {trial.index} comes after trial {last}; a history is in the order of proposal.")
         last = trial.index
         if set(trial.parameters) != set(space):
             names, expected = sorted(trial.parameters), sorted(space)

@@ -2,17 +2,17 @@
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3 on
 hyper-parameter search. Their code used Ax of May 2020, whose rule was max(5, number of parameters) Sobol points, no
-centre point, then the model to the end; `num_sobol="mlrc"` is that rule. Today's Ax would start from the centre, or
-take twice as many Sobol points as parameters.
+centre point, and then the model only; `num_sobol="mlrc"` is that rule. Today's Ax would start from the centre, or take
+twice as many Sobol points as parameters.
 
 A fresh `ax.api.client.Client` is built from the history for every proposal, so a restart needs nothing but the history.
-Ax's own snapshot would not do: it drops the seed and rounds the scores, after which the next proposal differs.
+Ax's own snapshot is no substitute: it drops the seed and rounds the scores, so the next proposal would differ.
 
-Departure: the noise. Classes are disjoint between folds, so folds differ in difficulty by far more than one training
-differs from its repetition, and all trials share those differences. The standard error over folds therefore overstates
-the noise that matters for comparing settings. In a synthetic search with such folds (5 seeds, 16 trials) the regret of
-the recommended setting was 4.1e-3 when Ax was given that standard error, and 0.7e-3 when it inferred the noise. The
-default is "inferred"; "fold_sem" is what the Reality Check did.
+Departure: the noise. Classes are disjoint between folds, so scores differ far more between folds than between
+repetitions, and all trials share those differences. The standard error over folds therefore overstates the noise that
+matters for comparing settings. In a synthetic search with such folds (5 seeds, 16 trials) the regret of the recommended
+setting was 4.1e-3 when Ax was given that standard error, and 0.7e-3 when it inferred the noise. The default is
+"inferred"; "fold_sem" is what the Reality Check did.
 """
 
 import logging
@@ -38,14 +38,14 @@ class Ax:
     """Proposes settings by Bayesian optimisation.
 
     The first `num_sobol` trials take the points of a fixed design in order; a failed trial uses up its point. After
-    that the model proposes, provided that half as many trials have a score; until then the design continues.
+    that the model proposes, once half as many trials have a score; until then the design continues.
 
     Args:
         space: searched parameters by name.
         seed: determines the design and, with the number of finished and pending trials, every later proposal.
-        num_sobol: length of the design, defaults included; "mlrc" is max(5, number of parameters).
-        noise: "inferred" by the model, or "fold_sem" for each trial's standard error over folds.
-        select: how `best` chooses: "raw" by the highest mean, "model" by the highest prediction of the model.
+        num_sobol: number of points in the design, defaults included; "mlrc" is max(5, number of parameters).
+        noise: "inferred": the model estimates it; "fold_sem": the standard error of each trial over folds.
+        select: criterion of `best`: "raw", the highest mean, or "model", the highest prediction of the model.
         defaults_first: whether trial 0 tries `defaults`.
         defaults: the published setting; entries outside the search space are ignored.
 
@@ -78,7 +78,7 @@ class Ax:
         self._first = _first(space, defaults or {}) if defaults_first else None
 
     def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
-        """Propose the next setting, in plain numbers within the bounds.
+        """Propose the next setting, as plain numbers within the bounds.
 
         Args:
             history: finished trials in the order of proposal.
@@ -101,7 +101,7 @@ class Ax:
         return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
 
     def best(self, history: Sequence[Trial]) -> int:
-        """Index of the chosen trial; the first one in case of a tie. Warns if the model was to choose and could not.
+        """Return the index of the chosen trial, the first in case of a tie; warn if the model could not choose.
 
         Args:
             history: finished trials in the order of proposal.
@@ -121,7 +121,7 @@ class Ax:
             history: finished trials in the order of proposal.
 
         Returns:
-            Index of the chosen trial, and the reason if it was chosen by the highest mean although `select` is "model".
+            Index of the chosen trial, and the reason if the highest mean was used although `select` is "model".
 
         Raises:
             UserError: the history belongs to another search space, or no trial has a score.
@@ -153,33 +153,33 @@ class Ax:
         return max(2, self._num_sobol // 2)
 
     def _check_exhausted(self, settings: Sequence[Setting]) -> None:
-        """Ax proposes no setting twice; where none is left it would search for minutes."""
+        """Check that an untried setting is left: Ax proposes none twice, and would search for minutes."""
         if all(parameter.type == "int" for parameter in self._space.values()):
             num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
             if len({tuple(self._cast(setting).values()) for setting in settings}) >= num_settings:
                 raise UserError(
-                    f"All {num_settings} settings of the search space have been tried; ask for fewer trials."
+                    f"All {num_settings} settings of the search space have been tried; request fewer trials."
                 )
 
     def _design_point(self, number: int) -> Setting:
-        """Point `number` of the Sobol design, a pure function of the seed."""
+        """Return point `number` of the Sobol design, a pure function of the seed."""
         client = self._client(number + 1, stable_seed("ax design", self._seed))
         return cast(Setting, list(client.get_next_trials(max_trials=number + 1).values())[number])
 
     def _client_with(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> "Client":
-        """A client with the history and the pending settings, whose next proposal is the model's."""
+        """Build a client from the history and the pending settings; its next proposal comes from the model."""
         client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
         trials = {client.attach_trial(self._cast(trial.parameters)): trial for trial in history}
-        for index, trial in trials.items():  # all data first: between completions Ax would sort them again each time
+        for index, trial in trials.items():  # all data first: Ax sorts it again after each completion
             if trial.mean is not None:
                 client.attach_data(index, {_SCORE: self._observation(trial, trial.mean)})
         for index, trial in trials.items():
             if trial.mean is None:
-                client.mark_trial_abandoned(index)  # unlike a failed setting, it is never proposed again
+                client.mark_trial_abandoned(index)  # unlike a failed trial, its setting is never proposed again
             else:
                 client.complete_trial(index)
         for setting in pending:
-            client.attach_trial(self._cast(setting))  # stays running
+            client.attach_trial(self._cast(setting))  # still running
         return client
 
     def _observation(self, trial: Trial, mean: float) -> float | tuple[float, float]:
@@ -212,7 +212,7 @@ class Ax:
         return client
 
     def _cast(self, setting: Setting) -> Setting:
-        """A setting in the types of the space: Ax refuses a float that JSON gave as an int."""
+        """Convert a setting to the types of the space: Ax rejects a float that JSON stored as an int."""
         return {name: parameter.cast(setting[name]) for name, parameter in self._space.items()}
 
 
@@ -233,10 +233,10 @@ def _first(space: dict[str, Parameter], defaults: Setting) -> Setting:
 
 @contextmanager
 def _quiet_single_thread() -> Iterator[None]:
-    """Run Ax on one thread, so that no sum depends on the number of cores, and without its log and warnings.
+    """Run Ax on one thread, so that no sum depends on the number of cores, and silence its log and warnings.
 
-    The warnings concern its own internals (scripted functions, jitter on a covariance); its inputs are checked here.
-    The log needs Ax's own switch, since the level of the logger "ax" has no effect.
+    The warnings concern its internals (scripted functions, jitter on a covariance); its inputs are checked here.
+    The log is silenced by Ax's own switch, since the level of the logger "ax" has no effect.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

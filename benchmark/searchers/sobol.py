@@ -1,4 +1,4 @@
-"""The control: a scrambled Sobol design, which ignores the scores of the trials.
+"""The baseline: a scrambled Sobol design, which ignores the scores of the trials.
 
 Source: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", USSR
 Computational Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in Owen, "Randomly permuted (t, m, s)-nets
@@ -15,7 +15,7 @@ from benchmark.searchers import Parameter, Setting, Trial, Value, best_by_mean, 
 
 
 class Sobol:
-    """Proposes point number `len(history) + len(pending)` of a design that the seed determines.
+    """Proposes point `len(history) + len(pending)` of a design determined by the seed.
 
     Args:
         space: searched parameters by name.
@@ -31,7 +31,7 @@ class Sobol:
         self._space, self._seed = space, seed
 
     def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
-        """Propose the next setting; the scores in the history have no influence.
+        """Propose the next setting; scores in the history are ignored.
 
         Args:
             history: finished trials in the order of proposal.
@@ -46,7 +46,7 @@ class Sobol:
         return {name: value_at(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
 
     def best(self, history: Sequence[Trial]) -> int:
-        """Index of the trial with the highest mean; the first one in case of a tie.
+        """Return the index of the trial with the highest mean; the first one in case of a tie.
 
         Raises:
             UserError: no trial has a score.
@@ -55,9 +55,10 @@ class Sobol:
 
 
 def value_at(parameter: Parameter, u: float) -> Value:
-    """The value at the fraction u in [0, 1] of a parameter's range, on its scale.
+    """Return the value at the fraction u in [0, 1] of a parameter's range, on its scale.
 
-    An integer n stands for [n - 0.5, n + 0.5], so that the lowest and the highest get the same share as the others.
+    An integer n stands for [n - 0.5, n + 0.5], so that the bounds are not sampled less often than the integers between
+    them.
 
     >>> value_at(Parameter((0.0, 8.0)), 0.25), value_at(Parameter((1.0, 100.0), "log"), 0.0)
     (2.0, 1.0)

@@ -1,1 +1,1 @@
-"""One model, trained on one fold."""
+"""Training of one model on one fold."""

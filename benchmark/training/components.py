@@ -1,4 +1,4 @@
-"""What a training is made of: the modules, the images, the images it is evaluated on, and its schedule."""
+"""The components of training: modules, training images, evaluation images and schedule."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ from benchmark.losses import Loss
 from benchmark.samplers import Sampler
 from benchmark.trunks import Trunk
 
-Weights = dict[str, dict[str, Tensor]]  # tensors of any shape by parameter name, by module: trunk, head, loss
+Weights = dict[str, dict[str, Tensor]]  # by module (trunk, head, loss): tensors of any shape by parameter name
 
 
 class TrunkModule(Trunk, nn.Module):
-    """A `torch.nn.Module` that is a `Trunk`. For annotations: a trunk derives from `torch.nn.Module` alone."""
+    """A `torch.nn.Module` that is a `Trunk`, for annotations only: trunks derive from `torch.nn.Module` alone."""
 
 
 class HeadModule(Head, nn.Module):
-    """A `torch.nn.Module` that is a `Head`. For annotations, as `TrunkModule`."""
+    """A `torch.nn.Module` that is a `Head`, for annotations only."""
 
 
 class LossModule(Loss, nn.Module):
-    """A `torch.nn.Module` that is a `Loss`. For annotations, as `TrunkModule`."""
+    """A `torch.nn.Module` that is a `Loss`, for annotations only."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Schedule:
         iterations_per_epoch: optimiser steps in an epoch.
         evaluate_every: epochs between two evaluations.
         patience: epochs without a better MAP@R after which training stops.
-        max_epochs: the last epoch at the latest.
+        max_epochs: largest number of epochs.
         freeze_batchnorm: whether the trunk's batch-norm layers keep their statistics; "all" freezes their affine
             parameters too.
         retrieval: metric of the search, as in `retrieval_metrics`.
         seed: seed of the augmentation.
         retrieval_options: further arguments of `retrieval_metrics`, such as `curvature`.
-        warmup_epochs: first epochs, in which the trunk's weights stay as they are.
-        clip: largest absolute `value` of a gradient's element, or largest `norm` of a gradient; empty for neither.
-        decay: schedule of all learning rates, as `learning_rate_factor` takes it; empty for constant rates.
+        warmup_epochs: number of initial epochs during which the trunk's weights are not updated.
+        clip: largest absolute `value` of a gradient's element, or largest `norm` of a gradient; empty: no clipping.
+        decay: schedule of all learning rates, see `learning_rate_factor`; empty: constant rates.
     """
 
     iterations_per_epoch: int
@@ -62,12 +62,12 @@ class Schedule:
 
 @dataclass
 class EvaluationSet:
-    """Images that are searched among themselves, or queries that are searched among the other images.
+    """Images to evaluate on: each is searched among all others, or queries are searched among the other images.
 
     Attributes:
         images: M images on the training device.
         labels: (M,) int64.
-        is_query: (M,) bool, true for a query; None searches every image among all others.
+        is_query: (M,) bool, true for a query; None: every image is searched among all others.
         recall_at: each K of Recall@K, which is recorded in addition to MAP@R, R-Precision and Precision@1.
     """
 
@@ -84,15 +84,15 @@ class TrainingComponents:
     Attributes:
         trunk: images to features.
         head: features to embeddings.
-        loss: loss of a batch of embeddings; its parameters have an optimiser of their own.
-        optimizers: optimisers by the name of what they move: trunk, head and, if the loss has parameters, loss.
+        loss: loss of a batch of embeddings; its parameters have their own optimiser.
+        optimizers: optimisers by the name of the module that they update: trunk, head and, if it has parameters, loss.
         sampler: rows of each training batch.
         images: N training images on the training device.
         labels: (N,) int64 in 0..C-1.
-        validation: images of held-out classes, whose MAP@R chooses the best epoch and stops training; None if nothing
-            does, and training runs to its last epoch.
-        monitored: images that are scored at each evaluation without any influence on the training.
-        beat: called for each batch that is trained on or evaluated.
+        validation: images of held-out classes, whose MAP@R chooses the best epoch and stops training; None: training
+            runs to its last epoch.
+        monitored: images that are scored at each evaluation without influencing training.
+        beat: heartbeat, called for each batch that is trained on or evaluated.
     """
 
     trunk: TrunkModule
@@ -112,13 +112,13 @@ class TrainingComponents:
         return {"trunk": self.trunk, "head": self.head, "loss": self.loss}
 
     def embedder(self, batch: Tensor) -> Tensor:
-        """Embeddings (B, D) of normalised images (B, Ch, H, W)."""
+        """A module that maps normalised images (B, Ch, H, W) to embeddings (B, D)."""
         if self.beat is not None:
             self.beat()
         return self.head(self.trunk(batch))
 
     def weights(self) -> Weights:
-        """A copy of all state of trunk and head, and of the loss's parameters (of any shape)."""
+        """Copy the whole state of trunk and head, and the loss's parameters (of any shape)."""
         return {
             "trunk": _copy(self.trunk.state_dict().items()),
             "head": _copy(self.head.state_dict().items()),

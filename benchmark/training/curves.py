@@ -1,8 +1,8 @@
 """Training curves of one fold, written by record-keeper as SQLite (`logs.db`) and CSV.
 
 record-keeper only appends: a resumed fold would write an epoch twice, and a column that appears late would get a second
-header in the CSV. The files are therefore written as a whole, from the history in the checkpoint, at the end of a fold
-and occasionally before. No decision and no table reads them.
+header in the CSV. The files are therefore rewritten as a whole, from the history in the checkpoint, at the end of a
+fold and occasionally before. No decision or table depends on them.
 """
 
 import shutil
@@ -15,10 +15,10 @@ from benchmark.training.history import HistoryRow
 
 
 def write_curves(folder: Path, history: Sequence[HistoryRow]) -> None:
-    """Replace the curves in `folder` by those of `history`.
+    """Replace the curves in `folder` with those of `history`.
 
     Args:
-        folder: holds nothing but these files.
+        folder: folder of the curve files; it holds nothing else.
         history: one row for each evaluated epoch, as in a fold's record.
 
     Raises:
@@ -46,7 +46,7 @@ def _write(folder: Path, history: Sequence[HistoryRow]) -> None:
 
 
 def _groups(row: HistoryRow, state_names: Sequence[str]) -> dict[str, Mapping[str, object]]:
-    """A row's numbers by the table that they go to; a diagnostic that the row lacks is NaN."""
+    """Group a row's numbers by table; a diagnostic missing from the row is NaN."""
     groups: dict[str, Mapping[str, object]] = {}
     if "map_at_r" in row:
         groups["validation"] = {

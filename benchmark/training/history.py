@@ -1,11 +1,11 @@
-"""The history of a training: one row per evaluated epoch, as the checkpoint, the record and the curves hold it."""
+"""The training history: one row per evaluated epoch, as stored in the checkpoint, the record and the curves."""
 
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 
 class Scores(TypedDict):
-    """Metrics of one evaluation as fractions in [0, 1]; each Recall@K that was asked for stands in addition.
+    """Metrics of one evaluation, as fractions in [0, 1]; each requested Recall@K is an additional key.
 
     Attributes:
         map_at_r: MAP@R.
@@ -19,7 +19,7 @@ class Scores(TypedDict):
 
 
 class HistoryRow(TypedDict):
-    """An evaluated epoch. The scores of the validation images are there if a training has any.
+    """An evaluated epoch. Validation scores are present only if there are validation images.
 
     Attributes:
         epoch: 0 for the untrained model.
@@ -27,7 +27,7 @@ class HistoryRow(TypedDict):
         map_at_r: MAP@R on the validation images.
         r_precision: R-Precision on the validation images.
         precision_at_1: Precision@1 on the validation images.
-        watched: scores of the monitored images (the records' name for them), if a training has any.
+        watched: scores of the monitored images, if there are any (`watched` is their name in records).
         diagnostics: numbers of the loss by name; empty for a loss without diagnostics.
     """
 

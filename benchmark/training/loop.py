@@ -1,9 +1,9 @@
 """Train one model on one fold: loop, early stopping, checkpoints, best-epoch weights.
 
-Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3, as its
-published code does it: an epoch is a fixed number of iterations; the validation classes are scored every
-`evaluate_every` epochs; training stops at the first evaluation with `epoch - incumbent > patience`, where only a
-strictly higher MAP@R makes an incumbent and the untrained model (epoch 0) is the first one.
+Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3, following
+its published code: an epoch is a fixed number of iterations; the validation classes are scored every `evaluate_every`
+epochs; training stops at the first evaluation with `epoch - incumbent > patience`, where only a strictly higher MAP@R
+makes an incumbent and the untrained model (epoch 0) is the first one.
 
 Departures: a fold's score is that of its best *trained* epoch (MLRC's aggregate ignores epoch 0 too); the trunk-only
 evaluation ("epoch -1"), which MLRC logs and never uses, is skipped; a fold that diverges after a trained epoch was
@@ -36,7 +36,7 @@ from benchmark.training.lr_schedule import learning_rate_factor
 
 @dataclass
 class Progress:
-    """What the checkpoint of an unfinished fold holds in addition to the states of modules and optimisers.
+    """Progress of an unfinished fold, saved in its checkpoint next to the states of modules and optimisers.
 
     Attributes:
         epoch: the last epoch that was trained and evaluated; -1 before the untrained model is evaluated.
@@ -60,7 +60,7 @@ class Outcome:
     """A finished fold.
 
     Attributes:
-        result: what its record holds; equal inputs give an equal result, bit for bit.
+        result: content of the fold's record; equal inputs give an equal result, bit for bit.
         seconds: wall-clock time by activity, `train` and `evaluate`.
         weights: weights of the best trained epoch; None if no trained epoch has a score.
     """
@@ -92,7 +92,7 @@ def train_fold(
     progress, best = _resume(parts, checkpoint)
     on_epoch(progress.history)
     reason = None
-    while (stopped := _stopped(progress, schedule)) is None:  # checked first: a resumed fold may have ended already
+    while (stopped := _stopped(progress, schedule)) is None:  # checked first: a resumed fold may already have stopped
         try:
             if progress.epoch >= 0:
                 _train(parts, schedule, progress)
@@ -110,14 +110,14 @@ def train_fold(
 
 
 def _stopped(progress: Progress, schedule: Schedule) -> str | None:
-    """Why training stops after the last evaluation; None while it continues."""
+    """Return why training stops after the last evaluation; None while it continues."""
     if progress.epoch - progress.incumbent > schedule.patience:
         return "patience"
     return "max_epochs" if progress.epoch >= schedule.max_epochs else None
 
 
 def _train(parts: TrainingComponents, schedule: Schedule, progress: Progress) -> None:
-    """Train up to the next evaluation."""
+    """Train until the next evaluation."""
     started = time.perf_counter()
     first = progress.epoch + 1
     last = min(first + schedule.evaluate_every - 1, schedule.max_epochs)
@@ -141,8 +141,8 @@ def set_train_mode(parts: TrainingComponents, freeze_batchnorm: bool | str) -> N
     As in MLRC, freezing keeps the statistics of these layers and trains their affine parameters.
 
     Args:
-        parts: whose modules are set.
-        freeze_batchnorm: as in `Schedule`.
+        parts: the components whose modules are set.
+        freeze_batchnorm: see `Schedule`.
     """
     for module in parts.modules.values():
         module.train()
@@ -198,7 +198,7 @@ def train_epoch(parts: TrainingComponents, schedule: Schedule, iterations: range
 
 
 def _clip(parts: TrainingComponents, clip: dict[str, float]) -> None:
-    """Clip gradients by element (`value`), or by the `norm` over trunk and head, and the norm over the loss."""
+    """Clip gradients by element (`value`) or by `norm`, taken over trunk and head together and over the loss alone."""
     for group in ((parts.trunk, parts.head), (parts.loss,)):
         parameters = [p for module in group for p in module.parameters() if p.grad is not None]
         if not parameters:  # a loss without parameters: torch does not clip an empty list
@@ -249,7 +249,7 @@ def _scores(parts: TrainingComponents, evaluated: EvaluationSet, schedule: Sched
 
 
 def _result(progress: Progress, stopped: str, reason: str | None) -> JsonObject:
-    """The part of a fold's record that is compared bit for bit."""
+    """Return the part of a fold's record that is compared bit for bit."""
     rows = {row["epoch"]: row for row in progress.history}
     best = rows[progress.best_epoch] if progress.best_epoch is not None else None
     return {
@@ -274,8 +274,8 @@ def write_state(path: Path, state: Mapping[str, object]) -> None:
     """Write tensors and plain values by name, whole and with a checksum.
 
     Args:
-        path: the file, which is replaced.
-        state: what `torch.save` takes and `torch.load(weights_only=True)` gives back.
+        path: the file to write; an existing one is replaced.
+        state: values that `torch.save` accepts and `torch.load(weights_only=True)` can read.
 
     Raises:
         UserError: the file cannot be written.
@@ -289,19 +289,19 @@ def read_state(path: Path, device: torch.device) -> JsonObject:
     """Read what `write_state` wrote, with its tensors on a device.
 
     Args:
-        path: the file.
+        path: the file to read.
         device: the device of all tensors.
 
     Raises:
         CorruptFileError: the checksum does not match.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     state: JsonObject = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
     return state
 
 
 def _resume(parts: TrainingComponents, checkpoint: Path) -> tuple[Progress, Weights | None]:
-    """Load a checkpoint into the components; without one they stay as they are and there is no progress."""
+    """Load the checkpoint, if any, into the components and return the progress and the best weights."""
     try:
         state = read_state(checkpoint, parts.images.device)
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 Source: torch.optim.lr_scheduler's StepLR, MultiStepLR and CosineAnnealingLR (Loshchilov, Hutter, "SGDR", ICLR 2017,
 arXiv 1608.03983, Eq. 5 without restarts), advanced once after each epoch, as the papers' scripts do. A function of the
-epoch has no state, so a resumed training needs none.
+epoch has no state, so resuming needs none.
 """
 
 import math
@@ -26,7 +26,7 @@ def learning_rate_factor(decay: JsonObject, epoch: int, num_epochs: int) -> floa
         num_epochs: epochs in the whole training.
 
     Raises:
-        UserError: the kind is unknown, or has other settings.
+        UserError: the kind is unknown or has other settings.
     """
     if not decay:
         return 1.0

@@ -10,14 +10,14 @@ class Trunk(Protocol):
     """A `torch.nn.Module` that maps normalised images to features.
 
     Its constructor takes `in_channels` (1 for grey, 3 for RGB) and draws random weights from torch's global generator.
-    Callers normalise images with `mean` and `std`, in the order R, G, B; the trunk converts them to anything else that
-    its weights need. In training mode it may update statistics, which callers can freeze by its batch-norm modules.
+    Callers normalise images with `mean` and `std`, in the order R, G, B; any further conversion for its weights is up
+    to the trunk. In training mode it may update batch-norm statistics, which callers can freeze.
 
     """
 
     @property
     def out_features(self) -> int:
-        """F, the length of a feature."""
+        """F, the number of features."""
         ...
 
     @property

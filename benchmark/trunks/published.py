@@ -1,8 +1,8 @@
-"""The base of trunks with published weights: it converts images to the input that the weights were trained for.
+"""Base class of trunks with published weights: it converts images to the format that the weights were trained on.
 
 Callers pass RGB or grey images, normalised by the trunk's `mean` and `std`; the trunk converts them to what its weights
-expect. A grey image stands for an RGB one with three equal channels: it is passed as pixels scaled to [0, 1], and the
-trunk repeats it and normalises it per channel, because three means cannot be subtracted from one channel.
+expect. A grey image is treated as an RGB image with three equal channels: callers pass pixels scaled to [0, 1], and the
+trunk repeats and normalises them per channel, because three means cannot be subtracted from one channel.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ class PublishedTrunk(nn.Module):
     """A `Trunk` whose subclasses pass normalised images through `prepared` before their network.
 
     Args:
-        out_features: F, the length of a feature.
-        mean: mean of the pixels, scaled to [0, 1], that the weights were trained on: three numbers, R, G, B.
+        out_features: F, the number of features.
+        mean: mean of the training pixels of the weights, scaled to [0, 1]: three numbers, R, G, B.
         std: standard deviation of these pixels: three numbers, R, G, B.
-        in_channels: channels of the caller's images: 3 for RGB, 1 for grey.
-        channel_order: order of the channels that the network expects; `prepared` reorders, callers never do.
+        in_channels: number of channels of the caller's images: 3 for RGB, 1 for grey.
+        channel_order: channel order that the network expects; `prepared` reorders channels, callers never do.
 
     Attributes:
-        mean: what callers subtract, one number for each of their channels, in the order R, G, B.
-        std: what callers divide by, one number for each of their channels, in the order R, G, B.
+        mean: value that callers subtract, one number per channel of their images, in the order R, G, B.
+        std: value that callers divide by, one number per channel of their images, in the order R, G, B.
 
     Raises:
-        UserError: another number of channels, `mean` or `std` is not three numbers, or `std` is not positive.
+        UserError: `in_channels` is not 1 or 3, `mean` or `std` is not three numbers, or `std` is not positive.
     """
 
     grey_mean: Tensor
@@ -61,16 +61,16 @@ class PublishedTrunk(nn.Module):
             self.register_buffer(key, torch.tensor(numbers).view(1, 3, 1, 1), persistent=False)
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Convert the caller's images (B, in_channels, H, W) to (B, 3, H, W) in the network's order of channels."""
+        """Convert the caller's images (B, in_channels, H, W) to (B, 3, H, W) in the channel order of the network."""
         if self.grey:
-            images = (images - self.grey_mean) / self.grey_std  # one channel less three means: (B, 3, H, W)
+            images = (images - self.grey_mean) / self.grey_std  # one channel minus three means: (B, 3, H, W)
         return images.flip(1) if self.channel_order == "bgr" else images
 
 
 if TYPE_CHECKING:
 
     class TimmNetwork(nn.Module):
-        """The methods of timm's networks that the trunks use."""
+        """The methods of timm networks that the trunks use."""
 
         def __call__(self, images: Tensor) -> Tensor:
             """Map images (B, 3, H, W) to features or logits."""
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
             """Map images (B, 3, H, W) to the last map or tokens."""
 
         def load_pretrained(self, path: str) -> None:
-            """Fill the network from an .npz file of JAX's weights."""
+            """Load weights from an .npz file in JAX's format."""
 
         def reset_classifier(self, num_classes: int, global_pool: str) -> None:
             """Replace the classifier and the pooling before it."""

@@ -2,7 +2,7 @@
 
 Source: He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385, table 1, as
 torchvision builds it (the stride is in the 3 x 3 convolution). `v1` are torchvision's first ImageNet weights, which
-the papers on metric learning use; `v2` are those of its longer training recipe of 2021. RGB, ImageNet mean and std.
+papers on metric learning use; `v2` are those of its longer training recipe of 2021. RGB, ImageNet mean and std.
 """
 
 from torch import Tensor, channels_last
@@ -26,7 +26,7 @@ class ResNet50(PublishedTrunk):
         pool: global pooling of the last map: avg, avg+max (HPL) or max.
 
     Raises:
-        UserError: a setting is not allowed, or the weights cannot be found, downloaded or written, or do not fit.
+        UserError: a setting is invalid, or the weights cannot be found, downloaded or written, or do not fit.
     """
 
     def __init__(self, *, in_channels: int = 3, weights: str | None = None, pool: str = "avg") -> None:

@@ -1,8 +1,9 @@
 """A small convolutional network for 32 x 32 images, trained from scratch on one CPU core.
 
-Source: this project; no paper. Every stage is convolution, batch normalisation, ReLU, and the last map is pooled by
-average plus maximum, the sum that HPL (section 4.2) uses on its backbones. The first stage has a 4 x 4 window with
-stride 2, so the costly full resolution is never convolved twice; channels are few early and many late.
+Source: this project; no paper. Every stage consists of convolution, batch normalisation and ReLU, and the last map is
+pooled by average plus maximum, the sum that HPL (section 4.2) uses on its backbones. The first stage has a 4 x 4 window
+with stride 2, so only one convolution runs at the costly full resolution; early stages have few channels and late
+stages many.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,11 @@ STRIDES = (2, 2, 2, 1, 2)
 class SmallConv(nn.Module):
     """Maps images (B, in_channels, H, W) to features (B, channels of the last stage).
 
-    Weights are PyTorch's default initialisation, drawn from the global generator: fork and seed that around the call.
+    Weights have PyTorch's default initialisation, drawn from the global generator: fork and seed it around the call.
 
     Args:
-        width: channels of the last stage if `channels` is not given; the stages before it have 1/8, 1/4, 1/2 and 1/2
-            of it. A multiple of 8.
+        width: channels of the last stage if `channels` is not given; the earlier stages have 1/8, 1/4, 1/2 and 1/2 of
+            that. A multiple of 8.
         channels: channels of each stage; replaces `width`.
         strides: stride of each stage, one for each entry of `channels`.
         in_channels: channels of the images: 1 for grey, 3 for RGB.
@@ -70,7 +71,7 @@ class SmallConv(nn.Module):
 
 
 def stage_channels(width: int) -> tuple[int, ...]:
-    """Channels of the five default stages, of which the last one has `width`.
+    """Return the channels of the five default stages; the last one has `width`.
 
     Raises:
         UserError: `width` is not a positive multiple of 8.

@@ -1,4 +1,4 @@
-"""ViT-S/16: one network with four sets of published weights, among them those that HIER compares.
+"""ViT-S/16: one network with four sets of published weights, including those that HIER compares.
 
 Source: Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021, arXiv:2010.11929; the small size is that of
 Touvron et al. Training data-efficient image transformers (DeiT). ICML 2021, arXiv:2012.12877, table 1. Weights:
@@ -46,8 +46,8 @@ class ViTSmall(PublishedTrunk):
 
     Args:
         in_channels: 3 for RGB, 1 for grey.
-        weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `dino`, the path of a file in the layout of one of them
-            (.npz: that of the first two), or None for random weights.
+        weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `dino`, the path of a file in one of their formats (.npz: that
+            of the first two), or None for random weights.
         any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides must still be
             multiples of 16.
         mean: mean of the pixels scaled to [0, 1], three numbers; required with your own file, by default that of the
@@ -56,7 +56,7 @@ class ViTSmall(PublishedTrunk):
             that of the weights.
 
     Raises:
-        UserError: a setting is not allowed, the weights cannot be found, downloaded or written, or do not fit, or timm
+        UserError: a setting is invalid, the weights cannot be found, downloaded or written, or do not fit, or timm
             is not installed.
     """
 
@@ -105,8 +105,8 @@ class ViTSmall(PublishedTrunk):
         if not zipfile.is_zipfile(path):
             raise _misfit(path, "it is damaged, or not an .npz file")
         try:
-            self.network.load_pretrained(str(path))  # reads it without pickles
-        except Exception as error:  # a hostile file makes zipfile and numpy raise nearly anything
+            self.network.load_pretrained(str(path))  # reads the file without unpickling
+        except Exception as error:  # on a malicious file, zipfile and numpy can raise nearly anything
             raise _misfit(path, str(error) or type(error).__name__) from error
 
 

@@ -1,9 +1,9 @@
-"""Files of pretrained weights: finding, downloading, verifying and reading them.
+"""Find, download, verify and read files of pretrained weights.
 
-A published file is looked for in one cache folder, is downloaded from its authors' address if it is not there, and is
-used only if its SHA-256 is the published one: all of it where that is known, else the first digits, which torch.hub's
-convention puts into the name of a file (`resnet50-0676ba61.pth`). A file that holds more than tensors, and so could run
-code when it is read, is refused.
+A published file is looked up in a cache folder, downloaded from its authors' address if it is missing, and used only if
+its SHA-256 is the published one: the whole hash if it is known, otherwise its first digits, which are part of the file
+name by torch.hub's convention (`resnet50-0676ba61.pth`). A file that holds more than tensors, and so could run code
+when it is read, is refused.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from benchmark.core.download import DownloadError, download
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 
-VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable with another cache folder
-LOCK_SECONDS = 3600.0  # how long to wait for another process that downloads the same file
-WRAPPERS = ("model", "state_dict")  # keys under which authors put the tensors, next to other things
+VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable that names another cache folder
+LOCK_SECONDS = 3600.0  # how long to wait for another process that is downloading the file
+WRAPPERS = ("model", "state_dict")  # keys under which authors store the tensors, next to other values
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights on its authors' server, or inside a Python package.
+    """A weight file on its authors' server, or inside a Python package.
 
     Attributes:
-        url: its address, which ends with its name; with `package`, its path inside the package.
-        sha256: SHA-256 of the file, or its first digits; empty where the authors publish none.
-        package: the package that ships it, as it is imported; its distribution has dashes for underscores.
+        url: address of the file, which ends with its name; with `package`, its path inside the package.
+        sha256: SHA-256 of the file, or its first digits; empty if the authors publish none.
+        package: import name of the package that ships the file; its distribution has dashes instead of underscores.
     """
 
     url: str
@@ -48,20 +48,20 @@ class Published:
 
 
 def folder() -> Path:
-    """Folder of published files: $BENCHMARK_WEIGHTS, else `weights` in the user's cache."""
+    """Return the folder of published files: $BENCHMARK_WEIGHTS, or else `weights` in the user's cache."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else user_cache_dir() / "weights"
 
 
 def find(weights: str, published: Mapping[str, Published]) -> Path:
-    """Find a file of weights; a published one is downloaded if it is not in the cache folder, and verified.
+    """Find a weight file; a published one is downloaded if it is not in the cache folder, and verified.
 
     Args:
         weights: a name in `published`, or the path of a file.
         published: the files that a trunk knows, by name.
 
     Raises:
-        UserError: there is no such file, it cannot be downloaded or written, or it is not the published one.
+        UserError: the file does not exist, cannot be downloaded or written, or is not the published one.
     """
     if weights in published:
         entry = published[weights]
@@ -83,7 +83,7 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, which identifies its content independently of its path.
+    """Return the SHA-256 of a file's bytes, which identifies its content independently of its path.
 
     Raises:
         UserError: the file is missing or cannot be read.
@@ -92,7 +92,7 @@ def fingerprint(path: str | Path) -> str:
         with open(Path(path).expanduser(), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"The file of weights {path} cannot be read ({error.strerror}). Name another one.") from error
+        raise UserError(f"The weight file {path} cannot be read ({error.strerror}). Name another one.") from error
 
 
 def check(path: Path, sha256: str) -> None:
@@ -103,7 +103,7 @@ def check(path: Path, sha256: str) -> None:
         sha256: the published SHA-256 or its first digits.
 
     Raises:
-        UserError: it has another one, or cannot be read.
+        UserError: the hash differs, or the file cannot be read.
     """
     found = fingerprint(path)
     if not found.startswith(sha256):
@@ -142,7 +142,7 @@ def _download(entry: Published, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors, of any shape, of a file that `torch.save` wrote, on the CPU.
+    """Read the named tensors, of any shape, from a file written by `torch.save`, onto the CPU.
 
     Args:
         path: path of the file.
@@ -151,13 +151,13 @@ def read(path: Path) -> dict[str, Tensor]:
         Tensors by name, of any shape (...), in the order of the file.
 
     Raises:
-        UserError: it cannot be read, is damaged, holds anything but tensors, or would run code.
+        UserError: the file cannot be read, is damaged, holds anything but tensors, or would run code.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"The file of weights {path} cannot be read ({error}). Name another one.") from error
-    except Exception as error:  # a hostile file makes the unpickler raise nearly anything
+        raise UserError(f"The weight file {path} cannot be read ({error}). Name another one.") from error
+    except Exception as error:  # on a malicious file, the unpickler can raise nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} is refused: it is damaged, or it holds more than tensors, which can run code when it is read "
@@ -172,19 +172,19 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, *, without: tuple[str, ...] = ()) -> None:
-    """Fill a network with the tensors of a file, which must match the network's one to one.
+    """Load the tensors of a file into a network, which must match one to one.
 
-    A leading axis of length 1 that the network does not have is dropped (files of 2018 have it), and batch-norm layers
-    may lack their counter of batches, as in files from before 2018.
+    An additional leading axis of length 1 is dropped (files of 2018 have one), and batch-norm layers may lack their
+    counter of batches, as in files from before 2018.
 
     Args:
         network: the network to fill.
         state: tensors by name, of any shape that the network has under that name, as `read` returns them.
-        path: path of their file, for the message.
-        without: prefixes of names to ignore, a classifier's for example.
+        path: path of the file, for the message.
+        without: prefixes of names to ignore, for example those of a classifier.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape; then nothing is filled.
+        UserError: a tensor is missing, unknown or of another shape; the network is then unchanged.
     """
     own = network.state_dict()
     kept = {

@@ -1,4 +1,4 @@
-"""The fonts read once and the images drawn once for all tests of this folder."""
+"""Fixtures that read the fonts and draw the images once for all tests of this folder."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def small(outlines, glyphs_cache_dir):
 
 @pytest.fixture
 def tiny(outlines, tmp_path, monkeypatch):
-    """Two blocks, one of each half, not yet drawn: drawing takes about 0.1 s."""
+    """A data set of two blocks, one per half, not yet drawn; drawing takes about 0.1 s."""
     two_blocks = {key: outline for key, outline in outlines.items() if block_of(key[0]) in (8, 12)}
     monkeypatch.setattr(glyphs, "read_outlines", lambda font_dir, wanted: two_blocks)
     return glyphs.Glyphs(size=8, seed=1, cache_dir=str(tmp_path))

@@ -1,7 +1,7 @@
-"""Small copies of the five published data sets, in their layouts, with images that can be learnt: for whole searches.
+"""Small copies of the five published data sets in their layouts, with learnable images, for whole searches.
 
-Half of the classes are trained on. `trees` has the oddities of real copies; here one image in each data set is grey,
-and image sizes differ, as in the real ones.
+Half of the classes are for training. `trees` covers the quirks of real copies; here, as in the real data sets, one
+image is grey and image sizes differ.
 """
 
 import json
@@ -21,8 +21,8 @@ def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6
 
     Args:
         name: name of the data set, as in `conf/dataset`.
-        root: folder for it.
-        num_classes: at least 4, an even number.
+        root: folder to write to.
+        num_classes: number of classes, even and at least 4.
         per_class: number of images of each class, at least 4.
         seed: seed of the images.
     """
@@ -33,7 +33,7 @@ def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6
 
 
 def cub(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`CUB_200_2011` with its lists; a family is the last word of a name."""
+    """Write `CUB_200_2011` with its lists; a family is the last word of a name."""
     folder = root / "CUB_200_2011"
     names = [f"{i + 1:03}.Spotted_{FAMILIES[f].title()}" for i, f in enumerate(families(num_classes))]
     files = [(i, n, f"{name}/{name[4:]}_{n:04}.jpg") for i, name in enumerate(names) for n in range(per_class)]
@@ -46,7 +46,7 @@ def cub(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) ->
 
 
 def cars196(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`car_ims` with `cars_annos.mat`, official train images before the test ones; a family is a make."""
+    """Write `car_ims` with `cars_annos.mat`, official train images before test images; a family is a make."""
     kinds = families(num_classes)
     rows = [(label, n) for part in (0, 1) for label in range(num_classes) for n in range(part, per_class, 2)]
     files = [f"car_ims/{i:06}.jpg" for i in range(1, len(rows) + 1)]
@@ -61,7 +61,7 @@ def cars196(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0
 
 
 def sop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`Stanford_Online_Products` with its two lists; a family is a category; all of them occur in both halves."""
+    """Write `Stanford_Online_Products` with its two lists; a family is a category and occurs in both halves."""
     folder, serial = root / "Stanford_Online_Products", 0
     for name, chosen in (("train", range(num_classes // 2)), ("test", range(num_classes // 2, num_classes))):
         lines = []
@@ -77,7 +77,7 @@ def sop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) ->
 
 
 def inshop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`Img/img` and `Eval`; every second item is trained on, half of the others' images are queries."""
+    """Write `Img/img` and `Eval`; every second item is for training, half of the other images are queries."""
     rows = []
     for label, family in enumerate(families(num_classes)):
         item = f"id_{label + 1:08}"
@@ -91,7 +91,7 @@ def inshop(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0)
 
 
 def inaturalist2019(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
-    """`train2019.json`, `val2019.json` (one image of each species); a family is a genus, of neighbouring species."""
+    """Write `train2019.json` and `val2019.json` (one image per species); a family is a genus of consecutive species."""
     kinds = sorted(families(num_classes))
     categories = [{"id": i, "name": f"{FAMILIES[f]} {i}", "genus": FAMILIES[f]} for i, f in enumerate(kinds)]
     serial = 0
@@ -110,7 +110,7 @@ def inaturalist2019(root: Path, num_classes: int = 16, per_class: int = 6, seed:
 
 
 def _save(path: Path, label: int, family: int, number: int, seed: int) -> None:
-    """One image of 40 x 30 to 60 x 50 pixels; the second of class 1 is grey."""
+    """Save an image of 40 x 30 to 60 x 50 pixels; the second image of class 1 is grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = np.random.default_rng([seed, label, number, 1]).integers((40, 30), (61, 51)).tolist()
     image = synthetic_image(label, family, number, (width, height), seed)

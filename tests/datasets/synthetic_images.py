@@ -1,8 +1,8 @@
-"""Synthetic images that resemble photographs, for tests that have to learn something from files.
+"""Synthetic images that resemble photographs, for tests that learn from image files.
 
-A class is an outline with a texture in two colours; its super class is the family of the outline. Every image of it
-has a pose, a light, a background and noise of its own, drawn from (seed, class, number): another number of classes or
-of images changes none of them.
+A class is an outline with a texture in two colours; its super class is the family of the outline. Every image has its
+own pose, lighting, background and noise, drawn from (seed, class, number), so images do not depend on the number of
+classes or images.
 """
 
 import colorsys
@@ -16,14 +16,14 @@ import numpy as np
 from PIL import Image
 
 FAMILIES = ("bar", "cog", "drop", "ellipse", "flower", "polygon", "ring", "star")
-TURN = 256  # directions in which an outline is known
-GOLDEN = 0.6180339887  # its multiples modulo 1 stay far apart, however many there are
+TURN = 256  # number of directions in which an outline is sampled
+GOLDEN = 0.6180339887  # any number of its multiples modulo 1 stay far apart
 
 
 class Look(NamedTuple):
-    """What all images of a class share."""
+    """The appearance that all images of a class share."""
 
-    outline: np.ndarray  # (TURN,), distance of the edge from the middle by direction, 1 at most
+    outline: np.ndarray  # (TURN,), distance of the edge from the centre by direction, at most 1
     hole: float  # distance of the inner edge
     colours: np.ndarray  # (2, 3) in 0..255
     texture: int
@@ -33,7 +33,7 @@ class Look(NamedTuple):
 def write_small_images(
     folder: Path, num_classes: int = 8, per_class: int = 6, size: tuple[int, int] = (48, 40), seed: int = 0
 ) -> Path:
-    """A few small images; see `write_synthetic_images`."""
+    """Write a few small images; see `write_synthetic_images`."""
     return write_synthetic_images(folder, num_classes, per_class, size, seed)
 
 
@@ -42,14 +42,14 @@ def write_synthetic_images(
 ) -> Path:
     """Write JPEGs as SUPER_CLASS/CLASS/NUMBER.jpg and `manifest.csv` next to them; return the path of the latter.
 
-    The families take turns, so both halves of the classes have all of them.
+    Families alternate, so both halves of the classes contain all of them.
 
     Args:
-        folder: made if it is not there.
-        num_classes: at least 1.
-        per_class: images of each class.
+        folder: folder to write to; created if it does not exist.
+        num_classes: number of classes, at least 1.
+        per_class: number of images per class.
         size: width and height in pixels.
-        seed: of everything that differs between images of a class.
+        seed: seed of everything that differs between the images of a class.
     """
     rows = [("path", "label", "super_label")]
     for label, family in enumerate(families(num_classes)):
@@ -64,12 +64,12 @@ def write_synthetic_images(
 
 
 def families(num_classes: int) -> list[int]:
-    """The family of each class: as many as there are, of two classes at least."""
+    """Return the family of each class: as many families as possible, each with at least two classes."""
     return [label % min(len(FAMILIES), max(1, num_classes // 2)) for label in range(num_classes)]
 
 
 def synthetic_image(label: int, family: int, number: int, size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """One image of a class, RGB."""
+    """Draw one RGB image of a class."""
     random = np.random.default_rng([seed, label, number])
     thing, (width, height) = look(label, family), size
     angle, scale, squash = random.uniform(-0.6, 0.6), random.uniform(0.6, 0.95), random.uniform(0.75, 1.0)
@@ -78,14 +78,14 @@ def synthetic_image(label: int, family: int, number: int, size: tuple[int, int],
     short = min(size) / 2
     x = ((np.arange(width, dtype=np.float32) - width / 2) / short - left)[None, :]
     y = ((np.arange(height, dtype=np.float32) - height / 2) / short - up)[:, None]
-    u = (x * cos + y * sin) / scale  # the thing's own axes
+    u = (x * cos + y * sin) / scale  # axes of the object
     v = (y * cos - x * sin) / (scale * squash)
     rho, theta = np.sqrt(u * u + v * v), np.arctan2(v, u)
     edge = thing.outline[((theta + np.pi) * (TURN / (2 * np.pi))).astype(np.int32) % TURN]
     inside = np.clip(np.minimum(edge - rho, rho - thing.hole) * (short * scale) + 0.5, 0, 1)[..., None]
     pattern = np.clip(1.5 * _wave(thing, u, v, rho, theta) + 0.5, 0, 1)[..., None]
     first, second = thing.colours
-    shade = (1.1 - 0.35 * rho * rho)[..., None]  # darker to the rim, as on something round
+    shade = (1.1 - 0.35 * rho * rho)[..., None]  # darker towards the rim, like a round object
     backdrop = random.integers(30, 200, (4, 5, 3), dtype=np.uint8)
     behind = np.asarray(Image.fromarray(backdrop).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
     scene = behind + inside * ((second + (first - second) * pattern) * shade - behind)
@@ -98,7 +98,7 @@ def synthetic_image(label: int, family: int, number: int, size: tuple[int, int],
 
 @lru_cache(maxsize=4096)
 def look(label: int, family: int) -> Look:
-    """The look of a class, independent of all other classes."""
+    """Return the look of a class, independent of all other classes."""
     random = np.random.default_rng([label, 77])
     points, depth = int(random.integers(3, 9)), float(random.uniform())
     hues = (label * GOLDEN) % 1, (label * GOLDEN + random.uniform(0.2, 0.8)) % 1
@@ -114,7 +114,7 @@ def look(label: int, family: int) -> Look:
 
 
 def _outline(family: str, points: int, depth: float) -> np.ndarray:
-    """Distance of the edge by direction, from -pi on."""
+    """Return the distance of the edge by direction, starting at -pi."""
     t = np.linspace(-np.pi, np.pi, TURN, endpoint=False) + 1e-4
     tooth = (points * t / (2 * np.pi)) % 1  # 0..1 within each of the points
     if family == "bar":
@@ -137,7 +137,7 @@ def _outline(family: str, points: int, depth: float) -> np.ndarray:
 
 
 def _wave(thing: Look, u: np.ndarray, v: np.ndarray, rho: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """The texture, in -1..1, on the thing's own axes."""
+    """Return the texture, in -1..1, on the axes of the object."""
     if thing.texture == 0:
         return np.sin(thing.pitch * u)
     if thing.texture == 1:

@@ -20,7 +20,7 @@ class PathAndId(NamedTuple):
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Let a folder be unreadable, also for root, who may read everything."""
+    """Make a folder unreadable even for root, who ignores permissions."""
     scandir = os.scandir
 
     def forbid(folder: Path) -> None:
@@ -34,7 +34,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return forbid
 
 
-def test_the_nearest_match_is_found_and_litter_is_not(tmp_path):
+def test_finds_the_nearest_match_and_ignores_macos_metadata(tmp_path):
     trees.write_text(tmp_path / "__MACOSX" / "list.txt", "litter")
     trees.write_text(tmp_path / "._a" / "list.txt", "litter")
     assert find(tmp_path, "list.txt", "*/list.txt") is None
@@ -43,14 +43,14 @@ def test_the_nearest_match_is_found_and_litter_is_not(tmp_path):
     assert find(tmp_path, "list.txt", "*/list.txt") == tmp_path / "a" / "list.txt"
 
 
-def test_a_missing_folder_and_a_missing_mark_say_how_to_get_the_data(tmp_path):
+def test_a_missing_folder_or_list_is_reported_with_how_to_get_the_data(tmp_path):
     with pytest.raises(MissingDataError, match=r"There is no folder .*nowhere\. Get the data: make data DATASET=sop"):
         find_required(tmp_path / "nowhere", "sop", "list.txt")
     with pytest.raises(MissingDataError, match=r"holds no list\.txt or other\.txt.*ROOT=FOLDER"):
         find_required(tmp_path, "sop", "list.txt", "*/list.txt", "other.txt")
 
 
-def test_the_way_to_the_data_is_written_as_the_user_types_commands(tmp_path, monkeypatch):
+def test_advice_uses_the_command_syntax_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCHMARK_COMMAND_FORM", "dmlbench")
     with pytest.raises(MissingDataError, match=r"dmlbench data dataset=sop; .*dataset\.module\.root=FOLDER"):
         find_required(tmp_path, "sop", "list.txt")
@@ -63,14 +63,14 @@ def test_images_of_a_list_are_found_with_special_characters_in_their_names(tmp_p
         find_base(tmp_path, "sop", "b/y.jpg", "", "*/")
 
 
-def test_only_images_count_whatever_the_case_of_their_suffix(tmp_path):
+def test_only_images_count_regardless_of_the_case_of_their_suffix(tmp_path):
     for name in ("b.JPG", "a.jpeg", "._a.jpeg", ".DS_Store", "Thumbs.db", "c.PnG", "notes.txt"):
         trees.write_text(tmp_path / name, "")
     (tmp_path / "folder.jpg").mkdir()
     assert image_names(tmp_path) == ["a.jpeg", "b.JPG", "c.PnG"]
 
 
-def test_rows_are_read_over_odd_blanks_line_ends_and_a_byte_order_mark(tmp_path):
+def test_reads_rows_despite_odd_whitespace_line_endings_and_a_byte_order_mark(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffheader\r\na.jpg   \t7 \r\n\r\n  b.jpg 8".encode())
     assert read_rows(tmp_path / "list.txt", PathAndId, skip=1) == [("a.jpg", 7), ("b.jpg", 8)]
 
@@ -82,7 +82,7 @@ def test_a_row_that_does_not_fit_is_named(tmp_path, row):
         read_rows(tmp_path / "list.txt", PathAndId, skip=1)
 
 
-def test_a_list_that_is_missing_or_no_text_is_refused(tmp_path):
+def test_a_list_that_is_missing_or_not_text_is_refused(tmp_path):
     with pytest.raises(MissingDataError, match=r"There is no file .*list\.txt"):
         read_rows(tmp_path / "list.txt", PathAndId)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, unreadable, read):
 
 
 @pytest.mark.parametrize("below", ["birds", "birds/terns"])
-def test_an_unreadable_folder_is_not_taken_for_one_without_the_data(tmp_path, unreadable, below):
+def test_an_unreadable_folder_is_not_mistaken_for_one_without_the_data(tmp_path, unreadable, below):
     (tmp_path / below).mkdir(parents=True)
     unreadable(tmp_path / below)
     with pytest.raises(UserError, match=f"The folder {tmp_path / below} cannot be read: Permission denied"):

@@ -12,7 +12,7 @@ PAYLOADS = {"trainval": b"trainval classes", "test": b"test classes"}
 
 
 class Maker:
-    """Returns two halves, and counts how often it was called."""
+    """Returns two halves, and counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -43,7 +43,7 @@ def test_a_new_folder_holds_both_halves_and_the_facts(cache):
     }
 
 
-def test_a_whole_folder_is_not_filled_again(cache, make):
+def test_an_intact_folder_is_not_filled_again(cache, make):
     assert not cache.ensure(BOTH, make)
     assert make.calls == 1
 
@@ -65,7 +65,7 @@ def test_a_damaged_half_is_named_and_quarantined_and_filled_again(cache, make, c
     assert [kept.read_bytes() for kept in path.parent.glob("*.damaged*")] == [content]
 
 
-def test_a_missing_half_is_filled_again_without_a_word(cache, make):
+def test_a_missing_half_is_filled_again_without_a_warning(cache, make):
     cache.path("test").unlink()
     assert cache.ensure(BOTH, make)
     assert cache.read("test") == PAYLOADS["test"]
@@ -96,7 +96,7 @@ def test_a_folder_filled_for_other_parameters_does_not_count(cache, make):
     assert other.about()["parameters"] == {"size": 16}
 
 
-def test_what_was_interrupted_before_about_was_written_does_not_count(tmp_path, make, monkeypatch):
+def test_an_interrupted_fill_without_about_does_not_count(tmp_path, make, monkeypatch):
     cache = HalvesCache(tmp_path, {})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(records, "write_record", interrupt)
@@ -119,13 +119,13 @@ def test_a_failure_to_make_the_halves_leaves_the_folder_without_them(tmp_path):
     assert cache.about() is None
 
 
-def test_a_folder_that_another_process_fills_meanwhile_is_not_filled_twice(tmp_path, make, monkeypatch):
+def test_a_folder_filled_by_another_process_in_the_meantime_is_not_filled_twice(tmp_path, make, monkeypatch):
     cache = HalvesCache(tmp_path, {})
     real_lock = records.only_one
 
     def lock_after_another_process(*arguments, **settings):
         monkeypatch.setattr(records, "only_one", real_lock)
-        HalvesCache(tmp_path, {}).ensure(BOTH, make)  # the other process was first, and is done
+        HalvesCache(tmp_path, {}).ensure(BOTH, make)  # the other process came first and has finished
         return real_lock(*arguments, **settings)
 
     monkeypatch.setattr(records, "only_one", lock_after_another_process)
@@ -150,7 +150,7 @@ def test_what_a_killed_process_left_half_written_is_deleted(tmp_path, make):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_whole_folder_that_cannot_be_written_can_be_read(cache, make, monkeypatch):
+def test_an_intact_folder_can_be_read_without_write_permission(cache, make, monkeypatch):
     monkeypatch.setattr(records, "only_one", interrupt)  # root ignores permissions, so any write would go through here
     monkeypatch.setattr(records, "write_whole", interrupt)
     assert not cache.ensure(BOTH, make)

@@ -10,13 +10,13 @@ FACE_NAMES = list(FACES)
 
 
 def shape(number, shift=0):
-    """A triangle that no other number has, moved sideways by shift."""
+    """Return a triangle that is unique to a number, moved sideways by `shift`."""
     points = np.array([[shift, 0], [shift + 10, 0], [shift, number]], np.int32)
     return Outline(points, np.array([2], np.int32), np.ones(3, bool), 1000)
 
 
 def font(characters=range(0x41, 0x4B), num_faces=8):
-    """Characters with a shape of their own in each of the first faces: 10 characters in 8 faces are just enough."""
+    """Return characters with a unique shape in each of the first faces; 10 characters in 8 faces are just enough."""
     return {
         (code_point, face): shape(100 * code_point + place)
         for code_point in characters
@@ -30,7 +30,7 @@ def test_keeps_characters_with_eight_faces_in_a_block_of_ten():
     assert all(faces == FACE_NAMES[:8] for faces in chosen.values())
 
 
-def test_characters_come_by_code_point_and_faces_in_their_order_however_the_fonts_are_read():
+def test_characters_and_faces_are_sorted_regardless_of_the_order_of_reading():
     backwards = dict(reversed(font().items()))
     assert choose_characters(backwards) == choose_characters(font())
     assert list(choose_characters(backwards)) == sorted(font_code_points())
@@ -66,7 +66,7 @@ def test_of_two_characters_with_a_common_outline_the_higher_is_dropped():
     assert list(choose_characters(outlines)) == [code_point for code_point in range(0x41, 0x4C) if code_point != 0x48]
 
 
-def test_a_character_with_too_few_faces_takes_no_look_alike_with_it():
+def test_a_character_dropped_for_too_few_faces_does_not_exclude_its_look_alike():
     outlines = font(range(0x41, 0x4C))
     outlines[0x48, FACE_NAMES[1]] = outlines[0x43, FACE_NAMES[6]]
     del outlines[0x43, FACE_NAMES[0]]
@@ -111,7 +111,7 @@ def test_the_blocks_are_ascending_and_disjoint():
 
 
 @pytest.mark.parametrize("character", ["\n", " ", "\xa0", "\xad", "\u0483", "\u2028"])
-def test_what_has_no_ink_of_its_own_is_no_candidate(character):
+def test_characters_without_ink_are_not_candidates(character):
     assert unicodedata.category(character)[0] in "CZM"
     assert not is_candidate(ord(character))
 

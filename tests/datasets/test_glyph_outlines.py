@@ -13,13 +13,13 @@ from benchmark.datasets.glyph_outlines import FACES, checked_font_files, matplot
 
 @pytest.fixture
 def fonts(tmp_path):
-    """A folder with links to the real files."""
+    """Return a folder with links to the real font files."""
     for face in FACES:
         (tmp_path / f"{face}.ttf").symlink_to(matplotlib_font_dir() / f"{face}.ttf")
     return tmp_path
 
 
-def test_the_installed_fonts_are_the_known_ones():
+def test_the_installed_fonts_are_the_expected_ones():
     assert list(checked_font_files(matplotlib_font_dir())) == list(FACES)
 
 
@@ -52,8 +52,8 @@ def from_the_left(points):
 
 @pytest.mark.parametrize("face", FACES)
 def test_the_points_are_those_that_freetype_reads(outlines, face):
-    # FreeType adds the points half way between two control points, and the first point again at the end. It moves a
-    # whole character sideways to its left side bearing, which is no part of the shape.
+    # FreeType adds the midpoints of control points, and repeats the first point at the end. It moves a
+    # whole character sideways to its left side bearing, which is not part of the shape.
     from matplotlib import ft2font
 
     unscaled = ft2font.LoadFlags.NO_SCALE if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_NO_SCALE
@@ -63,7 +63,7 @@ def test_the_points_are_those_that_freetype_reads(outlines, face):
             points, ends, on_curve, units_per_em = outlines[ord(character), face]
             font.load_char(ord(character), flags=unscaled)
             vertices, codes = font.get_path()
-            vertices, is_close = vertices * 64, codes == 79  # what closes a contour has no place of its own
+            vertices, is_close = vertices * 64, codes == 79  # the code that closes a contour has no position
             assert from_the_left(points) <= from_the_left(vertices[~is_close])
             assert len(ends) == is_close.sum()
             assert (~on_curve).sum() == (codes == 3).sum() / 2  # a control point and an end for each curve
@@ -77,7 +77,7 @@ def test_an_accented_letter_is_resolved_into_the_letter_and_the_accent(outlines)
     assert letter <= {tuple(point) for point in accented.points.tolist()}
 
 
-def test_outlines_have_one_flag_a_point_and_end_with_their_last_contour(outlines):
+def test_outlines_have_one_flag_per_point_and_end_with_their_last_contour(outlines):
     for outline in outlines.values():
         assert outline.points.dtype == np.int32
         assert len(outline.on_curve) == len(outline.points) == outline.ends[-1] + 1
@@ -98,7 +98,7 @@ def test_the_font_folder_is_found_without_importing_matplotlib():
     assert (Path(found) / "DejaVuSans.ttf").is_file()
 
 
-def test_a_matplotlib_whose_data_lie_elsewhere_is_asked_for_its_folder(monkeypatch, tmp_path):
+def test_matplotlib_is_asked_for_its_folder_if_its_data_are_elsewhere(monkeypatch, tmp_path):
     import matplotlib
 
     monkeypatch.setattr(glyph_outlines, "find_spec", lambda name: None)

@@ -7,7 +7,7 @@ from benchmark.datasets.glyph_rasteriser import flatten, rasterise
 
 
 def edges_of(*polygons):
-    """Edges of closed polygons, each a list of corners."""
+    """Return the edges of closed polygons, each given as a list of corners."""
     return np.array(
         [[*a, *b] for corners in polygons for a, b in zip(corners, corners[1:] + corners[:1], strict=True)], float
     )
@@ -18,7 +18,7 @@ def one_image(edges, size):
 
 
 def winding_number(edges, x, y):
-    """Signed crossings of the ray from (x, y) to the left."""
+    """Return the signed crossings of the ray from (x, y) to the left."""
     winding = 0
     for x0, y0, x1, y1 in edges.tolist():
         if min(y0, y1) <= y < max(y0, y1) and x0 + (y - y0) / (y1 - y0) * (x1 - x0) < x:
@@ -27,7 +27,7 @@ def winding_number(edges, x, y):
 
 
 def image_point_by_point(edges, size):
-    """8 x 64 sample points a pixel, each tested alone."""
+    """Draw an image by testing 8 x 64 sample points per pixel one by one."""
     image = np.zeros((size, size), np.uint8)
     for row in range(size):
         for column in range(size):
@@ -56,7 +56,7 @@ def test_a_rectangle_covers_the_exact_share_of_each_pixel():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_self_crossing_polygon_equals_a_point_by_point_test(seed):
     # Twice around nine random corners, so that winding numbers beyond 1 and below 0 and partly cancelling ones occur;
-    # corners reach two pixels outside of the image.
+    # corners extend two pixels beyond the image.
     corners = np.random.default_rng(seed).uniform(-2, 5, (9, 2)).tolist()
     edges = edges_of(corners)
     assert one_image(edges, 3).tolist() == image_point_by_point(edges, 3).tolist()
@@ -86,7 +86,7 @@ def test_overlapping_contours_are_inked_once():
     assert found.sum() == 255 * (16 + 16 - 4)
 
 
-def test_what_lies_outside_of_the_image_is_cut_off():
+def test_parts_outside_the_image_are_cut_off():
     found = one_image(edges_of(rectangle(-5, -5, 2, 20)), 8)
     assert (found[:, :2] == 255).all()
     assert (found[:, 2:] == 0).all()
@@ -115,7 +115,7 @@ def twice_area(edges):
     return sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in edges.tolist())
 
 
-def test_straight_contours_stay_as_they_are():
+def test_straight_contours_are_unchanged():
     corners = np.array([[0, 0], [2, 0], [2, 1], [5, 5], [6, 5], [6, 6]], float)
     edges, owner = flatten(corners, np.ones(6, bool), np.array([0, 0, 0, 1, 1, 1]))
     assert edges.tolist() == [
@@ -137,7 +137,7 @@ def test_a_curve_is_cut_at_equal_steps_of_its_parameter():
     assert np.allclose(starts, expected, rtol=0, atol=1e-15)
 
 
-def test_control_points_alone_have_points_of_the_curve_half_way_between():
+def test_midpoints_of_control_points_are_on_the_curve():
     # Four control points at (+-1, +-1): the curve passes the middles of the sides, a square of area 2, and bulges out
     # by four parabola segments. Each is 2/3 of a triangle of area 1/2; six chords miss 1/36 of it.
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)

@@ -9,7 +9,7 @@ UPRIGHT = np.zeros((1, 6))
 
 
 def box(left, bottom, right, top):
-    """An outline of one rectangle, in thousandths of an em."""
+    """Return the outline of a rectangle, in thousandths of an em."""
     points = np.array([[left, bottom], [right, bottom], [right, top], [left, top]], np.int32)
     return Outline(points, np.array([3], np.int32), np.ones(4, bool), 1000)
 
@@ -19,7 +19,7 @@ def drawn(outline, numbers=UPRIGHT, warp=0.0, size=32):
 
 
 def extent(image):
-    """First and last column and row with ink, and where the ink begins and ends within them."""
+    """Return the first and last column and row with ink, and where the ink begins and ends within them."""
     columns, rows = image.max(axis=0) / 255, image.max(axis=1) / 255
     x, y = np.flatnonzero(columns), np.flatnonzero(rows)
     return (
@@ -32,7 +32,7 @@ def extent(image):
 
 def test_a_box_stands_on_the_base_line_in_the_middle():
     # One em is 24 pixels. 0.5 em wide: columns 10 to 22. The base line is 0.36 * 24 = 8.64 below the middle, at 24.64,
-    # the top 0.25 * 24 = 6 above it, at 18.64. Middles of scan lines lie at 1/16, 3/16, ...: three of row 18 are below
+    # the top 0.25 * 24 = 6 above it, at 18.64. Middles of scan lines are at 1/16, 3/16, ...: three of row 18 are below
     # .64, five of row 24 above. 3/8 of 255 is 95.6, 5/8 is 159.4.
     expected = np.zeros((32, 32), int)
     expected[18, 10:22] = 96
@@ -41,25 +41,25 @@ def test_a_box_stands_on_the_base_line_in_the_middle():
     assert drawn(box(100, 0, 600, 250)).tolist() == expected.tolist()
 
 
-def test_the_place_sideways_does_not_matter_but_the_height_does():
+def test_the_horizontal_position_does_not_matter_but_the_height_does():
     assert (drawn(box(100, 0, 600, 250)) == drawn(box(-300, 0, 200, 250))).all()
     assert (drawn(box(100, 0, 600, 250)) != drawn(box(100, 125, 600, 375))).any()
 
 
-def test_what_is_too_wide_is_shrunk_to_one_pixel_from_the_border():
+def test_an_outline_that_is_too_wide_is_shrunk_to_one_pixel_from_the_border():
     # 4 em are 96 pixels: shrunk by 96 / 30 about the middle, so the height of 1 em becomes 24 * 30 / 96 = 7.5.
     left, right, top, bottom = extent(drawn(box(0, 0, 4000, 1000)))
     assert (left, right) == (1, 31)
     assert bottom - top == pytest.approx(7.5, abs=1 / 8)
 
 
-def test_what_reaches_too_high_is_pushed_down_and_not_shrunk():
+def test_an_outline_that_is_too_high_is_pushed_down_and_not_shrunk():
     # Height 1 em = 24 pixels fits, but 0.5 to 1.5 em over the base line would end at 24.64 - 36 < 1.
     _, _, top, bottom = extent(drawn(box(0, 500, 500, 1500)))
     assert (top, bottom) == (1, 25)
 
 
-def test_what_is_too_tall_is_shrunk_and_moved_to_fill_the_height():
+def test_an_outline_that_is_too_tall_is_shrunk_and_moved_to_fill_the_height():
     # 2 em are 48 pixels: shrunk to the 30 between the borders, and 0.5 em wide to 12 * 30 / 48 = 7.5.
     left, right, top, bottom = extent(drawn(box(0, 0, 500, 2000)))
     assert (top, bottom) == (1, 31)
@@ -67,7 +67,7 @@ def test_what_is_too_tall_is_shrunk_and_moved_to_fill_the_height():
     assert extent(drawn(box(0, -2000, 500, 0)))[2:] == (1, 31)
 
 
-def test_what_reaches_too_low_is_pushed_up():
+def test_an_outline_that_is_too_low_is_pushed_up():
     _, _, top, bottom = extent(drawn(box(0, -1000, 500, 0)))
     assert (top, bottom) == (7, 31)
 

@@ -43,7 +43,7 @@ IMAGES_PER_CLASS = {8: 492, 9: 30, 10: 46, 11: 16, 12: 899, 13: 17, 14: 26, 15: 
 
 
 def whole(data):
-    """Images, labels and code points of both halves, one after the other."""
+    """Return images, labels and code points of both halves, concatenated."""
     halves = data.trainval(), data.test()
     code_points = [int(name[2:].split()[0], 16) for half in halves for name in half.class_names]
     images, labels = (np.concatenate([getattr(half, name) for half in halves]) for name in ("images", "labels"))
@@ -99,7 +99,7 @@ def test_every_class_has_eight_to_sixteen_images(full):
     assert Counter(Counter(labels.tolist()).values()) == IMAGES_PER_CLASS
 
 
-def test_the_images_labels_and_characters_are_the_known_ones_to_the_last_bit(full):
+def test_images_labels_and_characters_match_the_known_digest(full):
     images, labels, code_points = whole(full)
     assert sha256(images) == "86b611485c4eab73946aafb618188bb79b95d830d0fef4367285bb2540edfd8e"
     assert sha256(code_points.astype("<i4")) == "5cdb0463730e82f7794a7da4de9ab9bbb9b0b1137a9e1caf9110cf27a57616fc"
@@ -109,14 +109,14 @@ def test_the_images_labels_and_characters_are_the_known_ones_to_the_last_bit(ful
 
 
 @pytest.mark.slow
-def test_images_of_64_pixels_are_the_known_ones_to_the_last_bit(tmp_path):
+def test_images_of_64_pixels_match_the_known_digest(tmp_path):
     large = Glyphs(size=64, cache_dir=str(tmp_path))
     assert digest(large) == "3de164c31452a4cdb8826d1d86857146570fa923e3f5304b4ca562794979465e"
     assert sha256(whole(large)[0]) == "1255cd970b42d7674c1f27cd2eb2422fd15d807ba03a50354e209cbb6ab774ca"
 
 
 @pytest.mark.slow
-def test_upright_images_are_the_known_ones_to_the_last_bit(tmp_path):
+def test_upright_images_match_the_known_digest(tmp_path):
     upright = Glyphs(warp=0.0, cache_dir=str(tmp_path))
     assert digest(upright) == "e8e9b86701bbfe86fd47f73a3fe28983efb8f956d04c12fd571616c7c5e3a3f2"
     assert sha256(whole(upright)[0]) == "229f8ef0f35c331c3425c1e3909860ca750edf62d6961589232f6cb9ef5a77a9"
@@ -132,7 +132,7 @@ def test_the_halves_share_no_class_and_no_super_class(full, small):
         assert test.super_names[test.super_labels.min()] == "Phonetic Extensions"
 
 
-def test_classes_are_named_by_character_and_look_alikes_are_left_out(full):
+def test_classes_are_named_by_character_and_look_alikes_are_dropped(full):
     names = full.trainval().class_names
     assert names[0] == "U+0021 EXCLAMATION MARK"
     assert "U+0041 LATIN CAPITAL LETTER A" in names
@@ -162,7 +162,7 @@ def test_the_base_letters_are_a_finer_level_than_the_characters(full):
     assert len({*letters.tolist(), *base_letters(full.test()).tolist()}) == 1_343
 
 
-def test_pixels_that_are_not_the_known_ones_are_refused_with_both_digests(tiny, monkeypatch):
+def test_unexpected_pixels_are_refused_with_both_digests(tiny, monkeypatch):
     wrong = "0" * 64
     monkeypatch.setitem(glyphs.KNOWN_DIGESTS, (8, 0.15, 1, 1), wrong)
     with pytest.raises(UserError, match=f"have the digest [0-9a-f]{{64}}, expected {wrong}"):
@@ -179,7 +179,7 @@ def test_a_wrong_font_stops_the_drawing_and_nothing_is_kept(tmp_path, monkeypatc
     assert not list(data.folder.glob("*.npz"))
 
 
-def test_progress_is_shown_while_drawing_and_never_for_a_whole_cache(tiny):
+def test_progress_is_shown_while_drawing_and_never_for_an_intact_cache(tiny):
     seen = []
 
     def progress(what):

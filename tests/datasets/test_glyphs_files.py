@@ -1,4 +1,4 @@
-"""How the glyphs are kept: two files, checked, drawn once; the content is the business of `test_glyphs.py`."""
+"""Storage of the glyphs: two files, verified and drawn once; `test_glyphs.py` tests their content."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from benchmark.datasets.glyphs import Glyphs
 
 
 def test_the_trainval_half_is_read_without_opening_the_test_half(small):
-    # Python reports each file it opens to an audit hook; the second look shows that the hook would have seen it.
+    # Python reports each opened file to an audit hook; reading the test half shows that the hook works.
     code = f"""
 import sys
 opened = []
@@ -30,7 +30,7 @@ print([name for name in ("matplotlib", "fontTools", "torch") if name in sys.modu
 
 
 @pytest.mark.parametrize("content", [b"not a half", None])
-def test_the_trainval_half_does_not_care_what_became_of_the_test_half(small, tmp_path, content):
+def test_the_trainval_half_does_not_depend_on_the_state_of_the_test_half(small, tmp_path, content):
     data = copy_of(small, tmp_path)
     path = data.folder / "test.npz"
     path.unlink() if content is None else path.write_bytes(content)
@@ -50,7 +50,7 @@ def test_the_trainval_half_is_repaired_without_reading_the_test_half(tiny, monke
 
 
 def copy_of(data, tmp_path):
-    """The data in another cache folder."""
+    """Return the data set with another cache folder."""
     copied = Glyphs(size=data.size, every=data.every, seed=data.seed, cache_dir=str(tmp_path / "copy"))
     shutil.copytree(data.folder, copied.folder)
     return copied

@@ -1,4 +1,4 @@
-"""The check of image files, and the memo of those that need not be decoded again."""
+"""The check of image files, and the memo of files that need not be decoded again."""
 
 import dataclasses
 import errno
@@ -39,12 +39,12 @@ def test_a_truncated_jpeg_is_found_by_decoding_only(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff\xe0garbage", b"<html>"])
-def test_what_is_no_image_is_found(tmp_path, content):
+def test_a_file_that_is_not_an_image_is_found(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     assert "cannot be decoded" in problem_of(tmp_path / "a.jpg", "images")
 
 
-def test_checks_have_names(tmp_path):
+def test_an_unknown_check_is_refused(tmp_path):
     assert problem_of(tmp_path / "a.jpg", "lists") is None
     assert problem_of(tmp_path / "a.jpg", "files") == "is missing"
     with pytest.raises(UserError, match="check='all': allowed are lists, files, images"):
@@ -60,7 +60,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images that were decoded, in order."""
+    """Return the names of decoded images, in order."""
     names: list[str] = []
     decode = image_check._decode
 
@@ -109,13 +109,13 @@ def test_a_moved_folder_or_another_decoder_has_its_images_decoded_again(
     assert len(decoded) == 9
 
 
-def test_two_lists_of_one_folder_share_what_is_known(root: Path, decoded: list[str]) -> None:
+def test_two_lists_of_one_folder_share_the_memo(root: Path, decoded: list[str]) -> None:
     for names in (NAMES[:2], NAMES[1:], NAMES[:2], NAMES[1:]):
         find_problems(root, names, "images")
     assert len(decoded) == 3
 
 
-def test_what_another_process_found_meanwhile_is_kept(
+def test_results_of_a_concurrent_process_are_kept(
     root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode_all = image_check._decode_all
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
 
 
 def test_images_are_decoded_in_parallel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = threading.Barrier(2, timeout=20)  # breaks unless two are decoded at once
+    both = threading.Barrier(2, timeout=20)  # breaks unless two images are decoded concurrently
     monkeypatch.setattr(image_check, "_decode", lambda path: f"{both.wait() * 0}")
     monkeypatch.setattr(image_check, "usable_cores", lambda: 2)
     assert find_problems(root, NAMES[:2], "images") == ["0", "0"]
@@ -170,7 +170,7 @@ def test_images_are_decoded_in_parallel(root: Path, monkeypatch: pytest.MonkeyPa
 def test_an_image_of_too_many_pixels_is_refused_without_a_warning(
     limit: int, error: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # of 108; PIL warns above it and refuses above its double
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # it has 108; PIL warns above, refuses above twice that
     said = find_problems(root, ["a.jpg"], "images")[0]
     assert error in str(said) and bool(said) == bool(error)
 
@@ -192,8 +192,10 @@ def test_an_interruption_does_not_wait_for_the_rest(root: Path, monkeypatch: pyt
     assert len(started) < 2_000
 
 
-def test_what_the_cache_would_not_read_is_refused_by_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (40, 30)).save(tmp_path / "a.eps")  # a program, for another program
+def test_files_that_the_cache_would_not_read_are_refused_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.eps")  # a PostScript program, which PIL would run in another program
     Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
     monkeypatch.setattr(image_check, "MAX_PIXELS", 1000)
     eps, large = find_problems(tmp_path, ["a.eps", "b.png"], "images")
@@ -201,7 +203,7 @@ def test_what_the_cache_would_not_read_is_refused_by_the_check(tmp_path: Path, m
     assert large == "has 1,200 pixels; at most 1,000 are read"
 
 
-def test_images_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_path):
+def test_unusable_images_are_counted_and_the_first_are_named(tmp_path):
     found = cub.listing(str(trees.cub(tmp_path)))
     for path in found.paths[1:8]:
         (found.root / path).unlink()

@@ -1,4 +1,4 @@
-"""Halves of image files: what is opened, what the fingerprint covers, and what happens when files change."""
+"""Data sets of image files: opened files, coverage of the fingerprint, and changed files."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def image_dataset(folder: Path, resize_first: bool = True, decode: str = "once") -> ImageDataset:
-    """Eight classes of three images, 48 x 40; the first four classes are trained on."""
+    """Eight classes of three images, 48 x 40; the first four classes are for training."""
     path = folder / "manifest.csv"
     if not path.exists():
         write_small_images(folder, num_classes=8, per_class=3)
@@ -57,7 +57,7 @@ def test_each_half_has_its_own_images_in_the_order_of_the_listing(tmp_path: Path
             np.testing.assert_array_equal(split.images.pixels(row), expected)
 
 
-def test_where_crops_are_cut_from_full_images_the_training_half_keeps_them_whole(tmp_path: Path) -> None:
+def test_the_trainval_half_keeps_full_images_if_crops_are_cut_from_them(tmp_path: Path) -> None:
     data = image_dataset(tmp_path / "a", resize_first=False)
     assert data.trainval().images.pixels(0).shape == (40, 48, 3)
     assert data.test().images.pixels(0).shape == (32, 38, 3)
@@ -72,7 +72,7 @@ def test_the_training_half_is_read_without_opening_a_file_of_the_other(tmp_path:
     data.prepare(halves=("trainval",))
     data.trainval().images.pixels(0)
     _ = data.fingerprint
-    watching = False  # a hook stays for good
+    watching = False  # an audit hook cannot be removed
     tested = {str(tmp_path / "a" / path) for path in data.listing.paths[12:]}
     assert any(path.endswith(".jpg") for path in opened) and not tested & set(opened)
     assert not any("/test-" in path for path in opened)
@@ -138,6 +138,6 @@ def test_decoding_always_gives_the_same_pixels_and_fingerprint_without_a_cache(t
             np.testing.assert_array_equal(split.images.pixels(row), cached.images.pixels(row))
 
 
-def test_another_way_to_decode_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_value_of_decode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="decode='twice': allowed are once, always"):
         image_dataset(tmp_path / "a", decode="twice")

@@ -54,7 +54,7 @@ def test_names_the_field_that_does_not_fit(changes, said):
         ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 classes are both trainval and test classes"),
     ],
 )
-def test_data_that_make_no_data_set_are_refused(changes, said):
+def test_unusable_data_are_refused(changes, said):
     with pytest.raises(UserError, match=said):
         listing(**changes)
 

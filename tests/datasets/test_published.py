@@ -1,4 +1,4 @@
-"""The five published data sets, read from tiny trees in their layouts; numbers worked out from the lists in `trees`."""
+"""The five published data sets, read from tiny trees in their layouts; expected numbers follow from `trees`."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ every = pytest.mark.parametrize(
 
 
 def counts(found, *roles):
-    """Images and classes of each role."""
+    """Return the numbers of images and classes of each role."""
     return [(found.counts_by_role()[role].images, found.counts_by_role()[role].classes) for role in roles]
 
 
@@ -44,7 +44,7 @@ def test_other_counts_than_the_published_ones_are_refused(module, tree, options,
 
 
 @every
-def test_a_folder_without_it_says_how_to_get_it(module, tree, options, tmp_path):
+def test_a_folder_without_the_data_says_how_to_get_them(module, tree, options, tmp_path):
     name = module.__name__.split(".")[-1]
     with pytest.raises(MissingDataError, match=f"make data DATASET={name}"):
         module.listing(str(tmp_path), **options)
@@ -83,7 +83,7 @@ def test_cub_without_its_lists_is_the_same_data_set(tmp_path):
     assert cub.listing(str(tmp_path / "b" / "CUB_200_2011")).fingerprint == without.fingerprint
 
 
-def test_cub_lists_that_do_not_belong_together_are_refused(tmp_path):
+def test_inconsistent_cub_lists_are_refused(tmp_path):
     lists = trees.cub(tmp_path) / "CUB_200_2011" / "image_class_labels.txt"
     lists.write_text("\n".join(lists.read_text().splitlines()[1:]))
     with pytest.raises(UserError, match="name different images"):
@@ -128,7 +128,7 @@ def test_cars_mat_file_of_another_format_is_refused(tmp_path, content):
 
 
 def test_cars_mat_file_that_crashes_the_reader_is_refused(tmp_path, monkeypatch):
-    crash = tmp_path / "crash.py"  # in place of scipy, which dies of some damaged files
+    crash = tmp_path / "crash.py"  # replaces scipy, which crashes on some damaged files
     crash.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(mat_file, "__file__", str(crash))
     with pytest.raises(UserError, match=r"cars_annos\.mat is damaged"):
@@ -144,15 +144,15 @@ def test_cars_folder_of_an_unknown_class_is_refused(tmp_path):
 # -- SOP --------------------------------------------------------------------------------------------------------------
 
 
-def test_sop_is_split_as_its_lists_and_categories_are_on_both_sides(tmp_path):
+def test_sop_is_split_by_its_lists_and_categories_occur_in_both_halves(tmp_path):
     found = sop.listing(str(trees.sop(tmp_path)))
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 3]
     assert counts(found, "trainval", "test") == [(6, 3), (3, 1)]
     assert [found.super_names[i] for i in found.super_labels] == ["bicycle", "cabinet", "cabinet", "bicycle"]
 
 
-def test_sop_cut_moves_the_last_product_of_the_training_list_to_the_test_side(tmp_path):
-    expected = {"trainval": {"images": 6}}  # of the lists, whatever the cut
+def test_sop_cut_moves_the_last_product_of_the_training_list_to_the_test_half(tmp_path):
+    expected = {"trainval": {"images": 6}}  # counts of the lists, for any cut
     found = sop.listing(str(trees.sop(tmp_path)), sop_cut=2, expected=expected)
     assert counts(found, "trainval", "test") == [(4, 2), (5, 2)]
     with pytest.raises(UserError, match="sop_cut=4; give a number of classes from 1 to 3"):
@@ -186,7 +186,7 @@ def test_inshop_has_queries_and_a_gallery_of_the_same_items(places, tmp_path):
     assert found.super_labels.tolist() == [1, 0, 1, 0]
 
 
-def test_inshop_takes_the_small_images_unless_asked_for_the_large_ones(tmp_path):
+def test_inshop_uses_the_small_images_by_default(tmp_path):
     trees.inshop(tmp_path)
     trees.inshop(tmp_path, pictures="Img/img_highres")
     small, large = inshop.listing(str(tmp_path)), inshop.listing(str(tmp_path), pictures="img_highres")
@@ -203,14 +203,12 @@ def test_inshop_item_in_two_categories_is_noted(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(trees, "INSHOP", moved)
     found = inshop.listing(str(trees.inshop(tmp_path)))
-    assert found.notes == ("1 items lie in several categories; the first one counts",)
+    assert found.notes == ("1 items belong to several categories; the first one counts",)
     assert found.super_names == ["MEN/Denim", "WOMEN/Dresses"]
 
 
 @pytest.mark.parametrize(("expected", "num_notes"), [({"images": 8}, 1), (None, 0)])
-def test_inshop_list_that_others_do_not_have_is_noted_where_it_should_be_the_published_one(
-    expected, num_notes, tmp_path, monkeypatch
-):
+def test_an_uncommon_inshop_list_is_noted_if_published_counts_are_expected(expected, num_notes, tmp_path, monkeypatch):
     path = trees.inshop(tmp_path) / "Eval" / "list_eval_partition.txt"
     notes = inshop.listing(str(tmp_path), expected=expected).notes
     assert len(notes) == num_notes
@@ -240,7 +238,7 @@ def test_inaturalist_labels_are_numbers_and_train_and_val_are_together(tmp_path)
         inaturalist2019.listing(str(tmp_path), num_trainval=6, expected=expected)
 
 
-def test_inaturalist_takes_images_from_elsewhere_and_real_names(tmp_path):
+def test_inaturalist_reads_images_from_elsewhere_and_real_names(tmp_path):
     root = trees.inaturalist(tmp_path / "lists")
     small = tmp_path / "small"
     small.mkdir()

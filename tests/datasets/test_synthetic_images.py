@@ -1,4 +1,4 @@
-"""The images that other tests learn from: readable, different, and separable by class."""
+"""The images that other tests learn from are readable, distinct and separable by class."""
 
 import csv
 from pathlib import Path
@@ -21,7 +21,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def colours_of(path: Path) -> np.ndarray:
-    """How often each of 4 x 4 x 4 colours occurs in the middle of an image."""
+    """Count each of 4 x 4 x 4 colours in the middle of an image."""
     image = pixels(path)
     height, width, _ = image.shape
     inner = image[height // 6 : -(height // 6), width // 6 : -(width // 6)].reshape(-1, 3) // 64
@@ -29,7 +29,7 @@ def colours_of(path: Path) -> np.ndarray:
 
 
 def hits(paths: list[Path], labels: np.ndarray) -> float:
-    """How often the nearest other image, by its colours, is of the same class."""
+    """Return how often the nearest other image, by colour, is of the same class."""
     features = np.sqrt([colours_of(path) for path in paths])
     similar = features @ features.T
     np.fill_diagonal(similar, -1)
@@ -47,7 +47,7 @@ def test_classes_can_be_recognised_by_their_colours_but_not_perfectly(tmp_path: 
     with open(write_small_images(tmp_path, num_classes=16), encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = np.array([row["label"] for row in rows])
-    assert 0.3 < hits([tmp_path / row["path"] for row in rows], labels) < 0.95  # by chance 1 of 16
+    assert 0.3 < hits([tmp_path / row["path"] for row in rows], labels) < 0.95  # chance level is 1 in 16
 
 
 def test_an_image_depends_on_its_seed_class_and_number_only(tmp_path: Path) -> None:

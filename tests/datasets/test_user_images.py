@@ -1,4 +1,4 @@
-"""`folder` and `csv`: a person's own images, and everything that can be wrong with them."""
+"""`folder` and `csv`: a user's own images, and everything that can be wrong with them."""
 
 import csv
 
@@ -16,7 +16,7 @@ ROWS = [
 
 
 def table(path, rows=ROWS, header=("path", "label", "super_label"), images=True):
-    """A CSV file and its images; its path as text."""
+    """Write a CSV file and its images, and return its path as text."""
     for row in rows if images else []:
         trees.write_image(path.parent / row[0])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def table(path, rows=ROWS, header=("path", "label", "super_label"), images=True)
 
 
 def parts(found):
-    """The names of the classes to be trained on, and of the others."""
+    """Return the names of the training classes, and of the others."""
     return [
         [found.class_names[i] for i in found.classes(*roles)] for roles in (("trainval",), ("test", "query", "gallery"))
     ]
@@ -45,7 +45,7 @@ def test_the_first_half_of_the_classes_is_trained_on_in_either_order(tmp_path, o
     assert [found.super_names[found.super_labels[i]] for i in found.labels] == [row[2] for row in ROWS]
 
 
-def test_a_given_split_is_kept_whatever_the_order(tmp_path):
+def test_a_given_split_is_kept_for_any_order(tmp_path):
     split = {"a": "test", "b": "train", "c": "test", "d": "trainval"}
     rows = [(path, label, split[label]) for path, label, _ in ROWS]
     found = manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
@@ -96,7 +96,7 @@ def test_a_file_that_does_not_fit_is_refused_with_its_line(tmp_path, header, row
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'path,label\n"a,b\n'])
-def test_a_file_that_is_no_csv_is_refused(tmp_path, content):
+def test_a_file_that_is_not_csv_is_refused(tmp_path, content):
     (tmp_path / "mine.csv").write_bytes(content)
     with pytest.raises(UserError, match=r"mine\.csv"):
         manifest.listing(str(tmp_path / "mine.csv"))
@@ -109,7 +109,7 @@ def test_a_file_that_is_missing_or_not_named_says_how_to_name_it(tmp_path):
 
 
 @pytest.mark.parametrize(("option", "value"), [("order", "random"), ("on_bad", "ignore"), ("check", "all")])
-def test_options_have_names(tmp_path, option, value):
+def test_unknown_options_are_refused(tmp_path, option, value):
     with pytest.raises(UserError, match=f"{option}='{value}': allowed are"):
         manifest.listing(table(tmp_path / "mine.csv"), **{option: value})
 
@@ -167,11 +167,11 @@ def test_a_class_with_one_image_left_is_skipped_too(tmp_path):
 def test_queries_without_a_gallery_are_named(tmp_path):
     roles = ["trainval"] * 4 + ["query"] * 2 + ["query", "gallery"]
     rows = [(*row[:2], role) for row, role in zip(GOOD, roles, strict=True)]
-    with pytest.raises(UserError, match=r"y/0\.jpg is of a class with nothing in the gallery \('y'\)"):
+    with pytest.raises(UserError, match=r"y/0\.jpg is of a class without gallery images \('y'\)"):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
 
 
-def test_a_class_on_both_sides_is_refused(tmp_path):
+def test_a_class_in_both_halves_is_refused(tmp_path):
     rows = [(*row[:2], ("trainval", "test")[i % 2]) for i, row in enumerate(GOOD)]
     with pytest.raises(UserError, match="are both trainval and test classes, such as 'w'"):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
@@ -191,7 +191,7 @@ def tree(root, *paths):
     return str(root)
 
 
-def test_a_folder_is_a_class_and_the_folder_around_it_its_super_class(tmp_path):
+def test_a_folder_is_a_class_and_its_parent_is_the_super_class(tmp_path):
     names = ["gulls/herring", "gulls/lesser", "terns/arctic", "terns/common"]
     tree(tmp_path, *(f"{name}/{file}" for name in names for file in ("1.JPG", "2.jpeg", "3.png")))
     trees.write_text(tmp_path / "gulls" / "herring" / "._1.JPG", "litter")
@@ -206,7 +206,7 @@ def test_a_folder_is_a_class_and_the_folder_around_it_its_super_class(tmp_path):
     ]
 
 
-def test_flat_folders_are_the_order_of_imagefolder(tmp_path):
+def test_flat_folders_have_the_order_of_imagefolder(tmp_path):
     from torchvision.datasets import ImageFolder
 
     tree(tmp_path, *(f"{name}/{i}.jpg" for name in ("10", "2", "b", "A") for i in (10, 9)))
@@ -217,7 +217,7 @@ def test_flat_folders_are_the_order_of_imagefolder(tmp_path):
     assert found.super_names == ["(none)"]
 
 
-def test_an_image_in_no_class_and_a_class_that_is_a_super_class_are_refused(tmp_path):
+def test_an_image_without_a_class_and_a_class_that_is_also_a_super_class_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"a holds both images and folders with images \(a/b\)"):
         folder.listing(tree(tmp_path / "x", "a/1.jpg", "a/b/1.jpg", "c/1.jpg"))
     with pytest.raises(UserError, match=r"1\.jpg has no class"):
@@ -234,7 +234,7 @@ def test_an_empty_a_missing_and_an_endless_folder_are_refused(tmp_path):
         folder.listing(str(tmp_path))
 
 
-def test_folder_skips_what_cannot_be_used(tmp_path):
+def test_folder_skips_unusable_images(tmp_path):
     root = tree(tmp_path, *(f"{name}/{i}.jpg" for name in "abcd" for i in range(2)), "lone/1.jpg")
     with pytest.raises(UserError, match=r"lone: lone/1\.jpg is the only one of its class"):
         folder.listing(root)

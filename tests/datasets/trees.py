@@ -1,4 +1,4 @@
-"""Tiny copies of the real data sets, in the layouts and with the oddities in which they are found."""
+"""Tiny copies of the real data sets, with the layouts and quirks of copies in circulation."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from scipy.io import savemat
 
 
 def write_image(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, int] = (12, 9)) -> None:
-    """A small JPEG (or what the suffix says) with some content."""
+    """Write a small image with some content, a JPEG unless the suffix says otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise).convert(mode)
@@ -25,7 +25,7 @@ CUB = {"001.Black_footed_Albatross": 3, "002.Laysan_Albatross": 2, "003.Sooty_Al
 
 
 def cub(root: Path, lists: bool = True) -> Path:
-    """Four species, ten images; the lists name the files of a class in another order than the alphabet does."""
+    """Write four species, ten images; the lists do not name the files of a class alphabetically."""
     folder = root / "CUB_200_2011"
     files = [(name, f"{name}/{name[4:]}_{9 - i:04}_{i}.jpg") for name, count in CUB.items() for i in range(count)]
     for number, (_, path) in enumerate(files):
@@ -48,7 +48,7 @@ CARS_ROWS = [(1, 0), (2, 0), (2, 0), (3, 0), (4, 0), (1, 1), (2, 1), (3, 1), (3,
 
 
 def structs(**fields: list) -> np.ndarray:
-    """A 1 x N struct array, as MATLAB writes it."""
+    """Return a 1 x N struct array, as written by MATLAB."""
     n = len(next(iter(fields.values())))
     array = np.zeros((1, n), dtype=[(name, object) for name in fields])
     for name, values in fields.items():
@@ -64,7 +64,7 @@ def cell(names: list[str]) -> np.ndarray:
 
 
 def cars_dml(root: Path) -> Path:
-    """car_ims with cars_annos.mat."""
+    """Write car_ims with cars_annos.mat."""
     files = [f"car_ims/{i:06}.jpg" for i in range(1, len(CARS_ROWS) + 1)]
     for file in files:
         write_image(root / "cars196" / file)
@@ -78,7 +78,7 @@ def cars_dml(root: Path) -> Path:
 
 
 def cars_text(root: Path) -> Path:
-    """car_ims with cars_annos.txt."""
+    """Write car_ims with cars_annos.txt."""
     rows = [f"car_ims/{i:06}.jpg,{label},{test}" for i, (label, test) in enumerate(CARS_ROWS, 1)]
     for row in rows:
         write_image(root / row.split(",")[0])
@@ -87,7 +87,7 @@ def cars_text(root: Path) -> Path:
 
 
 def cars_official(root: Path, nested: bool = False) -> Path:
-    """cars_train, cars_test, devkit; Kaggle's copy nests the folders of images."""
+    """Write cars_train, cars_test and devkit; Kaggle's copy nests the image folders."""
     folder = root / "stanford_cars"
     lists = {0: "devkit/cars_train_annos.mat", 1: "cars_test_annos_withlabels.mat"}
     (folder / "devkit").mkdir(parents=True)
@@ -107,7 +107,7 @@ def cars_official(root: Path, nested: bool = False) -> Path:
 
 
 def cars_folders(root: Path) -> Path:
-    """A folder for each class, with names.csv."""
+    """Write a folder for each class, with names.csv."""
     for i, (label, test) in enumerate(CARS_ROWS):
         name = CARS[label - 1].replace("/", "-")
         write_image(root / "car_data" / "car_data" / ("train", "test")[test] / name / f"{i:05}.jpg")
@@ -124,7 +124,7 @@ SOP_TEST = [(4, 1, "bicycle_final/44_0.JPG"), (4, 1, "bicycle_final/44_1.JPG"), 
 
 
 def sop(root: Path, lists: str = "Stanford_Online_Products", images: str = "Stanford_Online_Products") -> Path:
-    """Three products to train on, one to test; the repacked copy has lists and images in folders of their own."""
+    """Write three products for training and one for testing; the repacked copy separates lists and images."""
     number = 0
     for name, rows in (("train", SOP_TRAIN), ("test", SOP_TEST)):
         lines = []
@@ -149,7 +149,7 @@ INSHOP = [
 
 
 def inshop(root: Path, list_dir: str = "Eval", pictures: str = "Img/img") -> Path:
-    """Four items, two of them to train on (one with a single image); rows are padded with blanks."""
+    """Write four items, two of them for training (one with a single image); rows are padded with blanks."""
     for path, _, _ in INSHOP:
         write_image(root / pictures / path, mode="CMYK" if path.endswith("back.jpg") else "RGB")
     rows = (f"img/{path:<60} {item}  {status:<8}" for path, item, status in INSHOP)
@@ -159,7 +159,7 @@ def inshop(root: Path, list_dir: str = "Eval", pictures: str = "Img/img") -> Pat
 
 
 def inaturalist(root: Path, genera: tuple[str, ...] = ("Xq",) * 4 + ("Bt",) * 3 + ("Ar",) * 4) -> Path:
-    """Eleven species in three genera, so that '10' < '2' matters; seven of them are to be trained on."""
+    """Write eleven species in three genera, so that '10' < '2' matters; seven of them are for training."""
     categories = [{"id": i, "name": f"Zw {i}", "genus": genus, "family": "Om"} for i, genus in enumerate(genera)]
     serial = 0
     for name, count in (("train", 2), ("val", 1)):

@@ -1,4 +1,4 @@
-"""The hyperbolic head against plain floats."""
+"""The hyperbolic head, compared with plain Python floats."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_a_point_is_the_mapped_linear_image_of_normalised_features(scale: float)
     torch.testing.assert_close(head(features), torch.tensor(expected), rtol=2e-5, atol=1e-6)
 
 
-def test_the_linear_map_starts_orthogonal_with_bias_0() -> None:
+def test_the_linear_map_is_initialised_orthogonal_with_bias_0() -> None:
     weight = make(9, 4).linear.weight.detach()
     torch.testing.assert_close(weight @ weight.T, torch.eye(4), rtol=0, atol=1e-5)
     tall = make(4, 9).linear.weight.detach()
@@ -45,12 +45,12 @@ def test_the_linear_map_starts_orthogonal_with_bias_0() -> None:
     assert (make().linear.bias == 0).all()
 
 
-def test_only_the_linear_map_is_learned_and_out_features_is_the_length() -> None:
+def test_only_the_linear_map_is_learned_and_out_features_is_the_dimension() -> None:
     assert {name for name, _ in make().named_parameters()} == {"linear.weight", "linear.bias"}
     assert make(7, 5).out_features == 5
 
 
-def test_points_of_any_features_lie_in_the_ball() -> None:
+def test_points_are_in_the_ball_for_any_features() -> None:
     features = torch.randn(20, 7) * torch.logspace(-6, 6, 20)[:, None]
     features[3] = 0.0
     points = make()(features)
@@ -78,6 +78,6 @@ def test_points_are_float32_under_autocast() -> None:
         ((5, 5), {"clip_radius": -1.0}, "clip_radius=-1.0"),
     ],
 )
-def test_a_number_out_of_its_range_is_named(arguments, options, named) -> None:
+def test_an_argument_out_of_range_is_named(arguments, options, named) -> None:
     with pytest.raises(UserError, match=named):
         Hyperbolic(*arguments, **({"curvature": 0.1, "clip_radius": 2.3} | options))

@@ -1,4 +1,4 @@
-"""The linear head against numpy."""
+"""The linear head, compared with numpy."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_an_embedding_is_the_matrix_product_plus_the_bias() -> None:
     np.testing.assert_allclose(head(features).detach().numpy(), numpy_linear(head, features), rtol=1e-5, atol=1e-6)
 
 
-def test_the_default_length_is_128_and_embeddings_are_not_normalised() -> None:
+def test_the_default_dimension_is_128_and_embeddings_are_not_normalised() -> None:
     torch.manual_seed(0)
     head = Linear(16)
     embeddings = head(torch.randn(3, 16))
@@ -84,7 +84,7 @@ def test_kaiming_fan_out_has_variance_two_over_the_embedding_length() -> None:
     assert float(weight.std()) == pytest.approx(0.2, rel=0.01) and float(weight.abs().max()) > 0.7
 
 
-def test_by_default_weight_and_bias_start_as_in_torch() -> None:
+def test_weight_and_bias_are_initialised_as_in_torch_by_default() -> None:
     torch.manual_seed(0)
     heads = [Linear(7, 5), Linear(7, 5, init="default")]
     torch.manual_seed(0)
@@ -99,14 +99,14 @@ def test_an_unknown_init_is_named() -> None:
 
 
 @pytest.mark.parametrize("embedding_dim", [64, 128, 512, 1024])
-def test_every_usual_length_works(embedding_dim: int) -> None:
+def test_common_dimensions_work(embedding_dim: int) -> None:
     assert Linear(16, embedding_dim, layer_norm=True)(torch.randn(2, 16)).shape == (2, embedding_dim)
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"), [((0, 5), "in_features=0"), ((5, 0), "embedding_dim=0"), ((5, -1), "embedding_dim=-1")]
 )
-def test_a_length_below_one_is_named(arguments: tuple[int, int], named: str) -> None:
+def test_a_dimension_below_one_is_named(arguments: tuple[int, int], named: str) -> None:
     with pytest.raises(UserError, match=named):
         Linear(*arguments)
 

@@ -1,4 +1,4 @@
-"""Synthetic photographs: smooth on a large scale, grainy on a small one."""
+"""Synthetic photographs: smooth at large scales and grainy at small ones."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Batches against numpy loops, and embeddings against one image at a time."""
+"""Batches compared with numpy loops, and embeddings with those of one image at a time."""
 
 import threading
 
@@ -42,7 +42,7 @@ def test_a_pixel_is_scaled_shifted_and_divided_by_its_channels_constants(
     np.testing.assert_allclose(batch.numpy(), loop_batch(images, mean, std), rtol=1e-5, atol=1e-6)
 
 
-def test_the_images_themselves_are_left_alone() -> None:
+def test_the_images_are_not_modified() -> None:
     images = pixels(3, 1, 6, 6)
     before = images.clone()
     to_batch(images, [0.1], [0.3])
@@ -73,7 +73,7 @@ def in_memory(num_images: int) -> InMemoryImages:
 
 
 class Trunk(nn.Module):
-    """Batch normalisation and a sum of squares: it shows the mode it runs in."""
+    """Batch normalisation and a sum of squares, whose output reveals the mode."""
 
     mean, std = (0.2,), (0.5,)
 
@@ -103,7 +103,7 @@ def modes(*parts: nn.Module) -> list[bool]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_embeddings_are_those_of_one_image_after_the_other_whatever_the_batch(batch_size: int) -> None:
+def test_embeddings_equal_those_of_single_images_for_any_batch_size(batch_size: int) -> None:
     trunk, head = a_model()
     images = pixels(7, 4, 4)
     found = embed(lambda batch: head(trunk(batch)), InMemoryImages(images.numpy()), trunk, head, batch_size=batch_size)
@@ -115,7 +115,7 @@ def test_embeddings_are_those_of_one_image_after_the_other_whatever_the_batch(ba
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_every_module_gets_back_the_mode_it_had_and_no_statistic_moves() -> None:
+def test_restores_the_mode_of_every_module_and_changes_no_statistics() -> None:
     trunk, head = a_model()
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     assert modes(trunk, head) == [True, False, True, True, False, True]
@@ -124,14 +124,14 @@ def test_every_module_gets_back_the_mode_it_had_and_no_statistic_moves() -> None
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
 
 
-def test_modes_come_back_after_an_error_too() -> None:
+def test_restores_modes_after_an_error() -> None:
     trunk, head = a_model()
     with pytest.raises(ZeroDivisionError):
         embed(lambda batch: batch * (1 // 0), in_memory(7), trunk, head)
     assert modes(trunk, head) == [True, False, True, True, False, True]
 
 
-def test_embeddings_can_enter_a_loss_later() -> None:
+def test_embeddings_can_be_used_in_a_loss() -> None:
     trunk, head = a_model()
     embeddings = embed(lambda batch: head(trunk(batch)), in_memory(2), trunk, head)
     scale = torch.ones(3, requires_grad=True)
@@ -140,7 +140,7 @@ def test_embeddings_can_enter_a_loss_later() -> None:
 
 
 @pytest.mark.parametrize(("num_images", "batch_size", "named"), [(0, 5, "got 0 images"), (2, 0, "batch_size=0")])
-def test_nothing_to_embed_is_refused(num_images: int, batch_size: int, named: str) -> None:
+def test_embedding_no_images_is_refused(num_images: int, batch_size: int, named: str) -> None:
     trunk, head = a_model()
     with pytest.raises(ValueError, match=named):
         embed(lambda batch: head(trunk(batch)), in_memory(num_images), trunk, head, batch_size=batch_size)
@@ -165,6 +165,6 @@ def test_with_threads_the_next_item_is_read_while_the_caller_works_on_one() -> N
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_an_error_of_reading_reaches_the_caller(threads: int) -> None:
+def test_an_error_while_reading_reaches_the_caller(threads: int) -> None:
     with pytest.raises(ZeroDivisionError):
         list(read_ahead(lambda n: 1 // n, [1, 0, 1], threads))

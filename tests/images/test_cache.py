@@ -1,4 +1,4 @@
-"""The cache against its files, and through what happens to folders, disks and processes."""
+"""The cache: content, changed files, damage, full disks and concurrent processes."""
 
 import errno
 import hashlib
@@ -50,7 +50,7 @@ def make(root: Path, paths: list[str], tmp_path: Path) -> Callable[..., Cache]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The files that were decoded, as bytes."""
+    """Return the decoded files, as bytes."""
     seen: list[bytes] = []
     real = shards.decode
     monkeypatch.setattr(shards, "decode", lambda payload, short_side: seen.append(payload) or real(payload, short_side))
@@ -63,7 +63,7 @@ def is_same(one: Cache | DecodedOnRead, other: Cache | DecodedOnRead) -> bool:
 
 @pytest.mark.parametrize("short_side", [32, None])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_cache_has_what_the_files_have(
+def test_the_cache_has_the_content_of_the_files(
     make: Callable[..., Cache], root: Path, paths: list[str], short_side: int | None, workers: int
 ) -> None:
     ours, files = make(short_side, workers), DecodedOnRead(root, paths, short_side)
@@ -123,7 +123,7 @@ def test_an_interrupted_build_resumes_where_it_stopped(
     assert is_same(ours, DecodedOnRead(root, paths, 32))
 
 
-def test_only_the_shard_of_a_file_that_changed_is_made_again(
+def test_only_the_shard_of_a_changed_file_is_rebuilt(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
 ) -> None:
     before = make()
@@ -134,31 +134,31 @@ def test_only_the_shard_of_a_file_that_changed_is_made_again(
     assert len(decoded) == 4
     assert is_same(after, DecodedOnRead(root, paths, 32))
     assert after.contents != before.contents
-    assert len(list((tmp_path / "cache").glob("*.bin"))) == 3  # the outdated pixels went
-    assert np.array_equal(before.pixels(5), shown)  # whoever had mapped them keeps them
+    assert len(list((tmp_path / "cache").glob("*.bin"))) == 3  # the outdated pixels were deleted
+    assert np.array_equal(before.pixels(5), shown)  # a reader that had mapped them keeps them
 
 
-def test_a_file_of_the_same_length_and_another_time_is_read_again(
+def test_a_file_of_equal_size_with_another_modification_time_is_read_again(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes]
 ) -> None:
     make()
     os.utime(root / paths[9], ns=(0, 0))
     del decoded[:]
     make()
-    assert len(decoded) == 2  # the last shard has two
+    assert len(decoded) == 2  # the last shard has two images
 
 
-def test_another_list_or_size_is_another_cache(make: Callable[..., Cache], paths: list[str], root: Path) -> None:
+def test_another_list_or_size_needs_another_cache(make: Callable[..., Cache], paths: list[str], root: Path) -> None:
     make()
     paths.reverse()
     assert is_same(make(), DecodedOnRead(root, paths, 32))
     assert is_same(make(40), DecodedOnRead(root, paths, 40))
-    for count in (8, 5, 3):  # the first is two whole shards
+    for count in (8, 5, 3):  # the first list fills two whole shards
         del paths[count:]
         assert is_same(make(40), DecodedOnRead(root, paths, 40))
 
 
-def test_a_cache_that_was_half_rebuilt_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
+def test_a_partially_rebuilt_cache_is_not_read(make: Callable[..., Cache], tmp_path: Path) -> None:
     def stop(done: int, _: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
@@ -229,7 +229,7 @@ def test_shards_of_two_lists_are_not_mixed(make: Callable[..., Cache], paths: li
         Cache(tmp_path / "other")
 
 
-def test_images_that_cannot_be_read_are_named_once_all_were_tried(
+def test_unreadable_images_are_named_after_all_were_tried(
     make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], tmp_path: Path
 ) -> None:
     payloads = [(root / path).read_bytes() for path in paths]
@@ -249,7 +249,7 @@ def test_images_that_cannot_be_read_are_named_once_all_were_tried(
         (root / paths[row]).write_bytes(payloads[row])
     del decoded[:]
     assert is_same(make(), DecodedOnRead(root, paths, 32))
-    assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was whole
+    assert sorted(decoded) == sorted(payloads[:4] + payloads[8:])  # the shard between them was complete
 
 
 def test_a_missing_file_is_reported_as_missing(make: Callable[..., Cache], root: Path, paths: list[str]) -> None:
@@ -273,7 +273,7 @@ def test_a_link_may_lead_out_of_the_folder(
     assert is_same(make(), DecodedOnRead(root, paths, 32))
 
 
-def test_a_disk_that_is_too_small_is_noticed_before_the_work(
+def test_a_disk_that_is_too_small_is_detected_in_advance(
     make: Callable[..., Cache], decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need = make().nbytes
@@ -300,7 +300,7 @@ def test_a_failing_disk_is_explained(
         make()
 
 
-def test_a_second_builder_waits_for_the_first_and_finds_it_done(
+def test_a_second_builder_waits_for_the_first_and_has_nothing_to_do(
     make: Callable[..., Cache], decoded: list[bytes], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builders: list[cache._Job] = []

@@ -1,4 +1,4 @@
-"""Oracle: torchvision's transforms on the files, composed as the Reality Check's code composes them."""
+"""Oracle: torchvision's transforms on the files, composed as in the Reality Check's code."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +91,7 @@ def check(ours: torch.Tensor, images: list[Image.Image], crops: Crops) -> None:
         assert torch.equal(crop, pil_to_tensor(hflip(expected) if turned else expected))
 
 
-def test_rows_are_those_of_the_part(sources: dict[str, Source]) -> None:
+def test_rows_refer_to_the_part(sources: dict[str, Source]) -> None:
     whole = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU)
     part = whole.part(np.array([4, 1, 2])).part(np.array([2, 0]))
     assert len(part) == 2

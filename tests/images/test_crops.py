@@ -118,7 +118,7 @@ def features(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(15, 1000), (1000, 11), (1, 1), (1, 40), (40, 1), (300, 300)])
-def test_where_no_attempt_can_fit_the_crop_is_torchvisions_central_one(size: tuple[int, int]) -> None:
+def test_if_no_attempt_fits_the_crop_is_torchvisions_central_one(size: tuple[int, int]) -> None:
     ratio = (1.2, 1.3) if size == (300, 300) else (0.75, 1.33)
     crops = Crops(**MLRC | {"scale": (1.0, 1.0), "ratio": ratio})
     boxes, _ = draw_boxes(same_size(3, *size), crops, generator())
@@ -126,7 +126,7 @@ def test_where_no_attempt_can_fit_the_crop_is_torchvisions_central_one(size: tup
     assert boxes.tolist() == [list(expected)] * 3
 
 
-def test_a_box_depends_on_its_place_in_the_stream_alone() -> None:
+def test_a_box_depends_only_on_its_position_in_the_stream() -> None:
     sizes = np.array([[256, 341], [10, 1000], [500, 256], [256, 256]])  # the second needs all attempts
     whole, mirrored = draw_boxes(sizes, Crops(**MLRC), generator(5))
     one_by_one = generator(5)

@@ -34,7 +34,7 @@ KINDS = {
     "grey JPEG": encoded(GREY),
     "CMYK JPEG": encoded(Image.fromarray(synthetic_photo(60, 80)).convert("CMYK")),
     "progressive JPEG": encoded(synthetic_photo(60, 80), progressive=True),
-    "JPEG that asks to be turned": encoded(synthetic_photo(60, 80), exif=rotated()),
+    "JPEG with a rotation tag": encoded(synthetic_photo(60, 80), exif=rotated()),
     "16-bit PNG": encoded(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13, "PNG"),
     "1-bit PNG": encoded(Image.fromarray(GREY).convert("1"), "PNG"),
     "palette PNG, transparent": encoded(palette(), "PNG", transparency=bytes(range(16))),
@@ -49,7 +49,7 @@ KINDS = {
 
 
 def loaded(payload: bytes, folder: Path) -> Image.Image:
-    """As torchvision's `ImageFolder` loads a file."""
+    """Load a file like torchvision's `ImageFolder`."""
     (folder / "image").write_bytes(payload)
     with warnings.catch_warnings(action="ignore"):
         return default_loader(str(folder / "image"))
@@ -57,7 +57,7 @@ def loaded(payload: bytes, folder: Path) -> Image.Image:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("short_side", [32, 256])
-def test_any_shape_is_resized_as_torchvision_does(shape: tuple[int, int], short_side: int, tmp_path: Path) -> None:
+def test_every_shape_is_resized_like_torchvision(shape: tuple[int, int], short_side: int, tmp_path: Path) -> None:
     payload = encoded(synthetic_photo(*shape), quality=90)
     image = loaded(payload, tmp_path)
     expected = np.asarray(Resize(short_side)(image))
@@ -67,7 +67,7 @@ def test_any_shape_is_resized_as_torchvision_does(shape: tuple[int, int], short_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_is_read_as_torchvision_does_and_quietly(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_image_is_read_like_torchvision_and_without_warnings(kind: str, tmp_path: Path) -> None:
     image = loaded(KINDS[kind], tmp_path)
     assert np.array_equal(decode(KINDS[kind], None), np.asarray(image))
     assert np.array_equal(decode(KINDS[kind], 32), np.asarray(Resize(32)(image)))
@@ -78,9 +78,9 @@ def test_an_image_that_fits_is_not_copied() -> None:
     assert resized(pixels, 32) is pixels
 
 
-def test_the_shape_is_that_of_the_header(tmp_path: Path) -> None:
+def test_the_shape_is_read_from_the_header(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
-    path.write_bytes(encoded(synthetic_photo(30, 40))[:700])  # the rest is not looked at
+    path.write_bytes(encoded(synthetic_photo(30, 40))[:700])  # the rest is not read
     assert shape_of(path) == (30, 40)
     path.write_bytes(b"")
     assert shape_of(path) is None
@@ -88,7 +88,7 @@ def test_the_shape_is_that_of_the_header(tmp_path: Path) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims this size and ends where its pixels begin."""
+    """Return a PNG that claims this size and ends where its pixels begin."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     head = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
     return b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 9) + b"IDAT"
@@ -112,13 +112,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_file_is_an_unreadable_one(kind: str) -> None:
+def test_a_malicious_file_is_reported_as_unreadable(kind: str) -> None:
     payload, reason = HOSTILE[kind]
     with pytest.raises(UnreadableImageError, match=reason):
         decode(payload, 256)
 
 
-def test_a_warning_of_ours_still_comes_out() -> None:
+def test_our_own_warnings_are_still_shown() -> None:
     decode(KINDS["palette PNG, transparent"], None)
     with pytest.warns(UserWarning, match="of ours"):
         warnings.warn("one of ours", stacklevel=1)

@@ -1,4 +1,4 @@
-"""Images that are decoded whenever they are asked for."""
+"""Images that are decoded whenever they are read."""
 
 import hashlib
 from pathlib import Path

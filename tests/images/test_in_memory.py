@@ -1,4 +1,4 @@
-"""Images in memory: rows, channels and shifts against numpy."""
+"""Images in memory: rows, channels and shifts, compared with numpy."""
 
 import numpy as np
 import pytest
@@ -35,13 +35,13 @@ def test_a_part_holds_these_images_and_shifts_them_as_the_whole_does() -> None:
     assert torch.equal(*shifted)
 
 
-def test_without_a_shift_images_are_trained_on_as_they_are_evaluated() -> None:
+def test_without_a_shift_training_images_equal_evaluation_images() -> None:
     images, rows = InMemoryImages(pixels(3, 4, 4)), np.arange(3)
     assert torch.equal(images.augmented(rows, torch.Generator()), images.plain(rows))
 
 
 def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """An image (Ch, H, W) moved by whole pixels, zeros where nothing comes from."""
+    """Shift an image (Ch, H, W) by whole pixels, padded with zeros."""
     result = np.zeros_like(image)
     for c, y, x in np.ndindex(image.shape):
         if 0 <= y - down < image.shape[1] and 0 <= x - right < image.shape[2]:

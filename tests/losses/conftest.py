@@ -1,4 +1,4 @@
-"""The losses' equations in plain Python loops over floats: an oracle that shares no code with the package."""
+"""Oracles: the losses' equations in plain Python loops over floats, without code of the package."""
 
 import math
 
@@ -42,7 +42,7 @@ def anchor_by_loops():
 
 @pytest.fixture
 def batch():
-    """Float64 embeddings (9, 5) of any length, labels of 7 classes of which two are absent, and proxies (7, 5)."""
+    """Float64 embeddings (9, 5) of any norm, labels of 7 classes, two of them absent, and proxies (7, 5)."""
     generator = torch.Generator().manual_seed(3)
     embeddings = torch.randn(9, 5, generator=generator, dtype=torch.float64) * torch.arange(1, 10)[:, None]
     proxies = torch.randn(7, 5, generator=generator, dtype=torch.float64) * 3

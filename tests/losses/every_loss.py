@@ -1,4 +1,4 @@
-"""Every loss of conf/loss, built like in a study, with the configuration that its file refers to."""
+"""Build every loss of conf/loss as a study does, with the configuration that its file refers to."""
 
 import functools
 from pathlib import Path
@@ -26,7 +26,7 @@ OFFERED = {
     "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
     "num_images": 40,
 }
-TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values of settings that affect run time
+TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values, to save run time
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 
@@ -36,7 +36,7 @@ def load(path):
 
 
 def config(name, folder=FOLDER, **setting):
-    """The resolved YAML file of a loss as plain containers."""
+    """Return the resolved YAML file of a loss as plain containers."""
     loss = load(folder / f"{name}.yaml")
     protocol = {"embedding_dim": DIM, "batch_size": 12}
     whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
@@ -50,7 +50,7 @@ def config(name, folder=FOLDER, **setting):
 
 
 def build(name, folder=FOLDER, **setting):
-    """The module of a loss and its resolved YAML file; draws from torch's global generator are seeded."""
+    """Build a loss, and return it with its resolved YAML file; torch's global generator is seeded."""
     node = config(name, folder, **setting)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -58,7 +58,7 @@ def build(name, folder=FOLDER, **setting):
 
 
 def embedder(node):
-    """The head that the loss asks for, between features (B, 6) and the loss; else the identity."""
+    """Return the head that the loss requires for features (B, 6), or the identity."""
     asked = node.get("head", {})
     if not asked:
         return torch.nn.Identity()
@@ -69,7 +69,7 @@ def embedder(node):
 
 
 def toy_batch(seed=0):
-    """Features (12, 6) of lengths from 1e-3 to 1e3, of which two are equal, and labels (12,) of 4 classes."""
+    """Return features (12, 6) with norms from 1e-3 to 1e3, two of them equal, and labels (12,) of 4 classes."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(12, DIM, generator=generator) * torch.logspace(-3, 3, 12)[:, None]
     features[4] = features[0]
@@ -82,7 +82,7 @@ def after_step(module):
 
 
 def train(module, node, steps):
-    """Train the loss's own parameters by RMSprop; returns the loss of every step. All values must be finite."""
+    """Train the loss's parameters by RMSprop, check that all values are finite, and return the loss of every step."""
     parameters, head = list(module.parameters()), embedder(node)
     optimizer = torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
     losses = []

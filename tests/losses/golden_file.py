@@ -1,4 +1,4 @@
-"""Golden files: where they are, and how to read one in one floating type."""
+"""Golden files: their location, and how to read one in a given floating type."""
 
 import json
 import os
@@ -14,7 +14,7 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
 class Golden:
-    """One file in one floating type; `compare` compares a result with one of its arrays."""
+    """A golden file in one floating type; `compare` compares a result with one of its arrays."""
 
     def __init__(self, path, dtype):
         with np.load(path) as file:
@@ -23,7 +23,7 @@ class Golden:
         self.hyper, self.dtype, self.compared = self.meta["hyper"], dtype, set()
 
     def __getitem__(self, key):
-        """The stored array; a file that does not store one must state it as a hyper-parameter."""
+        """Return a stored array; if the file has none, it must state the value as a hyper-parameter."""
         value = torch.from_numpy(np.array(self.arrays[key] if key in self.arrays else self.hyper[key]))
         return value.to(self.dtype) if value.is_floating_point() else value
 
@@ -31,7 +31,7 @@ class Golden:
         return self[key].requires_grad_()
 
     def option(self, key, default, **meanings):
-        """The meaning of a hyper-parameter; an unknown value fails the test."""
+        """Return the meaning of a hyper-parameter; an unknown value fails the test."""
         value = self.hyper.get(key, default)
         for start, meaning in meanings.items():
             if str(value).lower().startswith(start):

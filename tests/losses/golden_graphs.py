@@ -1,4 +1,4 @@
-"""How golden files of HIST are replayed: the distribution loss alone, and the whole loss."""
+"""Replay of golden files of HIST: the distribution loss alone, and the whole loss."""
 
 import torch
 
@@ -6,7 +6,7 @@ from benchmark.losses.hist import HIST, incidence, propagation, squared_distance
 
 
 def hist_module(golden, **options):
-    """HIST with the file's distributions; `options` are the settings that the file does not state."""
+    """Build HIST with the file's distributions; `options` are the settings that the file does not state."""
     clamp = golden.option("logvar_clamp", [0, 6], **{"[0": (0.0, 6.0), "(0": (0.0, 6.0), "none": None})
     settings = {"tau": golden.hyper["tau"], "alpha": golden.hyper["alpha"], "logvar_clamp": clamp}
     module = HIST(*golden["means"].shape, **settings, **options, seed=0).to(golden.dtype)
@@ -16,7 +16,7 @@ def hist_module(golden, **options):
 
 
 def hist_graph(golden, module):
-    """The hypergraph H (B, C) of the file's batch."""
+    """Return the hypergraph H (B, C) of the file's batch."""
     distance = squared_distances(golden["embeddings"], module.means, module.log_vars, module.logvar_clamp)
     return incidence(distance, golden["labels"], module.alpha)
 

@@ -1,4 +1,4 @@
-"""How golden files of HIER are replayed: with the triplets and the noise that the authors' code drew."""
+"""Replay of golden files of HIER, with the triplets and the noise that the authors' code drew."""
 
 import torch
 
@@ -49,7 +49,7 @@ def check_triplets(triplets, similarities, hyper):
     if hyper["topk"] > len(similarities) - 2:  # capped by our code
         return
     kth, next_one = similarities.detach().topk(hyper["topk"] + 1, dim=1).values[:, -2:].T
-    if (kth - next_one).min() < 1e-9:  # exact duplicates: rounding decides which is a neighbour
+    if (kth - next_one).min() < 1e-9:  # exact duplicates: rounding decides which one is a neighbour
         return
     related = reciprocal_neighbours(similarities.detach(), hyper["topk"])
     anchors, positives, negatives = triplets

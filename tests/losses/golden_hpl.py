@@ -1,4 +1,4 @@
-"""How golden files of the hierarchy are replayed: losses, updates, k-means and whole sequences of steps."""
+"""Replay of golden files of HPL: losses, updates, k-means and whole sequences of steps."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from benchmark.losses.proxy_nca import proxy_nca
 
 
 def hpl_options(golden, **options):
-    """HPL's arguments as the hyper-parameters state them."""
+    """Return HPL's arguments as stated by the hyper-parameters."""
     golden.option("reduction", "mean", mean=None)
     base = golden.option("base", None, nca=proxy_nca, pa=proxy_anchor)
     if base is proxy_nca:
@@ -29,14 +29,14 @@ def hpl_options(golden, **options):
 
 
 def check_hpl(golden, monkeypatch):
-    """One loss on the stored hierarchy, also with learnable coarse proxies, whose gradient is in the file."""
+    """Check a loss on the stored hierarchy, also with learnable coarse proxies, whose gradient is in the file."""
     options = hpl_options(golden, update_every=1, warmup_iterations=5 if golden.hyper["warmup"] else 0)
     for coarse_update in ["tied"] if options["coarse_update"] == "tied" else ["centroid", "gradient"]:
         check_hpl_module(golden, options | {"coarse_update": coarse_update})
 
 
 def check_hpl_module(golden, options):
-    """The loss on the stored hierarchy; for given groups also on the hierarchy that the module builds."""
+    """Check the loss on the stored hierarchy and, for given groups, on the hierarchy that the module builds."""
     sizes = golden.hyper["n_proxies"]
     module = HPL(sizes[0], golden["P0"].shape[1], num_coarse=sizes[1:], **options).to(golden.dtype)
     state = {"proxies": golden["P0"]}

@@ -1,4 +1,4 @@
-"""How golden files of losses over pairs and triplets of a batch are replayed, each with the module of its YAML file."""
+"""Replay of golden files of pair and triplet losses, each with the module of its YAML file."""
 
 from functools import partial
 
@@ -11,14 +11,14 @@ from tests.losses.every_loss import config
 
 
 def make(golden, name, overrides=None, **setting):
-    """The module of conf/loss/NAME.yaml with the golden file's settings, in its floating type."""
+    """Build the module of conf/loss/NAME.yaml with the golden file's settings, in its floating type."""
     node = config(name, **setting)
     needs = {key: golden.hyper[key] for key in node["needs"]}
     return build(node["module"] | (overrides or {}), **needs).to(golden.dtype)
 
 
 def replay(golden, module):
-    """Compare value and gradient; gradients of parameters stay in the module."""
+    """Compare value and gradient; gradients of parameters are left in the module."""
     embeddings = golden.leaf("embeddings")
     loss = module(embeddings, golden["labels"])
     loss.backward()
@@ -54,7 +54,7 @@ def check_margin(golden, monkeypatch, *, name):
 
 
 def check_ntxent(golden, monkeypatch):
-    # The library adds float64's tiny to a probability; passing the number makes float32 saturate there too.
+    # The library adds float64's tiny to a probability; passing that number makes float32 saturate there too.
     tiny = float(np.finfo(np.float64).tiny)
     saturate = golden.option("saturate", "tiny", **{"tiny": tiny, "1e-20": 1e-20, "none": "none"})
     replay(golden, make(golden, "ntxent", {"saturate": saturate}, temperature=golden.hyper["temperature"]))
@@ -78,7 +78,7 @@ def check_ms_miner(golden, monkeypatch):
 
 
 def check_ms_authors(golden, monkeypatch):
-    """Their network normalises, their loss does not; the file holds the gradient of their loss."""
+    """Compare with the authors' loss, which does not normalise; the file has the gradient of that loss."""
     assert golden.hyper["input_is_unit_norm"] and golden.hyper["hard_mining"], golden.meta
     monkeypatch.setattr(multi_similarity, "cosine_similarity", lambda a, b: a @ b.T)
     names = {"alpha": "scale_pos", "beta": "scale_neg", "base": "thresh", "epsilon": "epsilon"}

@@ -1,4 +1,4 @@
-"""How golden files of losses with one or several learnable vectors per class are replayed."""
+"""Replay of golden files of losses with one or several learnable vectors per class."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from benchmark.losses.soft_triple import soft_triple
 
 
 def check_proxies(golden, monkeypatch, losses):
-    """Compare several implementations on the proxies of one file."""
+    """Compare several implementations on the proxies of a file."""
     for make in losses:
         embeddings, proxies = golden.leaf("embeddings"), golden.leaf("proxies")
         loss = make(golden)(embeddings, golden["labels"], proxies)
@@ -66,7 +66,7 @@ def check_soft_triple(golden, monkeypatch, weight, centres, **settings):
     value = soft_triple(embeddings, golden["labels"], columns.T.reshape(C, K, -1), **settings)
     gradients = torch.autograd.grad(value, [embeddings, columns])
     if hyper.get("input_is_unit_norm"):
-        # The authors' loss takes unit rows as they are, so that its gradient has a part along the row. Normalisation
+        # The authors' loss does not normalise unit rows, so its gradient has a part along the row. Normalisation
         # inside the loss removes that part and leaves the rest of a unit row's gradient unchanged.
         rows, theirs = golden.arrays["embeddings"], golden.arrays["grad_embeddings"]
         golden.arrays["grad_embeddings"] = theirs - (theirs * rows).sum(1, keepdims=True) * rows

@@ -1,11 +1,11 @@
-"""How golden files of ProxyGML are replayed."""
+"""Replay of golden files of ProxyGML."""
 
 import numpy as np
 import pytest
 
 
 def check_proxygml(golden, monkeypatch):
-    """Their gradient is that of unit rows; ours includes the normalisation, which removes the part along the row."""
+    """Compare with the gradient for unit rows; ours includes normalisation, which removes the part along the row."""
     from benchmark.losses.proxygml import proxygml
 
     rows, gradient = golden.arrays["embeddings"], golden.arrays["grad_embeddings"]

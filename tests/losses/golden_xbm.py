@@ -1,4 +1,4 @@
-"""How golden files of the cross-batch memory are replayed."""
+"""Replay of golden files of the cross-batch memory."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 
 def check_xbm(golden, monkeypatch):
-    """Their gradient is that of unit rows; ours includes the normalisation, which removes the part along the row."""
+    """Compare with the gradient for unit rows; ours includes normalisation, which removes the part along the row."""
     from benchmark.losses.xbm import XBM
 
     hyper, rows, gradient = golden.hyper, golden.arrays["embeddings"], golden.arrays["grad_embeddings"]
@@ -42,7 +42,7 @@ def check_xbm_pml(golden, monkeypatch):
 
 
 def replay(golden, module, place):
-    """Forward and backward on every step of the stream; compares the loss, its gradient and the queue with the file."""
+    """Run forward and backward for every step of the stream; compare loss, gradient and queue with the file."""
     module = module.to(golden.dtype)
     for step in range(golden.hyper["steps"]):
         embeddings = golden["embeddings"][step].requires_grad_()

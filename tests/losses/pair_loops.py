@@ -1,4 +1,4 @@
-"""Helpers of the oracles of pair losses, in plain Python over floats, without code of the package."""
+"""Helpers for oracles of pair losses, in plain Python over floats, without code of the package."""
 
 import math
 
@@ -11,7 +11,7 @@ def unit(vector):
 
 
 def distances(embeddings):
-    """Euclidean distances of unit vectors, as a list of rows."""
+    """Return the Euclidean distances of unit vectors, as a list of rows."""
     units = [unit(row) for row in embeddings.tolist()]
     return [[math.dist(a, b) for b in units] for a in units]
 
@@ -22,7 +22,7 @@ def cosines(embeddings):
 
 
 def pairs(labels):
-    """Ordered pairs of one class without self pairs, and of two classes."""
+    """Return the ordered pairs of one class, without self-pairs, and those of two classes."""
     y = labels.tolist()
     both = [(i, j) for i in range(len(y)) for j in range(len(y)) if i != j]
     return [(i, j) for i, j in both if y[i] == y[j]], [(i, j) for i, j in both if y[i] != y[j]]
@@ -34,7 +34,7 @@ def triplets(labels):
 
 
 def with_duplicates():
-    """Float32 rows (32, 8) of 8 classes: in each, two are equal and two 1e-3 apart; two classes share a row."""
+    """Return float32 rows (32, 8) of 8 classes: in each, two are equal and two 1e-3 apart; two classes share a row."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(32, 8, generator=generator)
     rows[1::4], rows[10] = rows[::4], rows[4]

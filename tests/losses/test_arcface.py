@@ -1,4 +1,4 @@
-"""ArcFace against its equation in loops, the library's class, and at the ends of the arc cosine."""
+"""ArcFace, compared with its equation in loops and the library's class, and at the ends of the arc cosine."""
 
 import math
 
@@ -14,7 +14,7 @@ TYPES = (torch.float32, torch.float64)
 
 
 def widened(angle, margin, fallback):
-    """The logit of the sample's own class, divided by the scale, for an angle and a margin in degrees."""
+    """Return the logit of the sample's own class, divided by the scale, for an angle and a margin in degrees."""
     if fallback and angle > 180 - margin:
         return math.cos(math.radians(angle)) - math.radians(margin) * math.sin(math.radians(margin))
     return math.cos(math.radians(angle + margin))
@@ -25,13 +25,13 @@ def by_loops(embeddings, labels, proxies, scale, margin, fallback):
     for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):
         values = [cosine(embedding, proxy) for proxy in proxies.tolist()]
         values[label] = widened(math.degrees(math.acos(values[label])), margin, fallback)
-        top = max(values)  # e^1000 is no float
+        top = max(values)  # e^1000 overflows a float
         total += scale * (top - values[label]) + math.log(sum(math.exp(scale * (value - top)) for value in values))
     return total / len(labels)
 
 
 def at_angles(degrees, dtype=torch.float64):
-    """Embeddings (B, 2) at given angles from the first of two orthogonal proxies, all of the first's class."""
+    """Return embeddings (B, 2) of class 0 at given angles from the first of two orthogonal proxies."""
     angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
     embeddings = torch.stack([angle.cos(), angle.sin()], dim=1).to(dtype)
     return embeddings.requires_grad_(), torch.zeros(len(degrees), dtype=torch.long), torch.eye(2, dtype=dtype)
@@ -65,7 +65,7 @@ def test_an_angle_of_40_degrees_widened_by_20_worked_out_by_hand():
     assert loss.item() == pytest.approx(math.log(math.e + math.exp(2 * math.cos(math.radians(50)))) - 1, rel=1e-12)
 
 
-def test_an_angle_past_180_less_the_margin_worked_out_by_hand():
+def test_an_angle_beyond_180_minus_the_margin_worked_out_by_hand():
     # 170 degrees and a margin of 30: cos(170) - (pi / 6) (1 / 2) with the fallback, cos(200) without; other: cos(80).
     other = math.cos(math.radians(80))
     for fallback, own in ((True, math.cos(math.radians(170)) - math.pi / 12), (False, math.cos(math.radians(200)))):
@@ -74,7 +74,7 @@ def test_an_angle_past_180_less_the_margin_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("margin", [5.0, 28.6, 90.0])
-def test_only_with_the_fallback_a_worse_sample_never_costs_less(margin):
+def test_only_with_the_fallback_does_a_worse_sample_never_cost_less(margin):
     # Two equal proxies: the other logit is the plain cosine, so loss = log(1 + e^(cos - own)) gives the own one.
     def own_logits(fallback):
         embeddings, label, proxies = at_angles([float(a) for a in range(1, 180)])
@@ -89,7 +89,7 @@ def test_only_with_the_fallback_a_worse_sample_never_costs_less(margin):
     assert (own_logits(fallback=False).diff() > 0).any()
 
 
-def test_no_margin_is_the_plain_softmax(batch):
+def test_without_a_margin_it_is_the_plain_softmax(batch):
     expected = normalized_softmax(*batch, temperature=1 / 40)
     assert arcface(*batch, scale=40.0, margin=0.0).item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -126,8 +126,8 @@ def test_a_copy_of_its_proxy_costs_the_margin(dtype):
 
 @pytest.mark.parametrize(("dtype", "angle"), [(torch.float32, 3.45e-4), (torch.float64, 1.5e-8)])
 def test_an_angle_too_small_for_its_cosine_passes_no_gradient_back(dtype, angle):
-    # The cosine is the last number below 1. Logits cos(90) = 0 and sin(angle) = 0: probabilities 1/2. Only the other
-    # logit's slope by the angle, 1, is left; the own one's, -1, would add another 1/2.
+    # The cosine is the largest number below 1. Logits cos(90) = 0 and sin(angle) = 0: probabilities 1/2. Only the
+    # derivative of the other logit by the angle, 1, is left; that of the own logit, -1, would add another 1/2.
     embeddings, labels, proxies = at_angles([math.degrees(angle)], dtype)
     (gradient,) = torch.autograd.grad(arcface(embeddings, labels, proxies, scale=1.0, margin=90.0), embeddings)
     assert gradient[0, 1].item() == pytest.approx(0.5, rel=1e-3)

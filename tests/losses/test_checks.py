@@ -1,4 +1,4 @@
-"""Checks of settings: what they let pass, and what they refuse with a message for the user."""
+"""Checks of settings: accepted values, and refused values with their messages."""
 
 import math
 
@@ -16,19 +16,19 @@ def test_values_in_range_pass():
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
-def test_what_is_not_positive_and_finite_is_refused(value):
+def test_values_that_are_not_positive_and_finite_are_refused(value):
     with pytest.raises(UserError, match=f"^b={value} of L must be a finite number above 0.$"):
         check_positive("L", a=1.0, b=value)
 
 
 @pytest.mark.parametrize("value", [-1e-9, math.inf, math.nan])
-def test_what_is_negative_or_not_finite_is_refused(value):
+def test_values_that_are_negative_or_not_finite_are_refused(value):
     with pytest.raises(UserError, match=f"^b={value} of L must be a finite number of at least 0.$"):
         check_non_negative("L", a=1.0, b=value)
 
 
 @pytest.mark.parametrize("value", [1, -3, 2.5, math.inf, math.nan])
-def test_what_is_no_whole_number_or_too_small_is_refused(value):
+def test_values_that_are_not_whole_numbers_or_too_small_are_refused(value):
     with pytest.raises(UserError, match=f"^b={value} of L must be a whole number of at least 2.$"):
         check_whole("L", at_least=2, a=5, b=value)
 

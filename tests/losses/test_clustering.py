@@ -1,4 +1,4 @@
-"""Grouping of proxies against loops in numpy, scikit-learn, and cases worked out by hand."""
+"""Grouping of proxies, compared with numpy loops, scikit-learn and cases worked out by hand."""
 
 import math
 
@@ -137,12 +137,12 @@ def means_by_loops(points, owners, num_clusters):
 
 
 def groups_of(owners):
-    """The partition, whatever its groups are called."""
+    """Return the partition, regardless of the numbering of groups."""
     return {frozenset(i for i, o in enumerate(owners) if o == j) for j in set(owners)}
 
 
 def ward_by_loops(points, num_clusters):
-    """Merge, again and again, the two groups whose merger adds least to the sum of squares within groups."""
+    """Repeatedly merge the two groups whose merger adds least to the within-group sum of squares."""
     groups = [[i] for i in range(len(points))]
 
     def cost(a, b):
@@ -218,7 +218,7 @@ def test_every_method_is_repeatable_takes_one_group_and_uses_no_global_generator
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_unit_centres_are_the_means_of_their_members_scaled_to_length_1(method):
+def test_unit_centres_are_the_means_of_their_members_scaled_to_unit_norm(method):
     points, _ = points_and_centres(4, num_points=40)
     points = cluster_points(points, "normalized")
     found = first_clusters(points, 5, method=method, restarts=2, seed=0, unit=True)
@@ -232,7 +232,7 @@ def test_unit_centres_are_the_means_of_their_members_scaled_to_length_1(method):
 def test_an_empty_group_gets_the_point_farthest_from_its_centre():
     # 0, 1, 2 | 10, 14 with centres at 0, 12, 50, 60: the last two are nearest to no point. The means are 1 and 12, the
     # gaps 1, 0, 1, 2, 2: centre 2 takes the point 10 (the first of the two largest), centre 3 takes 14, and centre 1
-    # loses its members and stays where it is.
+    # loses its members and does not move.
     points = torch.tensor([[0.0], [1.0], [2.0], [10.0], [14.0]], dtype=torch.float64)
     centres = torch.tensor([[0.0], [12.0], [50.0], [60.0]], dtype=torch.float64)
     found = lloyd_step(points, centres, empty="reseed_farthest")
@@ -248,7 +248,7 @@ def test_an_empty_group_gets_the_point_farthest_from_its_centre():
 
 
 def test_a_class_of_several_centres_is_the_mean_of_its_unit_centres():
-    # (3, 4) and (0, 2) are (0.6, 0.8) and (0, 1) at unit length, with mean (0.3, 0.9).
+    # (3, 4) and (0, 2) are (0.6, 0.8) and (0, 1) after normalisation, with mean (0.3, 0.9).
     vectors = torch.tensor([[[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [-4.0, 0.0]]])
     np.testing.assert_allclose(cluster_points(vectors, "normalized"), [[0.3, 0.9], [0.0, 0.0]], atol=1e-15)
     np.testing.assert_allclose(cluster_points(vectors, "raw"), [[1.5, 3.0], [-1.5, 0.0]], atol=1e-15)

@@ -1,4 +1,4 @@
-"""The contract of every loss in conf/loss; a new file there is tested without a change here."""
+"""The contract of every loss in conf/loss; new files are tested automatically."""
 
 import copy
 
@@ -40,7 +40,7 @@ BATCHES = {
 
 
 def step(module, node, features, labels):
-    """A loss and its gradients with respect to features and parameters; None where there is no gradient."""
+    """Return a loss and its gradients with respect to features and parameters; None for a missing gradient."""
     leaves = [features.clone().requires_grad_(), *module.parameters()]
     loss = module(embedder(node)(leaves[0]), labels)
     if not loss.requires_grad:
@@ -131,7 +131,7 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
 
 
 @every_loss
-def test_parameters_come_with_a_learning_rate_and_no_parameters_without(name):
+def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
     assert bool(names) == bool(node["optimizer"] and node["optimizer"]["lr"])
@@ -178,7 +178,7 @@ def test_order_of_the_batch_does_not_matter(name, steps):
     loss, gradients = step(module, node, features, labels)
     again, others = step(twin, node, features[order], labels[order])
     assert again.item() == pytest.approx(loss.item(), rel=1e-5)
-    lengths = features.norm(dim=1, keepdim=True)  # a gradient is as small as its feature is long
+    lengths = features.norm(dim=1, keepdim=True)  # gradients are inversely proportional to feature norms
     torch.testing.assert_close(others[0] * lengths[order], (gradients[0] * lengths)[order], rtol=1e-3, atol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_a_few_optimizer_steps_lower_the_loss(name):
         module(head(features), labels).backward()
         optimizer.step()
         after_step(module)
-    with torch.no_grad():  # the learnt parameters, but the initial memory and hierarchy
+    with torch.no_grad():  # the learnt parameters with the initial memory and hierarchy
         for old, new in zip(before.parameters(), module.parameters(), strict=True):
             old.copy_(new)
     assert before(head(features), labels).item() < first - 0.1 * abs(first)
@@ -270,7 +270,7 @@ def test_protocols_recognise_the_optional_methods():
                        HasMemory: {"xbm"}, HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
 
 
-def test_a_hierarchy_of_three_levels_takes_yaml_only(tmp_path):
+def test_a_hierarchy_of_three_levels_needs_only_yaml(tmp_path):
     text = (FOLDER / "hpl_nca.yaml").read_text()
     text = text.replace('    - {scale: "${loss.setting.scale_1}"}\n', "    - {scale: 30.0}\n    - {scale: 4.0}\n")
     text = text.replace("weights: [1.0, 0.1]", "weights: [1.0, 0.1, 0.1]")

@@ -1,4 +1,4 @@
-"""The contrastive loss of its YAML file against its formula in loops, by hand, and with duplicates in float32."""
+"""The contrastive loss of its YAML file, compared with its formula in loops and by hand; duplicates in float32."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""CosFace against its equation in loops, the library's class, and values worked out by hand."""
+"""CosFace, compared with its equation in loops, the library's class, and values worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Distances and cosines against plain Python, also where float32, half precision and duplicates usually go wrong."""
+"""Distances and cosines, compared with plain Python, including float32, half precision and duplicates."""
 
 import math
 
@@ -12,7 +12,7 @@ BOTH = pytest.mark.parametrize("kind", [Euclidean, Cosine])
 
 
 def near_duplicates(num=40, dim=16):
-    """Float32 rows in pairs at a distance of about 2e-5, of lengths from 0.1 to 10; the first two are equal."""
+    """Return float32 rows in pairs about 2e-5 apart, with norms from 0.1 to 10; the first two are equal."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(num // 2, dim, generator=generator).repeat_interleave(2, dim=0)
     rows[3::2] += 1e-4 / 4 * torch.randn(num // 2 - 1, dim, generator=generator)
@@ -23,7 +23,7 @@ def test_euclidean_agrees_with_python_near_zero_beyond_25_rows_in_float32():
     rows = near_duplicates()
     expected = torch.tensor(distances(rows.double()))
     assert 1e-5 < expected[2, 3] < 1e-4
-    torch.testing.assert_close(Euclidean()(rows), expected.float(), rtol=0, atol=3e-7)  # some roundings of 6e-8
+    torch.testing.assert_close(Euclidean()(rows), expected.float(), rtol=0, atol=3e-7)  # a few rounding errors of 6e-8
 
 
 def test_cosine_agrees_with_python(batch):

@@ -1,4 +1,4 @@
-"""FastAP of its YAML file against its formula in loops, by hand, and with half-precision embeddings."""
+"""FastAP of its YAML file, compared with its formula in loops and by hand; half-precision embeddings."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def loss(embeddings, labels, num_bins):
 
 
 def by_loops(embeddings, labels, num_bins):
-    """One minus AP per anchor with positives: precision at each bin, weighted by the positives in it."""
+    """Return 1 - AP of each anchor with positives: precision at each bin, weighted by its positives."""
     distance, y, width = distances(embeddings), labels.tolist(), 4 / num_bins
     losses = []
     for a in range(len(y)):
@@ -38,7 +38,7 @@ def test_agrees_with_the_formula_in_loops(batch, num_bins):
     assert loss(embeddings, labels, num_bins).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_a_positive_behind_a_negative_by_hand():
+def test_a_positive_ranked_after_a_negative_by_hand():
     # Squared distances 0 and 4 lie on the first and last of the edges 0, 2, 4. Anchor east: its negative is there at 0,
     # its positive at 4, found last of two: AP 1/2. Anchor west: both at 4, AP 1/2. The negative has no positive.
     embeddings = torch.tensor([[1.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])

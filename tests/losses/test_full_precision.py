@@ -1,4 +1,4 @@
-"""The wrapper of library losses, around a loss and a miner that only record their arguments."""
+"""The wrapper of library losses, tested with a loss and a miner that record their arguments."""
 
 import pytest
 import torch

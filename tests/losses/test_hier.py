@@ -1,4 +1,4 @@
-"""HIER as a whole against loops over floats; draws of a step, order of a batch, unusual batches."""
+"""HIER as a whole, compared with loops over floats; random draws, order of the batch, unusual batches."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ def batch(num=16, dim=5, num_classes=4, seed=0, dtype=torch.float64):
 
 
 def arcosh_distance(x, y):
-    """On a ball of curvature 0.1, without the method's 1e-5: a relative 2e-5 larger."""
+    """Return the distance on a ball of curvature 0.1, without the method's 1e-5: it is 2e-5 larger, relatively."""
     squared = [sum(a * a for a in v) for v in (x, y, [a - b for a, b in zip(x, y, strict=True)])]
     return math.acosh(1 + 0.2 * squared[2] / ((1 - 0.1 * squared[0]) * (1 - 0.1 * squared[1]))) / math.sqrt(0.1)
 
@@ -89,7 +89,7 @@ def test_the_order_of_the_batch_changes_neither_loss_nor_gradients_though_sample
     module = HIER(4, 5, **SMALL)
     points, labels = batch()
     points = points.detach()[torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 0, 1, 2])]
-    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 0, 1, 3])  # the last repeats one of another class
+    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 0, 1, 3])  # the last repeats one of another
     order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
     found = gradients(module, points.clone().requires_grad_(), labels)
     again = gradients(module, points[order].clone().requires_grad_(), labels[order])
@@ -167,7 +167,7 @@ def test_float64_stays_float64_and_autocast_changes_no_bit():
     assert loss.dtype == torch.float32
 
 
-def test_hierarchical_proxies_start_with_nine_tenths_of_the_clipped_length():
+def test_initial_hierarchical_proxies_have_nine_tenths_of_the_clipped_norm():
     lcas = HIER(4, 128, seed=0, num_hierarchy_proxies=512).lcas.detach()
     assert float(lcas.norm(dim=1).mean()) == pytest.approx(0.9 * 2.3, rel=0.01)
     assert not torch.equal(lcas, HIER(4, 128, seed=1, num_hierarchy_proxies=512).lcas)
@@ -200,7 +200,7 @@ def test_training_lowers_the_regulariser():
      ("topk", 0), ("topk", 2.5), ("triplets_per_anchor", 0), ("noise", "normal"), ("base_alpha", 0.0),
      ("curvature", 0.0), ("clip_radius", math.inf)],
 )  # fmt: skip
-def test_an_argument_out_of_its_range_is_named(name, value):
+def test_an_argument_out_of_range_is_named(name, value):
     shown = {"base_alpha": "alpha=0.0 of proxy_anchor"}.get(name, f"{name}={value!r} of ")
     with pytest.raises(UserError, match=re.escape(shown)):
         HIER(4, 5, **(SMALL | {name: value}))

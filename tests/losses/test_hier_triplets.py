@@ -1,4 +1,4 @@
-"""HIER's triplets against loops over floats: relations, draws, losses."""
+"""HIER's triplets, compared with loops over floats: relations, draws and losses."""
 
 import math
 
@@ -13,7 +13,7 @@ SETTINGS = {"margin": 0.1, "temperature": 0.1}
 
 
 def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
-    """Loss of one triplet from distances to the proxies, as lists."""
+    """Return the loss of one triplet, given its distances to the proxies as lists."""
     i, j, k = (rows[index] for index in triplet)
     choices = []
     for number, members in enumerate(((i, j), (i, j, k))):
@@ -28,7 +28,7 @@ def float_triplet(rows, triplet, noise=None, margin=0.1, temperature=0.1):
 
 
 def float_related(similarities, topk):
-    """Whether each of two points is among the most similar to the other, for a table without ties."""
+    """Return whether two points are reciprocal neighbours, for a table without ties."""
     num = len(similarities)
     best = [sorted(range(num), key=lambda b: -row[b])[:topk] for row in similarities]
     return [[a != b and a in best[b] and b in best[a] for b in range(num)] for a in range(num)]
@@ -58,8 +58,8 @@ def test_a_triplet_and_its_gradient_worked_out_by_hand(margin, loss, k_counts):
     # Two proxies. max(d_i, d_j) = (1, 1.1): a(ij) is the first. max with d_k = (3, 1.1): a(ijk) is the second.
     # Hinges: 1 - 1.1 + margin for i, 0.5 - 1 + margin for j, 1 - 3 + margin for k.
     # By softmax, with temperature 1, the first has p = 1 / (1 + exp(-.1)) of ij and q = 1 / (1 + exp(1.9)) of ijk.
-    # The slope V = d_i + d_j - [k counts] d_k falls by `fall` from first to second, so the loss has by the first
-    # logit of ij the derivative p(1 - p) fall, by the first of ijk -q(1 - q) fall, by the second ones the opposite.
+    # V = d_i + d_j - [k counts] d_k decreases by `fall` from the first to the second proxy. So the derivatives of the
+    # loss by the first logits are p(1 - p) fall for ij and -q(1 - q) fall for ijk; by the second logits, the opposite.
     # Both logits of ij and the second of ijk are -d_i, the first of ijk is -d_k.
     distances = torch.tensor([[1.0, 1.1], [0.5, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
     found = hier.triplet_losses(
@@ -108,7 +108,7 @@ def test_reciprocal_neighbours_agree_with_the_loop(topk):
 
 
 @pytest.mark.parametrize(("num", "cut"), [(1, 1), (2, 1), (3, 1), (8, 6)])
-def test_topk_is_capped_at_the_number_of_points_less_two(num, cut):
+def test_topk_is_capped_at_the_number_of_points_minus_two(num, cut):
     similarities = table(num, num)
     similarities.fill_diagonal_(9.0)
     assert torch.equal(reciprocal_neighbours(similarities, 30), reciprocal_neighbours(similarities, cut))

@@ -1,4 +1,4 @@
-"""HIST against its equations in loops over floats, values worked out by hand, and incomplete batches."""
+"""HIST, compared with its equations in loops over floats and values worked out by hand; incomplete batches."""
 
 import math
 import re
@@ -18,7 +18,7 @@ BATCHES = {
 
 
 def hist(num_classes=8, embedding_dim=5, **changes):
-    """HIST in float64 with no parameter at a neutral value: log-variances from -1.5 to 4, batch norm not 1 and 0."""
+    """Build HIST in float64 without neutral parameters: log-variances from -1.5 to 4, batch norm not 1 and 0."""
     module = HIST(num_classes, embedding_dim, **(SETTINGS | changes)).double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def distances_by_loops(embeddings, means, log_vars, clamp):
 
 
 def graph_by_loops(distances, labels, alpha):
-    """Each entry of G as the sum over hyperedges e of h_ie h_je / (d_e sqrt(d_i d_j)), present classes only."""
+    """Compute G: the sum over hyperedges e of h_ie h_je / (d_e sqrt(d_i d_j)), present classes only."""
     edges = sorted(set(labels))
     h = [[1 if y == c else math.exp(-alpha * row[c]) for c in edges] for row, y in zip(distances, labels, strict=True)]
     node = [sum(row) for row in h]
@@ -67,7 +67,7 @@ def layer_by_loops(rows, weight, bias, graph):
 
 
 def normalise_by_loops(rows, scale, shift):
-    """Batch normalisation with the batch's own statistics, then the leaky rectifier."""
+    """Apply batch normalisation with the batch's own statistics, then leaky ReLU."""
     columns = []
     for column, a, b in zip(zip(*rows, strict=True), scale, shift, strict=True):
         mean = sum(column) / len(column)
@@ -274,6 +274,6 @@ def test_initial_values_depend_on_the_seed_alone_and_follow_the_authors():
      ("num_classes", 0), ("embedding_dim", 0), ("semantic_weight", -0.1), ("semantic_weight", math.inf),
      ("logvar_clamp", (6.0, 0.0)), ("logvar_clamp", (0.0,))],
 )  # fmt: skip
-def test_an_argument_out_of_its_range_is_named(name, value):
+def test_an_argument_out_of_range_is_named(name, value):
     with pytest.raises(UserError, match=re.escape(f"{name}={value} of HIST")):
         HIST(**({"num_classes": 8, "embedding_dim": 5} | SETTINGS | {name: value}))

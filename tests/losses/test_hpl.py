@@ -1,4 +1,4 @@
-"""HPL's loss: against loops over its levels, against its base, and the arguments that it refuses."""
+"""HPL's loss, compared with loops over its levels and with its base; refused arguments."""
 
 import copy
 import math
@@ -21,12 +21,12 @@ BASES = {"nca": (proxy_nca, {"scale": 9.0}), "eq3": (EQ3, {"scale": 9.0}),
 
 
 def batch_only(embeddings, labels):
-    """No base: it takes no proxies."""
+    """Not a valid base: it takes no proxies."""
     return embeddings.sum()
 
 
 def buggy(embeddings, labels, proxies):
-    """A base with a mistake in it: (1, D) by (3, 4)."""
+    """A base with a bug: it multiplies (1, D) by (3, 4)."""
     return (embeddings @ torch.ones(3, 4)).sum()
 
 
@@ -45,7 +45,7 @@ def make(base="nca", num_classes=7, dim=5, num_levels=2, **options):
 
 
 def with_hierarchy(module, proxies):
-    """The module with a hierarchy set by hand: 7 classes -> 3 groups -> 2 groups, coarse proxies at random."""
+    """Build the module with a fixed hierarchy: 7 classes -> 3 groups -> 2 groups, with random coarse proxies."""
     generator = torch.Generator().manual_seed(1)
     state = module.state_dict() | {"proxies": proxies, "counters": torch.tensor([9, 0, 1])}
     owners = {"owners_0": torch.tensor([0, 1, 2, 0, 1, 0, 2]), "owners_1": torch.tensor([1, 0, 1])}
@@ -164,7 +164,7 @@ def test_autocast_changes_no_bit(batch):
     assert torch.equal(twin.centres(1), module.centres(1))
 
 
-def test_proxies_start_like_those_of_the_base():
+def test_proxies_are_initialised_like_those_of_the_base():
     assert torch.equal(make(seed=3).proxies, ProxyNCA(7, 5, softmax_scale=1, seed=3).proxies)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -174,7 +174,7 @@ def test_proxies_start_like_those_of_the_base():
     assert wide.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.05)
 
 
-def test_construction_and_start_use_no_global_generator(batch):
+def test_construction_and_grouping_use_no_global_generator(batch):
     embeddings, labels, _ = batch
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     make()(embeddings.float(), labels)

@@ -1,4 +1,4 @@
-"""HPL over every base: it reduces to the base bit for bit, and its levels agree with the base's equation in loops."""
+"""HPL with every base: it reduces to the base bit for bit, and its levels agree with the base's equation in loops."""
 
 import math
 from functools import partial
@@ -14,7 +14,7 @@ from benchmark.losses.proxy_nca import proxy_nca
 from benchmark.losses.soft_triple import soft_triple
 
 TRIPLE = {"la": 9.0, "gamma": 0.2, "margin": 0.05, "reg_weight": 0.3}
-BASES = {  # function, settings, centres per class, start
+BASES = {  # function, settings, centres per class, initialisation
     "nca": (proxy_nca, {"scale": 9.0}, 1, "normal"),
     "eq3": (partial(proxy_nca, denominator="others"), {"scale": 9.0}, 1, "normal"),
     "pa": (proxy_anchor, {"alpha": 32.0, "margin": 0.1}, 1, "kaiming_fan_out"),
@@ -49,7 +49,7 @@ def cosface_by_loops(embeddings, labels, proxies, *, scale, margin):
 
 
 def soft_triple_by_loops(embeddings, labels, centres, *, la, gamma, margin, reg_weight):
-    """With one centre per class the similarity is the cosine, whatever gamma, and there is no regulariser."""
+    """SoftTriple with one centre per class: the similarity is the cosine for any gamma, without a regulariser."""
     classes = centres.tolist() if centres.dim() == 3 else [[row] for row in centres.tolist()]
     total = 0.0
     for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):
@@ -107,7 +107,7 @@ def test_one_level_is_the_module_of_the_base_alone(batch, base):
 
 @pytest.mark.parametrize("groups", [{"num_levels": 3}, {"class_to_super": [4, 2, 2, 4, 9, 9, 4]}], ids=["3", "given"])
 @every_base
-def test_levels_it_built_itself_agree_with_loops(batch, base, groups, nca_by_loops, anchor_by_loops):
+def test_levels_that_it_built_agree_with_loops(batch, base, groups, nca_by_loops, anchor_by_loops):
     embeddings, labels, _ = batch
     oracle = {"nca": nca_by_loops, "eq3": partial(nca_by_loops, denominator="others"), "pa": anchor_by_loops,
               "cosface": cosface_by_loops, "soft_triple": soft_triple_by_loops}[base]  # fmt: skip
@@ -146,7 +146,7 @@ def test_several_centres_are_grouped_by_their_mean(batch):
 def test_tied_groups_reach_every_centre_of_a_class(batch, num_levels):
     embeddings, labels, _ = batch
     module = make("soft_triple", num_levels, coarse_update="tied").double()
-    module(embeddings, labels)  # makes the groups
+    module(embeddings, labels)  # creates the groups
 
     def loss(vectors):
         return torch.func.functional_call(module, {"proxies": vectors}, (embeddings, labels))

@@ -1,4 +1,4 @@
-"""HPL's options: learnable coarse proxies, other groupings, centres of unit length, and purity."""
+"""HPL's options: learnable coarse proxies, other groupings, centres of unit norm, and purity."""
 
 import copy
 import itertools
@@ -36,7 +36,7 @@ def optimizer_of(module, kind=torch.optim.AdamW):
 
 
 def train(module, optimizer, steps, first=0):
-    """Losses of steps first+1, ..., with a batch that depends on the step only."""
+    """Train, and return the losses of steps first+1, ...; the batch depends only on the step."""
     losses = []
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
@@ -60,7 +60,7 @@ def mean(rows):
 
 
 def update_by_loops(vectors, centres, owners, options):
-    """Algorithm 1's update of every level in plain Python: new centres and owners, fine to coarse."""
+    """Apply Algorithm 1's update to every level in plain Python: new centres and owners, fine to coarse."""
     normalized = options.get("cluster_space", "normalized") == "normalized"
     scaled = unit if normalized else list
     points = [mean([scaled(r) for r in rows]) if isinstance(rows[0], list) else scaled(rows) for rows in vectors]
@@ -119,12 +119,12 @@ def test_every_option_makes_groups_whose_updates_agree_with_loops(options):
 @pytest.mark.parametrize("groups", [{"num_levels": 3}, {"class_to_super": SUPERS}], ids=str)
 @pytest.mark.parametrize("coarse_update", ["centroid", "tied", "gradient"])
 @pytest.mark.parametrize("normalize_centroids", [False, True])
-def test_normalized_centroids_have_length_1_from_the_start_and_others_are_shorter(
+def test_normalized_centroids_have_unit_norm_from_the_start_and_others_are_shorter(
     groups, coarse_update, normalize_centroids
 ):
     module = make(coarse_update=coarse_update, normalize_centroids=normalize_centroids, **groups)
     train(module, optimizer_of(module), 2)
-    module(torch.ones(1, DIM), torch.tensor([0]))  # makes the groups
+    module(torch.ones(1, DIM), torch.tensor([0]))  # creates the groups
     for vectors in (*module.level_proxies()[1:], *(module.centres(level) for level in range(1, module.num_levels))):
         lengths = [math.hypot(*row) for row in vectors.tolist()]
         assert max(lengths) < 1.00001
@@ -167,7 +167,7 @@ def test_learnable_coarse_proxies_get_the_gradient_of_their_own_level():
         assert module.centres(1).grad[i, d].item() == pytest.approx((ends[0] - ends[1]) / 2 / step, abs=1e-7)
 
 
-def test_the_length_of_a_learned_centre_does_not_affect_the_grouping():
+def test_the_norm_of_a_learned_centre_does_not_affect_the_grouping():
     module = make(coarse_update="gradient", warmup_iterations=0)
     train(module, optimizer_of(module), 1)
     longer = copy.deepcopy(module)
@@ -229,7 +229,7 @@ def test_reseed_farthest_gives_an_emptied_group_the_farthest_proxy():
     torch.testing.assert_close(module.centres(1)[3], unit_rows[taken])
 
 
-def test_purity_is_the_share_of_classes_in_their_cluster_s_majority():
+def test_purity_is_the_fraction_of_classes_in_the_majority_of_their_cluster():
     # Clusters of the classes, and the true groups of their members:
     #   0: 40 40 7 -> 2 of 3      1: 7 7 -> 2 of 2      2: 7 40 99 99 -> 2 of 4      3: 40 7 7 -> 2 of 3: 8 of 12
     # One level up 0 and 3 join, 1 and 2 join: 40 40 7 40 7 7 -> 3 of 6, 7 7 7 40 99 99 -> 3 of 6: 6 of 12
@@ -243,7 +243,7 @@ def test_purity_is_the_share_of_classes_in_their_cluster_s_majority():
     assert not any("purity" in key for key in make().diagnostics())
 
 
-def test_true_groups_are_for_the_report_only():
+def test_true_groups_affect_diagnostics_only():
     plain, informed = make(), make(true_groups=SUPERS)
     assert train(plain, optimizer_of(plain), 8) == train(informed, optimizer_of(informed), 8)
     assert plain.state_dict().keys() == informed.state_dict().keys()

@@ -1,4 +1,4 @@
-"""When HPL groups its proxies, what its checkpoints hold, and what it reports."""
+"""HPL's schedule of updates, checkpoints, diagnostics and warnings."""
 
 import math
 
@@ -24,7 +24,7 @@ def make(num_levels=2, **options):
 
 
 def train(module, steps, first=0):
-    """Losses of steps first+1, ..., with a batch that depends on the step only."""
+    """Train, and return the losses of steps first+1, ...; the batch depends only on the step."""
     losses = []
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
@@ -81,7 +81,7 @@ def test_the_loss_right_after_an_update_uses_the_new_groups():
     module = make(weights=[1.0, 1.0])
     train(module, 3)
     old = module.owners(0).clone()
-    with torch.no_grad():  # far from where k-means saw them
+    with torch.no_grad():  # far from their positions at k-means
         module.proxies.copy_(module.proxies.roll(1, dims=0))
     module.after_step()  # step 4, k = 2: an update
     assert not torch.equal(old, module.owners(0))
@@ -101,7 +101,7 @@ def test_resumes_from_a_checkpoint_bit_for_bit(stop, options, tmp_path, monkeypa
     part = make(**options)
     train(part, stop)
     torch.save(part.state_dict(), tmp_path / "checkpoint.pt")
-    if stop > 2:  # the groups exist, so they must not be found again
+    if stop > 2:  # the groups exist, so they must not be initialised again
         monkeypatch.setattr(benchmark.losses.clustering, "kmeans", None)
     resumed = make(**options)
     with torch.no_grad():
@@ -222,7 +222,7 @@ HISTORY = [row(0, kmeans_done=0.0, coarse_updates=0.0), row(2, kmeans_done=0.0, 
         ([], None, None, None),  # diverged before the first evaluation
     ],
 )
-def test_a_record_says_whether_the_best_epoch_was_in_the_warm_up_and_how_many_updates_there_were(
+def test_a_record_has_whether_the_best_epoch_was_in_the_warm_up_and_the_number_of_updates(
     history, best_epoch, in_warmup, updates
 ):
     fields = make().record_fields(history, best_epoch)
@@ -231,7 +231,7 @@ def test_a_record_says_whether_the_best_epoch_was_in_the_warm_up_and_how_many_up
     assert (fields["coarse_updates"], type(fields["coarse_updates"])) == (updates, type(updates))
 
 
-def test_record_fields_fit_the_diagnostics_of_a_training():
+def test_record_fields_match_the_diagnostics_of_training():
     module, history = make(), []
     for epoch, steps in enumerate((0, 2, 2, 3)):
         train(module, steps, first=len(history))
@@ -242,7 +242,7 @@ def test_record_fields_fit_the_diagnostics_of_a_training():
 
 
 def resumed(module, **options):
-    """A fresh module with the state of another."""
+    """Return a fresh module with the state of another."""
     twin = make(**options)
     twin.load_state_dict(module.state_dict())
     return twin
@@ -272,7 +272,7 @@ def test_warns_of_groups_that_no_update_changed(coarse_update):
         module.after_step()
     module = resumed(module, **options)
     assert module.warnings() == expected[1:]
-    for _ in range(3):  # the last update changed nothing again, an earlier one did
+    for _ in range(3):  # the last update changed nothing, but an earlier one did
         module.after_step()
     assert module.diagnostics()["owner_changes_level_1"] == 0
     assert resumed(module, **options).warnings() == module.warnings() == expected[1:]
@@ -288,21 +288,21 @@ def test_does_not_warn_of_groups_that_cannot_change(options):
     assert module.warnings() == []
 
 
-def test_one_level_is_no_idle_hierarchy():
+def test_one_level_is_not_an_idle_hierarchy():
     assert make(num_levels=1, num_coarse=None).warnings() == []
 
 
-def test_a_training_with_updates_that_change_groups_has_no_warning():
+def test_does_not_warn_if_updates_change_groups():
     module = make()
     train(module, 3)
-    with torch.no_grad():  # far from where k-means saw them
+    with torch.no_grad():  # far from their positions at k-means
         module.proxies.copy_(module.proxies.roll(1, dims=0))
     train(module, 7, first=3)
     assert module.diagnostics()["coarse_updates"] == 3
     assert module.warnings() == resumed(module).warnings() == []
 
 
-def test_a_checkpoint_from_before_changes_were_counted_loads_and_does_not_warn_of_them():
+def test_an_older_checkpoint_without_the_count_of_changes_loads_and_does_not_warn():
     module, twin = make(), make()
     train(module, 3)
     for _ in range(3):

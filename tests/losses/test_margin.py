@@ -1,4 +1,4 @@
-"""Margin losses of their YAML files, with one beta and with one per class, against loops and by hand."""
+"""Margin losses of their YAML files, with one beta or one per class, compared with loops and by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ KINDS = ("margin", "margin_class")
 
 
 def make(kind, beta, margin=0.2):
-    """The module with the given beta, a number or one per class, in float64."""
+    """Build the module in float64 with the given beta, a number or one per class."""
     module = build(kind, margin=margin)[0].double()
     module.loss.beta.data.copy_(torch.as_tensor(beta, dtype=torch.float64).expand_as(module.loss.beta))
     return module
@@ -65,7 +65,7 @@ def test_beta_is_one_learned_number_or_one_per_class_and_starts_at_the_setting()
 
 
 def test_the_beta_of_an_absent_class_gets_no_gradient(batch):
-    embeddings, labels, _ = batch  # classes 2 and 5 are absent, and 7; 1 and 4 are alone, so anchors of no triplet
+    embeddings, labels, _ = batch  # classes 2 and 5 are absent, and 7; 1 and 4 are alone, so they anchor no triplet
     module = make("margin_class", 1.1)
     module(embeddings, labels).backward()
     assert module.loss.beta.grad.nonzero().flatten().tolist() == [0, 3, 6]

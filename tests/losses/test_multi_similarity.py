@@ -1,4 +1,4 @@
-"""Multi-Similarity against its formula and its mining rule in loops, by hand, with empty rows and duplicates."""
+"""Multi-Similarity, compared with its formula and mining rule in loops and by hand; empty rows and duplicates."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_duplicates_are_positives_unless_dropped_as_the_authors_do(batch):
     embeddings[4] = 3 * embeddings[3]  # labels 3, 3
     kept = make()(embeddings, labels).item()
     assert kept == pytest.approx(by_loops(embeddings, labels, 2.0, 50.0, 0.5), rel=1e-10)
-    # Without each other, 3 and 4 keep the positive 5 alone: one term e^{-2 (1 - base)} less in each of their sums.
+    # Without each other, 3 and 4 keep only the positive 5: each of their sums lacks one term e^{-2 (1 - base)}.
     cosine = cosines(embeddings)[3][5]
     rest = math.exp(-2 * (cosine - 0.5))
     change = 2 * (math.log(1 + rest + math.exp(-1)) - math.log(1 + rest)) / 2 / 9

@@ -1,4 +1,4 @@
-"""Normalized Softmax against its equation in loops, the library's class, and values worked out by hand."""
+"""Normalized Softmax, compared with its equation in loops, the library's class, and values worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""NT-Xent against its formula in loops, by hand, at the Reality Check's smallest temperature, and saturating."""
+"""NT-Xent, compared with its formula in loops and by hand; the Reality Check's smallest temperature; saturation."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_gradients_agree_with_finite_differences(batch, saturate):
 
 
 def hard_pair():
-    """One positive pair at a right angle, and a negative on the anchor at cosine 1 and with the other at cosine 0."""
+    """One positive pair at a right angle, and a negative with cosine 1 to the anchor and cosine 0 to the other."""
     return torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]).requires_grad_(), torch.tensor([0, 0, 1])
 
 

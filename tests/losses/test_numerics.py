@@ -1,4 +1,4 @@
-"""Arithmetic that the losses share, where the losses' own tests do not reach it."""
+"""Shared arithmetic of the losses, where the tests of the losses do not cover it."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_cosines_agree_with_python(batch):
 
 
 @pytest.mark.parametrize("shapes", [((1, 5), (7, 3, 5)), ((5,), (7, 5))])
-def test_cosines_of_anything_but_matrices_are_a_mistake_of_the_caller(shapes):
+def test_cosines_need_matrices(shapes):
     with pytest.raises(ValueError, match=r"need matrices \(B, D\) and \(P, D\), not"):
         cosine_similarity(*map(torch.ones, shapes))
 

@@ -1,4 +1,4 @@
-"""The module that owns proxies: how they start, which bases it refuses, and that it equals its base."""
+"""The module that owns proxies: initialisation, refused bases, and equality with its base."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ from benchmark.losses.soft_triple import soft_triple
 
 COSFACE = partial(cosface, scale=8.0, margin=0.2)
 SOFT_TRIPLE = partial(soft_triple, la=5.0, gamma=0.2, margin=0.1, reg_weight=0.3)
-ENDS = {  # the ends of the searched spaces, and the wider ones of single data sets
+ENDS = {  # bounds of the search spaces, and wider ones for single data sets
     "normalized_softmax": [partial(normalized_softmax, temperature=t) for t in (0.01, 100.0)],
     "cosface": [partial(cosface, scale=s, margin=m) for s in (0.01, 200.0) for m in (0.0, 1.0)],
     "arcface": [partial(arcface, scale=s, margin=m) for s in (0.01, 300.0) for m in (0.0, 90.0)],
@@ -32,7 +32,7 @@ every_end = pytest.mark.parametrize(
 
 
 def proxies_for(base, proxies):
-    """Proxies (C, D) as the base takes them: three centres per class for SoftTriple, two of which coincide."""
+    """Return proxies (C, D) for the base; for SoftTriple three centres per class, two of which coincide."""
     return torch.stack([proxies, proxies.flip(1), proxies], dim=1) if base.func is soft_triple else proxies
 
 
@@ -52,7 +52,7 @@ def test_equals_its_base_on_its_proxies_in_value_and_gradient(batch):
     assert torch.equal(module.proxies.grad, torch.autograd.grad(expected, by_hand)[0])
 
 
-def test_everything_that_training_changes_is_in_the_checkpoint(batch):
+def test_the_checkpoint_holds_everything_that_training_changes(batch):
     module = make(base=SOFT_TRIPLE, centres_per_class=3)
     assert {name: tuple(value.shape) for name, value in module.state_dict().items()} == {"proxies": (7, 3, 5)}
     twin = make(base=SOFT_TRIPLE, centres_per_class=3, seed=1)
@@ -66,7 +66,7 @@ def test_everything_that_training_changes_is_in_the_checkpoint(batch):
     # A uniform draw within b has mean square b^2 / 3, here with b^2 = 1 / (C K).
     [("normal", 1, 1.0), ("normal", 4, 1.0), ("kaiming_fan_out", 1, 2 / 300), ("kaiming_uniform", 4, 1 / 3600)],
 )
-def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean_square):
+def test_initial_proxies_have_the_spread_of_their_source(proxy_init, centres, mean_square):
     proxies = initial_proxies(300, 40, proxy_init, 3, centres)
     assert proxies.shape == ((300, 40) if centres == 1 else (300, centres, 40))
     assert abs(proxies.mean().item()) < 0.03 * math.sqrt(mean_square)  # standard error at most 0.009 of a deviation
@@ -75,7 +75,7 @@ def test_proxies_start_with_the_spread_of_their_source(proxy_init, centres, mean
         assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
 
 
-def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
+def test_uniform_initialisation_has_the_spread_of_the_librarys_soft_triple():
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     with torch.random.fork_rng():
@@ -87,7 +87,7 @@ def test_the_uniform_start_has_the_spread_of_the_librarys_soft_triple():
 
 
 @pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
-def test_the_start_depends_on_the_seed_alone(proxy_init):
+def test_the_initial_proxies_depend_only_on_the_seed(proxy_init):
     before = torch.get_rng_state()
     first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -126,7 +126,7 @@ def with_a_bug(fault):
 
 
 def wrong_call(_):
-    cosface(scale=1.0)  # a TypeError from inside the base, which is no misfit of the base
+    cosface(scale=1.0)  # a TypeError from inside the base, which is not a wrong signature
 
 
 BUGS = {
@@ -151,7 +151,7 @@ def test_a_base_without_a_signature_is_tried():
     compiled = torch.cosine_similarity
     with pytest.raises(ValueError, match="no signature"):
         inspect.signature(compiled)
-    with pytest.raises(TypeError, match="cosine_similarity"):  # the third argument is no dimension
+    with pytest.raises(TypeError, match="cosine_similarity"):  # the third argument is not a dimension
         make(base=compiled)
 
 
@@ -167,7 +167,7 @@ def test_a_count_below_one_is_refused(option):
         make(**option)
 
 
-def test_an_unknown_start_is_refused():
+def test_an_unknown_initialisation_is_refused():
     with pytest.raises(UserError, match="proxy_init='xavier' of the loss must be one of normal, kaiming_fan_out, kaim"):
         make(proxy_init="xavier")
 
@@ -177,7 +177,7 @@ def test_trying_the_base_leaves_no_gradient():
 
 
 @every_end
-def test_finite_in_float32_with_samples_of_any_length_on_and_opposite_to_their_proxy(base):
+def test_finite_in_float32_for_samples_of_any_norm_on_or_opposite_to_their_proxy(base):
     generator = torch.Generator().manual_seed(0)
     proxies = torch.randn(40, 16, generator=generator) * torch.logspace(-4, 4, 40)[:, None]
     embeddings = torch.randn(32, 16, generator=generator) * torch.logspace(-4, 4, 32)[:, None]
@@ -211,7 +211,7 @@ def test_autocast_changes_no_bit_and_half_precision_gives_float32(batch, base):
 
 
 @every_end
-def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
+def test_autocast_does_not_change_the_gradient(batch, base):
     gradients = []
     for enabled in (False, True):
         embeddings, proxies = batch[0].float().requires_grad_(), proxies_for(base, batch[2].float()).requires_grad_()
@@ -222,7 +222,7 @@ def test_the_gradient_under_autocast_changes_no_bit_either(batch, base):
 
 
 @every_end
-def test_neither_lengths_nor_repeating_the_batch_matter(batch, base):
+def test_norms_and_repetitions_of_the_batch_do_not_matter(batch, base):
     embeddings, labels, proxies = batch[0], batch[1], proxies_for(base, batch[2])
     loss = base(embeddings, labels, proxies).item()
     assert base(embeddings * 1e6, labels, proxies * 1e-6).item() == pytest.approx(loss, rel=1e-11)

@@ -1,4 +1,4 @@
-"""Proxy-Anchor against its equation in loops, the library's class, and values worked out by hand."""
+"""Proxy-Anchor, compared with its equation in loops, the library's class, and values worked out by hand."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_gradients_agree_with_finite_differences(batch):
 def test_the_strongest_setting_of_the_space_stays_finite_in_float32(batch, anchor_by_loops):
     embeddings, labels, proxies = (t.float() if t.is_floating_point() else t for t in batch)
     embeddings.requires_grad_()
-    loss = proxy_anchor(embeddings, labels, proxies, alpha=100.0, margin=1.0)  # exp of up to 200: not a float32
+    loss = proxy_anchor(embeddings, labels, proxies, alpha=100.0, margin=1.0)  # exp of up to 200 overflows float32
     assert loss.item() == pytest.approx(anchor_by_loops(*batch, alpha=100.0, margin=1.0), rel=1e-5)
     assert torch.autograd.grad(loss, embeddings)[0].isfinite().all()
 

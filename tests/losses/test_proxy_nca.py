@@ -1,4 +1,4 @@
-"""ProxyNCA against its equation in loops, values worked out by hand, also where other code drops samples in float32."""
+"""ProxyNCA, compared with its equation in loops and by hand, also where other code drops samples in float32."""
 
 import math
 
@@ -88,9 +88,9 @@ def test_one_proxy_gives_zero_loss_and_gradients_with_all_and_is_refused_with_ot
     loss = proxy_nca(embeddings, labels, torch.ones(1, 3), scale=10.0)
     assert loss.item() == 0
     assert torch.autograd.grad(loss, embeddings)[0].abs().max() == 0
-    with pytest.raises(UserError, match="there are 1 in all"):
+    with pytest.raises(UserError, match="the total number is 1"):
         proxy_nca(embeddings, labels, torch.ones(1, 3), scale=10.0, denominator="others")
-    with pytest.raises(UserError, match="there are 1 in all"):
+    with pytest.raises(UserError, match="the total number is 1"):
         ProxyNCA(1, 3, softmax_scale=1, seed=0, denominator="others")
 
 
@@ -114,14 +114,14 @@ def test_a_label_without_a_proxy_is_an_error(batch, denominator):
         proxy_nca(embeddings, labels + 1, proxies, scale=1.0, denominator=denominator)
 
 
-def test_lengths_of_embeddings_and_proxies_do_not_matter(batch):
+def test_norms_of_embeddings_and_proxies_do_not_matter(batch):
     embeddings, labels, proxies = batch
     factors = torch.arange(1, 10)[:, None]
     stretched = proxy_nca(embeddings * factors, labels, proxies * 0.01, scale=20.0)
     assert stretched.item() == pytest.approx(proxy_nca(*batch, scale=20.0).item(), rel=1e-12)
 
 
-def test_proxies_start_from_a_standard_normal_that_depends_on_the_seed_alone():
+def test_initial_proxies_are_standard_normal_and_depend_only_on_the_seed():
     before = torch.get_rng_state()
     first, again, other = (ProxyNCA(300, 40, softmax_scale=1, seed=seed).proxies for seed in (1, 1, 2))
     assert torch.equal(first, again)

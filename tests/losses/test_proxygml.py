@@ -1,4 +1,4 @@
-"""ProxyGML against its definition in loops, values worked out by hand, and ties, which theirs leaves to the device."""
+"""ProxyGML, compared with its definition in loops and values worked out by hand; ties."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from tests.losses.conftest import cosine
 
 
 def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=False):
-    """The loss, from lists of floats; `proxies` has C lists of N vectors."""
+    """Compute the loss from lists of floats; `proxies` has C lists of N vectors."""
     C, N = len(proxies), len(proxies[0])
     k = math.ceil(r * C * N)
     if not replicate_k:
@@ -38,7 +38,7 @@ def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=Fals
 
 @pytest.fixture
 def case():
-    """Float64 embeddings (9, 5) of any length, labels of 7 classes of which two are absent, and proxies (7, 3, 5)."""
+    """Float64 embeddings (9, 5) of any norm, labels of 7 classes, two of them absent, and proxies (7, 3, 5)."""
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(9, 5, generator=generator, dtype=torch.float64) * torch.arange(1, 10)[:, None]
     proxies = torch.randn(7, 3, 5, generator=generator, dtype=torch.float64) * 4
@@ -56,7 +56,7 @@ def test_agrees_with_the_definition_in_loops(case, r, replicate_k, reg_weight):
 
 def test_two_orthogonal_proxies_worked_out_by_hand():
     # The sample lies on its own proxy: votes 1 and 0, and the vote 0 counts: p = e / (e + 1) up to the 1e-8. The
-    # proxies' cosines are the unit matrix, so each one's cross entropy is the same log(1 + 1/e).
+    # proxies' cosines are the identity matrix, so each has the cross entropy log(1 + 1/e).
     arguments = torch.tensor([[5.0, 0.0]]), torch.tensor([0]), torch.tensor([[0.1, 0.0], [0.0, 7.0]])
     assert proxygml(*arguments, r=1.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
     assert proxygml(*arguments, r=1.0, reg_weight=0.5).item() == pytest.approx(1.5 * math.log(1 + math.exp(-1)))
@@ -69,7 +69,7 @@ def test_gradients_agree_with_finite_differences(case, settings):
     assert torch.autograd.gradcheck(lambda e, p: proxygml(e, labels, p, **settings), inputs, atol=1e-7)
 
 
-def test_a_share_too_small_for_another_class_has_a_gradient_unless_k_is_replicated(case):
+def test_a_fraction_too_small_for_another_class_has_a_gradient_unless_k_is_replicated(case):
     embeddings, labels, proxies = case
     embeddings.requires_grad_()
     for replicate_k, has_gradient in ((True, False), (False, True)):
@@ -80,7 +80,7 @@ def test_a_share_too_small_for_another_class_has_a_gradient_unless_k_is_replicat
 
 
 def test_the_first_of_equally_similar_proxies_are_kept():
-    # k = 4: the 2 own ones and 2 of the 4 others, which are alike; a proxy that is not kept gets no gradient.
+    # k = 4: the 2 own ones and 2 of the 4 others, equally similar; a proxy that is not kept gets no gradient.
     other = torch.tensor([0.6, 0.8])
     proxies = torch.stack([other, other, torch.tensor([1.0, 0.1]), torch.tensor([1.0, -0.1]), other, other])
     for own, kept in ((1, [0, 1, 2, 3]), (0, [0, 1, 2, 3]), (2, [0, 1, 4, 5])):
@@ -136,7 +136,7 @@ def test_stays_finite_in_float32_at_the_ends_of_the_space():
     generator = torch.Generator().manual_seed(0)
     for N, r, reg_weight, sign in itertools.product((1, 16), (0.001, 0.02, 1.0), (0.0, 1.0), (-1, 1)):
         direction = torch.randn(6, generator=generator)
-        proxies = (direction * torch.ones(5, N, 6)).requires_grad_()  # all alike: each vote is N or -N
+        proxies = (direction * torch.ones(5, N, 6)).requires_grad_()  # all equal: each vote is N or -N
         embeddings = (sign * direction * torch.logspace(-3, 3, 4)[:, None]).requires_grad_()
         loss = proxygml(embeddings, torch.tensor([0, 1, 2, 4]), proxies, r=r, reg_weight=reg_weight)
         loss.backward()
@@ -153,7 +153,7 @@ def test_one_class_a_lone_sample_and_exact_duplicates_are_defined(case):
         assert loss.item() == pytest.approx(by_loops(*chosen, proxies.tolist(), **settings), rel=1e-11)
         assert leaf.grad.isfinite().all()
     only = proxygml(embeddings[:2], labels[:2], proxies[:1], r=0.4, reg_weight=0.3)
-    assert only.item() == pytest.approx(0, abs=1e-6)  # one class in all
+    assert only.item() == pytest.approx(0, abs=1e-6)  # a single class
 
 
 def test_autocast_changes_no_bit_and_half_precision_inputs_are_used_in_float32(case):
@@ -167,7 +167,7 @@ def test_autocast_changes_no_bit_and_half_precision_inputs_are_used_in_float32(c
     assert torch.equal(proxygml(*half, **settings), proxygml(half[0].float(), labels, half[2].float(), **settings))
 
 
-def test_an_embedding_that_is_not_a_number_is_not_hidden(case):
+def test_a_nan_embedding_is_not_hidden(case):
     embeddings, labels, proxies = case
     embeddings[3, 2] = math.nan
     assert proxygml(embeddings, labels, proxies, r=0.4).isnan()

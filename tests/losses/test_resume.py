@@ -1,4 +1,4 @@
-"""A fold trained with any loss of conf/loss and killed after an evaluation ends bit-equal to an undisturbed one."""
+"""With every loss of conf/loss, a killed and resumed fold is bit-equal to an undisturbed one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.training.small_fold import a_fold, a_schedule, nothing
 
 
 class KilledError(Exception):
-    """Stops a training from outside."""
+    """Stops training from outside."""
 
 
 def kill(history):
@@ -19,7 +19,7 @@ def kill(history):
 
 
 def fold_with(name):
-    """The small fold with a loss, its optimiser and the head that it asks for; and the schedule."""
+    """Return the small fold with a loss, its optimiser and the head that it requires; and the schedule."""
     fold, (module, node) = a_fold(), build(name)
     torch.manual_seed(2)
     head = {"_target_": "benchmark.heads.linear.Linear"} | node.get("head", {})

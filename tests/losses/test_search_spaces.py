@@ -1,15 +1,15 @@
-"""Every loss stays finite in float32 throughout its search space; a new file in conf/loss is tested by itself."""
+"""Every loss stays finite in float32 throughout its search space; new files in conf/loss are tested automatically."""
 
 import pytest
 import torch
 
 from tests.losses.every_loss import build, config, every_loss, train
 
-LARGEST = 48  # cap on whole numbers, which are sizes and cost time
+LARGEST = 48  # upper limit of integers, which are sizes and cost time
 
 
 def sobol_settings(space, num):
-    """Scrambled Sobol points of the space, then its two extreme corners."""
+    """Yield scrambled Sobol points of the space, then its two extreme corners."""
     points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=0).draw(num)
     points = torch.cat([points, torch.zeros(1, len(space)), torch.ones(1, len(space))]).double()
     for point in points.tolist():

@@ -1,4 +1,4 @@
-"""The SNR contrastive loss against variances in plain Python, by hand, near duplicates and without variance."""
+"""The SNR contrastive loss, compared with variances in plain Python and by hand; near-duplicates; no variance."""
 
 import math
 import statistics

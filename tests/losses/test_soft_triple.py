@@ -1,4 +1,4 @@
-"""SoftTriple against its equation in loops, the library's classes, limits of its settings, and its memory."""
+"""SoftTriple, compared with its equation in loops and the library's classes; limits of settings; memory."""
 
 import math
 
@@ -17,7 +17,7 @@ TYPES = (torch.float32, torch.float64)
 
 @pytest.fixture
 def centres():
-    """Float64 centres (7, 3, 5) of any length for the classes of `batch`."""
+    """Float64 centres (7, 3, 5) of any norm for the classes of `batch`."""
     return torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 2
 
 
@@ -154,7 +154,7 @@ def test_one_class_leaves_only_the_regulariser():
     [("la", (0.0, -1.0, math.inf, math.nan)), ("gamma", (0.0, -1.0, math.inf, math.nan))]
     + [(name, (-0.1, math.inf, math.nan)) for name in ("margin", "reg_weight", "root_epsilon")],
 )
-def test_a_setting_out_of_its_range_is_refused(batch, centres, name, values):
+def test_a_setting_out_of_range_is_refused(batch, centres, name, values):
     for value in values:
         setting = {"la": 20.0, "gamma": 0.1, "margin": 0.01} | {name: value}
         with pytest.raises(UserError, match=f"{name}={value} of soft_triple"):

@@ -1,4 +1,4 @@
-"""The cross-batch memory against loops over a plain queue, against the library's, and step by step by hand."""
+"""The cross-batch memory, compared with loops over a plain queue, the library's class, and steps worked out by hand."""
 
 import math
 from collections import deque
@@ -15,7 +15,7 @@ B, D = 4, 3
 
 
 def stream(steps, seed=0, batch=B):
-    """Batches of embeddings of any length, in float64, with labels of 3 classes, 0 included."""
+    """Batches of float64 embeddings of any norm, with labels of 3 classes, 0 included."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         embeddings = torch.randn(batch, D, generator=generator, dtype=torch.float64)
@@ -24,7 +24,7 @@ def stream(steps, seed=0, batch=B):
 
 
 def term_by_loops(batch, others, pos_margin, neg_margin):
-    """The authors' sum over pairs, over B; both arguments are lists of (vector, class)."""
+    """Compute the authors' sum over pairs, divided by B; both arguments are lists of (vector, class)."""
     total = 0.0
     for vector, label in batch:
         for other, other_label in others:
@@ -61,10 +61,10 @@ def test_agrees_with_loops_over_a_plain_queue(rows, start, margins):
 
 def test_two_steps_worked_out_by_hand():
     module = make(10)
-    # Both of class 0, cosine 0.6: each sample has one pair of 1 - 0.6 in the batch, and the same one in the memory.
+    # Both are of class 0, cosine 0.6: each sample has one pair of 1 - 0.6 in the batch, and again in the memory.
     first = torch.tensor([[2.0, 0.0, 0.0], [0.3, 0.4, 0.0]], dtype=torch.float64)
     assert module(first, torch.tensor([0, 0])).item() == pytest.approx(0.4 + 0.4)
-    # (.8, .6) of class 1, (0, 1) of class 0. Batch: cosine .6, above .5, per sample. Memory: the same; (.8, .6) has .8
+    # (.8, .6) of class 1, (0, 1) of class 0. Batch: cosine .6, above .5, per sample. Memory: again .6; (.8, .6) has .8
     # and .96 with the first batch, both above .5; (0, 1) has 1 - 0 and 1 - .8: 0.6 + (0.8 + 0.96 + 1 + 0.2) / 2 = 2.08.
     second = torch.tensor([[0.8, 0.6, 0.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
     assert module(second, torch.tensor([1, 0])).item() == pytest.approx(0.6 + 2.08)
@@ -122,7 +122,7 @@ def test_a_last_row_of_class_0_hides_rows_after_the_next_write_only_if_quirks_ar
 
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
 @pytest.mark.parametrize("rows", [3, 17])
-def test_a_training_resumed_from_a_checkpoint_is_bit_equal(flavour, rows):
+def test_resuming_from_a_checkpoint_is_bit_equal(flavour, rows):
     def new():
         return make(rows, flavour=flavour, loss=losses.ContrastiveLoss(), start_iteration=2)
 
@@ -141,7 +141,7 @@ def test_a_training_resumed_from_a_checkpoint_is_bit_equal(flavour, rows):
 def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
     module = make(10, flavour=flavour, loss=losses.ContrastiveLoss())
     *batches, last = stream(3)
-    empty = module.eval()(*last)  # nothing to compare with but, for the authors, the batch itself
+    empty = module.eval()(*last)  # nothing to compare with except, for the authors, the batch itself
     within = contrastive(*last, *last) if flavour == "authors" else torch.zeros(())
     assert empty.item() == pytest.approx(within.item())
     for batch in batches:
@@ -182,8 +182,8 @@ def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
 def test_a_samples_pair_with_itself_is_excluded_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
     one = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
     assert pml(5, losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
-    # Memory of 2 rows, the last two: all are of one class and alike but the first, whose similarity is 0 to them. With
-    # alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
+    # Memory of 2 rows, the last two: all are of one class and equal except the first, whose similarity to them is 0.
+    # With alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
     rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     value = pml(2, losses.MultiSimilarityLoss(alpha=1, beta=1, base=0))(rows, torch.tensor([1, 1, 1])).item()
     assert value == pytest.approx((math.log(3) + 2 * math.log(1 + math.exp(-1))) / 3)
@@ -193,7 +193,7 @@ def test_a_samples_pair_with_itself_is_excluded_for_a_lone_sample_and_for_a_batc
 def test_duplicates_one_class_singletons_and_a_lone_sample_have_finite_gradients_in_float32(flavour):
     row = torch.tensor([[0.3, -0.2, 0.7]])
     for embeddings, labels, expected in (
-        (row.repeat(40, 1), [0] * 40, 0.0),  # duplicates of one class are as close as can be
+        (row.repeat(40, 1), [0] * 40, 0.0),  # duplicates of one class have distance 0
         (row.repeat(40, 1), range(40), None),
         (torch.eye(3), [0, 1, 2], None),
         (row, [5], 0.0),
@@ -223,13 +223,13 @@ def test_autocast_changes_no_bit_and_half_precision_embeddings_are_used_in_float
     assert total(torch.Tensor.double, False).dtype == torch.float64
 
 
-def test_an_embedding_that_is_not_a_number_is_not_hidden():
+def test_a_nan_embedding_is_not_hidden():
     (embeddings, labels), *_ = stream(1)
     embeddings[1, 1] = math.nan
     assert make(10)(embeddings, labels).isnan()
 
 
-def test_the_memory_is_a_share_of_the_images_and_at_least_a_row():
+def test_the_memory_is_a_fraction_of_the_images_and_at_least_one_row():
     sizes = [len(XBM(D, images, memory_fraction=share).memory) for images, share in ((59_551, 0.92), (7, 0.05), (9, 1))]
     assert sizes == [54_787, 1, 9]
 
@@ -254,7 +254,7 @@ def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
         XBM(D, 10, **{"memory_fraction": 1} | settings)
 
 
-def test_warns_of_a_memory_that_never_came_on_also_after_a_resume():
+def test_warns_of_an_unused_memory_even_after_resuming():
     module = make(10, start_iteration=3)
     warning = ["the memory never came on: it starts after start_iteration=3 steps"]
     for number, batch in enumerate(stream(5)):

@@ -1,4 +1,4 @@
-"""Folds against tables of the authors' rule, worked out by hand class by class."""
+"""Folds, compared with tables of the authors' rule worked out by hand, class by class."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from benchmark.protocol.folds import Fold, check_class_disjoint, kfold_folds, ma
 
 
 def span(*ranges: tuple[int, int]) -> list[int]:
-    """Positions of inclusive ranges, ascending: span((75, 99), (0, 49))."""
+    """Return the positions in inclusive ranges, ascending: span((75, 99), (0, 49))."""
     return sorted(p for first, last in ranges for p in range(first, last + 1))
 
 
@@ -39,7 +39,7 @@ NEVER_VALIDATED = {200: [], 196: [24, 73], 22_634: [8487]}
 
 
 @pytest.mark.parametrize("num_classes", TABLES)
-def test_mlrc_folds_are_the_tables_to_the_class(num_classes):
+def test_mlrc_folds_equal_the_tables(num_classes):
     folds = mlrc_folds(num_classes)
     assert len(folds) == 4
     for fold, (train, validation) in zip(folds, TABLES[num_classes], strict=True):
@@ -63,9 +63,9 @@ def test_mlrc_split_is_first_half_and_second_half(num_classes):
 
 
 def test_image_counts_of_cub_follow_from_its_quarters():
-    """CUB's quarters of trainval classes hold 1402, 1487, 1484 and 1491 images."""
+    """The quarters of CUB's trainval classes hold 1402, 1487, 1484 and 1491 images."""
     images = np.zeros(100, dtype=int)
-    images[::25] = [1402, 1487, 1484, 1491]  # any spread within a quarter gives the same sums
+    images[::25] = [1402, 1487, 1484, 1491]  # any distribution within a quarter gives these sums
     counts = [(images[f.train_classes].sum(), images[f.validation_classes].sum()) for f in mlrc_folds(200)]
     assert counts == [(4373, 1491), (4462, 1402), (4377, 1487), (4380, 1484)]
 
@@ -120,15 +120,15 @@ def test_kfold_refuses_fewer_classes_than_folds_and_repeated_classes():
 @pytest.mark.parametrize(
     ("trainval", "total", "quarters_fold_0"),
     [
-        (np.arange(98), 196, 74),  # cut by halves: the authors' rule, last quarter first
-        (np.arange(11_318), 22_634, 0),  # the traditional cut of SOP is not the half
+        (np.arange(98), 196, 74),  # split into halves: the authors' rule, last quarter first
+        (np.arange(11_318), 22_634, 0),  # the traditional split of SOP is not into halves
         (np.arange(3997), 7982, 0),  # predefined training classes
         (np.arange(656), 1010, 0),
         (np.arange(50), 101, 0),  # odd
         (np.arange(100, 200), 200, 100),  # the second half is not the first
     ],
 )
-def test_auto_takes_the_authors_rule_only_where_the_data_is_cut_by_halves(trainval, total, quarters_fold_0):
+def test_auto_uses_the_authors_rule_only_if_the_data_are_split_into_halves(trainval, total, quarters_fold_0):
     folds = make_folds(trainval, rule="auto", num_folds=4, total_classes=total)
     assert folds[0].validation_classes[0] == quarters_fold_0
 
@@ -154,7 +154,7 @@ def test_make_folds_refuses_a_rule_that_does_not_fit_the_data_set(trainval, rule
 
 
 @pytest.mark.parametrize("trainval", [np.array([2, 1, 0, 3]), np.arange(9), np.array([-1, 0, 1, 2])], ids=str)
-def test_class_ids_out_of_order_or_range_are_a_defect(trainval):
+def test_class_ids_out_of_order_or_range_raise_a_value_error(trainval):
     with pytest.raises(ValueError, match=r"must ascend within 0 \.\. 7"):
         make_folds(trainval, rule="kfold", num_folds=4, total_classes=8)
 

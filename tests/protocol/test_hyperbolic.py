@@ -1,4 +1,4 @@
-"""The Poincare ball against plain floats: Moebius addition, the arcosh form, finite differences, values by hand."""
+"""The Poincare ball, compared with plain floats: Moebius addition, arcosh form, finite differences, values by hand."""
 
 import math
 
@@ -16,7 +16,7 @@ def length(v):
 
 
 def float_map(u, c=C, r=R):
-    """Clip and exponential map of one vector, as its formula stands."""
+    """Clip one vector and apply the exponential map, by the formula."""
     shrink = min(1.0, r / (length(u) + 1e-5))
     u = [shrink * a for a in u]
     angle = math.sqrt(c) * max(length(u), 1e-5)
@@ -34,14 +34,14 @@ def moebius_distance(x, y, c=C):
 
 
 def arcosh_distance(x, y, c=C):
-    """The same without the 1e-5: arcosh(1 + 2c |x - y|^2 / ((1 - c |x|^2) (1 - c |y|^2))) / sqrt(c)."""
+    """The distance without the 1e-5: arcosh(1 + 2c |x - y|^2 / ((1 - c |x|^2) (1 - c |y|^2))) / sqrt(c)."""
     apart = length([a - b for a, b in zip(x, y, strict=True)]) ** 2
     ratio = 2 * c * apart / ((1 - c * length(x) ** 2) * (1 - c * length(y) ** 2))
     return math.acosh(1 + ratio) / math.sqrt(c)
 
 
 def vectors(num, dim, seed=0, dtype=torch.float64):
-    """Lengths from a hundredth to ten: some are clipped."""
+    """Return vectors with norms from 0.01 to 10, some of which are clipped."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(num, dim, generator=generator, dtype=dtype), dim=1)
     return directions * torch.logspace(-2, 1, num, dtype=dtype)[:, None]
@@ -60,14 +60,14 @@ def test_vectors_are_clipped_and_mapped_like_floats(curvature):
 
 
 def test_the_map_worked_out_by_hand():
-    # c = 1, r = 10: artanh(0.6) = ln(1.6 / 0.4) / 2 = ln 2, so a vector of length ln 2 lands at length 0.6.
+    # c = 1, r = 10: artanh(0.6) = ln(1.6 / 0.4) / 2 = ln 2, so a vector of length ln 2 is mapped to norm 0.6.
     u = torch.tensor([[math.log(2) * 0.8, -math.log(2) * 0.6], [0.0, 0.0]], dtype=torch.float64)
     found = to_ball(u, curvature=1.0, clip_radius=10.0)
     torch.testing.assert_close(found, torch.tensor([[0.48, -0.36], [0.0, 0.0]], dtype=torch.float64))
 
 
 def test_clipped_points_share_a_length_far_from_the_rim():
-    # tanh(sqrt(0.1) * 2.3) / sqrt(0.1) = 1.9651 where the ball ends at 3.1623.
+    # tanh(sqrt(0.1) * 2.3) / sqrt(0.1) = 1.9651, while the ball has radius 3.1623.
     found = to_ball(torch.tensor([[1e4, 0.0], [0.0, -1e15], [3.0, 3.0]]), curvature=C, clip_radius=R).norm(dim=1)
     torch.testing.assert_close(found, torch.full((3,), math.tanh(math.sqrt(C) * R) / math.sqrt(C)), rtol=1e-5, atol=0)
     assert 1.9651 < float(found[0]) < 1.9652
@@ -102,7 +102,7 @@ def test_distances_are_those_of_moebius_addition_and_almost_those_of_the_arcosh(
 
 
 def test_distances_worked_out_by_hand():
-    # c = 1, from 0: 2 artanh(0.6) = 2 ln 2; from -0.6 to 0.6 twice that; each a little less for the 1e-5.
+    # c = 1, from 0: 2 artanh(0.6) = 2 ln 2; from -0.6 to 0.6 twice that; both slightly less because of the 1e-5.
     x = torch.tensor([[0.0], [-0.6]], dtype=torch.float64)
     found = hyperbolic_distance(x, -x[1:], curvature=1.0)
     torch.testing.assert_close(found[:, 0], torch.tensor([2.0, 4.0]).double() * math.log(2), rtol=1e-4, atol=0)
@@ -145,7 +145,7 @@ def test_float32_keeps_the_digits_of_small_distances_and_their_gradients(apart):
         results.append((found.detach().double(), torch.autograd.grad(found.sum(), a)[0].double()))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=0)
     error = (results[0][1] - results[1][1]).norm(dim=1) / results[1][1].norm(dim=1)
-    assert error.max() < max(1e-5, 1e-6 / apart)  # the gradient of a distance is a direction, of such points hardly one
+    assert error.max() < max(1e-5, 1e-6 / apart)  # the gradient, a direction, is ill-conditioned for such points
 
 
 def test_points_that_differ_in_the_last_bit_have_finite_gradients():
@@ -164,7 +164,7 @@ def test_the_farthest_points_have_finite_distances_and_gradients():
     assert x.grad.isfinite().all()
 
 
-def test_inner_points_stay_to_the_bit_and_outer_ones_come_to_the_rim():
+def test_inner_points_are_unchanged_and_outer_points_move_to_the_rim():
     inner = points(20, 4, dtype=torch.float32)
     assert torch.equal(pull_to_rim(inner, curvature=C), inner)
     outer = torch.tensor([[30.0, 40.0], [0.0, -3.2]])
@@ -201,7 +201,7 @@ def test_summed_distances_are_sums_of_distances(parts):
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, math.inf, math.nan])
-def test_settings_that_are_not_a_ball_are_refused(bad):
+def test_invalid_settings_of_the_ball_are_refused(bad):
     with pytest.raises(UserError, match=f"curvature={bad} of the Poincare ball"):
         check_ball(bad)
     with pytest.raises(UserError, match=f"clip_radius={bad} of the Poincare ball"):

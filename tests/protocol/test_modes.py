@@ -1,4 +1,4 @@
-"""Separated and concatenated, against rankings by plain loops."""
+"""Separated and concatenated, compared with rankings by plain loops."""
 
 import math
 
@@ -12,7 +12,7 @@ LABELS = [0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def folds(seed=0, num=3, dim=2):
-    """Vectors (3, 8, 2) within the unit ball."""
+    """Return vectors (3, 8, 2) within the unit ball."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(num, len(LABELS), dim, generator=generator) * 1.2 - 0.6
 
@@ -27,7 +27,7 @@ def r_precision_by_loops(distance):
 
 
 def hyperbolic(x, y):
-    """Distance in the unit ball by its other formula, arcosh."""
+    """Return the distance in the unit ball by the arcosh formula."""
     gap = sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
     room = (1 - sum(a * a for a in x)) * (1 - sum(b * b for b in y))
     return math.acosh(1 + 2 * gap / room)
@@ -72,7 +72,7 @@ def test_queries_are_scored_among_the_gallery_in_both_modes() -> None:
     labels, is_query = torch.arange(24) % 4, torch.arange(24) % 3 == 0
 
     def found_first(vectors: np.ndarray) -> float:
-        """Share of queries whose nearest gallery vector is of their class, by loops."""
+        """Return the fraction of queries whose nearest gallery vector is of their class, by loops."""
         hits = []
         for q in np.flatnonzero(is_query):
             gallery = [(float(vectors[q] @ vectors[g]), int(labels[g])) for g in np.flatnonzero(~is_query)]

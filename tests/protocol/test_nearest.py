@@ -1,4 +1,4 @@
-"""Selection and order of the nearest against Python's stable sort, on score matrices full of ties."""
+"""Selection and order of nearest neighbours, compared with Python's stable sort on score matrices full of ties."""
 
 import numpy as np
 import pytest
@@ -52,6 +52,6 @@ def test_the_nearest_others_are_in_order_and_without_the_row_itself(metric, coun
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_count_beyond_the_number_of_other_rows_is_refused(count):
+def test_a_count_above_the_number_of_other_rows_is_refused(count):
     with pytest.raises(ValueError, match=f"count is {count}; each of 3 rows has between 1 and 2 others"):
         nearest_others(torch.eye(3), count, metric="cosine")

@@ -1,4 +1,4 @@
-"""Nearest neighbours against a full sort by numpy."""
+"""Nearest neighbours, compared with a full sort by numpy."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from benchmark.protocol.neighbours import nearest_neighbours
 
 
 def embeddings(metric: str) -> torch.Tensor:
-    """Two folds of 30 vectors in 5 dimensions, of unit length for cosine."""
+    """Return two folds of 30 vectors in 5 dimensions, normalised for the cosine."""
     found = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 30, 5)).astype(np.float32))
     return torch.nn.functional.normalize(found, dim=2) if metric == "cosine" else found
 
 
 def sorted_others(vectors: torch.Tensor, metric: str) -> np.ndarray:
-    """(N, N) all images by distance from each, the image itself first."""
+    """Return all images (N, N) by distance from each, the image itself first."""
     joined = np.concatenate(list(vectors.numpy().astype(np.float64)), axis=1)
     distances = -joined @ joined.T if metric == "cosine" else np.linalg.norm(joined[:, None] - joined[None], axis=2)
     np.fill_diagonal(distances, -np.inf)

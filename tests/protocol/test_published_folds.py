@@ -1,4 +1,4 @@
-"""The published splits, class by class and image by image, against the numbers of the papers and of their data."""
+"""The published splits, compared class by class and image by image with the papers and their data."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ VALIDATED = {  # inclusive ranges of class ids that folds 0 to 3 validate on
     "inaturalist2019": [(0, 163), (164, 327), (328, 491), (492, 655)],
 }
 TRAINED_IMAGES = {"cub": [4_373, 4_462, 4_377, 4_380], "cars196": [6_015, 6_079, 6_145, 6_089]}
-BLOCKS = {  # images of the classes from each of these on, up to the next
+BLOCKS = {  # number of images from each of these classes up to the next
     "cub": {0: 1_402, 25: 1_487, 50: 1_484, 75: 1_491},
     # Classes 24 and 73 of Cars are in every training part: 8,054 - 1,975 - 1,909 - 1,965 - 2,039 = 166 images of both.
     "cars196": {0: 1_975, 24: 166, 25: 1_909, 49: 1_965, 73: 0, 74: 2_039},
@@ -62,7 +62,7 @@ def test_the_expected_images_of_cars_make_up_another_count_of_the_genuine_list(
 def test_the_images_of_the_folds_are_the_published_numbers(name: str) -> None:
     trainval, total = TRAINVAL[name]
     images = np.zeros(trainval, dtype=int)
-    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any spread within a block gives the same sums
+    images[list(BLOCKS[name])] = list(BLOCKS[name].values())  # any distribution within a block has these sums
     folds = make_folds(np.arange(trainval), rule="auto", num_folds=4, total_classes=total)
     assert [images[f.train_classes].sum() for f in folds] == TRAINED_IMAGES[name]
     assert images.sum() == {"cub": 5_864, "cars196": 8_054}[name]

@@ -1,4 +1,4 @@
-"""Retrieval metrics against plain loops over sorted lists, and against pytorch-metric-learning's calculator."""
+"""Retrieval metrics, compared with plain loops over sorted lists and pytorch-metric-learning's calculator."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RECALL_AT = (1, 2, 4, 1000)
 
 
 def loop_scores(queries, references, metric):
-    """Scores in float64, larger is nearer."""
+    """Compute scores in float64; larger is nearer."""
     q, r = np.asarray(queries, dtype=np.float64), np.asarray(references, dtype=np.float64)
     if metric == "cosine":
         q = q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-30)
@@ -21,7 +21,7 @@ def loop_scores(queries, references, metric):
 
 
 def loop_metrics(scores, query_labels, labels, itself, recall_at=RECALL_AT):
-    """The four formulas, one query at a time; of equal scores the lower index ranks first."""
+    """Apply the four formulas, one query at a time; among equal scores, the lower index ranks first."""
     sums, lone = dict.fromkeys(["precision_at_1", "r_precision", "map_at_r", *recall_at], 0.0), 0
     for q, row in enumerate(scores):
         others = [g for g in range(len(row)) if not (itself and g == q)]
@@ -41,7 +41,7 @@ def loop_metrics(scores, query_labels, labels, itself, recall_at=RECALL_AT):
 
 
 def pml_metrics(queries, query_labels, gallery=None, gallery_labels=None):
-    """P@1, RP and MAP@R of pytorch-metric-learning on faiss; vectors are taken as they are."""
+    """Compute P@1, RP and MAP@R by pytorch-metric-learning with faiss, without normalising vectors."""
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
@@ -56,7 +56,7 @@ def ours(*args, **kwargs):
 
 
 def clusters(num_classes, low, high, dimensions, seed, spread=1.0):
-    """Shuffled clustered vectors, low..high of a class, with class ids that are neither dense nor ascending."""
+    """Return shuffled clusters of low..high vectors per class, with class ids that are neither dense nor ascending."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(rng.permutation(num_classes) * 7 - 3, rng.integers(low, high + 1, num_classes))
     rng.shuffle(labels)
@@ -66,14 +66,14 @@ def clusters(num_classes, low, high, dimensions, seed, spread=1.0):
 
 
 def signs(num, seed):
-    """Vectors of +-1 in 16 dimensions: norm 4, so all cosines are exact multiples of 1/8, and most of them tie."""
+    """Return vectors of +-1 in 16 dimensions: norm 4, so all cosines are exact multiples of 1/8, and most are tied."""
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.choice([-1.0, 1.0], (num, 16))).float(), torch.from_numpy(rng.integers(0, 9, num))
 
 
 @pytest.fixture(params=["numpy", "portable"])
 def path(request, monkeypatch):
-    """Both ways through the code: a CPU's, and the one that any other device takes."""
+    """Both code paths: that of a CPU, and that of any other device."""
     if request.param == "portable":
         monkeypatch.setattr(nearest_module, "_numpy_is_faster", lambda tensor: False)
 
@@ -81,7 +81,7 @@ def path(request, monkeypatch):
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("block", [1, 7, 256])
 @pytest.mark.parametrize(("num_classes", "low", "high"), [(12, 1, 9), (3, 40, 60), (60, 1, 3)])
-def test_metrics_are_those_of_the_loop(path, metric, block, num_classes, low, high):
+def test_metrics_equal_those_of_the_loop(path, metric, block, num_classes, low, high):
     x, y = clusters(num_classes, low, high, 8, seed=num_classes, spread=0.5)
     expected = loop_metrics(loop_scores(x, x, metric), y.tolist(), y.tolist(), itself=True)
     found = retrieval_metrics(x, y, metric=metric, recall_at=RECALL_AT, block=block)
@@ -89,7 +89,7 @@ def test_metrics_are_those_of_the_loop(path, metric, block, num_classes, low, hi
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_query_against_gallery_is_that_of_the_loop(path, metric):
+def test_query_gallery_metrics_equal_those_of_the_loop(path, metric):
     q, yq = clusters(12, 1, 6, 8, seed=1, spread=0.5)
     g, yg = clusters(10, 2, 9, 8, seed=2, spread=0.5)  # other classes too, so that some queries are lone
     expected = loop_metrics(loop_scores(q, g, metric), yq.tolist(), yg.tolist(), itself=False)
@@ -100,7 +100,7 @@ def test_query_against_gallery_is_that_of_the_loop(path, metric):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("num", [40, 400])
-def test_of_equal_scores_the_lower_index_ranks_first(path, num, seed):
+def test_among_equal_scores_the_lower_index_ranks_first(path, num, seed):
     x, y = signs(num, seed)
     expected = loop_metrics(loop_scores(x, x, "cosine"), y.tolist(), y.tolist(), itself=True)
     assert retrieval_metrics(x, y, recall_at=RECALL_AT, block=64) == pytest.approx(expected, abs=1e-12)
@@ -112,15 +112,15 @@ def test_of_equal_scores_the_lower_index_ranks_first(path, num, seed):
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("num", [7, 60, 333, 700])
-def test_copies_of_a_vector_tie_whatever_the_matrix_product_rounds(path, num, metric):
-    """A collapsed model: every vector is the same, or one of two, so that the index alone decides."""
+def test_copies_of_a_vector_tie_regardless_of_rounding(path, num, metric):
+    """A collapsed model: all vectors are equal, or there are two different ones, so only the index decides."""
     rng = np.random.default_rng(num)
     points = torch.from_numpy(rng.standard_normal((2, 33))).float()
     points[:, 5] = 0.0
     labels = torch.from_numpy(rng.integers(0, 1 + num // 6, num))
     for x in (points[:1].repeat(num, 1), points[torch.from_numpy(rng.integers(0, 2, num))]):
         same = [[float(torch.equal(a, b)) for b in points] for a in points]
-        x[num // 2 :, 5] = -0.0  # equal to 0.0, though not to the bit
+        x[num // 2 :, 5] = -0.0  # equal to 0.0, but not bit for bit
         kind = [0 if torch.equal(v, points[0]) else 1 for v in x]
         scores = [[same[a][b] for b in kind] for a in kind]
         expected = loop_metrics(scores, labels.tolist(), labels.tolist(), itself=True)
@@ -135,21 +135,21 @@ def test_minus_zero_is_zero(path):
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
-def test_metrics_are_those_of_pytorch_metric_learning(path, spread):
+def test_metrics_equal_those_of_pytorch_metric_learning(path, spread):
     x, y = clusters(30, 5, 60, 32, seed=5, spread=spread)
     unit = torch.nn.functional.normalize(x)
     assert ours(x, y) == pytest.approx(pml_metrics(unit, y), abs=1e-6)
     assert ours(x, y, metric="l2") == pytest.approx(pml_metrics(x, y), abs=1e-6)
 
 
-def test_query_against_gallery_is_that_of_pytorch_metric_learning():
+def test_query_gallery_metrics_equal_those_of_pytorch_metric_learning():
     q, yq = clusters(40, 3, 9, 32, seed=6, spread=0.4)
     g, yg = clusters(50, 2, 30, 32, seed=7, spread=0.4)
     unit = torch.nn.functional.normalize
     assert ours(q, yq, g, yg) == pytest.approx(pml_metrics(unit(q), yq, unit(g), yg), abs=1e-6)
 
 
-def test_ties_and_copies_are_those_of_pytorch_metric_learning():
+def test_metrics_with_ties_and_copies_equal_those_of_pytorch_metric_learning():
     x, y = signs(300, seed=8)
     assert ours(x, y) == pytest.approx(pml_metrics(x / 4, y), abs=1e-6)
 
@@ -204,12 +204,12 @@ def test_labels_may_be_of_any_integer_type_and_gradients_are_ignored():
     assert ours(x.requires_grad_(), y.int()) == ours(x.detach(), y)
 
 
-def test_lengths_beyond_the_range_of_float32_squares_do_not_matter_to_the_cosine():
+def test_norms_beyond_the_range_of_float32_squares_do_not_affect_the_cosine():
     x, y = clusters(10, 3, 9, 16, seed=3)
     assert ours(x * 2.0**100, y) == ours(x * 2.0**-100, y) == ours(x, y)
 
 
-def test_a_zero_vector_scores_like_a_right_angle():
+def test_a_zero_vector_scores_like_an_orthogonal_one():
     x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.1]])
     assert retrieval_metrics(x, torch.tensor([0, 0, 1]))["precision_at_1"] == 1.0
 
@@ -268,7 +268,7 @@ def test_metrics_are_plain_numbers_for_json():
     assert type(found["num_queries"]) is int
 
 
-def test_the_inputs_and_the_callers_precision_are_left_alone(path):
+def test_inputs_and_the_precision_setting_are_unchanged(path):
     x, y = clusters(10, 3, 9, 16, seed=3)
     before, precision = x.clone(), torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

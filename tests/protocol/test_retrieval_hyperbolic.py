@@ -1,4 +1,4 @@
-"""Retrieval by hyperbolic distance against the arcosh form and plain loops, and by values worked out by hand."""
+"""Retrieval by hyperbolic distance, compared with the arcosh form in plain loops and values worked out by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ from tests.protocol.test_retrieval import RECALL_AT, clusters, loop_metrics
 
 
 def arcosh_scores(queries, references, curvature, parts=1):
-    """Minus the summed hyperbolic distances in the arcosh form, in float64."""
+    """Compute minus the summed hyperbolic distances in the arcosh form, in float64."""
     q, r = (np.stack(np.split(np.asarray(x, dtype=np.float64), parts, axis=1)) for x in (queries, references))
     scores = []
     for row in range(q.shape[1]):
@@ -22,7 +22,7 @@ def arcosh_scores(queries, references, curvature, parts=1):
 
 
 def ball_clusters(num_classes, low, high, dimensions, seed, curvature):
-    """Clusters of points between the middle and the rim of the ball."""
+    """Return clusters of points between the centre and the rim of the ball."""
     x, y = clusters(num_classes, low, high, dimensions, seed, spread=0.7)
     return 0.99 / math.sqrt(curvature) * x / x.norm(dim=1).max(), y
 
@@ -47,8 +47,8 @@ def test_the_hyperbolic_order_is_not_the_euclidean_one():
     assert retrieval_metrics(x[:1], y[:1], x[1:], y[1:], metric="l2")["map_at_r"] == 0.0
 
 
-def test_parts_are_points_of_their_own_whose_distances_are_summed():
-    # c = 1, parts of one dimension. From (0, 0): (.5, .5) is at 2 * 1.099, (.8, 0) at 2.197: a tie but for the 1e-5;
+def test_parts_are_separate_points_whose_distances_are_summed():
+    # c = 1, parts of one dimension. From (0, 0): (.5, .5) is at 2 * 1.099, (.8, 0) at 2.197: a tie except for the 1e-5;
     # (.79, 0) is nearer at 2.143 than (.5, .5), though joined to one point of length .79 > .707 it would be farther.
     x, y = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.79, 0.0]]), torch.tensor([0, 1, 0])
     options = {"metric": "hyperbolic", "curvature": 1.0}
@@ -70,7 +70,7 @@ def test_copies_of_a_point_have_equal_hyperbolic_distances(parts):
     assert retrieval_metrics(x, labels, **options) == pytest.approx(expected, abs=1e-12)
 
 
-def test_near_points_are_told_apart_by_float64_products():
+def test_float64_products_distinguish_near_points():
     # Steps of 2e-5 at length 2: squared distances of 4e-10 are far below the float32 rounding of products near 4.
     x = torch.zeros(12, 2)
     x[:, 0], x[:, 1] = 2.0, torch.tensor([0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]) * 2e-5

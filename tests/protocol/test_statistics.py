@@ -1,4 +1,4 @@
-"""Mean, standard error and t-interval against scipy.stats, the standard library and tabulated quantiles."""
+"""Mean, standard error and t-interval, compared with scipy.stats, the standard library and tabulated quantiles."""
 
 import math
 import statistics

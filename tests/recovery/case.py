@@ -1,4 +1,4 @@
-"""Commands started as real processes, for tests that hurt them."""
+"""Commands as real processes, for fault-injection tests."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and where the unit lies that tests hurt.
+    """A command, and the unit in which tests inject a fault.
 
     Args:
-        module: of `benchmark`.
-        overrides: a few seconds of training in each unit, so that there is a middle to be hurt in.
-        unit: folder of the unit, as a pattern below the results folder.
+        module: module of `benchmark` to run.
+        overrides: configuration that makes each unit train for a few seconds, so that a fault can hit it midway.
+        unit: pattern of the unit's folder below the results folder.
     """
 
     module: str
@@ -45,16 +45,16 @@ COMMANDS = {
 
 @dataclass
 class Case:
-    """A command, its results folder and the processes started on it.
+    """A command, its results folder and its processes.
 
     Args:
-        command: what is started.
-        results: its results folder.
-        environment: additional variables of its processes.
+        command: the command to start.
+        results: results folder of the command.
+        environment: additional environment variables of its processes.
 
     Attributes:
-        stack: undone when the test ends; processes that still run are killed.
-        seen: processes of workers.
+        stack: clean-up at the end of the test; processes that are still running are killed.
+        seen: worker processes seen so far.
     """
 
     command: Command
@@ -82,22 +82,22 @@ class Case:
 
     @property
     def unit(self) -> Path:
-        """The folder of the unit to hurt, once a worker has made it."""
+        """Return the folder of the unit under test, once a worker has created it."""
         return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None)))
 
     def heartbeat(self, unit: Path | None = None) -> dict[str, Any]:
-        """What the last heartbeat of a unit (the one to hurt if None) said; empty without one."""
+        """Return the last heartbeat of a unit (None: the unit under test); empty without one."""
         try:
             return dict(json.loads(((unit or self.unit) / "alive.json").read_bytes()))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
     def worker_in_the_middle(self, attempt: int = 0, unit: Path | None = None) -> int:
-        """Wait until a unit has scored a trained epoch in the given attempt.
+        """Wait until a unit has scored a trained epoch in a given attempt.
 
         Args:
-            attempt: counted from 0.
-            unit: folder; the unit to hurt if None.
+            attempt: number of the attempt, from 0.
+            unit: folder of the unit; None: the unit under test.
 
         Returns:
             The process of its worker.
@@ -118,14 +118,14 @@ class Case:
         """Wait for a command to end.
 
         Returns:
-            Its exit status and what it printed.
+            Exit status and output of the command.
         """
         out, err = process.communicate(timeout=180)
         return process.returncode, out + err
 
 
 def assert_records_of(results: Path, undisturbed: Path) -> None:
-    """The records are those of an undisturbed run, no finished unit was started again, and none lost a scored epoch."""
+    """Check that records equal those of an undisturbed run, no finished unit restarted, and no scored epoch is lost."""
     assert results_of(results) == results_of(undisturbed)
     for log in results.rglob("log"):
         text = log.read_text()
@@ -135,5 +135,5 @@ def assert_records_of(results: Path, undisturbed: Path) -> None:
 
 
 def assert_ended(processes: Iterable[int]) -> None:
-    """None of these processes outlives its driver."""
+    """Check that none of these processes outlives the driver."""
     wait_for(lambda: not any(map(is_alive, processes)), 15, "for the workers to end with their driver")

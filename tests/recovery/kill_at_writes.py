@@ -2,8 +2,8 @@
 
     python -m tests.recovery.kill_at_writes SEED COMMAND[,COMMAND] OVERRIDE...
 
-Every file of ours appears by a rename. Around a rename a file is half there, or a record is written and the searcher
-has not yet received it. Prints the number of kills.
+Every file is created by a rename. Around a rename, a file may be incomplete, or a record is written but the searcher
+has not received it yet. Prints the number of kills.
 """
 
 import os
@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-import faiss  # noqa: F401 - all that is slow to import is imported once, before the forks
+import faiss  # noqa: F401 - slow imports happen once, before the forks
 import record_keeper  # noqa: F401
 import rich.console  # noqa: F401
 import sklearn.cluster  # noqa: F401
@@ -26,8 +26,8 @@ from benchmark.study.study import Study
 from benchmark.traditional import traditional
 
 COMMANDS = {"bo": bo, "final_eval": final_eval, "traditional": traditional}
-MOST_RENAMES = 5  # a process survives at most this many
-MOST_KILLS = 300  # more of them mean that a command starts from scratch each time
+MOST_RENAMES = 5  # a process survives at most this many renames
+MOST_KILLS = 300  # more kills mean that a command starts from scratch each time
 
 
 def run_until_killed(command: Any, study: Study, overrides: list[str], rename: int, before: bool) -> None:
@@ -48,7 +48,7 @@ def run_until_killed(command: Any, study: Study, overrides: list[str], rename: i
 
 
 def main(seed: int, names: list[str], overrides: list[str]) -> int:
-    """Returns how often a process was killed before all commands were done."""
+    """Return how often a process was killed before all commands were done."""
     torch.set_num_threads(1)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         study = Study.of(compose("config", overrides))

@@ -1,4 +1,4 @@
-"""A damaged file or a full disk is named, and costs its own unit only. In this process, so in milliseconds."""
+"""A damaged file or a full disk is named, and costs only its own unit. These tests run in-process, in milliseconds."""
 
 import errno
 import os
@@ -25,14 +25,14 @@ def scramble(path: Path) -> None:
 
 
 def alter(path: Path) -> None:
-    """Change one digit of the first fraction in it, so that the file still parses."""
+    """Change one digit of the first fraction in a file, which still parses afterwards."""
     text = path.read_text()
     place = re.search(r"\d\.\d", text).end() - 1  # type: ignore[union-attr]
     path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
 
 
-# By file: what else is missing, because the search was killed in the middle; the units that are trained; the damages.
-# JSON and YAML have one reader each, so one file of each kind meets them all.
+# By file: other files that are missing because the search was killed midway; units that are retrained; kinds of damage.
+# JSON and YAML have one reader each, so one file of each kind is enough for all kinds of damage.
 DAMAGES = {
     "bo/trial_001.json": ((), [], (truncate, scramble, alter)),
     "bo/trial_001/fold_1/record.json": (("bo/trial_001.json",), ["trial_001/fold_1"], (truncate,)),
@@ -43,7 +43,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("name", "damage"), [(name, damage) for name in DAMAGES for damage in DAMAGES[name][2]])
-def test_a_damaged_file_is_named_quarantined_and_costs_its_own_unit_only(
+def test_a_damaged_file_is_named_quarantined_and_costs_only_its_own_unit(
     name: str, damage: Callable[[Path], None], results: Path
 ) -> None:
     folder = study_dir(results)
@@ -57,12 +57,12 @@ def test_a_damaged_file_is_named_quarantined_and_costs_its_own_unit_only(
     assert ended.status == 0, ended
     assert trained == expected
     assert results_of(folder) == before and (folder / "bo" / "best.yaml").read_text() == choice
-    if name != "bo/best.yaml":  # every search makes its choice again, whatever was there
+    if name != "bo/best.yaml":  # every search chooses again
         assert str(folder / name) in ended.out and "kept as" in ended.out
         assert len(list((folder / name).parent.glob("*.damaged-*"))) == 1
 
 
-def test_a_damaged_checkpoint_costs_its_fold_only(results: Path) -> None:
+def test_a_damaged_checkpoint_costs_only_its_fold(results: Path) -> None:
     folder = study_dir(results)
     before, unit = results_of(folder), folder / "bo" / "trial_001" / "fold_0"
     (folder / "bo" / "trial_001.json").unlink()
@@ -151,9 +151,7 @@ def test_a_full_disk_stops_the_search_with_advice_and_loses_nothing(
     assert results_of(study_dir(tmp_path)) == results_of(study_dir(searched))
 
 
-def test_a_disk_that_is_full_for_a_library_gives_the_same_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_inside_a_library_gives_the_usual_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_for_sqlite(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 

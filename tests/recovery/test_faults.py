@@ -1,8 +1,8 @@
-"""Every fault that a command must survive, as a table: afterwards the same command leaves an undisturbed run's records.
+"""A table of faults that a command must survive: repeating the command gives the records of an undisturbed run.
 
-A fault is a function: it starts the command, waits until a worker is in the middle of a unit, hurts something and
+A fault is a function that starts the command, waits until a worker is in the middle of a unit, injects the fault and
 returns how the command ended. The test then repeats the command if it failed, and checks that no finished unit was
-trained again, that the unit which was hurt resumed from its checkpoint, and that no process is left.
+trained again, that the interrupted unit resumed from its checkpoint, and that no process is left.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def signal_to_the_worker(number: signal.Signals) -> Callable[[Case], Ended]:
 
 
 def worker_out_of_memory(case: Case) -> Ended:
-    """At the start of a unit: later a worker makes do with the memory that it has."""
+    """Limit memory at the start of a unit; later, a worker gets by with the memory that it has."""
     driver = case.start()
     with little_memory(int(wait_for(case.heartbeat)["pid"])):
         return case.end(driver)
@@ -56,7 +56,7 @@ def worker_out_of_memory(case: Case) -> Ended:
 
 @contextlib.contextmanager
 def little_memory(pid: int) -> Iterator[None]:
-    """Allow a process 1 MB; the kernel kills it when it asks for more."""
+    """Limit a process to 1 MB; the kernel kills it when it requests more."""
     old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     parent, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
     group = parent / f"test-{pid}"
@@ -106,7 +106,7 @@ def second_driver(case: Case) -> Ended:
     first = case.start()
     case.worker_in_the_middle()
     shown = run(status, f"results_dir={case.results}").out
-    first.send_signal(signal.SIGSTOP)  # so that it is still there when the second has started
+    first.send_signal(signal.SIGSTOP)  # so that it is still running when the second has started
     code, said = case.end(case.start())
     first.send_signal(signal.SIGCONT)
     assert "trial_000/fold_1 is running: worker_" in shown
@@ -116,7 +116,7 @@ def second_driver(case: Case) -> Ended:
 
 # -- the machine ------------------------------------------------------------------------------------------------------
 
-# Python runs `sitecustomize` when it starts, in every process of ours.
+# Python imports `sitecustomize` at start-up, in each of our processes.
 CLOCK = """
 import os, time
 true_time = time.time
@@ -138,7 +138,7 @@ def clock_jumps(seconds: int) -> Callable[[Case], Ended]:
         before = case.heartbeat()["at"]
         records.write_whole(clock, str(seconds).encode())
 
-        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # gone: the unit is done
+        wait_for(lambda: not (beat := case.heartbeat()) or abs(beat["at"] - before) > 80_000)  # no heartbeat: done
         shown = run(status, f"results_dir={case.results}")
         assert shown.status == 0 and not re.search(r"-\d", shown.out), "a negative duration"
         ended = case.end(driver)
@@ -185,7 +185,7 @@ def disk_full_and_then_read_only(case: Case) -> Ended:
 
 
 def driver_killed_and_its_jobs(survive: bool) -> Callable[[Case], Ended]:
-    """Jobs behind a launcher outlive their driver, as a cluster's do; the next command runs local workers."""
+    """Kill the driver of jobs that outlive it, like those of a cluster; the next command runs local workers."""
 
     def fault(case: Case) -> Ended:
         driver = case.start("executor=slurm", "executor.prefix=[env]")
@@ -210,7 +210,7 @@ def ray_worker_killed(case: Case) -> Ended:
 
 
 def search_on_a_ray_cluster(case: Case, machines: int) -> "tuple[subprocess.Popen[str], Any]":
-    """Start a search whose two folds run on machines of one core, or without such machines on the cluster's head.
+    """Start a search whose two folds run on single-core machines or, without such machines, on the cluster's head.
 
     Returns:
         The driver and the cluster.
@@ -265,7 +265,7 @@ def cancelled(case: Case, worker: int) -> None:
 
 
 def preempted(case: Case, worker: int) -> None:
-    """SLURM sends SIGTERM, and would wait 60 s before it kills the job."""
+    """Preempt a job: SLURM sends SIGTERM, and would kill the job 60 s later."""
     started = time.monotonic()
     command = ["srun", "--partition=high", "--ntasks=1", "true"]
     subprocess.run(command, check=True, env=os.environ | case.environment)
@@ -277,14 +277,14 @@ def preempted(case: Case, worker: int) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What happens after a fault.
+    """A fault and its expected consequences.
 
     Args:
-        fault: starts the command, hurts it and waits for its end.
-        code: exit status of the command; unless it is 0 the command is repeated.
-        says: phrases of its output.
-        resumed: attempts that started from a checkpoint, in all; two if both units were in the middle.
-        commands: on which the fault is tried.
+        fault: starts the command, injects the fault and waits for the end.
+        code: exit status of the command; unless it is 0, the command is repeated.
+        says: phrases in its output.
+        resumed: total number of attempts that started from a checkpoint; two if both units were interrupted.
+        commands: commands for which the fault is tested.
     """
 
     fault: Callable[[Case], Ended]
@@ -323,7 +323,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The results folder of a command that nothing hurts, run in this process."""
+    """Return the results folder of an undisturbed command, run in this process."""
 
     @functools.cache
     def folder(command: str) -> Path:

@@ -1,4 +1,4 @@
-"""Killed around every write, a command leaves the records of an undisturbed run and repeats no finished unit."""
+"""A command that is killed around every write leaves the records of an undisturbed run and repeats no finished unit."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from benchmark.traditional import traditional
 from tests.command_line import on_tiny, run
 from tests.recovery.case import ROOT, assert_records_of
 
-# The least number of kills is what makes the test mean something.
+# The test is only meaningful with a minimum number of kills.
 CASES = {
     "bo,final_eval": (20, on_tiny("loss=hpl_nca", "dataset.max_epochs=3", "display=quiet")),
     "traditional": (5, ["dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "protocol.num_runs=2",
@@ -24,7 +24,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", CASES)
-def test_kills_around_writes_change_nothing(names: str, tmp_path: Path) -> None:
+def test_kills_around_writes_do_not_change_the_records(names: str, tmp_path: Path) -> None:
     least, overrides = CASES[names]
     stories = {"bo": bo, "final_eval": final_eval, "traditional": traditional}
     for name in names.split(","):
@@ -37,6 +37,6 @@ def test_kills_around_writes_change_nothing(names: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) >= least
     logs = [path.read_text() for path in hurt.rglob("log")]
-    assert sum(log.count("resume: ") for log in logs) > 0, "no kill fell into the middle of a unit"
+    assert sum(log.count("resume: ") for log in logs) > 0, "no kill interrupted a unit"
     assert_records_of(hurt, tmp_path / "undisturbed")
     assert not [*hurt.rglob("*.tmp"), *hurt.rglob("checkpoint.pt")]

@@ -1,4 +1,4 @@
-"""The sampler against the Reality Check's rule in plain loops, property by property."""
+"""The sampler, compared property by property with the Reality Check's rule in plain loops."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from benchmark.samplers.m_per_class import MPerClass
 
 
 def loop_list(labels: np.ndarray, m: int, rng: random.Random, length: int = 100_000) -> list[int]:
-    """One index list of the Reality Check: whole passes, each over the shuffled classes, m images of each."""
+    """Return one index list of the Reality Check: whole passes over the shuffled classes, with m images of each."""
     images: dict[int, list[int]] = {}
     for position, label in enumerate(labels.tolist()):
         images.setdefault(label, []).append(position)
@@ -26,7 +26,7 @@ def loop_list(labels: np.ndarray, m: int, rng: random.Random, length: int = 100_
 
 
 def facts(images: list[int], labels: np.ndarray, m: int) -> list[tuple[tuple[int, int, int], ...]]:
-    """For each whole pass in a list: each class with the number of its images, and of its different images."""
+    """Return, for each whole pass in a list, the numbers of images and of different images of each class."""
     in_pass = m * len(set(labels.tolist()))
     passes = [images[start : start + in_pass] for start in range(0, len(images) - in_pass + 1, in_pass)]
     found = []
@@ -40,7 +40,7 @@ def facts(images: list[int], labels: np.ndarray, m: int) -> list[tuple[tuple[int
 
 
 def some_labels(num_classes: int, seed: int = 0) -> np.ndarray:
-    """Classes of 1 to 9 images with ids that are neither dense nor in order."""
+    """Return labels of classes with 1 to 9 images, whose ids are neither dense nor sorted."""
     rng = np.random.default_rng(seed)
     ids = rng.permutation(10 * num_classes)[:num_classes]
     return rng.permutation(np.repeat(ids, rng.integers(1, 10, num_classes)))
@@ -78,13 +78,13 @@ def test_a_list_is_100_000_images_cut_to_whole_passes_and_its_incomplete_last_ba
 
 
 def counts_of_passes(images: list[int], labels: np.ndarray, in_pass: int) -> set[int]:
-    """How often each class occurs in the whole passes at the start of a list; one number if all are equal."""
+    """Return the set of class counts in the whole passes at the start of a list; one number if all are equal."""
     counts = Counter(labels[images[: len(images) // in_pass * in_pass]].tolist())
     return {counts[label] for label in labels.tolist()}
 
 
 def test_batches_are_consecutive_slices_that_may_straddle_two_passes() -> None:
-    labels = some_labels(5)  # a pass has 10 images: batches of 7 cannot respect it
+    labels = some_labels(5)  # a pass has 10 images, so batches of 7 straddle passes
     one_by_one = joined(MPerClass(labels, 1, 2, seed=1), range(700))
     sevens = MPerClass(labels, 7, 2, seed=1)
     assert joined(sevens, range(100)) == one_by_one
@@ -151,7 +151,7 @@ def test_writing_into_a_batch_changes_no_later_batch() -> None:
     assert sampler.batch(0).tolist() == expected
 
 
-def test_a_batch_longer_than_a_list_gets_a_list_that_just_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_longer_than_a_list_gets_a_list_just_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m_per_class, "LIST_LENGTH", 10)
     labels = some_labels(4)
     batch = MPerClass(labels, 18, 2, seed=0).batch(0)  # passes of 8 images: 3 of them hold a batch of 18
@@ -182,7 +182,7 @@ def test_fresh_classes_gives_every_batch_its_own_different_classes() -> None:
         (75, {"batch_size": 128, "m": 1, "fresh_classes": True}, "128 classes, but the fold has 75"),
     ],
 )
-def test_a_batch_that_cannot_be_made_is_refused_with_its_numbers(num_classes: int, settings: dict, named: str) -> None:
+def test_an_impossible_batch_is_refused_with_its_numbers(num_classes: int, settings: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         MPerClass(np.repeat(np.arange(num_classes), 3), seed=0, **settings)
 

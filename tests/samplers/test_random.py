@@ -1,4 +1,4 @@
-"""The random sampler against the properties of a shuffled loader that drops its last batch."""
+"""The random sampler has the properties of a shuffled loader that drops its last batch."""
 
 from collections import Counter
 
@@ -84,8 +84,6 @@ def test_writing_into_a_batch_changes_no_later_batch() -> None:
         (np.zeros(0, int), 2, "images of 0 class"),
     ],
 )
-def test_a_batch_that_cannot_be_made_is_refused_with_its_numbers(
-    labels: np.ndarray, batch_size: int, named: str
-) -> None:
+def test_an_impossible_batch_is_refused_with_its_numbers(labels: np.ndarray, batch_size: int, named: str) -> None:
     with pytest.raises(UserError, match=named):
         Random(labels, batch_size, seed=0)

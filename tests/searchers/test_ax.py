@@ -1,4 +1,4 @@
-"""Ax behind `ask(history)`: pure, no failure becomes a number, MLRC's design comes first, better than the control."""
+"""Ax behind `ask(history)`: pure, failures stay failures, MLRC's design comes first, better than the Sobol baseline."""
 
 import json
 import math
@@ -27,7 +27,7 @@ SPACE = {
 
 
 def score(setting):
-    """Best at lr 1e-4, margin 0.3, num_coarse 10."""
+    """A score that is best at lr 1e-4, margin 0.3, num_coarse 10."""
     far = (math.log10(setting["lr"]) + 4) ** 2 / 16 + (setting["margin"] - 0.3) ** 2
     return 0.5 - 0.2 * far - 0.1 * math.log(setting["num_coarse"] / 10) ** 2
 
@@ -42,13 +42,13 @@ def search(searcher, num_trials, score=score, failed=()):
 
 @pytest.fixture(scope="module")
 def history():
-    """Seven trials, of which number 2 (a point of the design) and number 5 (the model's first) failed."""
+    """Return seven trials, of which number 2 (a point of the design) and number 5 (the model's first) failed."""
     return search(Ax(SPACE, 0), 7, failed=(2, 5))
 
 
 @pytest.fixture
 def client_calls(monkeypatch):
-    """The calls that pass data to any of Ax's clients."""
+    """Record the calls that pass data to Ax clients."""
     import ax.api.client
 
     calls = []
@@ -214,15 +214,15 @@ def test_an_exhausted_search_space_is_an_error():
         search(Ax(space, 0, num_sobol=2), 4, score=lambda setting: 0.1 * setting["n"])
 
 
-def test_the_best_by_mean_is_the_first_of_equal_ones():
+def test_the_best_by_mean_is_the_first_in_a_tie():
     points = [Ax(SPACE, 0).ask([])] * 4
     history = [Trial(i, p, m) for i, (p, m) in enumerate(zip(points, [0.1, 0.7, None, 0.7], strict=True))]
     assert Ax(SPACE, 0).best(history) == 1
 
 
 @pytest.mark.slow
-def test_the_best_by_the_model_is_not_one_lucky_score():
-    """Eleven settings along a line with falling scores, and a lucky one in the middle."""
+def test_the_best_by_the_model_is_not_an_outlier():
+    """Eleven settings along a line with falling scores, and an outlier in the middle."""
     space = {"x": Parameter((0.0, 1.0))}
     means = [0.5 - 0.02 * i for i in range(11)]
     means[7] = 0.51
@@ -269,13 +269,13 @@ def test_a_choice_that_falls_back_on_the_highest_mean_gives_the_reason(history, 
         (SPACE, {"defaults_first": True, "defaults": {"lr": 1, "margin": 0.1, "num_coarse": 5}}, r"\['lr'\] have none"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(space, options, message):
+def test_invalid_options_are_refused(space, options, message):
     with pytest.raises(UserError, match=message):
         Ax(space, 0, **options)
 
 
 def test_a_history_of_another_space_is_refused(history):
-    with pytest.raises(ValueError, match="stands after trial"):
+    with pytest.raises(ValueError, match="comes after trial"):
         Ax(SPACE, 0).ask(history[::-1])
     with pytest.raises(UserError, match="the search space is"):
         Ax({"lr": SPACE["lr"]}, 0).ask(history)

@@ -1,4 +1,4 @@
-"""The Sobol design by its properties: independent of scores, within the bounds, evenly spread."""
+"""Properties of the Sobol design: independent of scores, within the bounds, evenly spread."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Parameters, trials and histories: what is accepted, and what is refused."""
+"""Parameters, trials and histories: accepted and refused values."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_a_history_of_another_space_is_refused(index, parameters, message):
         check_history([good, Trial(index, parameters, 0.5)], SPACE)
 
 
-def test_a_history_out_of_order_is_a_defect():
+def test_a_history_out_of_order_raises_a_value_error():
     trial = Trial(0, {"lr": 1e-4, "n": 9}, 0.5)
-    with pytest.raises(ValueError, match="Trial 0 stands after trial 0"):
+    with pytest.raises(ValueError, match="Trial 0 comes after trial 0"):
         check_history([trial, trial], SPACE)

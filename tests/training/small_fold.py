@@ -16,7 +16,7 @@ from benchmark.trunks.small_conv import SmallConv
 
 
 class ProxyLoss(nn.Module):
-    """A proxy loss with a step counter in a buffer; it can return given values, and fail after a given step."""
+    """A proxy loss with a step counter in a buffer; it can return given values or fail after a given step."""
 
     def __init__(self, values: Iterator[float] | None = None, fault: Callable[[int], None] | None = None) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ProxyLoss(nn.Module):
 
 
 def a_fold(seed: int = 0, loss: nn.Module | None = None, shift: int = 1) -> TrainingComponents:
-    """Four training classes and three validation classes of five 8 x 8 images; `seed` draws the weights."""
+    """Return a fold of four training and three validation classes of five 8 x 8 images; `seed` sets the weights."""
     torch.manual_seed(seed)
     trunk, head, loss = SmallConv(channels=(4, 8), strides=(2, 2)), Linear(8, 6), loss or ProxyLoss()
     optimizers: dict[str, torch.optim.Optimizer] = {

@@ -1,4 +1,4 @@
-"""The curve files, read back with pandas and sqlite3."""
+"""The curve files, read with pandas and sqlite3."""
 
 import sqlite3
 from contextlib import closing
@@ -15,7 +15,7 @@ GROUPS = ["loss_state", "training", "validation"]
 
 
 def a_history(num_rows: int) -> list[HistoryRow]:
-    """Rows of even epochs, without a loss in epoch 0; the numbers have no short decimal form."""
+    """Return rows of even epochs, without a loss in epoch 0; numbers have no short decimal form."""
     return [
         {
             "epoch": 2 * n, "loss": None if n == 0 else 1 / (3 * n), "map_at_r": n / 7, "r_precision": n / 9,
@@ -35,7 +35,7 @@ def read_sqlite(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def check(folder: Path, history: list[HistoryRow]) -> None:
-    """Both formats hold each epoch of the history exactly once, in order, to the last digit."""
+    """Check that both formats hold each epoch of the history exactly once, in order, to the last digit."""
     epochs = [row["epoch"] for row in history]
     for found in (read_csv(folder), read_sqlite(folder)):
         assert sorted(found) == GROUPS
@@ -64,7 +64,7 @@ def test_a_shorter_history_leaves_nothing_of_a_longer_one(tmp_path: Path) -> Non
     check(tmp_path / "curves", a_history(2))
 
 
-def test_a_loss_without_diagnostics_has_no_curve_of_its_state(tmp_path: Path) -> None:
+def test_a_loss_without_diagnostics_has_no_diagnostic_curves(tmp_path: Path) -> None:
     write_curves(tmp_path / "curves", [row | {"diagnostics": {}} for row in a_history(3)])
     assert sorted(read_csv(tmp_path / "curves")) == ["training", "validation"]
 
@@ -84,7 +84,7 @@ def test_a_fold_without_a_finite_evaluation_has_no_curves(tmp_path: Path) -> Non
     assert read_csv(tmp_path / "curves") == {}
 
 
-def test_monitored_images_have_curves_of_their_own(tmp_path: Path) -> None:
+def test_monitored_images_have_separate_curves(tmp_path: Path) -> None:
     scores = [{"map_at_r": n / 7, "recall_at_10": n / 3} for n in range(3)]
     history = [{"epoch": n, "loss": None, "watched": row, "diagnostics": {}} for n, row in enumerate(scores)]
     write_curves(tmp_path / "curves", history)
@@ -93,7 +93,7 @@ def test_monitored_images_have_curves_of_their_own(tmp_path: Path) -> None:
     assert found["test"]["recall_at_10"].tolist() == [row["recall_at_10"] for row in scores]
 
 
-def test_curves_that_cannot_be_written_name_their_folder_and_what_to_do(tmp_path: Path) -> None:
+def test_unwritable_curves_are_reported_with_folder_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "curves").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"Cannot write .*curves: .*run the same command again"):
         write_curves(tmp_path / "curves", a_history(2))

@@ -1,7 +1,7 @@
-"""Fifty steps of the training loop against pytorch-metric-learning's own trainer, loss, miner and memory.
+"""Fifty steps of the training loop, compared with pytorch-metric-learning's trainer, loss, miner and memory.
 
-Both start from the same weights, see the same batches and use RMSprop as the Reality Check does, at learning rates at
-which the weights really move. In float64 only rounding remains.
+Both start from the same weights, see the same batches and use RMSprop as in the Reality Check, at learning rates that
+change the weights visibly. In float64, they differ only by rounding.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PROXIES = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(9), 
 
 
 class InFloat64(nn.Module):
-    """A float64 trunk that takes the loop's float32 images."""
+    """A float64 trunk that accepts the float32 images of the loop."""
 
     def __init__(self, trunk):
         super().__init__()
@@ -42,7 +42,7 @@ class InFloat64(nn.Module):
 
 
 def with_proxies(loss):
-    """A loss of ours or the library's, in float64, with the shared proxies."""
+    """Convert a loss of ours or of the library to float64, with the shared proxies."""
     for parameter in loss.double().parameters():
         parameter.data = (PROXIES if parameter.shape == PROXIES.shape else PROXIES.T).clone()
     return loss
@@ -75,7 +75,7 @@ FAMILIES = {
 
 
 def a_fold(loss):
-    """Eight classes of five 8 x 8 images to train on, equal for both trainers."""
+    """Return a fold of eight training classes of five 8 x 8 images, identical for both trainers."""
     torch.manual_seed(1)
     trunk, head = InFloat64(SmallConv(channels=(4, 8), strides=(2, 2))), Linear(8, DIM).double()
     optimizers = {
@@ -91,14 +91,14 @@ def a_fold(loss):
 
 
 def weights(parts):
-    """All parameters of each module as one vector."""
+    """Return all parameters of each module as one vector."""
     parts_of = {"trunk": parts.trunk, "head": parts.head, "loss": parts.loss}
     found = {name: [p.detach().flatten() for p in part.parameters()] for name, part in parts_of.items()}
     return {name: torch.cat(vectors) for name, vectors in found.items() if vectors}
 
 
 def train_with_the_library(parts, miner):
-    """`MetricLossOnly` over the batches of our sampler."""
+    """Train with `MetricLossOnly` on the batches of our sampler."""
     pixels = to_batch(parts.images.plain(np.arange(40)), parts.trunk.mean, parts.trunk.std)
     order = [int(position) for step in range(STEPS) for position in parts.sampler.batch(step)]
     names = {"trunk": "trunk_optimizer", "head": "embedder_optimizer", "loss": "metric_loss_optimizer"}

@@ -1,4 +1,4 @@
-"""Training a fold: when it stops, which epoch gives the score, and what happens when it diverges."""
+"""Training of a fold: when it stops, which epoch gives the score, and divergence."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from benchmark.training import loop
 from benchmark.training.loop import train_fold
 from tests.training.small_fold import ProxyLoss, a_fold, a_schedule, nothing
 
-RULES = {  # the Reality Check's epochs between evaluations, and patience
+RULES = {  # epochs between evaluations and patience, as in the Reality Check
     "CUB": {"evaluate_every": 2, "patience": 9},
     "Cars": {"evaluate_every": 5, "patience": 14},
     "SOP": {"evaluate_every": 20, "patience": 39},
@@ -24,7 +24,7 @@ RULES = {  # the Reality Check's epochs between evaluations, and patience
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Make successive evaluations return the given MAP@R; gives the list of what they were called with."""
+    """Make successive evaluations return the given MAP@R; return the list of their arguments."""
 
     def prescribe(*scores: float) -> list[dict[str, Any]]:
         remaining, calls = iter(scores), []
@@ -44,7 +44,7 @@ TABLE = [
     # rule, MAP@R of epoch 0 and of each evaluation after it, last epoch, best trained epoch
     # CUB evaluates at 2, 4, 6, ... and stops at the first evaluation more than 9 epochs after the incumbent.
     ("CUB", [0.5, 0.3, 0.4, 0.3, 0.3, 0.3], 10, 4),  # never above the untrained model: 10 - 0 > 9
-    ("CUB", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 10, 2),  # a tie is no improvement: the earlier epoch remains the best
+    ("CUB", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 10, 2),  # a tie is not an improvement: the earlier epoch remains the best
     ("CUB", [0.5, 0.1, 0.2, 0.3, 0.4, 0.49], 10, 10),  # rising, but still below epoch 0: the score is the last
     ("CUB", [0.1, 0.2, 0.3, 0.2, 0.3, 0.3, 0.2, 0.1], 14, 4),  # 14 - 4 > 9, and 12 - 4 is not
     (
@@ -159,7 +159,7 @@ def test_a_fold_that_diverges_before_a_trained_evaluation_has_no_score_and_says_
     assert [result[key] for key in ("map_at_r", "precision_at_1", "r_precision", "best_epoch")] == [None] * 4
     assert (result["stopped"], result["reason"]) == ("diverged", f"the training loss is {value} in epoch 1")
     assert outcome.weights is None and [row["epoch"] for row in result["history"]] == [0]
-    records.digest(result)  # refuses a number that is not finite
+    records.digest(result)  # rejects numbers that are not finite
 
 
 def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_marked(
@@ -218,7 +218,7 @@ def test_a_loss_can_report_that_it_diverged(script: Any, tmp_path: Path) -> None
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_affine_part(tmp_path: Path, freeze: bool) -> None:
     fold = a_fold()
-    fold.head.norm = nn.BatchNorm1d(6)  # only the trunk's is frozen
+    fold.head.norm = nn.BatchNorm1d(6)  # only the trunk's batch norm is frozen
     before = {
         name: value.clone() for name, value in (*fold.trunk.state_dict().items(), *fold.head.state_dict().items())
     }

@@ -1,4 +1,4 @@
-"""Options of the training loop: learning-rate decay, clipping, frozen layers, monitored images, no validation."""
+"""Options of the training loop: learning-rate decay, clipping, frozen layers, monitored images, and no validation."""
 
 import copy
 import math
@@ -23,13 +23,13 @@ def rates(parts: TrainingComponents) -> list[float]:
     return [parts.optimizers[name].param_groups[0]["lr"] for name in ("trunk", "head", "loss")]
 
 
-def test_every_rate_decays_from_its_own_start(tmp_path: Path) -> None:
+def test_every_rate_decays_from_its_initial_value(tmp_path: Path) -> None:
     parts = a_fold()
     trained(parts, tmp_path, max_epochs=5, decay={"kind": "step", "every": 2, "factor": 0.5})
     assert rates(parts) == [0.01 / 4, 0.001 / 4, 0.01 / 4]  # epochs 1, 2 | 3, 4 | 5
 
 
-def test_a_resumed_training_decays_as_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_resumed_training_decays_like_uninterrupted_training(tmp_path: Path) -> None:
     decay = {"kind": "milestones", "epochs": [1, 3], "factor": 0.1}
     whole = trained(a_fold(), tmp_path / "whole", max_epochs=5, decay=decay)
     (tmp_path / "cut").mkdir()
@@ -64,7 +64,7 @@ def test_a_loss_without_parameters_has_nothing_to_clip(clip: dict[str, float], t
 
 
 class Triplets(torch.nn.Module):
-    """A triplet loss of each embedding, the next and the one after."""
+    """A triplet loss over each embedding and the next two."""
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.triplet_margin_loss(embeddings, embeddings.roll(1, 0), embeddings.roll(2, 0))
@@ -80,7 +80,7 @@ def moved(before: list[dict[str, torch.Tensor]], after: list[dict[str, torch.Ten
     return {key for b, a in zip(before, after, strict=True) for key in b if not torch.equal(a[key], b[key])}
 
 
-def test_batch_norm_is_trained_or_keeps_its_statistics_or_is_frozen_altogether(tmp_path: Path) -> None:
+def test_batch_norm_is_trained_keeps_its_statistics_or_is_fully_frozen(tmp_path: Path) -> None:
     expected = {
         False: {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"},
         True: {"weight", "bias"},

@@ -1,4 +1,4 @@
-"""Learning-rate factors against torch's schedulers."""
+"""Learning-rate factors, compared with torch's schedulers."""
 
 import pytest
 import torch

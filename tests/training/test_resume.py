@@ -1,4 +1,4 @@
-"""A fold that is killed at any moment, any number of times, ends exactly like an uninterrupted one."""
+"""A fold that is killed at any time, any number of times, ends exactly like an uninterrupted one."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import Outcome, train_fold
 from tests.training.small_fold import a_fold, a_schedule, nothing
 
-# Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one that is no better.
+# Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one without improvement.
 SCHEDULES = {
     "max_epochs": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=20, max_epochs=7),
     "patience": a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=1, max_epochs=99),
@@ -23,11 +23,11 @@ SCHEDULE = SCHEDULES["max_epochs"]
 
 
 class KilledError(Exception):
-    """Ends a training from outside."""
+    """Ends training from outside."""
 
 
 def killer(after: int) -> Any:
-    """An `on_epoch` that kills the training at its call number `after`, counted from 0."""
+    """Return an `on_epoch` that kills training at call number `after`, counted from 0."""
     calls = iter(range(100))
 
     def on_epoch(history: list[dict[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def killer(after: int) -> Any:
 
 
 def everything(fold: TrainingComponents) -> list[torch.Tensor]:
-    """All tensors of the modules and of their optimisers."""
+    """Return all tensors of the modules and their optimisers."""
     states = [part.state_dict() for part in (fold.trunk, fold.head, fold.loss)]
     states += [slots for o in fold.optimizers.values() for slots in o.state_dict()["state"].values()]
     return [torch.as_tensor(value) for state in states for value in state.values()]
@@ -64,7 +64,7 @@ def check_equal(outcome: Outcome, fold: TrainingComponents, uninterrupted: tuple
 @pytest.mark.parametrize("stopped", SCHEDULES)
 def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
     uninterrupted = train_uninterrupted(tmp_path, stopped)
-    for after in range(len(uninterrupted[0].result["history"]) + 1):  # at last only the record is missing
+    for after in range(len(uninterrupted[0].result["history"]) + 1):  # at the end, only the record is missing
         path = tmp_path / f"{after}.pt"
         with pytest.raises(KilledError):
             train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
@@ -75,7 +75,7 @@ def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopp
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 6, 13, 20])
-def test_a_fold_killed_within_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
+def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
     fold = a_fold()
     draw = fold.sampler.batch
 
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_is_named_and_not_trained_from(tmp_path: Path, dama
         train_fold(a_fold(), SCHEDULE, path, nothing)
 
 
-def test_a_full_disk_is_an_error_and_no_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_not_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_an_error_and_no_divergence(tmp_path: Path, monkeypatch: 
         train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", nothing)
 
 
-def test_on_epoch_gets_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
+def test_on_epoch_receives_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
     lengths: list[int] = []
     with pytest.raises(KilledError):
         train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(2))

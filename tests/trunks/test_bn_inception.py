@@ -1,8 +1,9 @@
-"""BN-Inception against the published network.
+"""BN-Inception, compared with the published network.
 
 `bn_inception.npz` holds the features that the network of `pretrainedmodels` 0.7.4 gives in float64 for `an_image` with
 the weights `a_state`: its `features(bgr)` pooled by its own `global_pool` (`avg`), and their maximum (`max`), where
-`bgr` is the image with channels reversed, less 104, 117 and 128. MT19937's uniform numbers are the same everywhere.
+`bgr` is the image with channels reversed, minus 104, 117 and 128. MT19937's uniform numbers do not depend on the
+platform.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ PUBLISHED_FEATURES = Path(__file__).with_name("bn_inception.npz")
 
 
 def a_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Weights for named shapes: variances and gains around 1, others around 0, of a size that keeps the signal's."""
+    """Return weights for named shapes: variances and gains around 1, others around 0, scaled to preserve the signal."""
     rng, state = np.random.RandomState(52), {}
     for name in sorted(shapes):
         shape = shapes[name]
@@ -34,7 +35,7 @@ def a_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def an_image() -> torch.Tensor:
-    """One RGB image of 227 x 227 pixels (1, 3, 227, 227), uint8."""
+    """Return one RGB image of 227 x 227 pixels (1, 3, 227, 227), uint8."""
     return torch.from_numpy(np.random.RandomState(7).randint(0, 256, (1, 3, 227, 227)).astype(np.uint8))
 
 
@@ -45,7 +46,7 @@ def published_state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The layout of 2018's file: names at the top, no counters, a leading axis of 1 before batch-norm numbers."""
+    """Write a file in the format of 2018: names at the top, no counters, a leading axis of 1 for batch norm."""
     path = tmp_path_factory.mktemp("weights") / "bn_inception.pth"
     state = {k: v[None] if "_bn." in k else v for k, v in published_state().items()}
     torch.save(state, path, _use_new_zipfile_serialization=False)
@@ -73,12 +74,12 @@ def test_the_normalised_image_is_bgr_of_0_to_255_less_the_published_means() -> N
 def test_it_has_the_layers_counted_in_the_published_file() -> None:
     trunk = BNInception()
     kinds = [type(module).__name__ for module in trunk.modules()]
-    # 3 before the blocks, 6 in each block of stride 2 less the projection (5 each), 7 in the eight others.
+    # 3 before the blocks, 6 in each block of stride 2 minus the projection (5 each), 7 in the eight others.
     assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == 3 + 2 * 5 + 8 * 7
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (240, 60), (29, 45)])
-def test_images_of_any_size_enter(height: int, width: int) -> None:
+def test_images_of_any_size_are_accepted(height: int, width: int) -> None:
     with torch.no_grad():
         assert BNInception().eval()(torch.zeros(1, 3, height, width)).shape == (1, 1024)
 

@@ -1,4 +1,4 @@
-"""What every `conf/trunk/*.yaml` promises: it builds, has `out_features`, and takes grey and RGB images."""
+"""The contract of every `conf/trunk/*.yaml`: it builds, has `out_features`, and accepts grey and RGB images."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.slow
 
 NAMES = sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml"))
 PUBLISHED = [name for name in NAMES if name != "small_conv"]
-SAME_NETWORK = {"deit_small": "vit_small", "dino_vit_small": "vit_small"}  # which differ by their weights
+SAME_NETWORK = {"deit_small": "vit_small", "dino_vit_small": "vit_small"}  # these files differ only in their weights
 NETWORKS = [name for name in NAMES if name not in SAME_NETWORK]
 Make = Callable[..., torch.nn.Module]
 
 
 @pytest.fixture(scope="module")
 def make(compose_study_in: Callable[..., Study], tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A trunk with random weights: `make(name, in_channels)`."""
+    """Return a factory of trunks with random weights: `make(name, in_channels)`."""
     folder = tmp_path_factory.mktemp("results")
 
     def trunk(name: str, in_channels: int = 3, *overrides: str) -> torch.nn.Module:
@@ -52,7 +52,7 @@ def test_the_trunks_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name in PUBLISHED])
-def test_a_trunk_makes_of_a_grey_image_what_it_makes_of_the_same_image_in_rgb(name: str, make: Make) -> None:
+def test_a_grey_image_has_the_features_of_its_rgb_version(name: str, make: Make) -> None:
     grey = some_images(name, 1)
     trunks = {channels: make(name, channels) for channels in (1, 3)}
     of_grey, of_rgb = (features(trunk, grey.expand(-1, n, -1, -1)) for n, trunk in trunks.items())
@@ -81,7 +81,7 @@ def test_files_that_differ_by_their_weights_name_the_same_network(
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_number_of_channels_that_no_published_network_takes_is_named(name: str, make: Make) -> None:
+def test_an_unsupported_number_of_channels_is_named(name: str, make: Make) -> None:
     with pytest.raises(UserError, match="in_channels=4; allowed are 3"):
         make(name, 4)
 

@@ -19,7 +19,7 @@ def published_state() -> dict[str, torch.Tensor]:
 
 
 def photograph(name: str) -> torch.Tensor:
-    """The central square of a photograph, 224 x 224, uint8 (1, 3, 224, 224)."""
+    """Return the central square of a photograph, 224 x 224, uint8 (1, 3, 224, 224)."""
     from sklearn.datasets import load_sample_image
 
     image = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None, :, :, 106:533].float()
@@ -34,7 +34,7 @@ def test_features_through_the_packages_classifier_name_what_is_on_photographs() 
         features = trunk(to_batch(images, trunk.mean, trunk.std))
     assert features.shape == (2, trunk.out_features) == (2, 1280)
     classes = (features @ state["_fc.weight"].T + state["_fc.bias"]).argmax(1)
-    assert classes.tolist() == [985, 698]  # of ImageNet's 1000: daisy, palace
+    assert classes.tolist() == [985, 698]  # ImageNet classes: daisy, palace
 
 
 def test_a_file_in_another_order_is_refused_though_its_shapes_fit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Global pooling against values worked out by hand."""
+"""Global pooling, compared with values worked out by hand."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from benchmark.core.errors import UserError
 from benchmark.trunks.pooling import check_pool, global_pool
 
-# Two images, two channels, one row of three places.
+# Two images, two channels, one row of three positions.
 MAPS = torch.tensor([[[[1.0, 2.0, 6.0]], [[-1.0, -2.0, -3.0]]], [[[0.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]]])
 
 
@@ -18,7 +18,7 @@ MAPS = torch.tensor([[[[1.0, 2.0, 6.0]], [[-1.0, -2.0, -3.0]]], [[[0.0, 0.0, 0.0
         ("avg+max", [[9.0, -3.0], [0.0, 12.0]]),
     ],
 )
-def test_maps_are_pooled_over_all_places(pool: str, features: list[list[float]]) -> None:
+def test_maps_are_pooled_over_all_positions(pool: str, features: list[list[float]]) -> None:
     check_pool("a trunk", pool)
     assert global_pool(MAPS, pool).tolist() == features
 

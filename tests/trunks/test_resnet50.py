@@ -1,4 +1,4 @@
-"""ResNet-50 with a file in torchvision's layout, against torchvision's own forward pass."""
+"""ResNet-50 with a file in torchvision's format, compared with torchvision's own forward pass."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from benchmark.trunks.resnet50 import ResNet50
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
-    """torchvision's whole network with batch-norm numbers that are not the neutral ones, and its file."""
+    """Return torchvision's whole network with non-trivial batch-norm parameters, and its file."""
     torch.manual_seed(0)
     network = resnet50(weights=None).eval()
     for name, buffer in network.named_buffers():

@@ -1,4 +1,4 @@
-"""The small convolutional trunk against convolutions in plain loops and against numbers counted by hand."""
+"""The small convolutional trunk, compared with convolutions in plain loops and numbers counted by hand."""
 
 import math
 
@@ -9,11 +9,11 @@ import torch
 from benchmark.core.errors import UserError
 from benchmark.trunks.small_conv import SmallConv
 
-EPSILON = 1e-5  # PyTorch's default of batch normalisation
+EPSILON = 1e-5  # PyTorch's default for batch normalisation
 
 
 def loop_stage(images: np.ndarray, stage: torch.nn.Sequential, stride: int) -> np.ndarray:
-    """Convolution with one pixel of zeros around it, batch normalisation by stored statistics, ReLU: one image."""
+    """Apply convolution with zero padding of 1, batch normalisation by stored statistics, and ReLU to one image."""
     weight, norm = stage[0].weight.detach().numpy(), {k: v.numpy() for k, v in stage[1].state_dict().items()}
     outputs, inputs, kernel, _ = weight.shape
     size = (images.shape[1] + 2 - kernel) // stride + 1
@@ -31,7 +31,7 @@ def loop_stage(images: np.ndarray, stage: torch.nn.Sequential, stride: int) -> n
 
 
 def a_trunk_with_statistics(pool: str) -> SmallConv:
-    """Three stages on 2-channel images, with batch-norm numbers that are not the neutral ones."""
+    """Return a trunk of three stages for 2-channel images, with non-trivial batch-norm parameters."""
     torch.manual_seed(0)
     trunk = SmallConv(channels=(3, 5, 4), strides=(2, 1, 2), in_channels=2, pool=pool).eval()
     for stage in trunk.stages:
@@ -42,7 +42,7 @@ def a_trunk_with_statistics(pool: str) -> SmallConv:
 
 
 @pytest.mark.parametrize("pool", ["avg", "max", "avg+max"])
-def test_features_are_those_of_convolutions_in_plain_loops_pooled_as_asked(pool: str) -> None:
+def test_features_equal_those_of_convolutions_in_plain_loops(pool: str) -> None:
     trunk = a_trunk_with_statistics(pool)
     images = torch.randn(3, 2, 8, 8)
     features = trunk(images).detach()
@@ -115,6 +115,6 @@ def test_every_parameter_gets_a_gradient() -> None:
         ({"pool": "sum"}, "pool='sum'"),
     ],
 )
-def test_a_setting_that_makes_no_trunk_is_named(settings: dict, named: str) -> None:
+def test_an_invalid_setting_is_named(settings: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         SmallConv(**settings)

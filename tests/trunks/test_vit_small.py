@@ -1,4 +1,4 @@
-"""ViT-S/16 with files in the two layouts that are published: tensors of PyTorch, and augreg's .npz."""
+"""ViT-S/16 with files in the two published formats: PyTorch tensors, and augreg's .npz."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ HEADS, WIDTH = 6, 384
 
 
 def some_state() -> dict[str, torch.Tensor]:
-    """A state with no two tensors alike, under the names that DeiT's and DINO's files use."""
+    """Return a state whose tensors all differ, with the names of DeiT's and DINO's files."""
     torch.manual_seed(5)
     state = {k.removeprefix("network."): v for k, v in ViTSmall().state_dict().items()}
     return {name: torch.randn(value.shape) / 20 for name, value in state.items()}

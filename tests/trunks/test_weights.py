@@ -1,4 +1,4 @@
-"""Files of weights: found, downloaded from a server on this machine, checked, read without running what is in them."""
+"""Weight files: found, downloaded from a local server, verified, and read without running code in them."""
 
 import hashlib
 import http.server
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str, bytes], str]]:
-    """Put a file on a server on this machine: `serve(name, content)` returns its address; `asked` has the requests."""
+    """Serve a file from a local server: `serve(name, content)` returns its address; `asked` lists the requests."""
     asked: list[str] = []
     root = tmp_path / "server"
     root.mkdir()
@@ -106,7 +106,7 @@ def test_your_own_file_is_found_by_its_path_and_a_published_one_is_verified_in_a
         weights.find(str(saved(tmp_path, STATE, "net.pth")), published)
 
 
-def test_a_name_that_is_neither_published_nor_a_file_is_answered_with_what_is_allowed() -> None:
+def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
     published = {name: Published(f"http://127.0.0.1:9/{name}") for name in ("v1", "v2")}
     with pytest.raises(
         UserError, match=r"weights=v3: there is no such file\. Allowed: v1, v2, the path of a file, or null"
@@ -120,7 +120,7 @@ def test_weights_of_a_package_that_is_not_installed_name_it() -> None:
         weights.find("imagenet", published)
 
 
-def test_a_cache_folder_that_cannot_be_made_is_named_with_the_variable_that_moves_it(
+def test_an_unwritable_cache_folder_is_named_with_the_variable_that_moves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -142,8 +142,8 @@ def test_the_cache_is_the_users_unless_a_variable_names_another(
     assert weights.folder() == Path("/home/me/.cache/metric-learning-benchmark/weights")
 
 
-def test_the_fingerprint_is_of_the_bytes_wherever_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Of "abc": FIPS 180-2, appendix B.1.
+def test_the_fingerprint_depends_on_the_bytes_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The hash of "abc": FIPS 180-2, appendix B.1.
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("a.pth", "b.pth"):
@@ -153,7 +153,7 @@ def test_the_fingerprint_is_of_the_bytes_wherever_they_lie(monkeypatch: pytest.M
     assert weights.fingerprint("~/b.pth") != known
 
 
-def test_the_fingerprint_of_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lost\.pth cannot be read \(No such file or directory\)"):
         weights.fingerprint(tmp_path / "lost.pth")
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
@@ -161,7 +161,7 @@ def test_the_fingerprint_of_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 class Hostile:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -171,7 +171,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zipped: bool) -> None:
+def test_a_file_that_would_run_code_is_refused_without_running_it(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "hostile.pth"
     torch.save(STATE | {"bias": Hostile(tmp_path / "owned")}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"hostile\.pth is refused.*can run code"):
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [{"model": STATE, "epoch": 3}, {"state_dict": STATE}, STATE])
-def test_tensors_are_found_where_authors_put_them(tmp_path: Path, content: dict) -> None:
+def test_tensors_are_found_under_the_keys_that_authors_use(tmp_path: Path, content: dict) -> None:
     assert set(weights.read(saved(tmp_path, content))) == {"weight", "bias"}
 
 
