@@ -165,7 +165,7 @@ def test_an_unreachable_host_is_told(server: Server, tmp_path: Path) -> None:
 
 
 def test_other_addresses_are_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="is no http or https address"):
+    with pytest.raises(DownloadError, match="is not an http or https address"):
         download("file:///etc/passwd", tmp_path / "data.tgz")
 
 
