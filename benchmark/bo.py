@@ -273,7 +273,7 @@ class Search:
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": workers}
         records.append_line(self.study.directory / "bo" / "sessions.jsonl", session)
         share = 1 - compute / (wall * workers)
-        self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of it was not training")
+        self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of the time was not training")
 
 
 def trial_line(result: JsonObject) -> str:

@@ -282,7 +282,7 @@ def select(history: Sequence[JsonObject], held_out_epoch: int | None, completed:
         completed: whether the training reached its last epoch.
     """
     trained = [row for row in history if row["epoch"] > 0]
-    best = max(trained, key=lambda row: float(row["watched"]["precision_at_1"]), default=None)  # the earliest of equals
+    best = max(trained, key=lambda row: float(row["watched"]["precision_at_1"]), default=None)  # ties: the earliest
     chosen = {
         "best_on_test": best,
         "last_epoch": trained[-1] if completed else None,

@@ -21,7 +21,7 @@ class Display:
     Args:
         mode: `auto` (live on a terminal, else plain), `live`, `plain` or `quiet`.
         title: the study's name, shown at the top of the live view.
-        kind: what is counted: `trial` or `run`.
+        kind: what `total` and `done` count, `trial` or `run`.
         total: total number of trials (or runs).
         done: number of trials (or runs) that were finished before this command started.
         max_epochs: maximum number of epochs of a training.

@@ -170,7 +170,7 @@ def _receive_once(url: str, part: Path, size: int | None) -> None:
                 advance(len(first))
                 first = response.read(CHUNK)
         if total is not None and part.stat().st_size < total:
-            raise ConnectionError(f"the transfer broke off after {part.stat().st_size:,} of {total:,} bytes")
+            raise ConnectionError(f"the transfer was interrupted after {part.stat().st_size:,} of {total:,} bytes")
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None
 
 
 class WithoutTuples(torch.nn.Module):
-    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples that it ignores."""
+    """A loss with the signature that pytorch-metric-learning's trainer needs; it ignores mined tuples."""
 
     def __init__(self, loss: torch.nn.Module) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class WithoutTuples(torch.nn.Module):
 
 
 def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
-    """The job of `our_loop` done by `MetricLossOnly`, whose sampler draws no more than one call needs."""
+    """The counterpart of `our_loop` with `MetricLossOnly`; its sampler draws only what one call needs."""
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.trainers import MetricLossOnly
 

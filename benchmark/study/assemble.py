@@ -130,7 +130,7 @@ def same_dataset(study: Study, fingerprint: str) -> Dataset:
     dataset: Dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
         raise OtherDataError(
-            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
-            f"was started with {fingerprint}. Run {study.command('data')} on both and compare."
+            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, but the "
+            f"study was started with {fingerprint}. Run {study.command('data')} on both machines and compare."
         )
     return dataset

@@ -129,7 +129,7 @@ class SearcherConfig(ModuleConfig):
     Attributes:
         round: settings that are proposed together, all from the same finished trials.
         asynchronous: propose a setting whenever one of the `round` trials in training ends; such a search cannot be
-            repeated.
+            reproduced.
     """
 
     round: int = 1

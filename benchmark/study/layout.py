@@ -138,7 +138,7 @@ def read_study(directory: Path) -> StoredStudy:
             return StoredStudy(**body)
     except FileNotFoundError:
         raise UserError(f"There is no study in {directory}. Run {command('bo')} to start one.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: digest of such content
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: from `digest`
         pass  # reported below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
 

@@ -74,14 +74,14 @@ def wrong_type(key: str, complaint: str) -> str:
     """
     found = VALUE.search(complaint)
     if found is None or found[2] not in KINDS:
-        return f"{key} does not fit: {complaint.strip()}\n{see_all()}"
+        return f"{key} is invalid: {complaint.strip()}\n{see_all()}"
     value = "null" if found[1] == "None" else found[1]
     return f"{key}={value}: give {KINDS[found[2]]}.\n{see_all()}"
 
 
 def does_not_fit(complaint: str) -> str:
     """The message for any other configuration error, based on the message of the library that found it."""
-    return f"The configuration does not fit. {complaint.strip()}\n{see_all()}"
+    return f"The configuration is invalid. {complaint.strip()}\n{see_all()}"
 
 
 def unreadable(override: str) -> str:

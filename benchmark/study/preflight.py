@@ -99,7 +99,7 @@ def check_training(training: TrainingConfig) -> None:
 
 
 def _not_finite(node: object, key: str = "") -> Iterator[str]:
-    """Every number in a node that JSON cannot represent, as `key=value`."""
+    """Yield every non-finite number in a node, as `key=value`."""
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
@@ -153,7 +153,7 @@ def check_space(study: Study) -> None:
         if name not in loss.setting:
             raise UserError(
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
-                f"recommended value as well: +loss.setting.{name}=VALUE."
+                f"recommended value too: +loss.setting.{name}=VALUE."
             )
         # Bounds of one data set may exclude the default, which then matters only as trial 0.
         if p.bounds == limits or study.config.protocol.defaults_first:

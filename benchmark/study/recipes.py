@@ -168,6 +168,6 @@ def parameter_groups(part: torch.nn.Module, groups: Mapping[str, Node]) -> list[
         own = [named.pop(name) for name in list(named) if name.startswith(prefix)]
         if not own:
             have = ", ".join(name for name, _ in part.named_parameters())
-            raise UserError(f"The optimizer group {prefix!r} has no parameter; names here are {have}.")
+            raise UserError(f"The optimizer group {prefix!r} matches no parameter; the names are {have}.")
         found.append({"params": own} | options)
     return [{"params": list(named.values())}, *found] if named else found

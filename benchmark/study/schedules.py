@@ -3,7 +3,7 @@
 A loss with a schedule names a file of `conf/loss/schedule/` in its `defaults`, and refers to the values as
 `${loss.schedule.NAME}`. In addition to its values, the file may hold three keys about them:
 
-- `starts`: names of the values that are iterations after which a part of the loss starts;
+- `starts`: names of the values that give the iteration after which a part of the loss starts;
 - `counts`: names of the values that count iterations but represent epochs, so that they scale with the length of a
     pass;
 - `traditional`: values that replace the others under the traditional protocol.
