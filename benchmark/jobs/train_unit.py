@@ -153,7 +153,7 @@ def train(
         parts, schedule = make()
         parts.beat = heartbeat.tick
         if checkpoint.exists():
-            unit_log.note(folder, "resume from the checkpoint of this epoch:")  # the next line is about its epoch
+            unit_log.note(folder, "resume: the next line shows the epoch of the checkpoint")
         return train_fold(parts, schedule, checkpoint, on_epoch), parts
 
     try:
