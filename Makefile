@@ -1,8 +1,8 @@
-# A thin front of `python -m benchmark`; every target makes what it needs. Options: DATASET=cub LOSS=hpl_pa ...; see make help.
+# A thin wrapper around `python -m benchmark`; every target builds what it needs. Options: DATASET=cub LOSS=hpl_pa ...; see make help.
 #
-# Options count only on make's command line, never from the environment, and each is one value whatever it holds: make does
-# not expand it and no shell reads it; `benchmark/__main__.py` finds it in the environment as BENCHMARK_MAKE_<option>.
-# Settings may come from the environment too.
+# Options are read from make's command line only, never from the environment, and each is one value whatever it contains: neither
+# make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
+# Settings may also come from the environment.
 OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS EXECUTOR WORKERS ARGS
 SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
@@ -45,7 +45,7 @@ $(COMMANDS): $(STAMP)
 
 ##@ run
 bo: ## search a loss's hyper-parameters by class-disjoint cross-validation
-final-eval: ## retrain the best setting 10 times and score the test classes; without options: of every finished search
+final-eval: ## retrain the best setting 10 times and score the test classes; without options, for every finished search
 traditional: ## train on all training classes as the papers do, and score the test classes at every epoch
 
 ##@ look
@@ -54,14 +54,14 @@ logs: ## show the newest log or that of ARGS=unit=trial_003/fold_1; on a termina
 tables: ## write the tables of all studies as CSV, LaTeX and Markdown
 
 ##@ data
-data: ## find or download a data set and describe it; ROOT=folder if it is elsewhere
+data: ## find or download a data set and describe it; ROOT=FOLDER if it is elsewhere
 splits: ## write a data set's split and folds to results/splits as CSV
 
 ##@ develop
-bench: ## measure the speed of this code as ratios
+bench: ## compare the speed of this code with other libraries
 bench-gpu: ## measure how many folds a GPU should train at once
 
-setup: $(STAMP) ## make the environment (.venv); TORCH=cpu omits the CUDA libraries
+setup: $(STAMP) ## create the environment (.venv); TORCH=cpu omits the CUDA libraries
 
 $(STAMP): requirements.lock requirements-cpu.lock
 	@test -n $(call quoted,$(PYTHON)) || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
@@ -75,10 +75,10 @@ else
 endif
 	@touch $@
 
-soak: $(STAMP) ## kill workers and drivers of a search every few seconds, and count what that costs
+soak: $(STAMP) ## kill workers and drivers of a search every few seconds, and measure the cost
 	$(RUN) tests.soak
 
-scale: $(STAMP) ## give a thousand sleeping jobs to 32 Ray workers, and measure the driver
+scale: $(STAMP) ## run a thousand sleeping jobs on 32 Ray workers, and measure the driver's cost
 	$(RUN) tests.scale
 
 test: $(STAMP) ## run the fast tests
@@ -87,14 +87,14 @@ test: $(STAMP) ## run the fast tests
 test-all: $(STAMP) ## run all tests
 	$(RUN) pytest -q -n logical --dist loadfile --no-loadscope-reorder -m "not gpu"
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## run ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 
-lock: $(STAMP) ## resolve the dependencies of pyproject.toml again
+lock: $(STAMP) ## resolve the dependencies of pyproject.toml and write the lock files
 	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 	awk '/^[A-Za-z0-9]/ { drop = ($$0 ~ /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|faiss-gpu)[=@ ]/); \
 		if ($$0 ~ /^faiss-cpu==/) sub(/ ;[^\\]*/, " ") } !drop' requirements.lock > requirements-cpu.lock
 
-clean: ## delete the environment; results stay
+clean: ## delete the environment, but not the results
 	rm -rf $(VENV)

@@ -1,1 +1,1 @@
-"""The harness: losses, data sets, protocol and the stories that `make` runs."""
+"""A harness for deep metric learning: losses, data sets, protocols and the commands that run them."""

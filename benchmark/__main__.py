@@ -1,7 +1,7 @@
-"""The command line: `dmlbench VERB key=value ...`, `python -m benchmark VERB ...` and, behind every target, `make`.
+"""The command line: `dmlbench COMMAND key=value ...` and `python -m benchmark COMMAND ...`, which make targets call.
 
-The configuration is composed and checked before a verb's own module is imported, because PyTorch takes seconds to load
-and a typo, `--help` or `status` needs none of it.
+The configuration is composed and checked before a command's own module is imported: PyTorch takes seconds to load, and
+a typo, `--help` or `status` does not need it.
 """
 
 import difflib
@@ -31,7 +31,7 @@ def _opening_of_search(study: Study, overrides: list[str]) -> str:
     check_values(study)
     check_executor(study.config)
     if study.config.preset:
-        return ""  # refused by the command
+        return ""  # the command itself refuses a preset
     return f"{study.title}: search of {study.config.trials} trials, records in {study.directory}"
 
 
@@ -55,11 +55,11 @@ class Verb:
     """A command.
 
     Attributes:
-        group: its heading in `dmlbench --help`.
-        help: one line.
-        function: where it is defined, as `module.function` of this package.
-        protocol: the one that it takes unless the user names another.
-        opening: checks the study's values and returns the first line to print, for commands that train.
+        group: heading under which `dmlbench --help` lists it.
+        help: one-line description.
+        function: the function that runs it, as `module.function` of this package.
+        protocol: default protocol; empty for the configuration's default.
+        opening: for commands that train, checks the study's values and returns the first line to print.
     """
 
     group: str
@@ -70,11 +70,11 @@ class Verb:
 
     @property
     def module(self) -> str:
-        """Full name of the module that defines it."""
+        """Full name of the module that defines the command."""
         return f"benchmark.{self.function.rpartition('.')[0]}"
 
     def __call__(self, study: Study, overrides: list[str]) -> None:
-        """Check what can be checked at once, print the first line, then import the command and run it."""
+        """Check the study's values, print the first line, then import the command and run it."""
         if self.opening:
             line = self.opening(study, overrides)
             if line and study.config.display != "quiet":
@@ -85,8 +85,8 @@ class Verb:
 VERBS = {
     "bo": Verb("run", "search a loss's hyper-parameters by class-disjoint cross-validation", "bo.bo",
                opening=_opening_of_search),
-    "final-eval": Verb("run", "retrain the best setting 10 times and score the test classes; without options: of every "
-                       "finished search", "final_eval.final_eval", opening=_opening_of_final_runs),
+    "final-eval": Verb("run", "retrain the best setting 10 times and score the test classes; without options, for "
+                       "every finished search", "final_eval.final_eval", opening=_opening_of_final_runs),
     "traditional": Verb("run", "train on all training classes as the papers do, and score the test classes at every "
                         "epoch", "traditional.traditional", "traditional", _opening_of_traditional),
     "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
@@ -94,22 +94,22 @@ VERBS = {
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
-    "bench": Verb("develop", "measure the speed of this code as ratios", "perf.cpu.bench"),
+    "bench": Verb("develop", "compare the speed of this code with other libraries", "perf.cpu.bench"),
     "bench-gpu": Verb("develop", "measure how many folds a GPU should train at once", "perf.gpu.bench_gpu"),
 }  # fmt: skip
 
 
 def main(verb: str = "") -> int:
-    """Run the command that the process's arguments name.
+    """Run the command that the process's arguments select.
 
     Args:
-        verb: the command, where it is not the first argument: `python -m benchmark.bo` is `bo`.
+        verb: the command, such as `bo` for `python -m benchmark.bo`; empty takes the first argument.
 
     Returns:
         The exit status: 0, or 2 for a mistake on the command line.
 
     Raises:
-        SystemExit: with the status of a command that failed, see `cli.main`.
+        SystemExit: a command failed; `cli.main` lists the statuses.
     """
     program, *arguments = sys.argv
     form: invocation.Form = "dmlbench" if Path(program).stem == "dmlbench" else "python -m benchmark"
@@ -144,7 +144,7 @@ def _refused(message: str) -> int:
 
 
 def _installed() -> dict[str, Verb]:
-    """The verbs that there are: a wheel has none that measure the code."""
+    """The commands of this installation; a wheel omits those that measure the code."""
     return {name: verb for name, verb in VERBS.items() if importlib.util.find_spec(verb.module.rpartition(".")[0])
             and importlib.util.find_spec(verb.module)}  # fmt: skip
 
@@ -162,7 +162,7 @@ def _version() -> str:
     try:
         return metadata.version("metric-learning-benchmark")
     except metadata.PackageNotFoundError:
-        return "of a checkout that is not installed"
+        return "(a checkout that is not installed)"
 
 
 def _help(form: str) -> str:
@@ -185,14 +185,14 @@ def _help_of(name: str, form: str) -> str:
         lines += textwrap.wrap(f"{group}: {options}", 110, initial_indent="  ", subsequent_indent="      ")
     lines += [
         "",
-        "Often used: trials=20 seed=7 executor.workers=2 results_dir=FOLDER variant=NAME.",
-        "Every key and its value: add --cfg job --resolve. Several at once: --multirun loss=proxy_nca,hpl_nca.",
+        "Common options: trials=20 seed=7 executor.workers=2 results_dir=FOLDER variant=NAME.",
+        "To see every key and its value: --cfg job --resolve. For several studies: --multirun loss=proxy_nca,hpl_nca.",
     ]
     return "\n".join(lines)
 
 
 def _groups() -> list[str]:
-    """Keys that choose a file of `conf/`."""
+    """Keys that select a file in `conf/`."""
     defaults = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override")]
 

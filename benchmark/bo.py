@@ -1,13 +1,13 @@
 """make bo: search the hyper-parameters of a loss by class-disjoint cross-validation.
 
-Ask for a setting (or `searcher.round` of them), train it on every fold, score it by the mean of the folds' best
-validation MAP@R, record it, add it to the searcher's history, and at the end choose. Nothing here can read a test
-class. Killed at any moment, the same command resumes from the records and leaves those of an undisturbed run;
-`lost_trials` explains how that holds for trials that cannot be finished. A round is proposed from the rounds before it,
-so the order in which trials finish changes nothing.
+Ask the searcher for a setting (or for `searcher.round` settings), train it on every fold, score it by the mean of the
+folds' best validation MAP@R, record it, and repeat; at the end, choose the best. Nothing here can read a test class. If
+the process is killed, the same command resumes from the records, and the final records equal those of an uninterrupted
+run; `lost_trials` explains how this extends to trials that cannot be finished. A round is proposed from earlier rounds
+only, so the order in which trials finish does not matter.
 """
 
-if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
     from benchmark.__main__ import main
 
     raise SystemExit(main("bo"))
@@ -34,36 +34,38 @@ from benchmark.study.preflight import check_before_search
 from benchmark.study.study import Study
 
 Trials = dict[int, records.Record]  # records of trials, or of their proposals, by index
-AT_BOUND = 0.01  # share of a parameter's range that counts as sitting on its bound
+AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
 
 
 def bo(study: Study, overrides: list[str]) -> None:
-    """Search until `trials` settings are tried, then choose the best.
+    """Search until `trials` settings have been tried, then choose the best.
 
     Args:
         study: the study to search.
-        overrides: unused; the configuration is in the study.
+        overrides: unused; the study holds the configuration.
 
     Raises:
-        UserError: something cannot work, or no trial has a score.
+        UserError: the configuration or the data is invalid, or no trial has a score.
         IncompleteError: some trials are lost.
     """
     session = Session(study, "bo", halves=("trainval",))
     if study.config.preset:
-        raise UserError(f"preset={study.config.preset} is a setting and needs no search: {study.command('final-eval')}")
+        raise UserError(
+            f"preset={study.config.preset} is a fixed setting and needs no search. Run {study.command('final-eval')}"
+        )
     # 1. prepare the data and check everything that can be checked before training
     with session:
         check_before_search(study)
 
-        # 2. replay: the finished trials on disk are the truth
+        # 2. read the finished trials from disk
         search = Search(session, session.open(study.config.trials, functools.partial(layout.finished_trials, study)))
 
-        # 3. ask, train, score and record until there are enough
+        # 3. propose, train, score and record the missing trials
         if search.is_unfinished():
             (study.directory / "bo" / "best.yaml").unlink(missing_ok=True)
             search.run()
 
-        # 4. choose
+        # 4. choose the best trial
         search.choose()
         if search.lost:
             raise search.incomplete()
@@ -73,12 +75,12 @@ class Search:
     """A search in progress.
 
     Args:
-        session: with the study open.
+        session: the session that holds the study's lock.
         trials: records of the finished trials, by index.
 
     Attributes:
         trials: records of the finished trials, by index.
-        lost: records of the trials that are lost, by index.
+        lost: records of the lost trials, by index.
         training: proposals of the trials in training, by index.
     """
 
@@ -90,13 +92,13 @@ class Search:
         self.searcher: Searcher = self.study.make_searcher()
 
     def is_unfinished(self) -> bool:
-        """Whether a trial is missing, or was proposed while another one was lost that is finished by now."""
+        """Whether a trial is missing, or was proposed while a trial was lost that has finished since."""
         return any(i not in self.trials or self._is_stale(i) for i in range(self.study.config.trials))
 
     def run(self) -> None:
-        """Train the missing trials, round after round, with all folds of a round side by side.
+        """Train the missing trials, round by round, with all folds of a round in parallel.
 
-        With `searcher.asynchronous` there are no rounds: the next trial is proposed as soon as one is finished.
+        With `searcher.asynchronous` there are no rounds: the next trial is proposed as soon as one finishes.
 
         Raises:
             IncompleteError: several trials in a row are lost.
@@ -108,7 +110,7 @@ class Search:
         if config.asynchronous:
             self.display.say(
                 "searcher.asynchronous=true: a proposal depends on which trial finishes first, so this search cannot "
-                "be repeated. Say so where you report it."
+                "be reproduced. State this where you report it."
             )
         with self.session.jobs(train_unit, ["benchmark.jobs.train_unit"]) as jobs:
             for index, record in self.trials.items():
@@ -131,10 +133,10 @@ class Search:
     def propose(self, indices: range) -> Trials:
         """Propose the missing trials of a round, and return the proposals.
 
-        All proposals of a round see the same history, in which lost trials count as abandoned, and the settings that
-        stand before them in the round. A proposal is kept once made, even over a restart, unless it is stale; a trial
-        whose proposal changes is missing again. Trials of earlier rounds that are still in training are not history but
-        pending, and no proposal is ever stale then: it could not be repeated anyway.
+        All proposals of a round use the same history, in which lost trials count as abandoned, and treat the earlier
+        settings of the round as pending. A proposal is kept, even across restarts, unless it is stale; a trial whose
+        proposal changes becomes missing again. In an asynchronous search, earlier trials that are still in training are
+        pending too, and no proposal is ever stale, since such a search cannot be reproduced anyway.
         """
         known = [i for i in range(indices.start) if i not in self.training]
         history = [layout.to_observation((self.lost | self.trials)[i]) for i in known]
@@ -160,7 +162,7 @@ class Search:
         return proposals
 
     def ask(self, index: int, ask: Callable[[], dict[str, Value]], origin: JsonObject) -> records.Record:
-        """The proposal of a trial: the one on disk, or a new one where there is none or it is stale.
+        """Return a trial's proposal: the one on disk, or a new one if that is missing or stale.
 
         Args:
             index: number of the trial.
@@ -175,17 +177,18 @@ class Search:
             return old
         proposal = records.Record("ask", {"index": index, "setting": ask()}, origin)
         if old is not None and old.result != proposal.result:
-            if self.trials.pop(index, None) is not None:  # the record first: then the trial is missing in any case
+            if self.trials.pop(index, None) is not None:  # the record first: after a kill, the trial is then missing
                 records.quarantine(layout.trial_path(self.study, index), "superseded")
             kept = records.quarantine(folder, "superseded")
             self.display.say(
-                f"trial {index + 1} was proposed while another was lost, and is proposed again; see {kept}"
+                f"trial {index + 1} was proposed while another was lost; it is proposed again, and the old "
+                f"folder is kept as {kept}"
             )
         records.write_record(folder / "ask.json", proposal)
         return proposal
 
     def conclude(self, proposal: records.Record, answers: Sequence[Answer]) -> float:
-        """Record a trial as finished or as lost, and return the seconds of compute that its folds took.
+        """Record a trial as finished or lost, and return the compute time of its folds in seconds.
 
         Args:
             proposal: the trial's `ask.json`.
@@ -213,7 +216,7 @@ class Search:
         return float(sum(seconds.values()))
 
     def choose(self) -> None:
-        """Write `best.yaml`, and say what was found, where it lies and what to do next.
+        """Write `best.yaml`, and print the result, where it is and the next command.
 
         Raises:
             UserError: no trial has a score.
@@ -257,7 +260,7 @@ class Search:
                 ))  # fmt: skip
 
     def _trained_trials(self, jobs: Jobs) -> Iterator[tuple[int, list[Answer]]]:
-        """Yield each queued trial once all its folds are answered, with the answers in order of the folds."""
+        """Yield each queued trial once all its folds have an answer, with the answers in fold order."""
         trials: dict[int, dict[int | None, Answer]] = {}
         for unit, answer in self.session.answers(jobs):
             folds = trials.setdefault(unit.index, {})
@@ -266,15 +269,15 @@ class Search:
                 yield unit.index, [folds[fold] for fold in range(len(folds))]
 
     def _report_time(self, wall: float, compute: float, workers: int) -> None:
-        """Append the seconds of this session to `sessions.jsonl`, and say which share of them was not training."""
+        """Append this session's times to `sessions.jsonl`, and print the share that was not training."""
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": workers}
         records.append_line(self.study.directory / "bo" / "sessions.jsonl", session)
         share = 1 - compute / (wall * workers)
-        self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of it was not training")
+        self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of the time was not training")
 
 
 def trial_line(result: JsonObject) -> str:
-    """One line about a finished trial."""
+    """Describe a finished trial in one line."""
     setting = " ".join(f"{name}={value:.4g}" for name, value in result["setting"].items())
     if result["map_at_r"] is None:
         return f"no score ({result['reason']})   {setting}"
@@ -286,7 +289,7 @@ def trial_line(result: JsonObject) -> str:
 
 
 def summary(study: Study, choice: layout.Choice, trials: Sequence[records.Record]) -> Iterator[str]:
-    """Yield the closing lines: the best setting, which parameters sit on a bound of their space, the next command."""
+    """Yield the final lines: the best setting, the parameters on a bound of their space, and the next command."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
     failed = sum(t.result["map_at_r"] is None for t in trials)
     yield f"\n{study.title}: {len(trials)} trials" + (f", {failed} without a score" if failed else "")
@@ -306,7 +309,7 @@ def summary(study: Study, choice: layout.Choice, trials: Sequence[records.Record
 
 
 def position(parameter: Parameter, value: float) -> float:
-    """Where in its range a value lies, on the parameter's own scale: 0 at the lower bound, 1 at the upper one.
+    """The position of a value in its range, on the parameter's scale: 0 at the lower bound, 1 at the upper bound.
 
     >>> position(Parameter((0.01, 1.0), scale="log"), 0.1)
     0.5

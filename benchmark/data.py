@@ -1,6 +1,6 @@
-"""make data: find a data set, or download and unpack it, and print what it holds."""
+"""make data: find a data set, or download and unpack it, and describe its contents."""
 
-if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
     from benchmark.__main__ import main
 
     raise SystemExit(main("data"))
@@ -23,13 +23,13 @@ class Source:
     """One published file of a data set, as `conf/dataset` describes it.
 
     Attributes:
-        file: its name.
-        url: its address.
-        sha256: its SHA-256, if that is published.
-        md5: its MD5, if that is published.
-        bytes: its size, if that is published.
-        room: bytes that the file and what is unpacked from it take, about.
-        unpack: for an archive, the limits on what it may hold; see `download.Limits`.
+        file: file name.
+        url: address of the file.
+        sha256: published SHA-256, if any.
+        md5: published MD5, if any.
+        bytes: published size, if any.
+        room: approximate disk space for the file and its unpacked contents, in bytes.
+        unpack: for an archive, the limits on its contents, see `download.Limits`.
     """
 
     file: str
@@ -42,36 +42,36 @@ class Source:
 
 
 def data(study: Study, overrides: list[str]) -> None:
-    """Make the study's data set ready and describe it.
+    """Prepare the study's data set and describe it.
 
     Args:
-        study: its data set is prepared.
-        overrides: unused; every command receives the words of its command line.
+        study: the study whose data set is prepared.
+        overrides: unused; every command receives its overrides.
 
     Raises:
         UserError: the data set is missing and cannot be downloaded, is damaged, or does not fit on the disk.
     """
-    # 1. find what is there, or download it
+    # 1. find the data, or download it
     try:
         dataset = study.make_dataset()
     except MissingDataError as missing:
         fetch(study, missing)
         dataset = study.make_dataset()
 
-    # 2. decode or draw what is missing, and check what is there
+    # 2. decode or draw missing images, and check existing ones
     summary = make_ready(study, dataset, ("trainval", "test"))
     dataset.verify()
 
-    # 3. print what it holds
+    # 3. describe its contents
     print("\n  ".join([describe(study, summary), *summary.notes]))
 
 
 def fetch(study: Study, missing: MissingDataError) -> None:
-    """Download and unpack the data set's published files into its folder; what is complete is kept.
+    """Download and unpack the data set's published files into its folder; complete files are kept.
 
     Raises:
         UserError: there is nothing to download, a download fails, or the disk is too small; the message says what to
-            do, by hand if need be.
+            do, and how to obtain the data by hand.
     """
     config = study.config.dataset
     by_hand = config.by_hand.strip()
@@ -79,7 +79,7 @@ def fetch(study: Study, missing: MissingDataError) -> None:
         raise UserError("\n".join(filter(None, [str(missing), by_hand])))
     root = Path(config.module["root"]).expanduser()
     check_room(study, root)
-    print(f"{missing}\nFetching {config.label} to {root.absolute()}. Its licence: {config.licence}", flush=True)
+    print(f"{missing}\nDownloading {config.label} to {root.absolute()}. Licence: {config.licence}", flush=True)
     with records.only_one(root / ".lock", f"The folder {root}"):
         for source in sources(study):
             try:
@@ -94,10 +94,10 @@ def sources(study: Study) -> list[Source]:
 
 
 def check_room(study: Study, root: Path) -> None:
-    """Check that the disk has room for what is still to be downloaded and unpacked.
+    """Check that the disk has room for everything that remains to be downloaded and unpacked.
 
     Raises:
-        UserError: it has not; the message says how much is needed and free, and how to use another disk.
+        UserError: the disk is too small; the message says how much is needed and free, and how to use another disk.
     """
     need = sum(_missing_bytes(root, source) for source in sources(study))
     disk = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
@@ -105,13 +105,13 @@ def check_room(study: Study, root: Path) -> None:
     if need > free:
         raise UserError(
             f"{study.config.dataset.label} needs about {need / 1e9:,.1f} GB more in {root.absolute()}, for the archive "
-            f"and what it holds, and the disk has {free / 1e9:,.1f} GB free. Free some space, or name a folder on "
+            f"and its contents, but the disk has {free / 1e9:,.1f} GB free. Free some space, or name a folder on "
             f"another disk: {study.command('data')} {arguments({'dataset.module.root': 'FOLDER'})}"
         )
 
 
 def _missing_bytes(root: Path, source: Source) -> int:
-    """Bytes that a source is still going to take, about."""
+    """Approximate disk space that a source still needs, in bytes."""
     path = root / source.file
     if (_folder(root, source) / MARKER).is_file():
         return 0
@@ -120,7 +120,7 @@ def _missing_bytes(root: Path, source: Source) -> int:
 
 
 def _folder(root: Path, source: Source) -> Path:
-    """Where an archive is unpacked."""
+    """The folder into which an archive is unpacked."""
     return root / source.file.partition(".")[0]
 
 
@@ -129,7 +129,7 @@ def fetch_one(root: Path, source: Source) -> None:
     path = root / source.file
     folder = _folder(root, source)
     if source.unpack and (folder / MARKER).is_file():
-        return  # the archive itself may be deleted then
+        return  # unpacked already; the archive may have been deleted
     download(source.url, path, sha256=source.sha256, md5=source.md5, size=source.bytes)
     if source.unpack:
         unpack(path, folder, limits=Limits(**source.unpack))

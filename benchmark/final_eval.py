@@ -1,11 +1,12 @@
 """make final-eval: retrain the chosen setting (or a preset) in 10 runs x 4 folds and score the test classes.
 
-A run's four models are each trained as in the search, including early stopping on their own validation classes; nothing
-is ever trained on all of them. *Separated*: each model's embedding is scored alone and the four scores are averaged.
+Each of a run's four models is trained as in the search, including early stopping on its own validation classes; no
+model is trained on all training classes. *Separated*: each model's embedding is scored alone and the four scores are
+averaged.
 *Concatenated*: the four embeddings, each L2-normalised, are concatenated and scored once.
 
-Apart from `traditional`, this is the only command that can read test classes, and every access leaves a line in the
-study's `test_ledger.jsonl` before it happens.
+Apart from `traditional`, this is the only command that can read test classes, and every access is logged in the study's
+`test_ledger.jsonl` before it happens.
 
 Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv 2003.08505), section 3.
 Departure: 10 fresh runs; the best trial of the search, which was selected for its score, is not one of them.
@@ -13,7 +14,7 @@ Departure: 10 fresh runs; the best trial of the search, which was selected for i
 
 import sys
 
-# Before the imports, which take seconds: a mistake on the command line is answered at once.
+# Before the slow imports, so that a mistake on the command line is reported at once.
 if __name__ == "__main__" and "--serve" not in sys.argv:
     from benchmark.__main__ import main
 
@@ -60,11 +61,11 @@ def final_eval(study: Study, overrides: list[str]) -> None:
     """Evaluate the named study, or every study whose search is finished when none is named.
 
     Args:
-        study: the study to evaluate, or any one in the results folder.
-        overrides: what the user gave on the command line.
+        study: the study to evaluate; if none is named, it only supplies the results folder and the executor.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is nothing to evaluate, or something cannot work.
+        UserError: there is nothing to evaluate, or the configuration or the data is invalid.
         IncompleteError: some runs are missing.
     """
     if layout.names_a_study(overrides):
@@ -77,7 +78,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
     for other in chosen:
         try:
             evaluate(other)
-        except IncompleteError as error:  # the other studies are worth having
+        except IncompleteError as error:  # the other studies can still be evaluated
             missing.append(str(error))
     if missing:
         raise IncompleteError("\n\n".join(missing))
@@ -87,32 +88,32 @@ def finished_searches(study: Study) -> Iterator[Study]:
     """Yield each study in the results folder that has a setting to retrain, and print which ones are skipped.
 
     Args:
-        study: names the results folder, and how the others run: executor, display, device and what is kept.
+        study: supplies the results folder, and the executor, display, device and `keep` of all studies.
     """
     for directory in layout.all_studies(Path(study.config.results_dir)):
         try:
             stored = layout.read_study(directory).config
         except records.CorruptFileError as error:
-            print(f"Skipped: {error} Run {command('bo')} for it again: it rewrites the file, and trains nothing again.")
+            print(f"Skipped: {error} Run {command('bo')} for this study: it rewrites the file and retrains nothing.")
             continue
         other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
         if other.config.preset or (directory / "bo" / "best.yaml").exists():
             yield other
         else:
-            print(f"{other.title}: its search is unfinished, skipped ({other.command('bo')})")
+            print(f"{other.title}: skipped, because its search is unfinished ({other.command('bo')})")
 
 
 def evaluate(study: Study) -> None:
     """Train and score the missing runs of a study's chosen setting, and print the mean over all runs.
 
     Raises:
-        UserError: there is no chosen setting, or something cannot work.
+        UserError: there is no chosen setting, or the configuration or the data is invalid.
         IncompleteError: some runs are lost.
     """
     session = Session(study, "final-eval", halves=("trainval", "test"))
-    layout.read_chosen(study)  # before a folder is made for a study that does not exist
+    layout.read_chosen(study)  # fails before a folder is created for a study that does not exist
     with session:
-        # 1. the chosen setting, and its runs that are scored already
+        # 1. read the chosen setting and the runs that are scored already
         choice, num_runs = layout.read_chosen(study), study.config.protocol.num_runs
 
         def scored(say: Say) -> Runs:
@@ -123,7 +124,7 @@ def evaluate(study: Study) -> None:
         for run in runs:
             drop_weights(study, layout.run_dir(study, choice.trial, run))
 
-        # 2. train the folds of the others, and score each run once its folds are there
+        # 2. train the folds of the other runs, and score each run once its folds are trained
         if len(runs) < num_runs:
             with session.jobs(run_unit, ["benchmark.final_eval", "--serve"]) as jobs:
                 for run in (r for r in range(num_runs) if r not in runs):
@@ -131,7 +132,7 @@ def evaluate(study: Study) -> None:
                         jobs.add(unit)
                 runs |= score_runs(session, jobs, choice)
 
-        # 3. the mean over the runs
+        # 3. print the mean over the runs
         for line in summary(study, [runs[run] for run in sorted(runs)]):
             session.display.say(line)
         session.check_complete()
@@ -144,7 +145,7 @@ class ScoreUnit(Unit):
     Attributes:
         trial: the trial that the setting comes from; None for a preset.
         folds: result of each fold, in order.
-        seconds: `train` and `evaluate` of each fold.
+        seconds: for each fold, the seconds of `train` and of `evaluate`.
         warnings: what the loss warned about in each fold.
     """
 
@@ -156,7 +157,7 @@ class ScoreUnit(Unit):
 
 
 def fold_units(session: Session, choice: layout.Chosen, run: int) -> list[Unit]:
-    """The trainings of one run."""
+    """The units that train one run, one per fold."""
     directory = layout.run_dir(session.study, choice.trial, run)
     return [
         Unit(
@@ -168,7 +169,7 @@ def fold_units(session: Session, choice: layout.Chosen, run: int) -> list[Unit]:
 
 
 def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
-    """Have each run scored once its folds are trained, and return the records of the scored runs."""
+    """Queue each run for scoring once its folds are trained, and return the records of the scored runs."""
     study = session.study
     trained: dict[int, dict[int | None, FinishedUnit]] = {}
     runs: Runs = {}
@@ -194,7 +195,7 @@ def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
 
 
 def run_unit(body: JsonObject, report: Report) -> JsonObject:
-    """Train a fold or score a run: what `final_eval`'s workers can do, and `bo`'s cannot.
+    """Train a fold or score a run; workers of `bo` can only train.
 
     Args:
         body: a `Unit` or a `ScoreUnit` as JSON.
@@ -204,22 +205,22 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
         A `FinishedUnit` as JSON.
 
     Raises:
-        UserError: the data or the software on this machine is not the driver's.
+        UserError: the data or the software on this machine differs from the driver's.
     """
     return train_unit(body, report) if body.get("task") == Unit.task else score_unit(body)
 
 
 def score_unit(body: JsonObject) -> JsonObject:
-    """Score a run's models on the test classes, keep what figures need, and write the run's record.
+    """Score a run's models on the test classes, save the data for figures, and write the run's record.
 
     Args:
         body: a `ScoreUnit` as JSON.
 
     Returns:
-        A `FinishedUnit` as JSON, with the number of the run alone: its result is in the record.
+        A `FinishedUnit` as JSON that holds only the run's number; the result is in the run's record.
 
     Raises:
-        UserError: the software on this machine is not the driver's.
+        UserError: the software on this machine differs from the driver's.
     """
     unit = ScoreUnit.from_json(body)
     with running(unit) as heartbeat:
@@ -229,14 +230,14 @@ def score_unit(body: JsonObject) -> JsonObject:
         seconds = totals | {"score": time.perf_counter() - started}
         origin = provenance(seconds=seconds, test_contents=contents, warnings=list(unit.warnings))
         records.write_record(unit.directory.with_suffix(".json"), records.Record("run", result, origin))
-        drop_weights(unit.study, unit.directory)  # only now: a run killed before its record needs them again
+        drop_weights(unit.study, unit.directory)  # last: a run killed before its record is written needs them again
         return FinishedUnit({"run": unit.index}).to_json()
 
 
 def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, str | None]:
-    """The result of a run, and the SHA-256 of the test images' files where there are any.
+    """Return a run's result and the SHA-256 of the test image files; None if there are no files.
 
-    A run with a fold that has no score opens no test class and has no score either.
+    If a fold has no score, the run has none either, and the test classes stay closed.
 
     Args:
         unit: the run.
@@ -264,7 +265,7 @@ def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, st
 
 
 def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None]) -> Tensor:
-    """Embeddings (N, D) of the best-epoch model of a fold, L2-normalised where they are compared by cosine.
+    """Embeddings (N, D) from a fold's best-epoch model, L2-normalised if retrieval is by cosine.
 
     Args:
         study: with the setting that was trained.
@@ -288,11 +289,11 @@ def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None
 
 
 def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: OpenedTestSet) -> None:
-    """Keep test embeddings and the loss's parameters (both in half precision), and nearest neighbours.
+    """Save test embeddings and the loss's parameters (both in half precision), and nearest neighbours.
 
     Args:
         study: with the setting that was trained.
-        directory: folder of the run, which gets `embeddings.npz`.
+        directory: folder of the run, where `embeddings.npz` is written.
         embeddings: (folds, N, D) float32.
         test: the N test images and their labels.
     """
@@ -317,14 +318,14 @@ def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: Op
 
 
 def drop_weights(study: Study, directory: Path) -> None:
-    """Delete a scored run's weights unless they are to be kept."""
+    """Delete a scored run's weights unless `keep` retains them."""
     if study.config.keep == "none":
         for path in directory.glob("fold_*/best.pt"):
             path.unlink()
 
 
 def run_line(record: records.Record) -> str:
-    """One line about a scored run."""
+    """Describe a scored run in one line."""
     result = record.result
     if result["concatenated"] is None:
         return f"no score ({result['reason']})"
@@ -336,7 +337,7 @@ def run_line(record: records.Record) -> str:
 
 
 def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
-    """Yield the lines about all runs: mean and interval of each metric over the runs that have a score."""
+    """Yield the summary of all runs: mean and interval of each metric over the runs that have a score."""
     scored = [run.result for run in runs if run.result["concatenated"] is not None]
     confidence = study.config.protocol.confidence
     yield f"\n{study.title}, test classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %"

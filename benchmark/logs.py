@@ -1,6 +1,6 @@
-"""logs: show what a unit printed, the newest log or that of `unit=`; on a terminal, follow it while the unit runs.
+"""logs: show the newest log or the log of `unit=`; on a terminal, follow it while the unit runs.
 
-Reads only.
+The command writes nothing.
 """
 
 import sys
@@ -21,8 +21,8 @@ def logs(study: Study, overrides: list[str]) -> None:
     """Print the log of `unit=`, or the newest one, of the named study or, if none is named, of all studies.
 
     Args:
-        study: names the results folder, the unit and, unless `overrides` name none, the study.
-        overrides: as the user gave them.
+        study: supplies the results folder and the unit and, if `overrides` name it, is the study to show.
+        overrides: the overrides on the command line.
 
     Raises:
         UserError: there is no such log; the message names the existing ones.
@@ -43,7 +43,7 @@ def newest(directories: list[Path], unit: str) -> Path:
         unit: end of the unit's path, such as `trial_003/fold_1`; empty for any unit.
 
     Raises:
-        UserError: there is none.
+        UserError: no log matches.
     """
     found = progress.logs(directories)
     wanted = tuple(Path(unit).parts)
@@ -53,10 +53,10 @@ def newest(directories: list[Path], unit: str) -> Path:
     where = ", ".join(str(d) for d in directories[:3]) or "the results folder"
     if not found:
         raise UserError(
-            f"No unit has a log below {where}. Start {command('bo')}, then run {command('logs')} meanwhile."
+            f"No unit has a log below {where}. Start {command('bo')}, and run {command('logs')} while it runs."
         )
     existing = ", ".join("/".join(path.parent.parts[-2:]) for path in found[-5:])
-    raise UserError(f"No unit {unit} has a log below {where}. The latest ones: {existing}.")
+    raise UserError(f"There is no log of unit {unit} below {where}. The latest logs are those of {existing}.")
 
 
 def follow(path: Path, while_it_runs: bool) -> None:
@@ -64,11 +64,11 @@ def follow(path: Path, while_it_runs: bool) -> None:
 
     Args:
         path: the log, next to its unit's lock.
-        while_it_runs: go on printing what is appended until the unit ends.
+        while_it_runs: keep printing new lines until the unit ends.
     """
     with open(path, encoding="utf-8", errors="replace") as log:
         while True:
-            more = while_it_runs and records.is_held(path.parent / "lock")  # first: its last lines are read below
+            more = while_it_runs and records.is_held(path.parent / "lock")  # checked before the last lines are read
             for line in log:
                 print(line, end="", flush=True)
             if not more:

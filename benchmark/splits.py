@@ -1,6 +1,6 @@
-"""make splits: write the role of every image of a data set, and its part in every fold, as CSV."""
+"""make splits: write the role of every image in the split and in each fold as CSV."""
 
-if __name__ == "__main__":  # before the imports, which take seconds: a mistake is answered at once
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
     from benchmark.__main__ import main
 
     raise SystemExit(main("splits"))
@@ -15,11 +15,11 @@ from benchmark.study.study import Study
 
 
 def splits(study: Study, overrides: list[str]) -> None:
-    """Write `results/splits/DATASET.csv`, which the data set `csv` reads.
+    """Write `results/splits/DATASET.csv`, which the data set `csv` can read.
 
     Args:
-        study: its data set and folds are written.
-        overrides: unused; every command receives the words of its command line.
+        study: the study whose data set and folds are written.
+        overrides: unused; every command receives its overrides.
 
     Raises:
         UserError: the data set has no image files, or too few classes for the folds.
@@ -28,7 +28,7 @@ def splits(study: Study, overrides: list[str]) -> None:
     config = study.config
     listing = study.make_dataset().listing
     if listing is None:
-        raise UserError(f"{config.dataset.label} has no image files whose split could be written.")
+        raise UserError(f"{config.dataset.label} has no image files, so there is no split to write.")
     folds = folds_of(study, listing.classes("trainval"), listing.total_classes)
     columns = {}
     for number, fold in enumerate(folds):

@@ -1,6 +1,6 @@
-"""status: show the progress of each study, what runs where, the latest failures, and how long the rest will take.
+"""status: show each study's progress, running units, latest failures and estimated remaining time.
 
-Reads only: it can run next to a driver, on another machine, or in a folder without write permission.
+The command writes nothing, so it can run next to a driver, on another machine, or in a read-only folder.
 """
 
 import sys
@@ -23,8 +23,8 @@ def status(study: Study, overrides: list[str]) -> None:
     """Print the status of the named study, or of every study if none is named.
 
     Args:
-        study: names the results folder and, unless `overrides` name none, the study.
-        overrides: as the user gave them.
+        study: supplies the results folder and, if `overrides` name it, is the study to show.
+        overrides: the overrides on the command line.
 
     Raises:
         UserError: there is no study.
@@ -38,9 +38,7 @@ def status(study: Study, overrides: list[str]) -> None:
         try:
             stored = layout.read_study(directory)
         except records.CorruptFileError as error:
-            details.append(
-                f"{error} Run {command('bo')} for it again: the file is rewritten, and nothing is trained again."
-            )
+            details.append(f"{error} Run {command('bo')} for this study: it rewrites the file and retrains nothing.")
             continue
         name = "/".join(directory.parts[-2:])
         found = stages(workload(stored.config), directory)
@@ -52,7 +50,7 @@ def status(study: Study, overrides: list[str]) -> None:
 
 
 def row_of(name: str, part: Stage) -> tuple[str, ...]:
-    """Return the cells of a part of a study, in the order of `COLUMNS`."""
+    """Return the table cells of one stage of a study, in the order of `COLUMNS`."""
     missing = part.finished < part.total
     left = "-" if not missing else "unknown" if part.left is None else human_time(part.left)
     if missing and not part.driver:
@@ -70,10 +68,10 @@ def running(name: str, part: Stage) -> list[str]:
         if unit.state != "running":
             continue
         line = f"{name}: {unit.name} is running: "
-        if beat := unit.beat:
-            epoch = f", epoch {beat['epoch']} scored" if beat.get("epoch") is not None else ""
-            line += f"{beat['worker']} on {beat['host']} (process {beat['pid']}), batch {beat['batches']:,}{epoch}, "
-            line += f"{human_time(age(beat))} ago"
+        if heartbeat := unit.heartbeat:
+            epoch = f", epoch {heartbeat['epoch']} scored" if heartbeat.get("epoch") is not None else ""
+            line += f"{heartbeat['worker']} on {heartbeat['host']} (process {heartbeat['pid']}), "
+            line += f"batch {heartbeat['batches']:,}{epoch}, {human_time(age(heartbeat))} ago"
         else:
             line += "starting or ending"
         lines.append(line)
@@ -81,7 +79,7 @@ def running(name: str, part: Stage) -> list[str]:
 
 
 def show(rows: list[tuple[str, ...]], details: list[str]) -> None:
-    """Print a table on a terminal; elsewhere tab-separated lines that other programs can read."""
+    """Print a table on a terminal, and tab-separated lines for other programs elsewhere."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)

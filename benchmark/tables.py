@@ -1,9 +1,10 @@
 """tables: write the tables of all studies as CSV, LaTeX and Markdown.
 
-One table for each data set x trunk x protocol, one row per loss (under the traditional protocol, one for each way to
-choose the epoch). A cell is the mean over runs with the half width of its t-interval, in percent. Means and intervals
-are the only numbers computed here; everything else is read from records. A row with missing runs stays empty, with the
-reason below the table: a mean of the runs that happened to finish is not the number asked for.
+There is one table for each data set x trunk x protocol, with one row per loss (under the traditional protocol, one row
+per loss and way to choose the epoch). A cell is the mean over runs with the half width of its t-interval, in percent.
+Means and intervals are the only numbers computed here; everything else is read from records. A row with missing runs
+stays empty, and the reason is given below the table: a mean over only the runs that happened to finish would be a
+different quantity.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ class Experiment(TypedDict, total=False):
 
     Attributes:
         table: name of the group of studies, `dataset-trunk-protocol`.
-        results: name of the results folder, if the experiment is for that one only.
+        results: name of the only results folder to which the experiment applies, if it is limited to one.
         caption: sentence above the table.
         rows: names of losses, in the order of the rows.
     """
@@ -37,10 +38,10 @@ class Experiment(TypedDict, total=False):
 
 
 def tables(study: Study, overrides: list[str]) -> None:
-    """Write every table that the records below `results_dir` allow.
+    """Write a table for every group of studies below `results_dir`.
 
     Args:
-        study: names `results_dir`; nothing else of it is used.
+        study: supplies `results_dir`; nothing else in it is used.
         overrides: unused.
 
     Raises:
@@ -61,12 +62,12 @@ def tables(study: Study, overrides: list[str]) -> None:
 
 
 def read_experiment(name: str, results_dir: Path) -> Experiment:
-    """Return the experiment that asks for a table; an empty one if there is none.
+    """Return the experiment that describes a table, or an empty one if there is none.
 
     An experiment that names its results folder takes precedence there and is ignored for any other folder.
 
     Args:
-        name: the table's name, which is also that of its files.
+        name: name of the table and of its files.
         results_dir: the folder with the studies.
     """
     paths = sorted(experiments_dir().glob("*.yaml"))
@@ -80,8 +81,8 @@ def make_table(name: str, studies: list[Study], experiment: Experiment) -> Table
 
     Args:
         name: the group's name, `dataset-trunk-protocol`.
-        studies: at least one.
-        experiment: its caption and rows, if it has any.
+        studies: the group's studies, at least one.
+        experiment: supplies the caption and the requested rows, if any.
     """
     found = {study.directory.name: study for study in studies}
     requested = experiment.get("rows", [])
@@ -96,7 +97,7 @@ def make_table(name: str, studies: list[Study], experiment: Experiment) -> Table
 
 
 def label_of(loss: str) -> str:
-    """Return the label that a loss's YAML gives it; its name where there is no YAML."""
+    """Return a loss's label from its YAML file, or its name if there is no such file."""
     path = conf_dir() / "loss" / f"{loss}.yaml"
     return str(yaml.safe_load(path.read_text(encoding="utf-8"))["label"]) if path.exists() else loss
 

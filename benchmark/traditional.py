@@ -1,18 +1,18 @@
 """make traditional: train on all training classes as the papers do, and score the test classes after every epoch.
 
 Source: the traditional protocol of deep metric learning, as Yang et al. (WACV 2022, arXiv 2103.13538, section 4.2) and
-Kim et al. (CVPR 2020, arXiv 2003.13911) ran it: no validation classes, Recall@K on the test classes after each pass
-over the data, and the best of these epochs is reported. How each paper trains is in `conf/recipe`.
+Kim et al. (CVPR 2020, arXiv 2003.13911) ran it: there are no validation classes, Recall@K on the test classes is
+computed after each pass over the data, and the best epoch is reported. `conf/recipe` describes each paper's training.
 
-That number is chosen by looking at the answer (Musgrave, Belongie, Lim, ECCV 2020, arXiv 2003.08505, section 2.3).
-Departure: a record also holds the last epoch, which nothing chose, and with `protocol.held_out` above 0 the epoch
-chosen on training classes that were kept out of training. Before a unit opens the test classes, it logs in the study's
-`test_ledger.jsonl` that they are scored after every epoch.
+That epoch is chosen on the test classes themselves (Musgrave, Belongie, Lim, ECCV 2020, arXiv 2003.08505, section 2.3).
+Departure: a record also holds the last epoch, which involves no choice, and, with `protocol.held_out` above 0, the
+    epoch chosen on held-out training classes. Before a unit opens the test classes, it logs in the study's
+    `test_ledger.jsonl` that they are scored after every epoch.
 """
 
 import sys
 
-# Before the imports, which take seconds: a mistake on the command line is answered at once.
+# Before the slow imports, so that a mistake on the command line is reported at once.
 if __name__ == "__main__" and "--serve" not in sys.argv:
     from benchmark.__main__ import main
 
@@ -56,18 +56,18 @@ def traditional(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: the study to train.
-        overrides: unused; the configuration is in the study.
+        overrides: unused; the study holds the configuration.
 
     Raises:
-        UserError: something cannot work.
+        UserError: the configuration or the data is invalid.
         IncompleteError: some runs are lost.
     """
-    # 1. prepare the data, and build once what every run is made of
+    # 1. prepare the data, and build a run's components once to check them
     with Session(study, "traditional", halves=("trainval", "test")) as session:
         plan = make_plan(study, session.fingerprint)
         trained_parts(plan, run=0)
 
-        # 2. the finished runs on disk are the truth
+        # 2. read the finished runs from disk
         num_runs = study.config.protocol.num_runs
 
         def finished(say: Say) -> dict[int, records.Record]:
@@ -77,7 +77,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
         for run in runs:
             remove_leftovers(unit_of(study, session.fingerprint, run).directory)
 
-        # 3. train and score the others
+        # 3. train and score the missing runs
         if len(runs) < num_runs:
             with session.jobs(run_unit, ["benchmark.traditional", "--serve"]) as jobs:
                 for run in (r for r in range(num_runs) if r not in runs):
@@ -86,7 +86,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
                     if isinstance(answer, FinishedUnit):
                         session.display.finished(unit.index, run_line(answer))
 
-        # 4. the mean over the runs
+        # 4. print the mean over the runs
         for line in summary(study):
             session.display.say(line)
         session.check_complete()
@@ -94,13 +94,13 @@ def traditional(study: Study, overrides: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TraditionalUnit(Unit):
-    """One training under the traditional protocol; its record stands next to its folder."""
+    """One training under the traditional protocol; its record is written next to its folder."""
 
     task: ClassVar[str] = "traditional"
 
 
 def unit_of(study: Study, fingerprint: str, run: int) -> TraditionalUnit:
-    """The unit of a run."""
+    """Return the unit that trains one run."""
     return TraditionalUnit(
         study=study, fingerprint=fingerprint, kind="run", index=run, fold=None, setting=study.config.loss.setting,
         directory=layout.traditional_path(study, run).with_suffix(""), keep_weights=study.config.keep != "none",
@@ -108,7 +108,7 @@ def unit_of(study: Study, fingerprint: str, run: int) -> TraditionalUnit:
 
 
 def run_unit(body: JsonObject, report: Report) -> JsonObject:
-    """Train a run, scored on the test classes after every epoch, or return its record if that is finished already.
+    """Train a run and score the test classes after every epoch, or return its record if it is finished already.
 
     Args:
         body: a `TraditionalUnit` as JSON.
@@ -118,8 +118,8 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
         A `FinishedUnit` as JSON.
 
     Raises:
-        UserError: the data or the software on this machine is not the driver's, or another process still holds the unit
-            after `LOCK_SECONDS`.
+        UserError: the data or the software on this machine differs from the driver's, or another process still holds
+            the unit after `LOCK_SECONDS`.
     """
     unit = TraditionalUnit.from_json(body)
     folder, path = unit.directory, unit.directory.with_suffix(".json")
@@ -132,7 +132,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
                 trained = train(unit, report, heartbeat, functools.partial(build, plan, unit))
                 write_curves(folder / "curves", trained.outcome.result["history"])
                 record = make_record(plan, unit, trained)
-                if unit.keep_weights:  # of the held-out epoch, else of the last one
+                if unit.keep_weights:  # those of the held-out epoch, else of the last one
                     write_state(folder / "weights.pt", trained.outcome.weights or trained.parts.weights())
                 records.write_record(path, record)
             notes += trained.notes
@@ -140,7 +140,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
         return FinishedUnit(record.result, record.provenance, notes).to_json()
 
 
-# -- what a run is made of --------------------------------------------------------------------------------------------
+# -- the components of a run ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class Plan:
     """What every run of a study trains on.
 
     Attributes:
-        study: with the numbers that depend on how many images are trained on.
+        study: the study, including the numbers that depend on the number of training images.
         split: the training half of the data, N images.
         train: rows of the images to train on, ascending.
-        held_out: rows of the images that choose an epoch, ascending.
+        held_out: rows of the held-out images, on which the epoch is chosen, ascending.
     """
 
     study: Study
@@ -162,7 +162,7 @@ class Plan:
 
 @functools.lru_cache(maxsize=2)
 def make_plan(study: Study, fingerprint: str) -> Plan:
-    """Divide the training half; the plan is kept between the units of a long-lived worker.
+    """Divide the training half into training and held-out images; cached for the units of a long-lived worker.
 
     Args:
         study: the study as configured.
@@ -170,7 +170,7 @@ def make_plan(study: Study, fingerprint: str) -> Plan:
 
     Raises:
         OtherDataError: this machine's data differ from the driver's.
-        UserError: a share of classes or a batch size does not fit the data.
+        UserError: `protocol.held_out` or the batch size does not fit the data.
     """
     split = same_dataset(study, fingerprint).trainval()
     kept_out = np.isin(split.labels, held_out_classes(np.asarray(split.class_ids), study.config.protocol.held_out))
@@ -179,40 +179,41 @@ def make_plan(study: Study, fingerprint: str) -> Plan:
 
 
 def held_out_classes(class_ids: np.ndarray, share: float) -> np.ndarray:
-    """The last classes (H,) in ascending order, which choose an epoch and are not trained on; none for a share of 0.
+    """The last classes (H,) in ascending order, held out to choose the epoch; none for a share of 0.
 
     Args:
-        class_ids: (C,) int64.
+        class_ids: (C,) int64, ids of the training classes.
         share: fraction of the classes, in [0, 1).
 
     Raises:
-        UserError: fewer than two classes would be left on a side.
+        UserError: fewer than two classes would be held out, or remain for training.
     """
     count = round(share * len(class_ids))
     if share != 0 and not 2 <= count <= len(class_ids) - 2:
         raise UserError(
-            f"protocol.held_out={share:g}: {count} of {len(class_ids)} classes would choose the epoch, the rest train. "
-            f"Give 0, or a share that leaves 2 on both sides: {2 / len(class_ids):.3g} to {1 - 2 / len(class_ids):.3g}."
+            f"protocol.held_out={share:g}: {count} of {len(class_ids)} classes would be held out to choose the epoch. "
+            "Give 0, or a share that leaves 2 or more on each side: "
+            f"{2 / len(class_ids):.3g} to {1 - 2 / len(class_ids):.3g}."
         )
     return np.sort(class_ids)[len(class_ids) - count :]
 
 
 def in_passes(study: Study, num_images: int) -> Study:
-    """The study with the numbers that depend on how many images are trained on.
+    """The study with the numbers that depend on the number of training images.
 
-    Epochs are passes over the data, without the incomplete last batch; the schedule of the loss follows them; each
-    epoch is scored, and all are trained. Losses over proxies, whose batches the other protocols balance, get shuffled
-    ones.
+    An epoch is a pass over the data without the incomplete last batch. The loss's schedule is converted to these
+    epochs, every epoch is scored, and there is no early stopping. Proxy losses, which get class-balanced batches under
+    the other protocols, get shuffled batches.
 
     Raises:
-        UserError: a batch has more images than there are.
+        UserError: the batch size exceeds the number of training images.
     """
     raw, c = copy.deepcopy(study.raw), study.config
     batch_size, num_epochs = c.training.batch_size or c.protocol.batch_size, c.training.epochs or c.dataset.max_epochs
     if batch_size > num_images:
         raise UserError(
-            f"A batch of {batch_size} images is more than the {num_images} that {study.title} trains on: give "
-            f"training.batch_size={max(2, num_images // 4)}, or a number up to that."
+            f"A batch of {batch_size} images exceeds the {num_images} training images of {study.title}. Set "
+            f"training.batch_size={max(2, num_images // 4)} or less."
         )
     raw["protocol"]["batch_size"] = batch_size
     raw["dataset"] |= {"max_epochs": num_epochs, "patience": num_epochs, "evaluate_every": 1}
@@ -226,13 +227,13 @@ def in_passes(study: Study, num_images: int) -> Study:
 
 
 def trained_parts(plan: Plan, run: int) -> TrainingComponents:
-    """The components of a run, which train on all classes that are not held out, with nothing to be scored on yet."""
+    """The components of a run on all classes that are not held out, without evaluation sets."""
     images = plan.study.make_images(plan.split.images).part(plan.train)
     return make_parts(plan.study, plan.split, images, plan.split.labels[plan.train], seed_prefix(plan, run))
 
 
 def seed_prefix(plan: Plan, run: int) -> SeedPrefix:
-    """The start of every seed of a run; it names no loss, so that losses are compared on paired runs."""
+    """The common prefix of a run's seeds; it does not include the loss, so that losses are compared on paired runs."""
     return plan.study.config.seed, plan.study.config.dataset.name, "traditional", run
 
 
@@ -251,11 +252,11 @@ def build(plan: Plan, unit: TraditionalUnit) -> tuple[TrainingComponents, Schedu
     return parts, make_schedule(study, stable_seed(*seed_prefix(plan, unit.index), "train"))
 
 
-# -- what it comes to -------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def make_record(plan: Plan, unit: TraditionalUnit, trained: Trained) -> records.Record:
-    """The record of a run: its history, and the epochs that are reported, by how they were chosen."""
+    """The record of a run: its history, and the reported epochs by selection rule."""
     found = trained.outcome.result
     completed = found["reason"] is None
     held_out_epoch = found["best_epoch"] if len(plan.held_out) else None
@@ -275,15 +276,15 @@ def make_record(plan: Plan, unit: TraditionalUnit, trained: Trained) -> records.
 
 
 def select(history: Sequence[JsonObject], held_out_epoch: int | None, completed: bool) -> dict[str, JsonObject | None]:
-    """Metrics on the test classes at each reported epoch, by `traditional_rows.KINDS`; None where none is reported.
+    """Test metrics at each reported epoch, by the keys of `traditional_rows.KINDS`; None without such an epoch.
 
     Args:
         history: one row per epoch, the untrained one first.
-        held_out_epoch: the epoch that the held-out classes chose.
+        held_out_epoch: the epoch chosen on the held-out classes; None if there are none.
         completed: whether the training reached its last epoch.
     """
     trained = [row for row in history if row["epoch"] > 0]
-    best = max(trained, key=lambda row: float(row["watched"]["precision_at_1"]), default=None)  # of equals the earliest
+    best = max(trained, key=lambda row: float(row["watched"]["precision_at_1"]), default=None)  # ties: the earliest
     chosen = {
         "best_on_test": best,
         "last_epoch": trained[-1] if completed else None,
@@ -293,7 +294,7 @@ def select(history: Sequence[JsonObject], held_out_epoch: int | None, completed:
 
 
 def run_line(answer: FinishedUnit) -> str:
-    """One line about a finished run."""
+    """Describe a finished run in one line."""
     result = answer.result
     cells = [
         f"{name}: epoch {chosen['epoch']}, R@1 {100 * chosen['precision_at_1']:.2f}"
@@ -306,7 +307,7 @@ def run_line(answer: FinishedUnit) -> str:
 
 
 def summary(study: Study) -> Iterator[str]:
-    """Yield the lines about all runs: mean and interval of each metric, for each way to choose the epoch."""
+    """Yield the summary of all runs: mean and interval of each metric, for each way to choose the epoch."""
     protocol, columns = study.config.protocol, rows_of.columns(study)
     runs = f"n = {protocol.num_runs} run" + "s" * (protocol.num_runs > 1)
     yield f"\n{study.title}, test classes: mean over {runs}, %"

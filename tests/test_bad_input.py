@@ -28,7 +28,7 @@ MISTAKES = {
     "+nonsense=3": ("no key 'nonsense'", "Keys: dataset, loss,", "--cfg job"),
     "loss.space.nonsense.bounds=[0,1]": ("no key", "Keys of loss.space: proxy_lr, softmax_scale."),
     "loss.setting.proxy_rl=1": ("Did you mean 'loss.setting.proxy_lr'?", "+loss.setting.proxy_rl=VALUE"),
-    "loss.retrieval=l2": ("The file of 'loss.retrieval' omits it", "+loss.retrieval=VALUE"),
+    "loss.retrieval=l2": ("The file for 'loss.retrieval' does not set it", "+loss.retrieval=VALUE"),
     "+loss.setting.nonsense=1": ("loss.setting.nonsense is not used", "proxy_nca takes proxy_lr, softmax_scale"),
     "+loss.module.nonsense=1": ("ProxyNCA", "argument 'nonsense'", "It takes num_classes, embedding_dim"),
     "+loss.sampler.fresh_clases=true": ("MPerClass", "unexpected keyword argument 'fresh_clases'", "fresh_classes"),

@@ -111,11 +111,11 @@ def test_data_fetches_unpacks_and_finds_it_again(site: tuple[Path, str], tmp_pat
     fetched = source(address, pack(folder, trees.cub(tmp_path / "tree")))
     first = small(data, "cub", tmp_path / "data", fetched)
     assert first.status == 0, first.err
-    assert "Fetching CUB-200-2011" in first.out and "10 images" in first.out
+    assert "Downloading CUB-200-2011" in first.out and "10 images" in first.out
     assert (tmp_path / "data" / "CUB_200_2011" / MARKER).is_file()
     shutil.rmtree(folder)
     again = small(data, "cub", tmp_path / "data", fetched)
-    assert again.status == 0 and "Fetching" not in again.out
+    assert again.status == 0 and "Downloading" not in again.out
     assert again.out.splitlines() == first.out.splitlines()[-len(again.out.splitlines()) :]
 
 

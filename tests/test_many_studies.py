@@ -134,7 +134,10 @@ def test_final_eval_without_arguments_evaluates_finished_searches_and_names_the_
     with trainings() as trained:
         ended = run(final_eval, f"results_dir={results}", "executor=inline", "display=plain")
     assert len(trained) == 4, "only the finished one: 2 runs x 2 folds"
-    assert "proxy_nca on glyphs_small: its search is unfinished, skipped (make bo DATASET=glyphs_small" in ended.out
+    assert (
+        "proxy_nca on glyphs_small: skipped, because its search is unfinished (make bo DATASET=glyphs_small"
+        in ended.out
+    )
     assert f"Skipped: {group / 'damaged' / 'study.yaml'} is damaged" in ended.out
     assert "proxy_nca on glyphs_small, test classes: mean +- 95 % t-interval over n = 2 runs" in ended.out
     assert_refused(ended, "dataset.name='../../..' becomes part of a path")

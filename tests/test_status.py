@@ -128,7 +128,7 @@ def test_logs_show_the_newest_unit_or_the_named_one_and_name_what_there_is(resul
     assert "start: " in ended.out and ended.out.endswith(" end\n")
     named = run(logs, f"results_dir={results}", "unit=trial_001/fold_0")
     assert named.out.splitlines()[0] == f"== {bo / 'trial_001' / 'fold_0' / 'log'}"
-    assert_refused(run(logs, f"results_dir={results}", "unit=trial_9"), "No unit trial_9", "trial_000/fold_1")
+    assert_refused(run(logs, f"results_dir={results}", "unit=trial_9"), "no log of unit trial_9", "trial_000/fold_1")
 
 
 def test_a_log_is_followed_until_its_unit_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

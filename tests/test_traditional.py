@@ -194,7 +194,7 @@ def test_a_search_under_this_protocol_and_this_command_under_another_one_are_ref
 @pytest.mark.parametrize(
     ("key", "value", "phrase"),
     [
-        ("training.batch_size", 100_000, "A batch of 100000 images is more than the"),
+        ("training.batch_size", 100_000, "A batch of 100000 images exceeds the"),
         ("protocol.held_out", 0.001, "protocol.held_out=0.001: 0 of"),
         ("protocol.held_out", 1.0, "protocol.held_out=1: "),
         ("protocol.held_out", -0.5, "protocol.held_out=-0.5: "),

@@ -1,14 +1,14 @@
-"""The folder for what can be recreated: rendered and decoded images, downloaded weights."""
+"""The folder for files that can be recreated: rendered and decoded images, and downloaded weights."""
 
 import os
 import sys
 from pathlib import Path
 
-VARIABLE = "BENCHMARK_CACHE"  # environment variable that names another folder
+VARIABLE = "BENCHMARK_CACHE"  # environment variable that overrides the folder
 
 
 def user_cache_dir() -> Path:
-    """$BENCHMARK_CACHE, or this project's folder in $XDG_CACHE_HOME or in the operating system's cache folder."""
+    """Return $BENCHMARK_CACHE, or this project's folder in $XDG_CACHE_HOME or the operating system's cache folder."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
     xdg = os.environ.get("XDG_CACHE_HOME", "")

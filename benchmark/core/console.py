@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.core.records import JsonObject
 
-if TYPE_CHECKING:  # rich is imported when something is displayed
+if TYPE_CHECKING:  # rich is imported only once something is displayed
     from rich.console import Group
     from rich.live import Live
 
@@ -20,11 +20,11 @@ class Display:
 
     Args:
         mode: `auto` (live on a terminal, else plain), `live`, `plain` or `quiet`.
-        title: the study's name, the headline of the live view.
-        kind: what is counted: `trial` or `run`.
-        total: number of trials (or runs) in all.
-        done: how many of them were finished before this command started.
-        max_epochs: epochs of a training at most.
+        title: the study's name, shown at the top of the live view.
+        kind: what `total` and `done` count, `trial` or `run`.
+        total: total number of trials (or runs).
+        done: number of trials (or runs) that were finished before this command started.
+        max_epochs: maximum number of epochs of a training.
     """
 
     def __init__(self, mode: str, title: str, kind: str, total: int, done: int, max_epochs: int) -> None:
@@ -113,7 +113,7 @@ class Display:
         return [f"best so far {100 * self._best[0]:.2f} ({self.kind} {self._best[1] + 1})"] if self._best else []
 
     def _cells(self, index: int, fold: int | None, row: JsonObject) -> tuple[str, ...]:
-        """One line about a training: what is trained, and an entry of its history."""
+        """The parts of a training's line: the trial or run, the fold, and an entry of its history."""
         loss = "-" if row["loss"] is None else f"{row['loss']:.4g}"
         cells = [f"{self.kind} {index + 1} of {self.total}", *([f"fold {fold}"] if fold is not None else [])]
         cells += [f"epoch {row['epoch']} of {self.max_epochs}", f"loss {loss}"]
@@ -132,7 +132,7 @@ class Display:
         done = f"{self._done} of {self.total} {self.kind}s"
         head = Text("   ".join([self.title, done, *self._best_text(), f"{self.time_left()} left"]))
         bar, table = Table.grid(), Table.grid(padding=(0, 2))
-        bar.add_row(ProgressBar(total=self.total, completed=self._done, width=60))  # alone it ends without a new line
+        bar.add_row(ProgressBar(total=self.total, completed=self._done, width=60))  # a bare bar has no newline
         with self._lock:
             rows = sorted(self._rows.items())
         for (index, fold), row in rows:
@@ -154,10 +154,10 @@ def human_time(seconds: float) -> str:
 def counting(what: str) -> Callable[[int, int], None]:
     """Return a function `show(done, total)` that reports the progress of a long preparation.
 
-    On a terminal it updates a single line, elsewhere it prints one now and then.
+    On a terminal it updates a single line; elsewhere it prints a line every ten seconds.
 
     Args:
-        what: what is being done, the start of the line.
+        what: the task, printed at the start of the line.
     """
     started = last = time.monotonic()
     moving = sys.stdout.isatty()

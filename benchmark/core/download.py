@@ -1,8 +1,8 @@
-"""Download files and unpack archives; a broken connection or a hostile file ends in an error message, not in damage.
+"""Download files and unpack archives; a broken connection or a malicious file causes an error message, not damage.
 
-A download is written to `NAME.part`, resumes where an earlier one stopped, and gets its name only if size and checksum
-are the published ones. An archive is unpacked into a temporary folder that is then renamed: the result is complete or
-absent. This module does not know what a data set is.
+A download is written to `NAME.part`, resumes where an earlier one stopped, and is renamed only if its size and checksum
+match the published ones. An archive is unpacked into a temporary folder that is then renamed, so the result is complete
+or absent. This module knows nothing about data sets.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from typing import IO
 
 from benchmark.core.errors import UserError
 
-ATTEMPTS = 3  # at a transfer that breaks off; each resumes where the previous one stopped
+ATTEMPTS = 3  # for one download; each resumes where the previous one stopped
 WAIT_SECONDS = 2.0
 TIMEOUT_SECONDS = 60.0
 PLAIN_SECONDS = 10.0  # plain output reports progress at most this often
 CHUNK = 1 << 20
-MARKER = ".unpacked"  # marks a folder that holds all of an archive
+MARKER = ".unpacked"  # file in a folder that holds a complete archive
 PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -41,7 +41,7 @@ class DownloadError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may contain: a little more than the genuine one does.
+    """Limits on the contents of an archive, slightly above those of the genuine one.
 
     Attributes:
         members: number of files and folders.
@@ -71,7 +71,7 @@ def download(
     """
     by_hand = f"Or download it by hand: {url}\nand put it at {path.absolute()}; then run the same command again."
     if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url} is no http or https address. {by_hand}")
+        raise DownloadError(f"{url} is not an http or https address. {by_hand}")
     published = {"sha256": sha256, "md5": md5}
     if path.exists():
         if wrong := _difference(path, published, size):
@@ -85,7 +85,7 @@ def download(
     try:
         _receive(url, part, size)
         if (wrong := _difference(part, published, size)) and resumed:
-            part.unlink()  # the earlier part may belong to another file
+            part.unlink()  # the earlier part may be of another file
             _receive(url, part, size)
             wrong = _difference(part, published, size)
     except DownloadError as error:
@@ -115,7 +115,7 @@ def _receive(url: str, part: Path, size: int | None) -> None:
     """Complete the partial file `part`, in up to `ATTEMPTS` attempts.
 
     Raises:
-        DownloadError: the server refuses, sends a web page or a file of another size, or every attempt breaks off.
+        DownloadError: the server refuses, sends a web page or a file of another size, or every attempt is interrupted.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -151,7 +151,7 @@ def _receive_once(url: str, part: Path, size: int | None) -> None:
         if error.code != 416 or not there:
             raise
         error.close()
-        part.unlink()  # longer than the file: the next attempt starts from scratch
+        part.unlink()  # longer than the file, so the next attempt starts from scratch
         raise ConnectionError("the existing part is longer than the file") from error
     with response:
         if response.status != 206 or f"bytes {there}-" not in response.headers.get("Content-Range", ""):
@@ -172,20 +172,20 @@ def _receive_once(url: str, part: Path, size: int | None) -> None:
                 advance(len(first))
                 first = response.read(CHUNK)
         if total is not None and part.stat().st_size < total:
-            raise ConnectionError(f"the transfer broke off after {part.stat().st_size:,} of {total:,} bytes")
+            raise ConnectionError(f"the transfer was interrupted after {part.stat().st_size:,} of {total:,} bytes")
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Report progress in bytes: a bar on a terminal, a line now and then elsewhere.
+    """Report progress in bytes: a bar on a terminal, a line every ten seconds elsewhere.
 
     Args:
-        what: what is being done, the start of the line.
-        total: bytes in the end; None if unknown.
-        done: bytes that were there at the start.
+        what: the task, printed at the start of the line.
+        total: total number of bytes; None if unknown.
+        done: number of bytes present at the start.
 
     Yields:
-        A function to call with the number of bytes that were added.
+        A function to call with the number of bytes added.
     """
     if sys.stdout.isatty():
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -217,12 +217,12 @@ BROKEN = (  # what tarfile, zipfile and the decompressors raise for damaged arch
 def unpack(archive: Path, folder: Path, *, limits: Limits) -> Path:
     """Unpack a tar (plain, gz, bz2, xz) or zip archive of files and folders, and return the folder.
 
-    An interrupted call starts from scratch; a finished one is not repeated.
+    After an interruption, unpacking starts from scratch; a complete folder is not unpacked again.
 
     Args:
-        archive: its content, not its name, tells its type.
-        folder: gets the content; it is created here, by renaming a hidden folder next to it.
-        limits: an archive with more members or bytes is refused.
+        archive: the archive; its type is detected from its content, not its name.
+        folder: where to unpack; it is created by renaming a hidden folder next to it.
+        limits: an archive that exceeds them is refused.
 
     Raises:
         DownloadError: the archive is damaged, too large, or has forbidden members; or the folder exists and was not
@@ -233,8 +233,8 @@ def unpack(archive: Path, folder: Path, *, limits: Limits) -> Path:
         return folder
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DownloadError(
-            f"{folder} is in the way: {archive.name} is to be unpacked there, but something else created that folder. "
-            "If it holds the data, files are missing; move it away, then run the same command again."
+            f"{folder} is in the way: {archive.name} must be unpacked there, but the folder was not created by this "
+            "program. If it is a copy of the data, it is incomplete. Move it away, then run the same command again."
         )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -255,7 +255,7 @@ def unpack(archive: Path, folder: Path, *, limits: Limits) -> Path:
 
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and content of each member in turn; the content of a folder is None."""
+    """Yield the name and the content of each member; the content of a folder is None."""
     with tarfile.open(archive, "r|*") as tar:
         for member in tar:
             if not (member.isreg() or member.isdir()):
@@ -266,7 +266,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     with zipfile.ZipFile(archive) as whole:
         for member in whole.infolist():
-            kind = member.external_attr >> 28  # the upper bits of a Unix mode; 0 where it was packed elsewhere
+            kind = member.external_attr >> 28  # the upper bits of a Unix mode; 0 if packed on another system
             if kind not in (0, 0o4, 0o10):
                 raise DownloadError(f"its member {member.filename!r} is a link or a device, and only files are allowed")
             if member.is_dir():

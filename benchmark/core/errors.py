@@ -1,7 +1,7 @@
-"""How a command fails; the type of the exception decides what the user sees.
+"""Errors of a command; the type of the exception decides what the user sees.
 
-A `UserError` is something the user can put right, and its message is printed alone. So is an `OSError` that says that a
-file or a disk cannot be used. Any other exception is a defect and is shown with its traceback.
+A `UserError` is a problem that the user can fix, and only its message is printed. The same holds for an `OSError` about
+a file or a disk that cannot be used. Any other exception is a defect and is shown with its traceback.
 """
 
 import errno
@@ -12,14 +12,14 @@ NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class UserError(Exception):
-    """Something that the user of a command can put right; the message names it, what is allowed and what to run next.
+    """A problem that the user of a command can fix; the message names it, the allowed values and the next command.
 
-    Derived from `Exception` alone, so that no `except ValueError` takes it for a defect, nor the other way round.
+    It derives from `Exception` alone, so that an `except ValueError` does not catch it by mistake.
     """
 
 
 class IncompleteError(Exception):
-    """A command finished what it could, but some results are missing through no mistake of the user's."""
+    """A command did all it could, but some results are missing through no fault of the user."""
 
 
 class WorkerDiedError(RuntimeError):
@@ -30,7 +30,7 @@ class WorkerDiedError(RuntimeError):
 
 
 def message_for_user(error: BaseException) -> str | None:
-    """The message to print for an error that the user can put right; None for a defect, which needs its traceback."""
+    """The message to print for an error that the user can fix; None for a defect, which needs its traceback."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, WorkerDiedError):
@@ -39,9 +39,9 @@ def message_for_user(error: BaseException) -> str | None:
 
 
 def _environment_message(error: OSError) -> str | None:
-    """The message for a full disk or a file that may not be used; None for any other error of the operating system.
+    """The message for a full disk or a file that cannot be accessed; None for any other operating-system error.
 
-    Without a file name, only a full disk can be acted on; for the rest the traceback says more.
+    If the error names no file, only a full disk gets a message; otherwise the traceback says more.
     """
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     what = ": ".join(filter(None, [error.strerror, " -> ".join(names)]))

@@ -1,4 +1,4 @@
-"""How this process's command was started, so that advice in messages is written the way the user types commands.
+"""The form in which the user started this command, so that messages suggest commands in that form.
 
 `make bo DATASET=cub`, `dmlbench bo dataset=cub` and `python -m benchmark bo dataset=cub` are the same command.
 """
@@ -12,9 +12,9 @@ from typing import Literal
 from benchmark.core.errors import UserError
 
 Form = Literal["make", "dmlbench", "python -m benchmark"]
-FORM = "BENCHMARK_COMMAND_FORM"  # an environment variable, so that workers advise in the form of their driver
+FORM = "BENCHMARK_COMMAND_FORM"  # environment variable, so that workers suggest commands in the driver's form
 FROM_MAKE = "BENCHMARK_MAKE_"  # prefix under which the Makefile exports the variables of its command line
-ARGS = "ARGS"  # the variable with any other overrides
+ARGS = "ARGS"  # make variable that holds all other overrides
 VARIABLES = {
     "DATASET": "dataset",
     "ROOT": "dataset.module.root",
@@ -28,7 +28,7 @@ VARIABLES = {
     "TRIALS": "trials",
     "EXECUTOR": "executor",
     "WORKERS": "executor.workers",
-}  # of make, and the keys that they set
+}  # make variables and the configuration keys that they set
 _TEXT = ("dataset.module.root", "dataset.module.path", "dataset.name")  # never a number, true or null
 _NAME = re.compile(r"[A-Za-z_/.][\w/.-]*")
 _NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*")
@@ -43,7 +43,7 @@ def command(target: str, options: Mapping[str, object] | None = None, flags: str
 
     Args:
         target: names of commands, separated by blanks.
-        options: values by key of the configuration, in the order in which they are printed.
+        options: values by configuration key, in the order in which they are printed.
         flags: arguments that are not options, such as `--cfg job`.
     """
     words = arguments(options or {}, flags)
@@ -59,7 +59,7 @@ def arguments(options: Mapping[str, object], flags: str = "") -> str:
     "'ROOT=my birds' ARGS=seed=7"
 
     Args:
-        options: values by key of the configuration.
+        options: values by configuration key.
         flags: arguments that are not options, such as `--cfg job`.
     """
     given = {key: str(value) for key, value in options.items()}
@@ -88,12 +88,13 @@ def override(key: str, value: str) -> str:
 
 
 def from_make(environment: Mapping[str, str]) -> list[str]:
-    """Return the overrides for which the variables on make's command line stand.
+    """Convert the variables on make's command line to overrides.
 
     Every variable is one value, whatever characters it holds; only ARGS is split, as a shell splits words.
 
     Args:
-        environment: environment variables of a recipe, in which the Makefile exports these variables under `FROM_MAKE`.
+        environment: environment variables of a make recipe; the Makefile exports each variable with the prefix
+            `FROM_MAKE`.
 
     Raises:
         UserError: a quote in ARGS is not closed.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
-CHECKOUT_DIR = PACKAGE_DIR.parent  # of a checkout; in a wheel the folder of all packages
+CHECKOUT_DIR = PACKAGE_DIR.parent  # root of a checkout; for a wheel, the site-packages folder
 _RUN = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); del sys.argv[0]; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
@@ -26,7 +26,7 @@ def experiments_dir() -> Path:
 
 
 def module_arguments(module: list[str]) -> list[str]:
-    """Return the arguments with which a Python runs a module of this package, whatever the working directory holds.
+    """Return the arguments for Python to run a module of this package from any working directory.
 
     `-P` keeps the working directory off the module path, where a folder `benchmark/` would shadow the package. An
     installed package is found without it; a checkout, which is not installed, is put on the path by its own location.

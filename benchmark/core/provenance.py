@@ -1,4 +1,4 @@
-"""How a record was made: versions, commit, hardware. Never part of a result."""
+"""How a record was made: versions, commit and hardware; none of it is part of a result."""
 
 import functools
 import hashlib
@@ -41,15 +41,15 @@ def check_software(driver: dict[str, str]) -> None:
     """Compare this process's software with the driver's.
 
     Raises:
-        UserError: they differ, and so could the results.
+        UserError: they differ, so that results could differ too.
     """
     here = software()
     names = sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name))
     if names:
         differing = "; ".join(f"{n} is {here.get(n, 'absent')} there, {driver.get(n, 'absent')} here" for n in names)
         raise UserError(
-            f"{platform.node()} runs different software from this command: {differing}. Install the same on both. If "
-            "the code was changed while this ran, the same command resumes from here with the new code."
+            f"{platform.node()} runs different software from this command: {differing}. Install the same versions on "
+            "both. If the code was changed while this ran, the same command resumes from here with the new code."
         )
 
 
@@ -83,5 +83,5 @@ def hardware() -> dict[str, str | None]:
 
 
 def provenance(**more: object) -> JsonObject:
-    """Versions, commit and hardware, and what the caller adds (seed, seconds, ...)."""
+    """Versions, commit and hardware, plus the caller's entries (seed, seconds, ...)."""
     return {"versions": versions(), "commit": commit(), "hardware": hardware()} | more

@@ -2,7 +2,7 @@
 
 A record is one finished unit of work (a fold, a trial, a run) as JSON with four parts: `schema`, `kind`, `result`
 (compared bit for bit between runs) and `provenance` (seed, versions, commit, hardware, seconds). The SHA-256 of the
-result is stored with it, so that a damaged file is detected. This module does not know what a record means.
+result is stored with it, so that a damaged file is detected. This module does not interpret results.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
-READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # the last where a parent folder is a file
+READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file
 
 
 class CorruptFileError(UserError):
-    """A file of ours that is truncated, altered or written by a newer version."""
+    """A file of this project that is truncated, altered or written by a newer version."""
 
 
 class WriteError(UserError, OSError):
-    """A file that cannot be written; an `OSError` as well, so that optional files can be skipped with the others."""
+    """A file that cannot be written; also an `OSError`, so that optional files can be skipped on any `OSError`."""
 
 
 class LockedError(UserError):
@@ -61,7 +61,7 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     Args:
         path: the file; missing parent folders are created.
         data: its whole content.
-        durable: flush to disk before returning, so that the file survives a power cut as well.
+        durable: flush to disk before returning, so that the file also survives a power cut.
 
     Raises:
         WriteError: the file cannot be written, for example because the disk is full; the old file is untouched.
@@ -103,7 +103,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _explained(error: OSError, path: Path) -> WriteError:
-    """The error with the file's name and advice."""
+    """Convert an error to one with the file's name and advice."""
     if error.errno in DISK_FULL:
         advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
     elif error.errno in READ_ONLY:
@@ -126,7 +126,7 @@ def append_line(path: Path, value: JsonObject) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # else two machines that append on a network file system lose lines
+            fcntl.flock(file, fcntl.LOCK_EX)  # else machines that append on a network file system lose lines
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -180,14 +180,14 @@ def read_or_quarantine(path: Path) -> tuple[Record | None, str | None]:
     """Read a finished record; a damaged one is quarantined, so that its unit is redone.
 
     Returns:
-        The record, or None if there is none; and for a damaged one a note for the user, else None.
+        The record, or None if it is missing or damaged; and a note for the user if it is damaged, else None.
     """
     try:
         return read_record(path), None
     except FileNotFoundError:
         return None, None
     except CorruptFileError as error:
-        return None, f"{error} It is kept as {quarantine(path).name}; only this unit is done again."
+        return None, f"{error} It is kept as {quarantine(path).name}; only this unit is repeated."
 
 
 def quarantine(path: Path, why: str = "damaged") -> Path:
@@ -198,7 +198,7 @@ def quarantine(path: Path, why: str = "damaged") -> Path:
 
 
 def write_checked(path: Path, payload: bytes) -> None:
-    """Write binary data, preceded by its own SHA-256.
+    """Write binary data, preceded by its SHA-256.
 
     Raises:
         WriteError: the file cannot be written.
@@ -221,11 +221,11 @@ def read_checked(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]:
-    """Hold a lock file during the block; the system releases it when the process dies, however it dies.
+    """Hold a lock file during the block; the operating system releases it when the process ends for any reason.
 
     Args:
         path: the lock file, which is created.
-        what: what the lock protects, as the message names it: "Study NAME".
+        what: name of the locked resource for messages, such as "Study NAME".
         wait_seconds: how long to wait for the lock; the default outlasts a check by `is_held`.
 
     Raises:
@@ -250,7 +250,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
                     busy = f"{what} is already being worked on by process {holder} ({path})."
                     raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
                 time.sleep(0.05)
-        with contextlib.suppress(OSError):  # on a full disk the lock still holds, only its owner stays unnamed
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name its owner
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield

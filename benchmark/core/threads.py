@@ -1,7 +1,7 @@
-"""The number of threads of a job: part of the study, since the last digits of a sum depend on it.
+"""The number of threads of a job; part of the study, because the last digits of a sum depend on it.
 
-torch has its own setting. numpy's BLAS, scikit-learn and faiss have theirs, which otherwise follow the environment or
-the number of cores. Measured: numpy's float32 product of 256 x 128 vectors differs between one thread and two.
+torch has its own setting; numpy's BLAS, scikit-learn and faiss have others, which default to the environment or the
+number of cores. Measured: numpy's float32 product of 256 x 128 vectors differs between one thread and two.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""Units of work on their way through workers."""
+"""Units of work, the executors that run them, and their retries, heartbeats and logs."""

@@ -1,9 +1,9 @@
 """Heartbeats of running units, and detection of hung ones.
 
-`alive.json` is written by the training loop itself, batch after batch, so it proves that training advances and not only
-that a thread lives. It holds a count of batches and, for people, the writer's wall clock. The detector compares counts
-and measures time by its own monotonic clock, so a wall clock that jumps, on either machine, neither kills nor saves a
-unit.
+The training loop itself writes `alive.json` as it processes batches, so the file proves that training advances and not
+only that a thread is alive. It holds the number of batches and, for display, the writer's wall-clock time. The detector
+looks for changes and measures time by its own monotonic clock, so a jump of the wall clock on either machine neither
+kills nor saves a unit.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from benchmark.jobs import unit_log
 FILE_NAME = "alive.json"
 WRITE_SECONDS = 10.0
 CHECK_SECONDS = 5.0
-START_SECONDS = 300.0  # at least this long may pass before a unit's first heartbeat: imports from a cold, slow disk
+START_SECONDS = 300.0  # minimum time allowed before a unit's first heartbeat, for imports from a slow disk
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -30,11 +30,11 @@ class Heartbeat:
 
     Args:
         unit: folder of the unit.
-        every: seconds between two writes of the file, at least.
+        every: minimum number of seconds between two writes of the file.
         clock: monotonic clock in seconds.
 
     Attributes:
-        epoch: the last scored epoch, for people.
+        epoch: the last scored epoch, for display.
     """
 
     def __init__(self, unit: Path, every: float = WRITE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,19 +51,19 @@ class Heartbeat:
             self._write()
 
     def stop(self) -> None:
-        """Delete the file: the unit ends here, however it ends."""
+        """Delete the file at the end of the unit, whether it succeeded or failed."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         body = self._worker | {"at": time.time(), "batches": self._batches, "epoch": self.epoch}
-        with contextlib.suppress(OSError):  # the checkpoint matters, and its error says what is wrong with the disk
+        with contextlib.suppress(OSError):  # a disk error is reported when the checkpoint is written
             records.write_whole(self._path, json.dumps(body).encode(), durable=False)
         self._next = self._clock() + self._every
 
 
 def last_heartbeat(unit: Path) -> JsonObject | None:
-    """The content of a unit's heartbeat file; None where there is none, or it is torn."""
+    """The content of a unit's heartbeat file; None if it is missing or incomplete."""
     try:
         content = json.loads((unit / FILE_NAME).read_bytes())
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
@@ -76,10 +76,10 @@ class _Attempt:
     """What the detector knows about one attempt at a unit.
 
     Attributes:
-        leftover: the heartbeat that was there before the attempt began; any other is the attempt's own.
+        leftover: the heartbeat from before the attempt; any other is the attempt's own.
         latest: the heartbeat at the last check.
-        silent_seconds: for which it has not changed.
-        started: whether a worker is known to have taken the unit.
+        silent_seconds: seconds for which the heartbeat has not changed.
+        started: whether a worker is known to have started the unit.
     """
 
     leftover: JsonObject | None
@@ -92,11 +92,11 @@ class HangDetector:
     """Finds units whose heartbeat has not changed for too long.
 
     Args:
-        seconds: the longest silence that is allowed; None: no unit ever hangs.
+        seconds: longest time allowed without a change; None disables the detector.
         clock: monotonic clock in seconds.
 
     Attributes:
-        every: seconds between two checks; None where there is nothing to check.
+        every: seconds between two checks; None if the detector is disabled.
     """
 
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,7 +111,7 @@ class HangDetector:
             key: identifies the attempt.
             leftover: the heartbeat that an earlier attempt left behind, if any.
         """
-        if self._limit is not None:  # else no check would ever forget the attempt
+        if self._limit is not None:  # otherwise no check would ever remove the attempt
             self._attempts[key] = _Attempt(leftover, leftover)
 
     def hung(self, attempts: Mapping[Key, tuple[Path, bool]]) -> list[Key]:
@@ -122,7 +122,8 @@ class HangDetector:
         known to have started, or from its first heartbeat.
 
         Args:
-            attempts: the unit's folder, and whether the attempt is known to have started, by key; all have begun.
+            attempts: for each key passed to `begin`, the unit's folder and whether the attempt is known to have
+                started.
         """
         if self._limit is None or self.every is None:
             return []

@@ -24,7 +24,7 @@ def executor_options(config: Config) -> Options:
     """The executor's part of the configuration.
 
     Raises:
-        UserError: a value cannot work.
+        UserError: a value is not allowed.
     """
     executor = config.executor
     if executor.name not in (names := executor_names()):
@@ -44,16 +44,16 @@ def check_executor(config: Config) -> None:
     """Check the executor's part of the configuration, before anything is started.
 
     Raises:
-        UserError: a value cannot work; the message has the key, the value and what is allowed.
+        UserError: a value is not allowed; the message has the key, the value and the allowed values.
     """
     executor_options(config)
 
 
 def num_workers(config: Config) -> int:
-    """Number of units at a time: as configured, or as many as there is room for.
+    """Number of units that run at a time: as configured, or as many as there is room for.
 
     Raises:
-        UserError: a value cannot work, or there is no room for any worker.
+        UserError: a value is not allowed, or there is no room for any worker.
     """
     return executor_options(config).num_workers(config.device)
 
@@ -65,13 +65,13 @@ def make_executor(
 
     Args:
         config: the study's configuration.
-        workers: number of units at a time.
-        run: does one unit in this process (`executor=inline`).
+        workers: number of units that run at a time.
+        run: runs one unit in this process (`executor=inline`).
         module: serves units when started as `python -m MODULE ARGUMENT ...` (all other executors).
-        log_dir: folder for what workers print.
+        log_dir: folder for the output of workers.
         on_progress: receives what units report, from any thread.
 
     Raises:
-        UserError: a value cannot work, or the executor cannot be started.
+        UserError: a value is not allowed, or the executor cannot be started.
     """
     return executor_options(config).make(Job(run, module, workers, log_dir, on_progress, config.device))

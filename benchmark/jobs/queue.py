@@ -1,9 +1,9 @@
-"""Hand units to an executor and collect their answers; retry those whose worker died, hung, or hit a defect.
+"""Hand units to an executor and collect their answers; retry units after a dead or hung worker or a defect.
 
-An error that the user can put right stops the command at once. A unit whose worker died or hung is retried from its
-checkpoint, at most `executor.retries` times; one that failed by a defect at most twice. A unit that exhausts its
-retries is reported as lost, and the command continues without it. Every failure is displayed and is a line in the
-study's `trouble.jsonl`; a defect also shows its traceback, which is in the unit's log as well.
+An error that the user can fix stops the command at once. A unit whose worker died or hung is retried from its
+checkpoint, at most `executor.retries` times; a unit that failed because of a defect is retried at most twice. A unit
+that exhausts its retries is reported as lost, and the command continues without it. Every failure is displayed and
+appended to the study's `trouble.jsonl`; the traceback of a defect is displayed too, and is in the unit's log.
 """
 
 import concurrent.futures
@@ -25,11 +25,11 @@ from benchmark.jobs.placement import make_executor, num_workers
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.study.study import Study
 
-DEFECT_RETRIES = 2  # a retry seldom cures a defect, however often machines may be lost
+DEFECT_RETRIES = 2  # fewer than for lost machines, since a retry seldom cures a defect
 
 
 class Jobs:
-    """Units on their way through an executor.
+    """A queue of units for an executor.
 
     Args:
         study: configures the executor, its workers, the number of retries, and when a unit counts as hung.
@@ -65,8 +65,8 @@ class Jobs:
         """Yield each unit with its answer as it finishes or is lost, until none is left; more may be added meanwhile.
 
         Raises:
-            UserError: a unit failed by something that the user can put right.
-            OSError: a file or a disk cannot be used, such as a full one.
+            UserError: a unit failed for a reason that the user can fix.
+            OSError: a file or a disk cannot be used, for example because it is full.
         """
         while self._waiting or self._running:
             while self._waiting and len(self._running) < self.num_workers:
@@ -98,7 +98,7 @@ class Jobs:
         queues = self._executor.queues
         attempts = {f: (unit.directory, f.running() and not queues) for f, unit in self._running.items()}
         for future in self._hang_detector.hung(attempts):
-            assert isinstance(self._executor, CanKill)  # else there is no limit, and nothing hangs
+            assert isinstance(self._executor, CanKill)  # otherwise the detector is disabled
             self._hung.add(future)
             self._executor.kill(future)
 
@@ -112,7 +112,7 @@ class Jobs:
     def _report_failure(self, unit: Unit, error: BaseException, reason: str) -> bool:
         """Display a unit's failure, append it to `trouble.jsonl`, and return whether the unit is retried.
 
-        The traceback of a defect is displayed the first time only, since the retries mostly fail alike.
+        The traceback of a defect is displayed the first time only, since retries usually fail in the same way.
         """
         died = isinstance(error, WorkerDiedError)
         limit = self._retries if died else min(self._retries, DEFECT_RETRIES)
@@ -129,7 +129,7 @@ class Jobs:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line, without the end of its worker's log.
+    """Describe an error in one line, without the excerpt from its worker's log.
 
     >>> first_line(KeyError("gone"))
     "KeyError: 'gone'"
@@ -140,7 +140,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Where an error was raised; a unit that failed in another process carries its traceback as its message."""
+    """The traceback of an error; an error from another process carries its traceback as its message."""
     text = str(error) if isinstance(error, UnitFailedError) else "".join(traceback.format_exception(error))
     return text.rstrip()
 

@@ -1,4 +1,4 @@
-"""The frame that `bo`, `final_eval` and `traditional` share: checks, lock, data, study folder, display and jobs."""
+"""The session that `bo`, `final_eval` and `traditional` share: checks, lock, data, study folder, display and jobs."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +20,17 @@ Say = Callable[[str], None]
 
 
 class Session:
-    """One command at work on one study; as a context it holds the study's lock.
+    """One command that works on one study; as a context manager, it holds the study's lock.
 
     Args:
-        study: what to work on.
-        command: the make target that runs, and resumes, this session.
+        study: the study to work on.
+        command: the make target that starts and resumes this session.
         halves: the halves of the data that will be read: `trainval`, and `test` where test classes are scored.
 
     Attributes:
         fingerprint: identifies the prepared data.
-        display: there once the study is open.
-        lost: units that exhausted their retries in this session, by number of their trial or run.
+        display: the progress display, available after `open`.
+        lost: units that exhausted their retries in this session, by trial or run number.
 
     Raises:
         UserError: a value of the configuration is not allowed.
@@ -68,11 +68,12 @@ class Session:
     def open(
         self, total: int, finished: Callable[[Say], dict[int, records.Record]], max_epochs: int | None = None
     ) -> dict[int, records.Record]:
-        """Open the study's folder, start the display, and return what is finished already.
+        """Open the study's folder, start the display, and return the finished trials or runs.
 
         Args:
-            total: trials or runs that are wanted.
-            finished: reads their records and quarantines damaged ones; called with what prints a sentence.
+            total: number of trials or runs that the study needs.
+            finished: reads the finished records and quarantines damaged ones; it receives a function that prints a
+                note.
             max_epochs: length of the longest training, for the display; None for the data set's.
 
         Raises:
@@ -89,7 +90,7 @@ class Session:
 
     @contextlib.contextmanager
     def jobs(self, run: RunUnit, module: list[str]) -> Iterator[Jobs]:
-        """The study's executor, with the display live, for the time of the block.
+        """Run the study's executor and the live display during the block.
 
         Args:
             run: runs one unit in this process (`executor=inline`).
@@ -99,10 +100,10 @@ class Session:
             yield jobs
 
     def answers(self, jobs: Jobs) -> Iterator[tuple[Unit, Answer]]:
-        """Yield each unit with its answer; print its notes, and keep it in `lost` if it is lost.
+        """Yield each unit with its answer, print its notes, and collect lost units in `lost`.
 
         Raises:
-            UserError: a unit failed by something that the user can put right.
+            UserError: a unit failed for a reason that the user can fix.
         """
         for unit, answer in jobs.finished():
             if isinstance(answer, LostUnit):
@@ -113,7 +114,7 @@ class Session:
             yield unit, answer
 
     def check_complete(self) -> None:
-        """End a session that did everything it could.
+        """Check that no unit was lost.
 
         Raises:
             IncompleteError: units are lost.
@@ -125,7 +126,7 @@ class Session:
         """The error that names all lost units with their logs, and the command that retries them.
 
         Args:
-            lost: the units by number of their trial or run; at least one.
+            lost: the units by trial or run number; at least one.
         """
         units = [(index, unit) for index in sorted(lost) for unit in lost[index]]
         lines = [
@@ -135,13 +136,13 @@ class Session:
         ends = f"\nThe last log ends:\n{tail}" if tail else ""
         return IncompleteError(
             f"{self.study.title} is incomplete; its hyper-parameters are not the cause:\n" + "\n".join(lines) + ends
-            + "\nThe same command retries this from the checkpoints and repeats nothing finished: "
+            + "\nThe same command retries these units from their checkpoints and repeats nothing finished: "
             f'"{self.study.command(self.command)}"'
         )  # fmt: skip
 
 
 def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:
-    """What losses warn about, with the folds that each warning concerns; an empty string where they warn about nothing.
+    """Format the warnings of losses, each with the folds that it concerns; an empty string if there are none.
 
     >>> describe_warnings([["idle"], [], ["idle"]])
     '   WARNING: idle (folds 0, 2)'

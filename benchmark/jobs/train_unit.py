@@ -1,10 +1,10 @@
 """One unit of work, run anywhere: train one model on one fold.
 
-A unit comes as JSON (study, trial or run, fold, setting), rebuilds what it needs, and leaves a record. It is
-idempotent: a finished unit returns its record, an unfinished one resumes from its checkpoint. It can read training
-classes only.
+A unit arrives as JSON (study, trial or run, fold, setting), rebuilds its components, and writes a record. It is
+idempotent: a finished unit returns its record, an unfinished one resumes from its checkpoint. It can read only training
+classes.
 
-Run as `python -m benchmark.jobs.train_unit`, it serves units to a driver, see `executors/serve.py`.
+Run as `python -m benchmark.jobs.train_unit`, it runs units for a driver, see `executors/serve.py`.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from benchmark.training.curves import write_curves
 from benchmark.training.history import HistoryRow
 from benchmark.training.loop import Outcome, train_fold, write_state
 
-CURVES_SECONDS = 30.0  # training curves on disk are at most this old; they cost a few disk flushes each time
-LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, mostly 90 s
+CURVES_SECONDS = 30.0  # between two writes of the training curves, which cost a few disk flushes each
+LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, usually 90 s
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Trained:
     """A finished training.
 
     Attributes:
-        outcome: what it found.
-        parts: what was trained, as the last epoch left it.
+        outcome: its scores, times and best weights.
+        parts: the trained components, as of the last epoch.
         notes: sentences about damaged files that were quarantined.
     """
 
@@ -50,13 +50,13 @@ class Trained:
     notes: tuple[str, ...]
 
     def warnings(self) -> list[str]:
-        """What the loss warns about, such as a part of it that never ran; most losses warn about nothing."""
+        """Warnings of the loss, such as about a part of it that never ran; most losses have none."""
         loss = self.parts.loss
         return loss.warnings() if isinstance(loss, HasWarnings) else []
 
 
 def train_unit(body: JsonObject, report: Report) -> JsonObject:
-    """Train one fold, or return its record if that is finished already.
+    """Train one fold, or return its record if it is finished already.
 
     Args:
         body: a `Unit` as JSON.
@@ -66,8 +66,8 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
         A `FinishedUnit` as JSON.
 
     Raises:
-        UserError: the data or the software on this machine is not the driver's, or another process still holds the unit
-            after `LOCK_SECONDS`.
+        UserError: the data or the software on this machine differs from the driver's, or another process still holds
+            the unit after `LOCK_SECONDS`.
     """
     unit = Unit.from_json(body)
     path = unit.directory / "record.json"
@@ -94,7 +94,7 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
 
 @contextlib.contextmanager
 def holding(unit: Unit) -> Iterator[None]:
-    """Hold the unit's lock during the block; what a killed worker was writing is deleted first.
+    """Hold the unit's lock during the block, after deleting files that a killed worker left half-written.
 
     Raises:
         LockedError: another process still holds the unit after `LOCK_SECONDS`.
@@ -112,7 +112,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def running(unit: Unit) -> Iterator[Heartbeat]:
-    """Keep the unit's log and heartbeat for the time of the block."""
+    """Write the unit's log and heartbeat during the block."""
     minutes = unit.study.config.executor.timeout_minutes
     with unit_log.recording(unit.directory, capture="BENCHMARK_WORKER" in os.environ):
         every = WRITE_SECONDS if minutes is None else min(WRITE_SECONDS, 60 * minutes / 4)
@@ -131,7 +131,7 @@ def _build(unit: Unit) -> tuple[TrainingComponents, Schedule]:
 
 
 def _weights_are_there(unit: Unit, record: records.Record) -> bool:
-    """Whether a unit with a record is finished: if its weights are still needed, only while they can be read."""
+    """Whether a unit with a record is finished: if its weights are still needed, they must be readable."""
     if not unit.keep_weights or record.result["map_at_r"] is None:
         return True
     try:
@@ -144,13 +144,13 @@ def _weights_are_there(unit: Unit, record: records.Record) -> bool:
 def train(
     unit: Unit, report: Report, heartbeat: Heartbeat, make: Callable[[], tuple[TrainingComponents, Schedule]]
 ) -> Trained:
-    """Resume from the unit's checkpoint, or start from scratch where there is none or it is damaged.
+    """Resume from the unit's checkpoint, or start from scratch if it is missing or damaged.
 
     Args:
-        unit: names the folder of checkpoint, curves and log.
+        unit: the unit, whose folder holds the checkpoint, curves and log.
         report: called after each evaluation.
         heartbeat: ticks at each batch.
-        make: makes fresh parts and their schedule.
+        make: builds fresh components and their schedule.
     """
     use_threads(unit.study.config.threads)
     folder, checkpoint = unit.directory, unit.directory / "checkpoint.pt"
@@ -171,20 +171,20 @@ def train(
         parts, schedule = make()
         parts.beat = heartbeat.tick
         if checkpoint.exists():
-            unit_log.note(folder, "resume: the checkpoint is of")  # the next line names its epoch
+            unit_log.note(folder, "resume: the next line shows the epoch of the checkpoint")
         return train_fold(parts, schedule, checkpoint, on_epoch), parts
 
     try:
         return Trained(*attempt(), notes=())
     except records.CorruptFileError as error:
         kept = records.quarantine(checkpoint)
-        note = f"{error} It is kept as {kept.name}; this fold starts again."
+        note = f"{error} It is kept as {kept.name}; this fold starts from scratch."
         unit_log.note(folder, note)
         return Trained(*attempt(), notes=(note,))
 
 
 def epoch_line(row: HistoryRow) -> str:
-    """The line of a unit's log about a scored epoch.
+    """The line in a unit's log for a scored epoch.
 
     >>> epoch_line({"epoch": 3, "loss": 0.25, "map_at_r": 0.5})
     'epoch 3   loss 0.25   validation MAP@R 50.00'

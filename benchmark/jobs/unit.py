@@ -1,7 +1,7 @@
-"""Units of work and their answers: frozen dataclasses here, JSON on the way between a driver and its workers.
+"""Units of work and their answers: frozen dataclasses in a process, JSON between a driver and its workers.
 
-A configuration is parsed once per worker: `Study.of` keeps the studies that it has composed, and everything that a unit
-is made from takes the `Study` itself.
+A worker parses each configuration once: `Study.of` caches the studies that it has composed, and the functions that run
+a unit take the `Study` itself.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from benchmark.study.study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One training, anywhere.
+    """One training that any worker can run.
 
     Attributes:
-        study: what is trained, without `setting`.
+        study: the study to train, without `setting` applied.
         fingerprint: identifies the driver's data.
-        kind: whether a search or a final evaluation asks for it.
+        kind: `trial` for a search, `run` for any other training.
         index: number of the trial or run.
-        fold: number of the fold; None where a run has no folds.
+        fold: number of the fold; None for a run without folds.
         setting: hyper-parameters that replace the loss's own.
         directory: folder of the unit's record, checkpoint, log and heartbeat.
         keep_weights: whether the trained weights are still needed after the training.
     """
 
-    task: ClassVar[str] = "train"  # tells apart what one worker can do
+    task: ClassVar[str] = "train"  # distinguishes the tasks of one worker
     study: Study
     fingerprint: str
     kind: Literal["trial", "run"]
@@ -42,7 +42,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """What messages call it, as in `make logs ARGS=unit=trial_003/fold_1`."""
+        """The unit's name in messages, as in `make logs ARGS=unit=trial_003/fold_1`."""
         return "/".join(self.directory.parts[-2:])
 
     def to_json(self) -> JsonObject:
@@ -53,23 +53,23 @@ class Unit:
 
     @classmethod
     def from_json(cls, body: JsonObject) -> Self:
-        """Read what `to_json` wrote in the driver.
+        """Build the unit from the JSON that the driver's `to_json` returned.
 
         Raises:
             UserError: this machine's software differs from the driver's.
-            ValueError: another task, or a field is missing or unknown.
+            ValueError: the task differs, or a field is missing or unknown.
         """
-        check_software(body.get("software", {}))  # before the fields, which other software may have changed
+        check_software(body.get("software", {}))  # checked first, since other software may have other fields
         plain = {key: value for key, value in body.items() if key not in ("task", "software")}
         if body.get("task") != cls.task:
-            raise ValueError(f"A unit with task={body.get('task')!r} is no {cls.__name__}, whose task is {cls.task!r}.")
+            raise ValueError(f"A {cls.__name__} has task={cls.task!r}, but this unit has task={body.get('task')!r}.")
         _check_fields(cls, plain)
         return cls(**plain | {"study": Study.of(plain["study"]), "directory": Path(plain["directory"])})
 
 
 @dataclass(frozen=True)
 class FinishedUnit:
-    """The answer of a unit that has its record.
+    """The answer of a finished unit, which has a record.
 
     Attributes:
         result: the record's result.
@@ -87,7 +87,7 @@ class FinishedUnit:
 
     @classmethod
     def from_json(cls, body: JsonObject) -> Self:
-        """Read what `to_json` wrote on a worker.
+        """Build the answer from the JSON that the worker's `to_json` returned.
 
         Raises:
             ValueError: a field is missing or unknown.
@@ -101,8 +101,8 @@ class LostUnit:
     """The answer of a unit that is lost: it exhausted its retries, so it has no record until the command runs again.
 
     Attributes:
-        unit: what messages call it.
-        reason: what the last failure was, in one line.
+        unit: its name in messages.
+        reason: the last failure, in one line.
         log: path of its log.
         tail: the end of that log.
         error: the end of the last traceback.
@@ -120,7 +120,7 @@ class LostUnit:
 
     @classmethod
     def from_json(cls, body: JsonObject) -> Self:
-        """Read what `to_json` wrote.
+        """Build the answer from the JSON that `to_json` returned.
 
         Raises:
             ValueError: a field is missing or unknown.
@@ -133,7 +133,7 @@ Answer = FinishedUnit | LostUnit
 
 
 def _check_fields(kind: type[Unit] | type[FinishedUnit] | type[LostUnit], body: JsonObject) -> None:
-    """Refuse JSON that has other fields than the dataclass; nothing is filled in where a field is missing."""
+    """Refuse JSON whose fields differ from the dataclass's; a missing field gets no default."""
     expected = {f.name for f in dataclasses.fields(kind)}
     missing, unknown = sorted(expected - body.keys()), sorted(body.keys() - expected)
     if missing or unknown:

@@ -1,7 +1,7 @@
-"""The log of a unit: what it prints and logs, and a line when it starts, resumes, is scored and ends.
+"""The log of a unit: its output, and a line whenever it starts, resumes, scores an epoch or ends.
 
-The file only grows, over every worker that runs the unit. Logging is best effort: where the log cannot be written the
-unit continues, and a record that cannot be written either raises the error.
+Every worker that runs the unit appends to the file. Logging is best effort: if the log cannot be written, the unit
+continues, and a disk error is raised only when the record cannot be written.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ TAIL_CHARACTERS = 2000
 
 
 def this_worker() -> JsonObject:
-    """This process: `host`, `pid`, and as `worker` the name that the executor gave it in `BENCHMARK_WORKER`."""
+    """This process: `host`, `pid` and `worker`, the name that the executor gave it in `BENCHMARK_WORKER`."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "worker": os.environ.get("BENCHMARK_WORKER", "driver")}
 
 
 def note(unit: Path, text: str) -> None:
-    """Append a line with the time to the log of the unit in a folder."""
+    """Append a line with the time to the log in the folder `unit`."""
     with contextlib.suppress(OSError), open(unit / NAME, "a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
 
 
 def tail(path: Path) -> str:
-    """The end of a log; an empty string where there is none."""
+    """The end of a log; an empty string if there is none."""
     try:
         with open(path, "rb") as log:
             log.seek(max(0, path.stat().st_size - TAIL_CHARACTERS))
@@ -46,8 +46,8 @@ def recording(unit: Path, capture: bool) -> Iterator[None]:
 
     Args:
         unit: folder of the unit.
-        capture: whether to redirect what this process prints into the log; right for a worker that runs one unit at a
-            time, wrong for the driver.
+        capture: whether to redirect this process's output into the log; True for a worker that runs one unit at a time,
+            False for the driver.
     """
     here = this_worker()
     with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
 """make bench: compare the harness with other code that does the same work, on one CPU core.
 
-Every comparison is a ratio, baseline over ours, of jobs that take turns (`timing.py`). Baselines are used as their
-manuals show, and in their fastest form: images in memory, a few tensor operations to transform an image (torchvision's
+Every comparison is a ratio, baseline over ours, of jobs that take turns (`timing.py`). Baselines are used as
+documented, and in their fastest form: images in memory, a few tensor operations to transform an image (torchvision's
 transforms take five times as long), no worker processes to communicate with, embeddings already normalised.
 
 Baselines: pytorch-metric-learning's trainer `MetricLossOnly` and its `AccuracyCalculator` (Musgrave, Belongie, Lim,
-"PyTorch Metric Learning", arXiv 2008.09164), and a bare `import torch` for starting up.
+"PyTorch Metric Learning", arXiv 2008.09164), and a bare `import torch` for start-up.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def bench(study: Study, overrides: list[str]) -> None:
     """Measure everything and print one table.
 
     Args:
-        study: its data set, trunk and protocol are trained on, and the time of its search is reported.
+        study: the study whose data set, trunk and protocol are used, and whose search time is reported.
         overrides: unused.
     """
     print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -69,7 +69,7 @@ def bench(study: Study, overrides: list[str]) -> None:
 
 
 def start_up() -> Iterator[Row]:
-    """Time of fresh interpreters from start to end."""
+    """Rows for the time of fresh interpreters from start to exit."""
     commands = {
         "bo": ["-m", "benchmark.bo", "--help"], "torch": ["-c", "import torch"], "ours": ["-c", "import benchmark"],
     }  # fmt: skip
@@ -83,9 +83,9 @@ def start_up() -> Iterator[Row]:
 
 
 class LibraryDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Training images one by one, as pytorch-metric-learning's trainer takes them: shifted, float, normalised.
+    """Training images one by one, as pytorch-metric-learning's trainer expects them: shifted, float, normalised.
 
-    The arithmetic is that of `to_batch` for a batch.
+    The arithmetic per image is that of `to_batch`.
     """
 
     def __init__(self, parts: TrainingComponents) -> None:
@@ -106,7 +106,7 @@ class LibraryDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 def trainings(study: Study) -> Iterator[Row]:
-    """Training images per second of a fold: our loop, and pytorch-metric-learning's trainer on equal components."""
+    """Rows for the training throughput of our loop and of pytorch-metric-learning's trainer on equal components."""
     fingerprint = prepare(study, "trainval")
     for name in LOSSES:
         loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None
 
 
 class WithoutTuples(torch.nn.Module):
-    """A loss as pytorch-metric-learning's trainer calls it, with mined tuples that it ignores."""
+    """A loss with the signature that pytorch-metric-learning's trainer needs; it ignores mined tuples."""
 
     def __init__(self, loss: torch.nn.Module) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class WithoutTuples(torch.nn.Module):
 
 
 def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
-    """The job of `our_loop` done by `MetricLossOnly`, whose sampler draws no more than one call needs."""
+    """The counterpart of `our_loop` with `MetricLossOnly`; its sampler draws only what one call needs."""
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.trainers import MetricLossOnly
 
@@ -175,7 +175,7 @@ def made_up(num_images: int) -> tuple[torch.Tensor, torch.Tensor]:
     around = torch.where(stray, labels.roll(1), labels)
     centres = torch.randn(CLASSES[num_images], 128, generator=generator)
     vectors = torch.randn(num_images, 128, generator=generator).mul_(0.7)
-    for rows in torch.arange(num_images).split(1000):  # few rows at a time: this must not set the peak
+    for rows in torch.arange(num_images).split(1000):  # in small blocks, to keep this below the memory peak
         vectors[rows] = functional.normalize(vectors[rows] + centres[around[rows]])
     return vectors, labels
 
@@ -184,7 +184,7 @@ def scorer(side: str, vectors: torch.Tensor, labels: torch.Tensor) -> Callable[[
     """A job that scores embeddings.
 
     Args:
-        side: `ours`, `peer` (the baseline), or `inputs`, which scores nothing and so shows what the inputs alone take.
+        side: `ours`, `peer` (the baseline), or `inputs`, which scores nothing and so measures the inputs alone.
         vectors: (N, D) unit vectors.
         labels: (N,) integer class ids.
     """
@@ -199,7 +199,7 @@ def scorer(side: str, vectors: torch.Tensor, labels: torch.Tensor) -> Callable[[
 
 
 def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
-    """Check that our metrics equal the baseline's: being fast and wrong does not count.
+    """Check that our metrics equal the baseline's, since speed counts only for correct results.
 
     Raises:
         ValueError: a metric differs by more than `TOLERANCE`.
@@ -213,7 +213,7 @@ def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
 
 
 def metrics() -> Iterator[Row]:
-    """Retrieval metrics of a small test half, in this process."""
+    """A row for the retrieval metrics of a small test half, in this process."""
     vectors, labels = made_up(6_000)
     jobs = {side: scorer(side, vectors, labels) for side in ("ours", "peer")}
     check_equal(jobs["ours"](), jobs["peer"]())
@@ -223,7 +223,7 @@ def metrics() -> Iterator[Row]:
 
 
 def large_metrics() -> Iterator[Row]:
-    """Time and memory of the metrics of a large test half, once, each side in a process of its own."""
+    """Rows for time and memory of the metrics of a large test half, once, each side in its own process."""
     inputs, ours = in_child("inputs"), in_child("ours")
     extra = ours["megabytes"] - inputs["megabytes"]
     what, target = "metrics of 60,000 x 128", (">=", 1.0)
@@ -263,7 +263,7 @@ def child(side: str) -> None:
 
 
 def searches(study: Study) -> Iterator[Row]:
-    """Share of time that finished searches spent outside training, and the duration of this study's search."""
+    """Rows for the share of time that searches spent outside training, and for the length of this study's search."""
     found = {}
     for directory in layout.all_studies(Path(study.config.results_dir)):
         lines = directory / "bo" / "sessions.jsonl"

@@ -1,7 +1,7 @@
 """Overhead of sending a unit to a warm worker and receiving its result.
 
-Units sleep, and carry a study's configuration there and back. Imports and the start of Ray come before the measurement.
-A SLURM job is not a warm worker: it spends some seconds on imports each time.
+Each unit sleeps, and carries a study's configuration in both directions. Imports and the start of Ray are not measured.
+A SLURM job is not a warm worker: it spends a few seconds on imports each time.
 """
 
 import os
@@ -29,7 +29,7 @@ def dispatch_costs(study: Study) -> Iterator[Row]:
     """A row for each executor with warm workers, in ms per unit.
 
     Args:
-        study: its configuration is carried by the units.
+        study: the study whose configuration the units carry.
     """
     arguments = ["-m", "benchmark.perf.dispatch"]
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def dispatch_costs(study: Study) -> Iterator[Row]:
 
 
 def cost(name: str, executor: Executor, study: Study) -> Row:
-    """The row of an executor with one worker; the executor is closed at the end."""
+    """The row for an executor with one worker, which is closed at the end."""
     spec = {"study": study.raw, "seconds": SECONDS}
     try:
         executor.submit(spec).result()

@@ -1,7 +1,7 @@
 """make bench-gpu: training throughput of 1, 2, 4 and 8 folds on one GPU, to choose `executor.workers_per_gpu`.
 
-Each worker trains a fold of the study in a process of its own, as with `executor=local`, all at the same time. The
-first round, with imports, data and the GPU's warm-up, is not counted.
+Each worker trains a fold of the study in its own process, as with `executor=local`, and all of them train at the same
+time. The first round, which includes imports, data loading and GPU warm-up, is not counted.
 """
 
 import sys
@@ -32,7 +32,7 @@ def bench_gpu(study: Study, overrides: list[str]) -> None:
     """Measure on the first GPU and print a line for each number of folds.
 
     Args:
-        study: its folds are trained.
+        study: the study whose folds are trained.
         overrides: unused.
 
     Raises:
@@ -48,7 +48,7 @@ def bench_gpu(study: Study, overrides: list[str]) -> None:
 
 
 def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: float) -> Iterator[str]:
-    """For each number of folds at once: images per second, also relative to one fold, and memory."""
+    """Yield a line for each number of parallel folds: images per second, also relative to one fold, and memory."""
     alone = 0.0
     for workers in counts:
         rates, megabytes = together(study, fingerprint, workers, seconds)
@@ -58,7 +58,7 @@ def lines(study: Study, fingerprint: str, counts: tuple[int, ...], seconds: floa
 
 
 def together(study: Study, fingerprint: str, workers: int, seconds: float) -> tuple[list[float], list[float]]:
-    """Images per second, and MB that PyTorch holds on the GPU, for each of `workers` folds that train at once."""
+    """Images per second, and MB that PyTorch holds on the GPU, for each of `workers` folds that train in parallel."""
     unit = {"study": study.raw, "fingerprint": fingerprint}
     command = [sys.executable, "-m", "benchmark.perf.gpu"]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""Cost of images before they reach the network: read from the cache, compared with decoding them at every use.
+"""Cost of loading images: reading from the cache, compared with decoding at every use.
 
 The baseline is torchvision's loader and transforms, composed as in the Reality Check's code, up to uint8; both sides
-skip what follows (float, normalised, BGR). The photographs are synthetic, of CUB's usual 500 x 375 pixels: noise at
-four scales, as JPEGs of quality 90.
+skip the steps that follow (conversion to float, normalisation, BGR). The photographs are synthetic, of CUB's usual 500
+x 375 pixels: noise at four scales, as JPEGs of quality 90.
 """
 
 import functools
@@ -32,7 +32,7 @@ from benchmark.images.decoded_on_read import contents_of
 from benchmark.perf.timing import Row, interleave, ratio_row
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
-NUM_FILES = 768  # with 256, the last files, which one thread decodes alone, would show
+NUM_FILES = 768  # with only 256, the tail that one thread decodes alone would bias the ratio
 NUM_READ = 12_000
 BATCH = 32
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def photographs(root: Path) -> list[str]:
 
 
 def filling(root: Path, paths: list[str], folder: Path) -> Row:
-    """Filling a cache with one thread over two, by wall-clock time."""
+    """The row for filling a cache: wall-clock time with one thread over two."""
     what, target = "filling the image cache, 2 threads", (">=", 1.8)
     if usable_cores() < 2:
         return Row(what, target, [], "this machine has one core")
@@ -83,7 +83,7 @@ def filling(root: Path, paths: list[str], folder: Path) -> Row:
 
 
 def evaluating(cache: Cache, files: list[Path]) -> Iterator[Row]:
-    """Central crops from the cache, compared with decoding, resizing and cropping at every use."""
+    """The row for central crops from the cache, compared with decoding, resizing and cropping at every use."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
@@ -100,7 +100,7 @@ def evaluating(cache: Cache, files: list[Path]) -> Iterator[Row]:
 
 
 def training(cache: Cache, files: list[Path]) -> Iterator[Row]:
-    """Random crops from the cache, compared with decoding, resizing, cropping, resizing and flipping at every use."""
+    """Rows for random crops from the cache, compared with decoding, resizing, cropping and flipping at every use."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import Compose, PILToTensor, RandomHorizontalFlip, RandomResizedCrop, Resize
     from torchvision.transforms.functional import hflip, pil_to_tensor, resized_crop
@@ -133,7 +133,7 @@ def training(cache: Cache, files: list[Path]) -> Iterator[Row]:
 def ratios(
     whats: Mapping[str, tuple[str, float]], jobs: Mapping[str, Callable[[np.ndarray], Tensor]], number: int
 ) -> Iterator[Row]:
-    """Rows of the job `theirs` over each of `whats`, on one core, in batches.
+    """Rows for the time of the job `theirs` over that of each job in `whats`, on one core, in batches.
 
     Args:
         whats: name and target of the row, by job.
@@ -158,7 +158,7 @@ def batches(number: int) -> list[np.ndarray]:
 
 
 def check_equal(ours: Tensor, theirs: Tensor) -> None:
-    """Check that both sides made equal images (B, Ch, H, W): being fast and wrong does not count.
+    """Check that both sides made equal images (B, Ch, H, W), since speed counts only for correct results.
 
     Raises:
         ValueError: a pixel differs.
@@ -171,7 +171,7 @@ def check_equal(ours: Tensor, theirs: Tensor) -> None:
 
 
 def reading(folder: Path) -> Row:
-    """Memory of a process that reads `NUM_READ` images in order, as an evaluation does."""
+    """The row for the memory of a process that reads `NUM_READ` images in order, as an evaluation does."""
     what, target = "private memory for cached images", ("<=", 300)
     if not Path("/proc/self/smaps_rollup").exists():
         return Row(what, target, [], "this system does not report it", "MB")
@@ -183,11 +183,11 @@ def reading(folder: Path) -> Row:
 
 
 def child(folder: str) -> None:
-    """Read the whole cache and print by how many MB the memory grew at most."""
+    """Read the whole cache and print the peak growth of memory, in MB."""
     before, peak, cache = private_megabytes(), 0.0, Cache(Path(folder))
     for row in range(len(cache)):
         cache.pixels(row).max()
-        if row % shards.SHARD == shards.SHARD - 1:  # a shard has been read to its end
+        if row % shards.SHARD == shards.SHARD - 1:  # the end of a shard
             peak = max(peak, private_megabytes())
     print(peak - before)
 
@@ -195,7 +195,7 @@ def child(folder: str) -> None:
 def stretch(folder: Path) -> None:
     """Extend a cache to at least `NUM_READ` images by repeating its first shard, as sparse files.
 
-    A page of a hole takes as much memory as any other page.
+    In memory, a page of a hole takes as much space as any other page.
     """
     first = records.read_record(shards.metadata_path(folder, 0))
     size = shards.pixels_path(folder, 0, first.result["pixels"]).stat().st_size
@@ -212,6 +212,6 @@ def stretch(folder: Path) -> None:
 
 
 def private_megabytes() -> float:
-    """Memory of this process that it shares with no other, in MB of 10^6 bytes (Linux only)."""
+    """Private memory of this process, in MB of 10^6 bytes (Linux only)."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6

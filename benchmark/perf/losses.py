@@ -24,11 +24,11 @@ STEPS = 3
 
 
 def loss_steps(study: Study) -> Iterator[Row]:
-    """A row for each loss in `conf/loss`: MB of temporaries in forward and backward, with time and size of parameters.
+    """Yield a row for each loss in `conf/loss`: MB of temporaries in forward and backward, time and parameter size.
 
     Args:
-        study: its protocol gives the batch size and the embedding length; settings are the authors' for that data set
-            where a loss has them, and parts of a loss that usually start late start at once.
+        study: the study whose protocol sets the batch size and the embedding length. Each loss has its authors' setting
+            for Stanford Online Products, if there is one, and parts of a loss that usually start late start at once.
     """
     for path in sorted((conf_dir() / "loss").glob("*.yaml")):
         loss = read_loss(path.stem)
@@ -39,7 +39,7 @@ def loss_steps(study: Study) -> Iterator[Row]:
 
 
 def cost(name: str, study: Study) -> Row:
-    """The row of one loss."""
+    """The row for one loss."""
     loss = study.make_loss(NUM_CLASSES, 0, np.arange(NUM_CLASSES) // 25, NUM_IMAGES)
     fill_memory(loss)
     megabytes, seconds = [], []

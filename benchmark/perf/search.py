@@ -26,17 +26,17 @@ NUM_FOLDS = 4
 
 
 def search_costs(study: Study) -> Iterator[Row]:
-    """A row for the searcher and one for parallel workers.
+    """Yield a row for the searcher and a row for parallel workers.
 
     Args:
-        study: its searcher, search space and training are measured.
+        study: the study whose searcher, search space and training are measured.
     """
     yield proposal(study)
     yield side_by_side(study)
 
 
 def proposal(study: Study) -> Row:
-    """Seconds that the searcher takes to propose trial 50, given all others."""
+    """The row for the time that the searcher takes to propose trial 50, given all earlier ones."""
     searcher, history = study.make_searcher(), made_up_history(study)
     spent = interleave({"ask": lambda: searcher.ask(history)}, REPEATS)["ask"]
     what = f"proposal {TRIAL} of {study.config.searcher.name}"
@@ -59,7 +59,7 @@ def made_up_history(study: Study) -> list[Trial]:
 
 
 def side_by_side(study: Study) -> Row:
-    """Speed-up of training the folds of a trial by two warm workers over this process, one thread each."""
+    """The row for the speed-up from training a trial's folds on two warm workers, with one thread per process."""
     what = f"{NUM_FOLDS} folds, local over inline"
     if usable_cores() < WORKERS:
         return Row(what, (">=", 1.6), [], f"{WORKERS} workers need {WORKERS} cores")
@@ -84,7 +84,7 @@ def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterat
     numbers = itertools.count()
 
     def ignore(progress: JsonObject) -> None:
-        """There is no display."""
+        """Do nothing, since there is no display."""
 
     with Jobs(one, train_unit, ["benchmark.jobs.train_unit"], ignore) as jobs:
 

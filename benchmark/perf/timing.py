@@ -1,8 +1,8 @@
 """Timing of jobs that are compared with each other, and the table of results.
 
-The jobs take turns, so that a machine that is busy or changes its speed affects all of them; ratios are taken within a
-round, and their median counts. CPU time comes first, since other processes hardly affect it; wall-clock time is shown
-next to it.
+The jobs take turns, so that background load and changes of clock speed affect all of them; ratios are computed within a
+round, and their median is reported. CPU time comes first, since other processes hardly affect it; wall-clock time is
+shown next to it.
 """
 
 import itertools
@@ -29,7 +29,7 @@ class Spent(NamedTuple):
 
 
 def own_time() -> Spent:
-    """CPU and wall clock of this process."""
+    """CPU time of this process, and the wall clock."""
     return Spent(time.process_time(), time.perf_counter())
 
 
@@ -50,7 +50,7 @@ def interleave(
         clock: read before and after each call.
 
     Returns:
-        For each job what it took in each round.
+        For each job, its times in each round.
     """
     spent: dict[str, list[Spent]] = {name: [] for name in jobs}
     for number in range(repeats + 1):
@@ -66,7 +66,7 @@ def interleave(
 def peak_megabytes() -> float:
     """Peak memory of this process, in MB of 10^6 bytes.
 
-    `ru_maxrss` does not serve on Linux: a child inherits its parent's through fork and exec.
+    `ru_maxrss` is useless on Linux, because a child inherits its parent's value through fork and exec.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -76,7 +76,7 @@ def peak_megabytes() -> float:
 
 def peak_allocated(work: Callable[[], object]) -> int:
     """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler about its start and missing GPUs
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler's messages at its start
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -123,13 +123,13 @@ class Row:
 
 
 def ratio_row(what: str, target: tuple[str, float], over: list[Spent], under: list[Spent], compared: str) -> Row:
-    """A row of ratios, one per round, of what `over` took to what `under` took."""
+    """A row of ratios, one per round: the time of `over` divided by the time of `under`."""
     pairs = list(zip(over, under, strict=True))
     return Row(what, target, [a.cpu / b.cpu for a, b in pairs], compared, wall=[a.wall / b.wall for a, b in pairs])
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in aligned columns."""
+    """Format the rows in aligned columns."""
     head = ["measured", "target", "median", "min - max", "wall clock", "", "compared"]
     lines = [head, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]

@@ -1,1 +1,1 @@
-"""Records -> progress and tables."""
+"""Progress and tables, made from records."""

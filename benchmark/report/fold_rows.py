@@ -1,6 +1,6 @@
 """Rows and columns for a protocol with folds: both modes, three metrics each, one row per loss.
 
-A row with missing runs stays empty, with the reason.
+A row with missing runs stays empty and gives the reason.
 """
 
 import itertools
@@ -18,7 +18,7 @@ REMARK = ""
 
 
 def columns(study: Study) -> list[Column]:
-    """Return the metrics of both modes; their headings give the length of the embeddings."""
+    """Return one column per mode and metric; the headings give the length of the embeddings."""
     dim = study.config.protocol.embedding_dim
     dims = {"concatenated": study.config.protocol.num_folds * dim, "separated": dim}
     return [
@@ -32,7 +32,7 @@ def absent(study: Study, name: str, label: str) -> list[Row]:
     """Return the empty row of a loss that was not run, with the command that runs it.
 
     Args:
-        study: study of another loss in the table; the command takes its data set, trunk and protocol.
+        study: the study of another loss in the table, which supplies the command's data set, trunk and protocol.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
@@ -40,7 +40,7 @@ def absent(study: Study, name: str, label: str) -> list[Row]:
 
 
 def rows(study: Study) -> list[Row]:
-    """Return the one row of a study."""
+    """Return the single row of a study, as a list."""
     row = Row(study.directory.name, layout.label(study))
     if not study.config.preset and not (study.directory / "bo" / "best.yaml").exists():
         num_done = len(layout.finished_trials(study, lambda note: None))
@@ -66,12 +66,12 @@ def rows(study: Study) -> list[Row]:
 
 
 def missing(study: Study, runs: dict[int, records.Record], requested: int) -> str:
-    """Return which runs are missing, or have no score, and why.
+    """Describe which runs are missing or have no score, and why.
 
     Args:
-        study: whose runs they are.
-        runs: the finished ones by number.
-        requested: how many there should be.
+        study: the study of the runs.
+        runs: finished runs by number.
+        requested: number of runs that the study needs.
     """
     absent = [f"run_{r:02d}" for r in range(requested) if r not in runs]
     reasons = [

@@ -14,7 +14,7 @@ from benchmark.core import records
 from benchmark.protocol.statistics import Interval
 
 Key = tuple[str, ...]
-MANY = 6  # a table with more columns is set in smaller type where the page is narrow
+MANY = 6  # a table with more columns is set in smaller type on a narrow page
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Column:
 
 @dataclass
 class Row:
-    """One loss.
+    """The row of one loss.
 
     Attributes:
         name: name of the study's folder.
-        label: as printed.
+        label: printed name of the loss.
         cells: mean and interval by column, in percent; empty where runs are missing.
-        num_runs: runs that have a score.
-        reason: why cells are missing, or what else to know about the runs.
+        num_runs: number of runs that have a score.
+        reason: why cells are missing, or another remark about the runs.
         seconds: compute time of the runs.
-        kind: how the epoch was chosen, in tables that have several ways.
+        kind: how the epoch was chosen, in tables with several ways to choose it.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Table:
     """A comparison of losses on one data set with one trunk and protocol.
 
     Attributes:
-        name: name of its files.
-        caption: one sentence.
-        columns: from left to right.
-        rows: from top to bottom.
-        confidence: confidence of the intervals, such as 0.95.
-        remark: what a reader must know about the numbers; printed with the statistic.
+        name: base name of its files.
+        caption: caption, a single sentence.
+        columns: columns from left to right.
+        rows: rows from top to bottom.
+        confidence: confidence level of the intervals, such as 0.95.
+        remark: a caveat about the numbers, printed with the statistic.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Table:
         return found
 
     def heads(self) -> dict[str, int]:
-        """Return the number of columns below each heading, in order; the heading is empty where there is none."""
+        """Return the number of columns below each heading, in order; columns without one have an empty heading."""
         return {block: len(list(group)) for block, group in itertools.groupby(c.block for c in self.columns)}
 
     def kinds(self) -> dict[str, list[Row]]:
@@ -95,7 +95,7 @@ class Table:
         return found
 
     def notes(self) -> list[str]:
-        """Return the statistic that the cells hold, then the reason of each row that has one."""
+        """Return a sentence about the statistic in the cells, then the reason of each row that has one."""
         reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in self.rows if row.reason))
         counts = sorted({row.num_runs for row in self.rows if row.cells})
         if not counts:
@@ -155,7 +155,7 @@ def markdown(table: Table) -> str:
 
 
 def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> tuple[str, str]:
-    """Return mean and half width as printed, each empty where there is none."""
+    """Return the printed mean and half width, each empty if there is none."""
     interval = row.cells.get(key)
     if interval is None:
         return "", ""

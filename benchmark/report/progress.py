@@ -1,8 +1,8 @@
 """The progress of a study, read from its folder: what is done, running, waiting or lost.
 
-Reads only, so it can be used while a driver runs. A unit is running while its lock is held, and its heartbeat says what
-it does; it is done once it has a record. A unit that was begun and is neither is waiting, unless the latest entry about
-it in `trouble.jsonl` says that it exhausted its retries: then it is lost.
+This module writes nothing, so it can be used while a driver runs. A unit is done once it has a record. It is running
+while its lock is held; its heartbeat shows how far it is. A unit that was started and is neither done nor running is
+waiting, unless its latest entry in `trouble.jsonl` says that it exhausted its retries: then it is lost.
 """
 
 import json
@@ -16,7 +16,8 @@ import yaml
 
 from benchmark.core import records
 from benchmark.core.records import JsonObject
-from benchmark.jobs import heartbeat, unit_log
+from benchmark.jobs import unit_log
+from benchmark.jobs.heartbeat import last_heartbeat
 from benchmark.study.workload import Workload
 
 RECORD = re.compile(r"(trial|run)_\d+")
@@ -24,19 +25,19 @@ RECORD = re.compile(r"(trial|run)_\d+")
 
 @dataclass(frozen=True)
 class UnitState:
-    """A training that was begun.
+    """A training that was started.
 
     Attributes:
-        path: its folder.
+        path: folder of the unit.
         state: `done`, `running`, `waiting` or `lost`.
-        seconds: compute time, if it is done.
-        beat: the last heartbeat, if it is running and has left one.
+        seconds: compute time, if the unit is done.
+        heartbeat: the last heartbeat, if the unit is running and has written one.
     """
 
     path: Path
     state: str
     seconds: float = 0.0
-    beat: JsonObject | None = None
+    heartbeat: JsonObject | None = None
 
     @property
     def name(self) -> str:
@@ -51,12 +52,12 @@ class Stage:
     Attributes:
         name: as shown to the user.
         kind: `trial` or `run`.
-        total: trials or runs that the study asks for.
-        finished: trials or runs that have a record.
-        units_each: trainings that a trial or run consists of.
-        units: trainings that were begun, of trials or runs without a record.
-        spent: seconds of compute in everything that is done.
-        workers: trainings at a time, as far as that is known.
+        total: number of trials or runs that the study needs.
+        finished: number of trials or runs that have a record.
+        units_each: number of trainings per trial or run.
+        units: trainings that were started, of trials or runs without a record.
+        spent: compute time of all finished trainings, in seconds.
+        workers: number of trainings that run at a time; 1 if unknown.
         driver: whether a driver holds the study's lock.
     """
 
@@ -71,12 +72,12 @@ class Stage:
     driver: bool
 
     def count(self, state: str) -> int:
-        """Return the number of units in a state; units that were never begun are waiting."""
-        begun = sum(unit.state == state for unit in self.units)
+        """Return the number of units in a state; units that were never started are waiting."""
+        started = sum(unit.state == state for unit in self.units)
         if state == "done":
-            return begun + self.finished * self.units_each
+            return started + self.finished * self.units_each
         missing = max(0, self.total - self.finished) * self.units_each - len(self.units)
-        return begun + max(0, missing) if state == "waiting" else begun
+        return started + max(0, missing) if state == "waiting" else started
 
     @property
     def left(self) -> float | None:
@@ -87,10 +88,10 @@ class Stage:
 
 
 def stages(work: Workload, directory: Path) -> list[Stage]:
-    """Return the parts of a study that were begun or come next.
+    """Return the stages of a study that were started or come next.
 
     Args:
-        work: how many trials, runs and folds the study asks for.
+        work: the study's numbers of trials, runs and folds.
         directory: folder of the study.
     """
     driver = records.is_held(directory / "lock")
@@ -117,7 +118,7 @@ def chosen_trial(directory: Path) -> int | None:
 
 
 def _stage(name: str, kind: str, total: int, units_each: int, folder: Path, directory: Path, driver: bool) -> Stage:
-    """A part of a study, from the contents of its folder."""
+    """Read a stage of a study from its folder."""
     lost = {Path(entry["log"]).parent.parts[-3:] for entry in latest_failures(directory) if entry["lost"]}
     finished = {path.stem: seconds_of(path) for path in record_paths(folder, ".json")}
     units = []
@@ -147,7 +148,7 @@ def seconds_of(path: Path) -> float:
 
 
 def unit_state(path: Path, record: Path, lost: set[tuple[str, ...]]) -> UnitState:
-    """Return the present state of a unit.
+    """Return the current state of a unit.
 
     Args:
         path: folder of the unit.
@@ -157,7 +158,7 @@ def unit_state(path: Path, record: Path, lost: set[tuple[str, ...]]) -> UnitStat
     if record.exists():
         return UnitState(path, "done", seconds_of(record))
     if records.is_held(path / "lock"):
-        return UnitState(path, "running", beat=heartbeat.last_heartbeat(path))
+        return UnitState(path, "running", heartbeat=last_heartbeat(path))
     return UnitState(path, "lost" if path.parts[-3:] in lost else "waiting")
 
 
@@ -192,9 +193,9 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def age(beat: JsonObject) -> float:
+def age(heartbeat: JsonObject) -> float:
     """Return the seconds since a heartbeat, by the clocks of the two machines."""
-    return max(0.0, time.time() - float(beat.get("at", 0.0)))
+    return max(0.0, time.time() - float(heartbeat.get("at", 0.0)))
 
 
 def logs(directories: Sequence[Path]) -> list[Path]:

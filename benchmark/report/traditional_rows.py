@@ -1,8 +1,8 @@
 """Rows and columns for the traditional protocol: Recall@K, MAP@R and RP, one row for each way to choose the epoch.
 
 The papers report the epoch that is best on the test classes. That number is optimistic (Musgrave, Belongie, Lim, ECCV
-2020, arXiv 2003.08505, section 2.3), so its row says so, and the next rows have the last epoch, which nothing has
-chosen, and, where training classes were held out, the epoch that is best on those.
+2020, arXiv 2003.08505, section 2.3), and its row says so. The next rows hold the last epoch, which involves no choice,
+and, if training classes were held out, the epoch that is best on them.
 """
 
 from benchmark.core import records
@@ -37,7 +37,7 @@ def absent(study: Study, name: str, label: str) -> list[Row]:
     """Return the empty rows of a loss that was not run, with the command that runs it.
 
     Args:
-        study: study of another loss in the table; the command takes its data set, trunk and protocol.
+        study: the study of another loss in the table, which supplies the command's data set, trunk and protocol.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
@@ -46,20 +46,20 @@ def absent(study: Study, name: str, label: str) -> list[Row]:
 
 
 def rows(study: Study) -> list[Row]:
-    """Return a study's row for each way to choose the epoch; with missing runs they are empty."""
+    """Return a study's rows, one for each way to choose the epoch; they are empty if runs are missing."""
     requested = study.config.protocol.num_runs
     runs = {run: record for run, record in layout.traditional_runs(study).items() if run < requested}
     return [make_row(study, kind, runs, requested) for kind in kinds(study)]
 
 
 def make_row(study: Study, kind: str, runs: dict[int, records.Record], requested: int) -> Row:
-    """Return the row of one way to choose the epoch.
+    """Return the row for one way to choose the epoch.
 
     Args:
-        study: whose runs they are.
+        study: the study of the runs.
         kind: a key of `KINDS`.
-        runs: the finished ones by number.
-        requested: how many there should be.
+        runs: finished runs by number.
+        requested: number of runs that the study needs.
     """
     picked = {run: record.result["selected"].get(kind) for run, record in runs.items()}
     scored: list[dict[str, float]] = [metrics for metrics in picked.values() if metrics is not None]
@@ -74,12 +74,12 @@ def make_row(study: Study, kind: str, runs: dict[int, records.Record], requested
 
 
 def remarks(study: Study, runs: dict[int, records.Record], requested: int) -> list[str]:
-    """Return which runs ended before their last epoch and which are missing.
+    """Describe which runs ended before their last epoch and which are missing.
 
     Args:
-        study: whose runs they are.
-        runs: the finished ones by number.
-        requested: how many there should be.
+        study: the study of the runs.
+        runs: finished runs by number.
+        requested: number of runs that the study needs.
     """
     found = [
         f"run_{run:02d} ended early ({record.result['reason']})"

@@ -1,1 +1,1 @@
-"""Configuration -> objects: what a study is, what its folder holds, and the command line."""
+"""Studies: their configuration, their components, their folders, and the command line."""

@@ -1,4 +1,4 @@
-"""What a training consists of: data, components and schedule, with all their seeds."""
+"""Assemble a training: its data, components and schedule, with all their seeds."""
 
 import functools
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def build(
     on paired runs; the seed of the loss's own state also depends on the loss's name.
 
     Args:
-        study: what is trained, without `setting`.
+        study: the study to train, without `setting` applied.
         setting: hyper-parameters that replace the loss's own.
         fingerprint: identifies the driver's data.
         kind: `trial` or `run`.
@@ -57,20 +57,20 @@ def build(
 def make_parts(
     study: Study, split: Split, images: Images, labels: np.ndarray, seed_prefix: SeedPrefix
 ) -> TrainingComponents:
-    """Components that train on the given images, with nothing to be scored on yet.
+    """Components that train on the given images, without evaluation sets.
 
     Args:
-        study: with the setting to train.
+        study: the study, with the setting to train.
         split: the half of the data that the images belong to.
         images: N training images.
         labels: (N,) int64, global class id of each image.
-        seed_prefix: start of the key of every seed; losses with equal prefixes are paired.
+        seed_prefix: common prefix of the keys of all seeds; losses with equal prefixes are paired.
 
     Raises:
         UserError: a component refuses its configuration.
     """
     classes = np.unique(labels)
-    ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as MLRC
+    ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as in MLRC
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
     trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
@@ -111,17 +111,17 @@ def make_schedule(study: Study, seed: int) -> Schedule:
 
 @functools.lru_cache(maxsize=2)
 def _trainval(study: Study, fingerprint: str) -> tuple[Split, list[Fold]]:
-    """The training classes and their folds, kept between the units of a long-lived worker."""
+    """The training classes and their folds, cached for the units of a long-lived worker."""
     dataset = same_dataset(study, fingerprint)
     split = dataset.trainval()
     return split, study.make_folds(np.asarray(split.class_ids), dataset.total_classes)
 
 
 def same_dataset(study: Study, fingerprint: str) -> Dataset:
-    """The study's data set on this machine, which must be the driver's.
+    """The study's data set on this machine, which must equal the driver's.
 
     Args:
-        study: whose data set.
+        study: the study whose data set is built.
         fingerprint: identifies the driver's data.
 
     Raises:
@@ -130,7 +130,7 @@ def same_dataset(study: Study, fingerprint: str) -> Dataset:
     dataset: Dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
         raise OtherDataError(
-            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, the study "
-            f"was started with {fingerprint}. Run {study.command('data')} on both and compare."
+            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, but the "
+            f"study was started with {fingerprint}. Run {study.command('data')} on both machines and compare."
         )
     return dataset

@@ -1,6 +1,6 @@
-"""Run a command for each study that the command line describes, and turn how it ends into a message and an exit status.
+"""Run a command for each study on the command line, and convert its outcome to a message and an exit status.
 
-Imports neither PyTorch nor a command: a configuration that does not fit is refused before those are loaded.
+This module imports neither PyTorch nor a command, so an invalid configuration is refused before they are loaded.
 """
 
 import functools
@@ -34,14 +34,14 @@ class _Terminated(KeyboardInterrupt):
 def main(command: Command, protocol: str = "") -> None:
     """Compose the configuration from `sys.argv` and run a command on each study that it describes.
 
-    Hydra's own flags work. Of several studies (`--multirun`), one that cannot run does not stop the others.
+    Hydra's own flags work. With `--multirun`, a study that cannot run does not stop the others.
 
     Args:
         command: receives the study and the overrides that the user gave.
-        protocol: the command's own, used unless the user names one.
+        protocol: the command's default protocol, used unless the user selects one.
 
     Raises:
-        SystemExit: 1 if results are missing, 2 for a mistake of the user's, 130 for Ctrl-C, 143 for SIGTERM.
+        SystemExit: 1 if results are missing, 2 for a user error, 130 for Ctrl-C, 143 for SIGTERM.
         Exception: a defect, which shows its traceback.
     """
     if protocol and not any(argument.startswith("protocol=") for argument in sys.argv[1:]):
@@ -99,7 +99,7 @@ def _reader_has_ended() -> bool:
 
 
 def _status_of(work: Callable[[], None]) -> int:
-    """Do some work and return its exit status; print what went wrong unless it is a defect, which passes."""
+    """Run `work` and return its exit status; print the message of any error but a defect, which propagates."""
     try:
         work()
     except errors.IncompleteError as error:
@@ -118,10 +118,10 @@ def _status_of(work: Callable[[], None]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return what does not fit in the configuration, the nearest existing name, and what is allowed.
+    """Describe what is wrong with the configuration, with the closest match and the allowed values.
 
     Args:
-        error: an exception of Hydra's or OmegaConf's.
+        error: an exception from Hydra or OmegaConf.
     """
     if isinstance(error, hydra.errors.MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -152,7 +152,7 @@ def known_keys(arguments: list[str]) -> list[str]:
     """Return every dotted key of the configuration with the loss, data set, ... that the user chose.
 
     Args:
-        arguments: the command line's; those that choose no file of `conf/` are ignored.
+        arguments: command-line arguments; those that do not select a file in `conf/` are ignored.
     """
     chosen = [a for a in arguments if (conf_dir() / f"{a.replace('=', '/')}.yaml").is_file()]
     hydra.core.global_hydra.GlobalHydra.instance().clear()

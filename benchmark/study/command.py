@@ -10,7 +10,7 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
     """Return the shell command that runs a target for a configuration.
 
     Args:
-        config: what the command selects; values that are the command's defaults are omitted.
+        config: the study's configuration; values that are the command's defaults are omitted.
         target: names of commands, separated by blanks, such as `bo final-eval`.
         loss: another loss to run in place of the configuration's.
     """
@@ -25,9 +25,9 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
     if target in ("data", "splits"):
         return invocation.command(target, options)
     options["loss"] = loss or config.loss.name
-    if trunk != ("bn_inception" if dataset.images else "small_conv"):  # their data sets' defaults
+    if trunk != ("bn_inception" if dataset.images else "small_conv"):  # the data set's default
         options["trunk"] = trunk
-    if config.protocol.name != ("traditional" if target == "traditional" else "hpl"):  # the command's own
+    if config.protocol.name != ("traditional" if target == "traditional" else "hpl"):  # the command's default
         options["protocol"] = config.protocol.name
     if config.preset:
         options["preset"] = config.preset

@@ -1,7 +1,7 @@
 """The shape of the configuration: which keys exist, and their types. The values are in `conf/`.
 
-Hydra composes the YAML files, `study.py` merges them into these classes, and an unknown key or a wrong type is an
-error that has the key's full name. The keys of a `Node` are checked by whatever is built from it.
+Hydra composes the YAML files, `study.py` merges them into these classes, and an unknown key or a wrong type is an error
+that names the full key. The keys of a `Node` are checked by the object that is built from it.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class SpaceConfig:
         bounds: lowest and highest value.
         scale: linear or log.
         type: float or int.
-        datasets: bounds of the data sets for which others were published.
+        datasets: published bounds that replace these for one data set, by its name.
     """
 
     bounds: list[float]
@@ -37,20 +37,20 @@ class DatasetConfig:
     Attributes:
         name: part of the study's folder.
         label: its name in tables.
-        description: what is a class and what is a super class.
-        module: what builds it.
-        trials: settings to try in a search.
+        description: what its classes and super classes are.
+        module: `_target_` node from which it is built.
+        trials: number of trials in a search.
         evaluate_every: epochs between two evaluations.
         patience: epochs without improvement before a training stops.
-        max_epochs: epochs of a training at most.
+        max_epochs: maximum number of epochs of a training.
         iterations_per_epoch: batches per epoch.
         licence: licence of the images.
         sources: files that `make data` downloads: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
             with its largest allowed number of `members` and `bytes`; `room` is the disk space for all of it, in bytes.
-        by_hand: what to do where nothing can be downloaded.
+        by_hand: instructions for obtaining the data by hand.
         images: how image files are resized, cropped and flipped, see `images.crops.Crops`.
         recall_at: the K of Recall@K under the traditional protocol.
-        version_1: schedules of losses that a configuration of version 1 held here; they only enter its identity.
+        version_1: loss schedules that a configuration of version 1 held here; they are only part of its identity.
     """
 
     name: str
@@ -72,14 +72,14 @@ class DatasetConfig:
 
 @dataclass
 class LossConfig:
-    """A loss: its constructor, its published setting, its search space, and what it asks of other components.
+    """A loss: its constructor, its published setting, its search space, and what it requires of other components.
 
     Attributes:
         name: part of the study's folder.
         label: its name in tables.
         description: what it computes.
         source: paper and equation.
-        module: what builds it.
+        module: `_target_` node from which it is built.
         sampler: options of the m-per-class sampler; with `_target_`, another sampler.
         setting: published hyper-parameters.
         space: searched hyper-parameters.
@@ -88,7 +88,7 @@ class LossConfig:
             options by prefix of a parameter's name.
         schedule: numbers that depend on the data set, see `schedules`.
         head: options of the head; with `_target_`, another head.
-        retrieval: distance by which its embeddings are searched.
+        retrieval: distance used to retrieve its embeddings.
         retrieval_options: options of that distance.
         authors: how its authors optimise it, for protocols with `loss_optimizer: authors`.
         presets: settings published for a data set, by name and data set.
@@ -129,7 +129,7 @@ class SearcherConfig(ModuleConfig):
     Attributes:
         round: settings that are proposed together, all from the same finished trials.
         asynchronous: propose a setting whenever one of the `round` trials in training ends; such a search cannot be
-            repeated.
+            reproduced.
     """
 
     round: int = 1
@@ -155,12 +155,13 @@ class TrainingConfig:
 
     Attributes:
         name: name of the file in `conf/training/`.
-        freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" its affine parameters as well.
+        freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" also its affine parameters.
         shift: largest random shift of images in memory, in pixels.
         optimizers: options of the optimisers of trunk, head and loss.
-        recipe: a file of `conf/recipe/` that fills what is null here.
+        recipe: a file of `conf/recipe/` that supplies the options that are null here.
         batch_size: images per batch, in place of the protocol's.
-        epochs: passes over the training images; None takes the data set's `max_epochs` of a fixed number of iterations.
+        epochs: passes over the training images; None uses the data set's `max_epochs`, in epochs of a fixed number of
+            iterations.
         warmup_epochs: epochs at the start in which the trunk is not updated.
         clip: gradient clipping, by `value` or by `norm`.
         decay: schedule of the learning rates, see `lr_schedule.learning_rate_factor`.
@@ -185,8 +186,8 @@ class ProtocolConfig:
     Attributes:
         images: how image files are resized, cropped and flipped, unless their data set says otherwise.
         held_out: fraction of the training classes that chooses the epoch under the traditional protocol.
-        story: the command that runs it: search (and final_eval) or traditional.
-        sop_cut: training classes of Stanford Online Products; None takes those of its published lists.
+        story: the command that runs it: `search` (and final_eval) or `traditional`.
+        sop_cut: number of training classes of Stanford Online Products; None uses its published lists.
     """
 
     name: str
@@ -211,13 +212,13 @@ class ProtocolConfig:
 
 @dataclass
 class ExecutorConfig:
-    """Where jobs run: the keys of every executor. Each executor has others, see `options`.
+    """Where jobs run: the keys that all executors share; `options` holds those of one executor.
 
     Attributes:
         name: module of `benchmark/jobs/executors/`.
-        workers: number of jobs at a time, or `auto`.
-        retries: how often a job whose worker died or hung, or that failed through a defect, is started again.
-        timeout_minutes: a job without a batch for so long hangs; None: never.
+        workers: number of jobs that run at a time, or `auto`.
+        retries: how often a job is restarted after its worker died or hung, or after a defect.
+        timeout_minutes: time without a batch after which a job counts as hung; None for no limit.
     """
 
     name: str
@@ -227,7 +228,7 @@ class ExecutorConfig:
 
     @property
     def options(self) -> dict[str, object]:
-        """The keys of this executor alone, which its own `Options` checks."""
+        """The keys that only this executor has, which its own `Options` checks."""
         return {key: value for key, value in vars(self).items() if key not in self.__dataclass_fields__}
 
 

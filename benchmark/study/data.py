@@ -26,7 +26,7 @@ def make_dataset(config: Config) -> Dataset:
     """Build the data set of a configuration.
 
     Raises:
-        UserError: its files are missing or do not fit, or an option is out of range.
+        UserError: its files are missing or inconsistent, or an option is out of range.
     """
     found = build(config.dataset.module)
     if isinstance(found, Listing):
@@ -38,9 +38,9 @@ def make_images(config: Config, images: ImageSource, device: torch.device) -> Im
     """Prepare the images of a split for training and evaluation.
 
     Args:
-        config: has the options of shifting, or of resizing, cropping and flipping.
+        config: holds the options for shifting, or for resizing, cropping and flipping.
         images: uint8 pixels, (N, H, W) or (N, H, W, 3), or N image files.
-        device: where batches go.
+        device: device of the batches.
 
     Raises:
         UserError: an option of `dataset.images` is missing, unknown or out of range.
@@ -59,7 +59,7 @@ def num_channels(images: ImageSource) -> int:
 
 
 def crops(config: Config) -> Crops:
-    """How image files are resized, cropped and flipped; the trunk's own crop size wins.
+    """How image files are resized, cropped and flipped; the trunk's own crop size takes precedence.
 
     Raises:
         UserError: an option is missing, unknown or out of range.
@@ -81,7 +81,7 @@ def crops(config: Config) -> Crops:
 
 
 def num_threads(config: Config, device: torch.device) -> int:
-    """Threads that read image files for one job; `auto`: none on the CPU, for a GPU its share of the cores."""
+    """Number of threads that read image files for one job; `auto` is 0 on the CPU and a GPU's share of the cores."""
     if config.image_threads != "auto":
         return int(config.image_threads)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0

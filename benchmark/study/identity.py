@@ -19,8 +19,8 @@ NOT_SCIENCE = (
     "unit",
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
-# Hashed where a value is used and not where it is written: the data set takes the protocol's images, the training the
-# loss's recipe.
+# These are hashed where they are used, not where they are defined: the data set takes the protocol's images, and the
+# training takes the loss's recipe.
 TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
 UNLESS_SET = {
     "dataset": ("images",),

@@ -1,9 +1,9 @@
-"""`_target_` nodes of a configuration -> objects.
+"""Build objects from the `_target_` nodes of a configuration.
 
 `_target_` and `_partial_` mean what they mean in Hydra. Hydra's own `instantiate` is not used because it calls whatever
-a name refers to, except for a list of functions known to be harmful. Here a target is a function or class of an allowed
-package, so that a configuration cannot reach, say, `torch.hub.load`, and an argument that the target does not take is
-an error.
+a name refers to, except for a list of functions known to be harmful. Here a target must be a function or class of an
+allowed package, so that a configuration cannot reach, say, `torch.hub.load`. An argument that the target does not take
+is an error.
 """
 
 import functools
@@ -26,11 +26,12 @@ def build(node: Mapping[str, Any], **arguments: object) -> Any:
     Linear(in_features=2, out_features=3, bias=True)
 
     A constructor of `benchmark` refuses a setting with a `UserError`; any other exception in it is a defect and passes
-    through. A library knows no `UserError`, so its `TypeError` and `ValueError` count as a refusal of the settings.
+    through. A library does not raise `UserError`, so its `TypeError` and `ValueError` count as a refusal of the
+    settings.
 
     Args:
-        node: plain data with `_target_` and arguments, some of which may be such nodes themselves.
-        arguments: more arguments; they replace the node's.
+        node: plain data with `_target_` and arguments, which may be nodes themselves.
+        arguments: additional arguments, which override the node's.
 
     Raises:
         UserError: the target is not allowed or does not exist, does not take these arguments, or refuses them.
@@ -79,7 +80,7 @@ def _is_allowed(module_name: str) -> bool:
 
 
 def _built(value: object) -> object:
-    """A value with every node inside it built."""
+    """Replace every node inside a value by the object that it describes."""
     if isinstance(value, dict):
         return build(value) if "_target_" in value else {k: _built(v) for k, v in value.items()}
     return [_built(v) for v in value] if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 The layout::
 
     study.yaml                       configuration, identity, data fingerprint, versions at the start
-    lock                             held by the driver, of which there is one
+    lock                             held by the study's only driver
     bo/trial_007/ask.json            the setting that the searcher proposed
     bo/trial_007/fold_2/             record, checkpoint while unfinished, training curves
     bo/trial_007.json                the finished trial
@@ -35,8 +35,8 @@ from benchmark.study import schedules
 from benchmark.study.config import Node
 from benchmark.study.study import Study
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
-BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that name no study
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
+BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that do not select a study
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def open_study(study: Study, fingerprint: str) -> list[str]:
     """Create the study's folder, or check that it belongs to the same study.
 
     Args:
-        study: what is to be run.
+        study: the study to run.
         fingerprint: identifies the data on this machine.
 
     Returns:
-        Warnings: a part of the loss that the training is too short for, package versions that changed since the study
-        was started, a damaged `study.yaml` that was replaced.
+        Warnings about parts of the loss that the training is too short to reach, package versions that changed since
+        the study was started, and a damaged `study.yaml` that was replaced.
 
     Raises:
         UserError: the folder holds a study with another configuration; the message shows the difference.
@@ -92,7 +92,7 @@ def _open(study: Study, fingerprint: str) -> list[str]:
         lines = "\n".join(difference(stored.science, study.science(fingerprint)))
         raise UserError(
             f"{study.directory} holds {study.title} with another configuration:\n{lines}\n"
-            f"Take the old values, keep both side by side with variant=NAME, or delete the folder to start again."
+            "Restore the old values, keep both side by side with variant=NAME, or delete the folder to start over."
         )
     changed = [f"{k} {stored.versions[k]} -> {v}" for k, v in versions().items() if stored.versions.get(k, v) != v]
     since = "Versions changed since this study was started"
@@ -100,7 +100,7 @@ def _open(study: Study, fingerprint: str) -> list[str]:
 
 
 def write_study(study: Study, fingerprint: str) -> None:
-    """Write `study.yaml`: what the study is, with a checksum by which damage is detected."""
+    """Write `study.yaml`, which describes the study, with a checksum that detects damage."""
     body = {
         "identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
         "science": study.science(fingerprint), "config": study.raw,
@@ -110,7 +110,7 @@ def write_study(study: Study, fingerprint: str) -> None:
 
 
 def check_proposals(study: Study, fingerprint: str) -> None:
-    """Refuse to continue another study, whose proposals still name it when `study.yaml` is damaged.
+    """Check that the proposals on disk belong to this study, in case `study.yaml` is damaged.
 
     Raises:
         UserError: a trial was proposed by a study with another identity.
@@ -120,7 +120,7 @@ def check_proposals(study: Study, fingerprint: str) -> None:
         if record is not None and record.provenance["identity"] != study.identity(fingerprint):
             raise UserError(
                 f"{study.directory / 'study.yaml'} is damaged, and {path} was proposed under another configuration. "
-                "Take the old values, or start another study next to it with variant=NAME."
+                "Restore the old values, or start another study next to it with variant=NAME."
             )
 
 
@@ -138,7 +138,7 @@ def read_study(directory: Path) -> StoredStudy:
             return StoredStudy(**body)
     except FileNotFoundError:
         raise UserError(f"There is no study in {directory}. Run {command('bo')} to start one.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: digest of such content
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: from `digest`
         pass  # reported below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
 
@@ -164,7 +164,7 @@ class Choice:
         setting: its hyper-parameters.
         map_at_r: its validation MAP@R, a fraction, the mean over folds.
         standard_error: standard error of `map_at_r` between folds.
-        num_trials: finished trials from which it was chosen.
+        num_trials: number of finished trials from which it was chosen.
         rule: how it was chosen.
     """
 
@@ -246,7 +246,7 @@ def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[in
     """Finished trials on disk, by index.
 
     Args:
-        study: whose trials.
+        study: the study whose trials are read.
         say: called with a note about each damaged record, which is quarantined.
     """
     return _records_in(study.directory / "bo", "trial_*.json", "index", say)
@@ -315,10 +315,10 @@ def read_chosen(study: Study) -> Chosen:
 
 
 def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Scored runs of a trial's or (None) the preset's setting, by number.
+    """Scored runs of a trial's setting (or of the preset's, if `trial` is None), by number.
 
     Args:
-        study: whose runs.
+        study: the study whose runs are read.
         trial: index of the trial; None for the preset.
         say: called with a note about each damaged record, which is quarantined.
     """
@@ -334,7 +334,7 @@ def traditional_runs(study: Study, say: Callable[[str], None] = print) -> dict[i
     """Finished runs under the traditional protocol, by number.
 
     Args:
-        study: whose runs.
+        study: the study whose runs are read.
         say: called with a note about each damaged record, which is quarantined.
     """
     return _records_in(traditional_path(study, 0).parent, "run_*.json", "run", say)
@@ -353,7 +353,7 @@ def _records_in(folder: Path, pattern: str, key: str, say: Callable[[str], None]
 
 
 def names_a_study(overrides: list[str]) -> bool:
-    """Whether the overrides of a command select one study; otherwise the command is about all studies."""
+    """Whether the overrides of a command select one study; otherwise the command applies to all studies."""
     return any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides)
 
 

@@ -1,10 +1,10 @@
-"""Lost trials: a unit of theirs exhausted its retries, because its worker died or hung, or it failed by a defect.
+"""Lost trials: a unit exhausted its retries, because its worker died or hung, or because of a defect.
 
-A lost trial has no result. It leaves `lost.json` in its folder and no record, so the same command retries it. Meanwhile
-the search continues with the trial as abandoned, and later proposals list in `ask.json` the trials that were lost when
-they were made. Once such a trial is finished, these proposals are made again, in order: an unchanged proposal keeps its
-trial (as in Sobol's design, which does not depend on scores), a changed one has its trial quarantined and trained with
-the new setting. In the end the records are those of a search that lost nothing.
+A lost trial has no result: its folder holds `lost.json` but there is no record, so the same command retries it.
+Meanwhile the search continues and treats the trial as abandoned; the `ask.json` of each later proposal lists the trials
+that were lost when it was made. Once such a trial is finished, these proposals are made again, in order. An unchanged
+proposal keeps its trial (as in Sobol's design, which does not depend on scores); for a changed proposal, the trial is
+quarantined and trained again with the new setting. In the end, the records equal those of a search without lost trials.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -14,7 +14,7 @@ from benchmark.core import records
 from benchmark.core.provenance import provenance
 from benchmark.core.records import JsonObject
 
-MOST_IN_A_ROW = 3  # more lost trials in a row show that the machines are at fault and not the trials
+MOST_IN_A_ROW = 3  # consecutive lost trials that stop the search: the machines are at fault, not the trials
 
 
 def lost_record(index: int, setting: Mapping[str, float | int], units: Sequence[JsonObject]) -> records.Record:
@@ -34,7 +34,7 @@ def read_lost(folder: Path, finished: Container[int]) -> dict[int, records.Recor
 
     Args:
         folder: the search's folder, `bo`.
-        finished: indices of trials that are finished by now, which are skipped.
+        finished: indices of finished trials, which are skipped.
     """
     found = {}
     for path in sorted(folder.glob("trial_*/lost.json")):
@@ -48,7 +48,7 @@ def read_lost(folder: Path, finished: Container[int]) -> dict[int, records.Recor
 
 
 def is_stale(proposal: Path, finished: Container[int]) -> bool:
-    """Whether a proposal was made while a trial was lost that is finished by now.
+    """Whether a proposal was made while a trial was lost that has finished since.
 
     Args:
         proposal: path of an `ask.json`; one that is missing or damaged is not stale.

@@ -1,4 +1,4 @@
-"""Messages about a command line that is wrong: the fault, the closest match, what is allowed, and what to run."""
+"""Messages about an invalid command line: the fault, the closest match, the allowed values and the next command."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ KINDS = {"Integer": "a whole number", "int": "a whole number", "Float": "a numbe
 
 
 def see_all() -> str:
-    """How to see every key and its value."""
+    """A sentence on how to see every key and its value."""
     return f"See the configuration that a command would use: {invocation.command('bo', flags='--cfg job')}"
 
 
@@ -27,7 +27,7 @@ def unknown_choice(group: str, name: str, allowed: Sequence[str]) -> str:
 
     Args:
         group: folder of `conf/`.
-        name: what was chosen.
+        name: the chosen name.
         allowed: names of the files in that folder.
     """
     near = _did_you_mean(_nearest(name, allowed))
@@ -36,7 +36,7 @@ def unknown_choice(group: str, name: str, allowed: Sequence[str]) -> str:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """The message for a key that does not exist: the closest one, and all keys on the level of the first wrong part.
+    """The message for a key that does not exist: the closest key, and all keys at the level of the first wrong part.
 
     >>> print(unknown_key("trunk.widht", ["trunk", "trunk.name", "trunk.width"]).splitlines()[0])
     There is no key 'trunk.widht'. Did you mean 'trunk.width'?
@@ -44,13 +44,13 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     There is no key 'dataset.x.steps'. Did you mean 'loss.steps'?
 
     Args:
-        key: dotted.
-        known: all keys, dotted, including groups.
+        key: the dotted key.
+        known: all dotted keys, including groups.
     """
     if key in known:
-        return f"The file of {key!r} omits it. Write +{key}=VALUE to set it.\n{see_all()}"
+        return f"The file for {key!r} does not set it. Write +{key}=VALUE to set it.\n{see_all()}"
     parts = key.split(".")
-    depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in known)  # of the first wrong part
+    depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in known)  # depth of the first wrong part
     above, below = parts[:depth], parts[depth + 1 :]
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == ".".join(above)]
     near = [".".join([*above, name, *below]) for name in _nearest(parts[depth], siblings)]
@@ -58,7 +58,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
         near = [k for k in known if k.rpartition(".")[2] == parts[-1]]
     there = f"Keys of {'.'.join(above)}: {', '.join(siblings)}." if above else f"Keys: {', '.join(siblings)}."
     if len(above) > 1:
-        there += f" A key that its file omits is set by +{key}=VALUE."
+        there += f" To set a key that its file does not set, write +{key}=VALUE."
     return f"There is no key {key!r}.{_did_you_mean(near)}\n{there}\n{see_all()}"
 
 
@@ -69,19 +69,19 @@ def wrong_type(key: str, complaint: str) -> str:
     trials=abc: give a whole number.
 
     Args:
-        key: dotted.
-        complaint: the message of OmegaConf.
+        key: the dotted key.
+        complaint: OmegaConf's message.
     """
     found = VALUE.search(complaint)
     if found is None or found[2] not in KINDS:
-        return f"{key} does not fit: {complaint.strip()}\n{see_all()}"
+        return f"{key} is invalid: {complaint.strip()}\n{see_all()}"
     value = "null" if found[1] == "None" else found[1]
     return f"{key}={value}: give {KINDS[found[2]]}.\n{see_all()}"
 
 
 def does_not_fit(complaint: str) -> str:
-    """The message for any other fault of a configuration, from the message of the library that found it."""
-    return f"The configuration does not fit. {complaint.strip()}\n{see_all()}"
+    """The message for any other configuration error, based on the message of the library that found it."""
+    return f"The configuration is invalid. {complaint.strip()}\n{see_all()}"
 
 
 def unreadable(override: str) -> str:
@@ -93,7 +93,7 @@ def unreadable(override: str) -> str:
 
 
 def dotted(node: object, prefix: str = "") -> list[str]:
-    """Every key of nested mappings, dotted; empty for anything else.
+    """Every dotted key of nested mappings; empty for anything else.
 
     >>> dotted({"a": {"b": 1}, "c": 2})
     ['a', 'c', 'a.b']

@@ -38,7 +38,7 @@ def check_before_search(study: Study) -> None:
     """Check the search space and the folds, and build every component of a training once.
 
     Raises:
-        UserError: a value cannot work; the message has the allowed values and what to do.
+        UserError: a value is not allowed; the message has the allowed values and the next step.
     """
     check_space(study)
     check_parts(study)
@@ -48,7 +48,7 @@ def check_values(study: Study, story: str = "search") -> None:
     """Check names that become paths, choices, and ranges of numbers, before the study's folder is created.
 
     Args:
-        study: what is checked.
+        study: the study to check.
         story: the command that is running, as in `protocol.story`.
 
     Raises:
@@ -92,14 +92,14 @@ def check_training(training: TrainingConfig) -> None:
     for key, lowest in {"batch_size": 1, "epochs": 1, "warmup_epochs": 0}.items():
         if (value := getattr(training, key)) is not None and value < lowest:
             raise UserError(f"training.{key}={value}: must be at least {lowest}.")
-    learning_rate_factor(training.decay or {}, 1, 1)  # refuses what it does not know
+    learning_rate_factor(training.decay or {}, 1, 1)  # refuses unknown options
     clip = training.clip or {}
     if len(clip) > 1 or not clip.keys() <= {"value", "norm"} or any(limit <= 0 for limit in clip.values()):
         raise UserError(f"training.clip={clip}: give value or norm with a number above 0, such as {{value: 10}}.")
 
 
 def _not_finite(node: object, key: str = "") -> Iterator[str]:
-    """Every number in a node that JSON cannot represent, as `key=value`."""
+    """Yield every non-finite number in a node, as `key=value`."""
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
@@ -128,7 +128,9 @@ def check_space(study: Study) -> None:
             used = ", ".join(n for n in loss.setting if n != name)
             raise UserError(f"loss.setting.{name} is not used: {loss.name} takes {used}. Remove it.")
     if not loss.space:
-        raise UserError(f"conf/loss/{loss.name}.yaml has no search space: nothing to search. Give it one under space.")
+        raise UserError(
+            f"conf/loss/{loss.name}.yaml has no search space, so there is nothing to search. Add one under space."
+        )
     for name, p in loss.space.items():
         limits = study.bounds(name)
         key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in limits) + "]"
@@ -143,7 +145,7 @@ def check_space(study: Study) -> None:
         if name not in loss.setting:
             raise UserError(
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
-                f"recommended value as well: +loss.setting.{name}=VALUE."
+                f"recommended value too: +loss.setting.{name}=VALUE."
             )
         # Bounds of one data set may exclude the default, which then matters only as trial 0.
         if p.bounds == limits or study.config.protocol.defaults_first:
@@ -160,7 +162,7 @@ def check_setting(name: str, value: object, bounds: str, limits: list[float]) ->
         limits: lowest and highest value.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not a number, or lies outside its bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"loss.setting.{name}={value}: give a number within {bounds}.")
@@ -203,7 +205,7 @@ def check_parts(study: Study) -> None:
 
 
 def corners(space: dict[str, Parameter]) -> dict[str, dict[str, Value]]:
-    """Settings at which a loss must be buildable, by their description in messages; an empty one is the published."""
+    """Settings with which the loss must build, by their description in messages; the published one is empty."""
     return {
         "at its setting": {},
         "at the lower ends of its search space": {name: p.cast(p.bounds[0]) for name, p in space.items()},
@@ -215,9 +217,9 @@ def folds_of(study: Study, class_ids: np.ndarray, total_classes: int) -> list[Fo
     """Divide the classes that may be trained on into the protocol's folds.
 
     Args:
-        study: its protocol has the number of folds.
+        study: the study whose protocol sets the number of folds.
         class_ids: int64 (C,), ids of the classes.
-        total_classes: classes of both halves.
+        total_classes: number of classes in both halves.
 
     Raises:
         UserError: there are fewer classes than folds.
@@ -237,9 +239,9 @@ def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np
     """Training classes of the fold that has the fewest, as ascending ids, int64 (C_fold,).
 
     Args:
-        study: its protocol has the number of folds.
+        study: the study whose protocol sets the number of folds.
         class_ids: int64 (C,), ids of the classes that may be trained on.
-        total_classes: classes of both halves.
+        total_classes: number of classes in both halves.
 
     Raises:
         UserError: there are fewer classes than folds, or a fold has fewer than 2 validation classes.

@@ -1,4 +1,4 @@
-"""Make a study's data ready: draw or decode what is missing, and show progress."""
+"""Prepare a study's data: draw or decode missing images, and show progress."""
 
 from benchmark.core.console import counting
 from benchmark.datasets import Dataset, DatasetSummary
@@ -6,11 +6,11 @@ from benchmark.study.study import Study
 
 
 def prepare(study: Study, *halves: str) -> str:
-    """Build the data set's cache where it is missing, saying so, and return the data's fingerprint.
+    """Build the data set's cache if it is missing, describe a new one, and return the data's fingerprint.
 
     Args:
-        study: names the data set.
-        halves: what will be read, `trainval` or also `test`; a search never opens the latter.
+        study: the study whose data set is prepared.
+        halves: the halves that will be read, `trainval` and perhaps `test`; a search never reads `test`.
 
     Raises:
         UserError: files are missing, changed or unreadable.
@@ -23,14 +23,14 @@ def prepare(study: Study, *halves: str) -> str:
 
 
 def make_ready(study: Study, dataset: Dataset, halves: tuple[str, ...]) -> DatasetSummary:
-    """Draw or decode what is missing, showing progress, and return what the data set holds."""
+    """Draw or decode missing images, show progress, and return a summary of the data set."""
     if study.config.display == "quiet":
         return dataset.prepare(halves=halves)
     return dataset.prepare(lambda what: counting(f"{study.config.dataset.label}: {what}"), halves=halves)
 
 
 def describe(study: Study, summary: DatasetSummary) -> str:
-    """Describe what a data set holds, on several lines."""
+    """Describe the contents of a data set on several lines."""
     lines = [f"{study.config.dataset.label}: {summary.total.images:,} images"]
     lines += [
         f"{role}: {counts.images:,} images, {counts.classes:,} classes, {counts.super_classes} super classes"

@@ -21,8 +21,8 @@ def read_recipe(folder: Path, name: str) -> Node:
     """Read how a paper trains under the traditional protocol.
 
     Args:
-        folder: holds one YAML file per recipe.
-        name: file name without its ending.
+        folder: folder with one YAML file per recipe.
+        name: file name without its extension.
 
     Raises:
         UserError: the folder has no such file.
@@ -63,7 +63,8 @@ def with_recipe(training: Node, recipe: Node, dataset: str, trunk: str) -> Node:
     Args:
         training: a configuration of `conf/training`, in which any option may be null.
         recipe: a file of `conf/recipe`: training options, and under `cases` the options for some data sets and trunks,
-            of which later ones win. Options of optimisers are replaced one by one, all others as a whole.
+            where a later case overrides an earlier one. Options of optimisers are replaced one by one, all others as a
+            whole.
         dataset: name of the data set, compared with a case's `when`.
         trunk: name of the trunk, compared with a case's `when`.
 
@@ -74,14 +75,14 @@ def with_recipe(training: Node, recipe: Node, dataset: str, trunk: str) -> Node:
     chosen = {key: value for key, value in recipe.items() if key != "cases"}
     for case in recipe.get("cases", []):
         if unknown := sorted(case["when"].keys() - here.keys()):
-            raise UserError(f"A recipe's case asks for {', '.join(unknown)}; allowed are {', '.join(here)}.")
+            raise UserError(f"A recipe's case depends on {', '.join(unknown)}; allowed are {', '.join(here)}.")
         if all(here[key] in names for key, names in case["when"].items()):
             chosen = _over(chosen, case["set"])
     return _over(chosen, training)
 
 
 def _over(old: Node, new: Node) -> Node:
-    """`old`, replaced by what is not null in `new`; options of optimisers are replaced one by one."""
+    """`old`, updated with the values of `new` that are not null; options of optimisers are replaced one by one."""
     merged = old | {key: value for key, value in new.items() if value is not None or key not in old}
     parts = new.get("optimizers") or {}
     if "optimizers" in old:
@@ -167,6 +168,6 @@ def parameter_groups(part: torch.nn.Module, groups: Mapping[str, Node]) -> list[
         own = [named.pop(name) for name in list(named) if name.startswith(prefix)]
         if not own:
             have = ", ".join(name for name, _ in part.named_parameters())
-            raise UserError(f"The optimizer group {prefix!r} has no parameter; names here are {have}.")
+            raise UserError(f"The optimizer group {prefix!r} matches no parameter; the names are {have}.")
         found.append({"params": own} | options)
     return [{"params": list(named.values())}, *found] if named else found

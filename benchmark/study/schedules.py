@@ -1,10 +1,11 @@
 """Schedules of losses: numbers that depend on the data set, such as the iteration at which a part of a loss starts.
 
-A loss that has one names a file of `conf/loss/schedule/` in its `defaults`, and refers to the values as
-`${loss.schedule.NAME}`. Beside its values, the file may hold three keys about them:
+A loss with a schedule names a file of `conf/loss/schedule/` in its `defaults`, and refers to the values as
+`${loss.schedule.NAME}`. In addition to its values, the file may hold three keys about them:
 
-- `starts`: names of the values that are iterations after which a part of the loss starts;
-- `counts`: names of the values that count iterations and stand for epochs, so that they follow the length of a pass;
+- `starts`: names of the values that give the iteration after which a part of the loss starts;
+- `counts`: names of the values that count iterations but represent epochs, so that they scale with the length of a
+    pass;
 - `traditional`: values that replace the others under the traditional protocol.
 """
 
@@ -20,7 +21,7 @@ def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
     Args:
         schedule: a loss's schedule.
         batches: batches in a pass.
-        iterations_per_epoch: iterations in the epoch for which the schedule was written.
+        iterations_per_epoch: iterations per epoch for which the schedule was written.
     """
     values: Node = dict(schedule) | schedule.get("traditional", {})
     scaled = {name: max(1, round(values[name] * batches / iterations_per_epoch)) for name in values.get("counts", [])}
@@ -28,7 +29,7 @@ def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
 
 
 def never_reached(config: Config) -> list[str]:
-    """Warn about parts of the loss that start after the longest possible training of a fold."""
+    """Return warnings about parts of the loss that start after the longest possible training of a fold."""
     longest = config.dataset.max_epochs * config.protocol.iterations_per_epoch
     return [
         f"loss.schedule.{name}={start} is never reached: a fold trains for at most {longest:,} iterations "

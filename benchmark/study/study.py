@@ -1,8 +1,8 @@
-"""Configuration -> objects. The only user of Hydra and OmegaConf next to the command line.
+"""Build a study's components from its configuration, which is composed by Hydra and OmegaConf.
 
 A `Study` is one loss x data set x trunk x protocol. It is identified by a hash of everything that can change a result
-(its scientific configuration and the data's fingerprint). The number of trials, the executor, the display and folders
-are not part of it, so that a search can be extended and resumed elsewhere.
+(its scientific configuration and the data's fingerprint). The hash does not cover the number of trials, the executor,
+the display and folders, so that a search can be extended and resumed elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One loss x data set x trunk x protocol: its configuration and the makers of its components.
+    """One loss x data set x trunk x protocol: its configuration and the methods that build its components.
 
     Attributes:
         raw: the configuration as plain data with unresolved interpolations; it travels to workers as JSON.
@@ -79,7 +79,7 @@ class Study:
         return cls(raw=_plain(merged), config=cast(Config, OmegaConf.to_object(merged)))
 
     def with_setting(self, setting: Mapping[str, float | int]) -> Study:
-        """This study with other hyper-parameters of its loss; the last few are kept."""
+        """This study with other hyper-parameters of its loss; the most recent ones are cached."""
         return Study.of(self.raw, dict(setting))
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class Study:
         """A short hash of `science`."""
         return records.digest(self.science(fingerprint))[:16]
 
-    # -- makers --------------------------------------------------------------------------------------------------
+    # -- components ----------------------------------------------------------------------------------------------
 
     def make_dataset(self) -> Dataset:
         """Build the data set; only `final_eval` and `traditional` may call its `test()`."""
@@ -137,7 +137,7 @@ class Study:
 
         Args:
             trainval_classes: int64 (C,), ids of the classes that may be trained on.
-            total_classes: classes of both halves.
+            total_classes: number of classes in both halves.
         """
         from benchmark.protocol import folds as fold_rules
 
@@ -157,7 +157,7 @@ class Study:
         return trunk
 
     def make_head(self, in_features: int, seed: int) -> HeadModule:
-        """Build the head, (B, F) -> (B, D), with weights drawn from `seed`; a loss may ask for another one."""
+        """Build the head, (B, F) -> (B, D), with weights drawn from `seed`; a loss may require another head."""
         asked, dim = self.config.loss.head, self.config.protocol.embedding_dim
         node = asked if "_target_" in asked else self.config.head.module | asked
         head: HeadModule = _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
@@ -167,11 +167,11 @@ class Study:
         """Build the loss for a fold.
 
         Args:
-            num_classes: C, training classes of the fold.
+            num_classes: C, number of training classes of the fold.
             seed: determines the initial state of the loss.
             class_to_super: int64 (C,), super class of each training class. A loss gets it as `class_to_super` to train
                 with, or as `true_groups` for its diagnostics.
-            num_images: training images of the fold.
+            num_images: number of training images of the fold.
 
         Raises:
             UserError: the loss needs an argument that does not exist, or refuses a setting.
@@ -187,7 +187,7 @@ class Study:
         unknown = sorted(set(self.config.loss.needs) - set(offered))
         if unknown:
             raise UserError(
-                f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; on offer: {', '.join(offered)}."
+                f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; available: {', '.join(offered)}."
             )
         wanted = {key: offered[key] for key in self.config.loss.needs}
         loss: LossModule = _seeded(seed, lambda: build(self.config.loss.module, **wanted))
@@ -222,7 +222,7 @@ class Study:
         return identity.bounds(self.config, name)
 
     def make_searcher(self) -> Searcher:
-        """Build what proposes settings."""
+        """Build the searcher."""
         return cast(Searcher, build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed))
 
     def make_device(self) -> torch.device:

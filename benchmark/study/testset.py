@@ -34,8 +34,8 @@ def open_test_set(study: Study, entry: JsonObject) -> OpenedTestSet:
     """Log the access in the study's `test_ledger.jsonl`, then return the test classes.
 
     Args:
-        study: whose test classes; its folder gets the line.
-        entry: what the line says in addition to the time.
+        study: the study whose test classes are read and whose folder holds the ledger.
+        entry: the fields of the logged line, in addition to the time.
 
     Raises:
         OSError: the line cannot be written; the test classes stay closed.
@@ -47,7 +47,7 @@ def open_test_set(study: Study, entry: JsonObject) -> OpenedTestSet:
 
 @functools.lru_cache(maxsize=1)
 def _test_set(study: Study) -> OpenedTestSet:
-    """The test classes, kept between the units of a long-lived worker."""
+    """The test classes, cached for the units of a long-lived worker."""
     dataset: Dataset = study.make_dataset()
     split = dataset.test()
     images = study.make_images(split.images)

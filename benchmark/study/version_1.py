@@ -1,4 +1,4 @@
-"""Version 1 of the layout of configurations and fold records: how it is read, and how it goes on identifying studies.
+"""Version 1 of the layout of configurations and fold records: how to read it, and how it still identifies studies.
 
 Version 1 kept the numbers that HPL and XBM need for a data set in that data set's section, as `dataset.hpl` and
 `dataset.xbm`, and called the traditional protocol's training "customary". Both are part of the identity of every study,
@@ -15,7 +15,7 @@ from benchmark.core.errors import UserError
 from benchmark.study.config import Node
 
 BLOCKS = ("hpl", "xbm")
-# What version 1 put into the section of each data set; a data set that is not listed gets the first value.
+# The values of version 1 for each data set; a data set that is not listed has the first ones.
 HPL: Node = {
     "warmup_iterations": 300,
     "num_coarse": 10,
@@ -40,8 +40,8 @@ HPL_BY_DATASET: dict[str, Node] = {
     },
 }  # fmt: skip
 XBM_BY_DATASET = {"glyphs": {"start_iteration": 100}, "glyphs_small": {"start_iteration": 15}}
-USER_DATASETS = ("manifest", "folder")  # modules whose data sets have any name, `cub` among them
-# What `conf/loss/schedule` says about the values, which version 1 knew without being told.
+USER_DATASETS = ("manifest", "folder")  # modules whose data sets may have any name, even `cub`
+# Keys of `conf/loss/schedule` about the values, which version 1 did not write down.
 ABOUT: dict[str, Node] = {
     "hpl": {"starts": ["warmup_iterations"], "counts": ["warmup_iterations", "update_every"]},
     "xbm": {"starts": ["start_iteration"]},
@@ -49,7 +49,7 @@ ABOUT: dict[str, Node] = {
 
 
 def upgrade(raw: Node) -> Node:
-    """Convert a configuration of version 1 to today's layout; any other configuration is returned as it is.
+    """Convert a configuration of version 1 to today's layout; any other configuration is returned unchanged.
 
     The blocks of version 1 move to `loss.schedule` where the loss refers to them. They also stay in
     `dataset.version_1`, because the identity of a study contains both, whether its loss reads them or not.
@@ -102,7 +102,7 @@ def as_version_1(science: Node, schedule: Mapping[str, object]) -> None:
 
 def _blocks(dataset: Node) -> dict[str, Node]:
     """The blocks that version 1 had in the YAML of a data set."""
-    module = str(dataset["module"].get("_target_")).split(".")[-2:-1]  # of `benchmark.datasets.cub.listing`, `cub`
+    module = str(dataset["module"].get("_target_")).split(".")[-2:-1]  # `cub` of `benchmark.datasets.cub.listing`
     (name,) = module or [""]
     if name not in USER_DATASETS and dataset["name"] in HPL_BY_DATASET:
         name = dataset["name"]  # glyphs and glyphs_small share a module

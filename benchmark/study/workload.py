@@ -1,4 +1,4 @@
-"""How much work a stored study asks for, read without building the study.
+"""The amount of work in a stored study, read without building the study.
 
 A status line needs five of some two hundred values; `Study.of`, which checks them all, takes ten times as long.
 """
@@ -12,7 +12,7 @@ from benchmark.core.records import JsonObject
 
 @dataclass(frozen=True)
 class Workload:
-    """The numbers of a study's configuration that say how many trainings it takes.
+    """The values of a study's configuration that determine its number of trainings.
 
     Attributes:
         story: `search` (with final runs) or `traditional`.

@@ -108,7 +108,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finishe
     assert asked == [None, None, [1], [1]]
     started = breaking()
     ended = tiny(bo, tmp_path / "lost", "trials=4")
-    assert ended.status == 0 and "trial 3 was proposed while another was lost, and is proposed again" in ended.out
+    assert ended.status == 0 and "trial 3 was proposed while another was lost; it is proposed again" in ended.out
     assert started == [f"trial_00{i}/fold_{f}" for i, f in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1))]
     kept = {path: r for path, r in results_of(folder).items() if "superseded" not in path}
     assert kept == results_of(study_dir(tmp_path / "undisturbed"))

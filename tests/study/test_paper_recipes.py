@@ -176,7 +176,7 @@ def test_merging_twice_changes_nothing_and_leaves_the_recipe_as_it_was() -> None
 
 def test_a_case_may_ask_for_data_set_and_trunk_only() -> None:
     recipe = {"cases": [{"when": {"loss": ["hpl_pa"]}, "set": {}}]}
-    with pytest.raises(UserError, match="asks for loss; allowed are dataset, trunk"):
+    with pytest.raises(UserError, match="depends on loss; allowed are dataset, trunk"):
         with_recipe({}, recipe, "cub", "resnet50")
 
 

@@ -86,7 +86,7 @@ def test_parameters_without_a_rate_are_refused(proxy_anchor: Callable[..., Study
 
 
 def test_a_group_without_a_parameter_is_refused() -> None:
-    with pytest.raises(UserError, match=r"group 'c' has no parameter; names here are b, a.weight, a.bias"):
+    with pytest.raises(UserError, match=r"group 'c' matches no parameter; the names are b, a.weight, a.bias"):
         parameter_groups(TwoKinds(), {"c": {"lr": 1.0}})
 
 
