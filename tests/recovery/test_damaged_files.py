@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_costs_only_its_fold(results: Path) -> None:
     with trainings() as trained:
         ended = tiny(bo, results)
     assert ended.status == 0 and set(trained) == {"trial_001/fold_0"}
-    assert f"{unit / 'checkpoint.pt'} is damaged" in ended.out and "this fold starts again" in ended.out
+    assert f"{unit / 'checkpoint.pt'} is damaged" in ended.out and "this fold starts from scratch" in ended.out
     assert results_of(folder) == before
 
 
