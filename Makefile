@@ -3,17 +3,17 @@
 # Options are read from make's command line only, never from the environment, and each is one value whatever it contains: neither
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
-OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS EXECUTOR WORKERS ARGS
-SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
-given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
+override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS EXECUTOR WORKERS ARGS
+override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
+override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
 closest = $(shell python3 -c 'import difflib, sys; word, *known = sys.argv[1:]; \
 	near = difflib.get_close_matches(word.rpartition(".")[2].upper(), known, 1); \
 	print("Did you mean %s?" % near[0] if near else "")' $(call quoted,$(1)) $(OPTIONS) $(SETTINGS) 2>/dev/null)
 $(foreach v,$(firstword $(unknown)),$(error There is no option $(v). $(call closest,$(v)) \
 	Options: $(OPTIONS); also $(SETTINGS). Any other key goes into ARGS, as in ARGS="seed=7 trunk.width=64"))
-$(foreach v,$(filter $(SETTINGS),$(given)),$(eval override export $(v) := $$(value $(v))))
+$(foreach v,$(SETTINGS),$(if $(filter-out undefined,$(origin $(v))),$(eval override export $(v) := $$(value $(v)))))
 $(foreach v,$(OPTIONS),$(eval unexport $(v) BENCHMARK_MAKE_$(v)))
 $(foreach v,$(filter $(OPTIONS),$(given)),$(eval export BENCHMARK_MAKE_$(v) := $$(value $(v))))
 
@@ -22,7 +22,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 TORCH ?= default
 $(if $(filter-out default cpu,$(or $(TORCH),empty)),$(error TORCH=$(TORCH): allowed are default and cpu))
-VENV := .venv
+override VENV := .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1

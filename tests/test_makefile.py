@@ -11,6 +11,7 @@ import pytest
 
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
+from benchmark.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (
@@ -68,6 +69,25 @@ def test_every_other_variable_is_one_value_and_args_is_split_once_as_a_shell_spl
     found = invocation.from_make({f"BENCHMARK_MAKE_{name}": value for name, value in given.items()})
     assert found == ['dataset.module.root="a \\"b\\" $c"', 'dataset.name="my birds"', "seed=7", "variant=a b", "x='1'",
                      "note=$HOME,`id`"]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_variable_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="LOSS is empty"):
+        invocation.from_make({"BENCHMARK_MAKE_LOSS": value})
+    assert invocation.from_make({"BENCHMARK_MAKE_ARGS": value}) == []
+
+
+@pytest.mark.parametrize("name", ["TORCH", "PYTHON", "BENCHMARK_CACHE"])
+def test_a_setting_from_the_environment_runs_nothing(name: str, checkout: Path) -> None:
+    make(checkout, "bo", **{name: "$(shell touch pwned)"})
+    assert not (checkout / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["given", "unknown", "OPTIONS", "SETTINGS", "VENV", "RUN"])
+def test_variables_of_the_makefile_itself_are_no_options(name: str, checkout: Path) -> None:
+    done = make(checkout, "bo", f"{name}=x", "TRAILS=3")
+    assert done.returncode != 0 and "There is no option" in done.stderr and not done.stdout
 
 
 def test_nothing_but_settings_comes_from_the_environment(checkout: Path) -> None:

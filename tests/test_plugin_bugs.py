@@ -4,13 +4,15 @@ import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from benchmark import losses
 from benchmark.bo import bo
-from tests.command_line import study_dir, tiny
+from tests.command_line import run, study_dir, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -141,3 +143,20 @@ def test_a_bug_in_the_base_of_a_proxy_loss_is_not_hidden_by_what_calls_it(
     with pytest.raises(kind) as caught:
         tiny(bo, tmp_path / "results", *overrides)
     assert str(source) in traceback.extract_tb(caught.value.__traceback__)[-1].filename
+
+
+def leave(*_: object) -> None:
+    sys.exit(3)
+
+
+def ask_in_vain(*_: object) -> None:
+    OmegaConf.create({"known": 1}, flags={"struct": True}).unknown  # noqa: B018 - raises
+
+
+@pytest.mark.parametrize(("bug", "shown"), [(leave, "sys.exit(3)"), (ask_in_vain, "unknown")])
+def test_an_exit_and_a_configuration_error_of_a_plug_in_show_their_line(bug: Callable[..., None], shown: str) -> None:
+    with pytest.raises(Exception) as caught:
+        run(bug, "dataset=glyphs_small")
+    assert not isinstance(caught.value, SystemExit)
+    text = "".join(traceback.format_exception(caught.value))
+    assert f'{Path(__file__).name}", line' in text and shown in text

@@ -3,16 +3,19 @@
 `make bo DATASET=cub`, `dmlbench bo dataset=cub` and `python -m benchmark bo dataset=cub` are the same command.
 """
 
+import contextlib
+import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from benchmark.core.errors import UserError
 
 Form = Literal["make", "dmlbench", "python -m benchmark"]
 FORM = "BENCHMARK_COMMAND_FORM"  # environment variable, so that workers suggest commands in the driver's form
+OVERRIDES = "BENCHMARK_COMMAND_OVERRIDES"  # environment variable with the overrides of the command line, as JSON
 FROM_MAKE = "BENCHMARK_MAKE_"  # prefix under which the Makefile exports the variables of its command line
 ARGS = "ARGS"  # make variable that holds all other overrides
 VARIABLES = {
@@ -35,7 +38,9 @@ _NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*")
 _RESERVED = ("null", "true", "false", "nan", "inf")
 
 
-def command(target: str, options: Mapping[str, object] | None = None, flags: str = "") -> str:
+def command(
+    target: str, options: Mapping[str, object] | None = None, flags: str = "", overrides: Sequence[str] = ()
+) -> str:
     """Return the shell command that runs one or more targets, in the form in which this process was started.
 
     >>> command("bo final-eval", {"dataset": "cub", "variant": "wide"})
@@ -45,14 +50,15 @@ def command(target: str, options: Mapping[str, object] | None = None, flags: str
         target: names of commands, separated by blanks.
         options: values by configuration key, in the order in which they are printed.
         flags: arguments that are not options, such as `--cfg job`.
+        overrides: more options, in Hydra's grammar.
     """
-    words = arguments(options or {}, flags)
+    words = arguments(options or {}, flags, overrides)
     if (form := os.environ.get(FORM, "make")) == "make":
         return " ".join(filter(None, ["make", target, words]))
     return " && ".join(" ".join(filter(None, [form, name, words])) for name in target.split())
 
 
-def arguments(options: Mapping[str, object], flags: str = "") -> str:
+def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequence[str] = ()) -> str:
     """Return options the way the user types them after a command, quoted for the shell.
 
     >>> arguments({"dataset.module.root": "my birds", "seed": 7})
@@ -61,16 +67,52 @@ def arguments(options: Mapping[str, object], flags: str = "") -> str:
     Args:
         options: values by configuration key.
         flags: arguments that are not options, such as `--cfg job`.
+        overrides: more options, in Hydra's grammar.
     """
     given = {key: str(value) for key, value in options.items()}
     if os.environ.get(FORM, "make") != "make":
-        return " ".join(filter(None, [*(shlex.quote(override(key, value)) for key, value in given.items()), flags]))
+        words = [*(override(key, value) for key, value in given.items()), *overrides]
+        return " ".join(filter(None, [*map(shlex.quote, words), flags]))
     names = {key: name for name, key in VARIABLES.items()}
     words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
     rest = [shlex.quote(override(key, value)) for key, value in given.items() if key not in names]
+    for entry in overrides:
+        key, _, value = entry.partition("=")
+        if key in names and override(key, value) == entry:
+            words.append(f"{names[key]}={value}")
+        else:
+            rest.append(shlex.quote(entry))
     if rest or flags:
         words.append(f"{ARGS}={' '.join(filter(None, [*rest, flags]))}")
     return " ".join(map(shlex.quote, words))
+
+
+@contextlib.contextmanager
+def overridden(overrides: Sequence[str]) -> Iterator[None]:
+    """Note the overrides of the command line during the block, for this process and its workers.
+
+    Args:
+        overrides: in Hydra's grammar.
+    """
+    before = os.environ.get(OVERRIDES)
+    os.environ[OVERRIDES] = json.dumps([*overrides])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[OVERRIDES]
+        else:
+            os.environ[OVERRIDES] = before
+
+
+def other_overrides(known: Iterable[str]) -> list[str]:
+    """Return the overrides of the command line whose keys are not known, in their order.
+
+    Args:
+        known: configuration keys.
+    """
+    given: list[str] = json.loads(os.environ.get(OVERRIDES, "[]"))
+    return [entry for entry in given if entry.partition("=")[0] not in {*known}]
 
 
 def override(key: str, value: str) -> str:
@@ -97,9 +139,12 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
             `FROM_MAKE`.
 
     Raises:
-        UserError: a quote in ARGS is not closed.
+        UserError: a variable is empty, or a quote in ARGS is not closed.
     """
-    values = {key: environment.get(FROM_MAKE + name, "") for name, key in VARIABLES.items()}
+    values = {key: environment[FROM_MAKE + name] for name, key in VARIABLES.items() if FROM_MAKE + name in environment}
+    for name, key in VARIABLES.items():
+        if not values.get(key, name).strip():
+            raise UserError(f"{name} is empty. Give it a value, or leave {name}= out.")
     rest = environment.get(FROM_MAKE + ARGS, "")
     try:
         words = shlex.split(rest)
@@ -107,4 +152,4 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
         raise UserError(
             f"{ARGS}={rest} cannot be split into words: {error}. Quote it as in {ARGS}=\"seed=7 'dataset.name=mine'\"."
         ) from error
-    return [override(key, value) for key, value in values.items() if value] + words
+    return [override(key, value) for key, value in values.items()] + words

@@ -66,7 +66,6 @@ class Jobs:
 
         Raises:
             UserError: a unit failed for a reason that the user can fix.
-            OSError: a file or a disk cannot be used, for example because it is full.
         """
         while self._waiting or self._running:
             while self._waiting and len(self._running) < self.num_workers:
@@ -79,8 +78,9 @@ class Jobs:
                 if error is None:
                     yield unit, FinishedUnit.from_json(future.result())
                     continue
-                if not isinstance(error, WorkerDiedError) and errors.message_for_user(error) is not None:
-                    raise error
+                if not isinstance(error, WorkerDiedError) and (message := errors.message_for_user(error)) is not None:
+                    log = unit.directory / unit_log.NAME
+                    raise errors.UserError(f"{message}\nUnit {unit.name}, log: {log}") from error
                 reason = self._reason(future, error)
                 if self._report_failure(unit, error, reason):
                     self.add(unit, first=True)

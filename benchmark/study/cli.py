@@ -18,10 +18,10 @@ import hydra.errors
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark.core import errors
+from benchmark.core import errors, invocation
 from benchmark.core.paths import conf_dir
 from benchmark.study import messages
-from benchmark.study.study import Study
+from benchmark.study.study import ConfigurationError, Study
 
 INCOMPLETE, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit statuses
 Command = Callable[[Study, list[str]], None]
@@ -81,11 +81,21 @@ def _run_all(command: Command) -> list[int]:
     def compose_all() -> None:
         try:
             compose()
+        except (hydra.errors.HydraException, OmegaConfBaseException) as error:
+            raise errors.UserError(explain(error)) from error
         except ValueError as error:  # Hydra's, of a choice that is no name, such as loss=3
             raise errors.UserError(_not_a_choice(sys.argv[1:]) or messages.does_not_fit(str(error))) from error
 
     def run(config: DictConfig, given: list[str]) -> None:
-        command(Study.of(config), given)
+        try:
+            study = Study.of(config)
+        except ConfigurationError as error:
+            raise errors.UserError(explain(error.__cause__ or error)) from error
+        try:
+            with invocation.overridden(given):
+                command(study, given)
+        except SystemExit as error:  # only a plug-in calls it: a command returns, or raises what went wrong
+            raise RuntimeError(f"Code that this command runs called sys.exit({error.code!r}).") from error
 
     return [_status_of(compose_all), *(_status_of(functools.partial(run, *study)) for study in composed)]
 
@@ -104,8 +114,6 @@ def _status_of(work: Callable[[], None]) -> int:
         work()
     except errors.IncompleteError as error:
         message, status = str(error), INCOMPLETE
-    except (hydra.errors.HydraException, OmegaConfBaseException) as error:
-        message, status = explain(error), MISTAKE
     except Exception as error:
         found = errors.message_for_user(error)
         if found is None:
@@ -117,7 +125,7 @@ def _status_of(work: Callable[[], None]) -> int:
     return status
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Describe what is wrong with the configuration, with the closest match and the allowed values.
 
     Args:

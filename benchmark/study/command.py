@@ -3,11 +3,26 @@
 from benchmark.core import invocation
 from benchmark.study.config import Config
 
+CHOSEN = (
+    "dataset",
+    "dataset.module.path",
+    "dataset.module.root",
+    "dataset.name",
+    "loss",
+    "trunk",
+    "protocol",
+    "preset",
+    "variant",
+)
+PRINTING = ("display", "unit")  # keys that change no record
 OWN_DATA = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
 
 
 def command_for(config: Config, target: str, loss: str | None = None) -> str:
     """Return the shell command that runs a target for a configuration.
+
+    The other options of the user's command line, such as `results_dir`, are part of it: without them it would be about
+    another study.
 
     Args:
         config: the study's configuration; values that are the command's defaults are omitted.
@@ -33,4 +48,4 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
         options["preset"] = config.preset
     if config.variant and loss is None:
         options["variant"] = config.variant
-    return invocation.command(target, options)
+    return invocation.command(target, options, overrides=invocation.other_overrides((*CHOSEN, *PRINTING)))

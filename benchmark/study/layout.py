@@ -128,7 +128,7 @@ def read_study(directory: Path) -> StoredStudy:
     """Read and check `study.yaml`.
 
     Raises:
-        UserError: the folder has no `study.yaml`.
+        UserError: the folder has no `study.yaml`, or it cannot be read.
         records.CorruptFileError: it is damaged.
     """
     path = directory / "study.yaml"
@@ -138,6 +138,8 @@ def read_study(directory: Path) -> StoredStudy:
             return StoredStudy(**body)
     except FileNotFoundError:
         raise UserError(f"There is no study in {directory}. Run {command('bo')} to start one.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Restore the file, or delete the folder.") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: from `digest`
         pass  # reported below
     raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")

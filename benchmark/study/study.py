@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.searchers import Kind, Parameter, Scale, Searcher
-from benchmark.study import identity, recipes
+from benchmark.study import identity, messages, recipes
 from benchmark.study.command import command_for
 from benchmark.study.config import Config, Node, schema
 from benchmark.study.instantiate import build
@@ -38,6 +39,10 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is che
     from benchmark.training.components import HeadModule, LossModule, TrunkModule
 
 Made = TypeVar("Made")
+
+
+class ConfigurationError(UserError):
+    """A configuration with an unknown or missing key, or a value of the wrong type; caused by OmegaConf's error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +66,13 @@ class Study:
             setting: hyper-parameters that replace the loss's published ones.
 
         Raises:
-            omegaconf.errors.OmegaConfBaseException: a key is unknown or missing, or a value has the wrong type.
+            ConfigurationError: a key is unknown or missing, or a value has the wrong type.
             UserError: the preset or the recipe does not exist.
         """
-        return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(_plain(raw), setting)
+        try:
+            return _stored(json.dumps([raw, setting])) if isinstance(raw, dict) else cls._composed(_plain(raw), setting)
+        except OmegaConfBaseException as error:
+            raise ConfigurationError(messages.does_not_fit(str(error))) from error
 
     @classmethod
     def _composed(cls, raw: Node, setting: Node | None) -> Study:

@@ -74,7 +74,7 @@ def test_a_lost_trial_is_abandoned_named_with_its_log_and_retried_first(
     assert ended.status == 1 and ended.out.count("Traceback") == 1, "of a defect, the first time"
     assert f'{Path(__file__).name}", line' in ended.out and "raise error()" in ended.out and str(log) in ended.out
     for phrase in ("proxy_nca on glyphs_small is incomplete", "trial 1: trial_000/fold_1: KeyError: 'gone'",
-                 f"log: {log}", '"make bo DATASET=glyphs_small LOSS=proxy_nca"'):  # fmt: skip
+                 f"log: {log}", "make bo DATASET=glyphs_small LOSS=proxy_nca", f"results_dir={tmp_path}"):  # fmt: skip
         assert phrase in ended.err
     assert log.read_text().count("KeyError: 'gone'") == 2
     lost = records.read_record(folder / "bo" / "trial_000" / "lost.json")
