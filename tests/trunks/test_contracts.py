@@ -63,7 +63,7 @@ def test_a_grey_image_has_the_features_of_its_rgb_version(name: str, make: Make)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_frozen_batch_norm_keeps_the_statistics_of_every_layer_that_has_some(name: str, make: Make) -> None:
     trunk = make(name)
-    set_train_mode(SimpleNamespace(trunk=trunk, head=torch.nn.Identity(), loss=torch.nn.Identity()), True)  # type: ignore[arg-type]
+    set_train_mode(SimpleNamespace(trunk=trunk, modules={"trunk": trunk}), True)  # type: ignore[arg-type]
     before = {key: value.clone() for key, value in trunk.named_buffers()}
     images = some_images(name, 3)
     trunk(to_batch(images, trunk.mean, trunk.std)).sum().backward()  # type: ignore[arg-type]
