@@ -63,7 +63,7 @@ def test_an_asynchronous_search_proposes_as_soon_as_a_trial_is_finished_and_says
     options = ("searcher.round=2", "searcher.asynchronous=true", "trials=4")
     with trainings() as trained:
         ended = tiny(bo, tmp_path, *options)
-    assert ended.status == 0 and "cannot be repeated" in ended.out
+    assert ended.status == 0 and "cannot be reproduced" in ended.out
     assert trained[:4] == [f"trial_00{i}/fold_{f}" for i, f in ((1, 1), (1, 0), (2, 1), (2, 0))]
     folder = study_dir(tmp_path) / "bo"
     how = [records.read_record(folder / f"trial_00{i}" / "ask.json").provenance for i in range(4)]
