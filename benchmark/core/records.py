@@ -22,7 +22,7 @@ from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 1
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
+TEMPORARY = re.compile(r"\.(.+?)(?:\.\w+)?\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file
 
 
@@ -86,12 +86,18 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Delete what processes left behind that were killed inside `write_whole`, in a folder and below it.
 
+    A subfolder with a held `lock` is skipped, and so is the record next to it: a worker that outlived its driver, as a
+    SLURM job can, may be writing them at this moment.
+
     Args:
-        folder: in which no other process writes; it need not exist.
+        folder: a folder whose lock the caller holds; it need not exist.
     """
     for path in folder.rglob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+        if found := TEMPORARY.fullmatch(path.name):
+            inside = [path.with_name(found[1]), *path.parents]
+            owners = [parent for parent in inside if folder in parent.parents]
+            if not any(is_held(owner / "lock") for owner in owners):
+                path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -115,6 +115,19 @@ def test_what_a_killed_process_was_writing_is_deleted_and_nothing_else(tmp_path:
     records.remove_unfinished(tmp_path / "absent")
 
 
+def test_what_a_living_worker_is_writing_stays(tmp_path: Path) -> None:
+    unit = tmp_path / "run_03"
+    written = [unit / ".best.pt.7.tmp", unit / "curves" / ".a.csv.7.tmp", tmp_path / ".run_03.json.7.tmp"]
+    with records.only_one(unit / "lock", "the unit"):
+        for path in written:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"")
+        records.remove_unfinished(tmp_path)
+        assert all(path.exists() for path in written)
+    records.remove_unfinished(tmp_path)
+    assert not any(path.exists() for path in written)
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert records.digest({"a": 1, "b": [2.5]}) == records.digest({"b": [2.5], "a": 1})
     assert records.digest({"a": 1}) != records.digest({"a": 1.5})
