@@ -30,15 +30,6 @@ def searched(study: Study, sessions: list[tuple[float, float]], seconds: list[fl
     return study
 
 
-def test_overhead_is_the_share_of_the_workers_time_that_is_not_training() -> None:
-    # Two workers for 100 s and three for 50 s have 350 s; 180 + 135 = 315 of them are training, a tenth is not.
-    sessions = [
-        {"wall_seconds": 100.0, "compute_seconds": 180.0, "workers": 2},
-        {"wall_seconds": 50.0, "compute_seconds": 135.0, "workers": 3},
-    ]
-    assert cpu.overhead(sessions) == pytest.approx(0.1)
-
-
 @pytest.mark.usefixtures("no_fsync")
 def test_finished_searches_have_an_overhead_and_a_length_unless_a_session_was_killed(compose_study: Compose) -> None:
     whole, other, unfinished = (compose_study(f"loss={loss}") for loss in ("contrastive", "proxy_nca", "proxy_anchor"))
@@ -115,9 +106,3 @@ def test_all_measurements_become_one_table(
     table = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert [line.split()[0] for line in table] == ["measured", *parts]
     assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "6.50 x" in table[7]
-
-
-@pytest.mark.slow
-def test_a_fresh_process_reports_metrics_time_and_memory() -> None:
-    found = cpu.in_child("inputs")
-    assert found["metrics"] == {} and 0 <= found["cpu"] <= found["wall"] + 0.1 and 100 < found["megabytes"] < 2000
