@@ -62,7 +62,11 @@ def commit() -> str:
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "benchmark", "conf"], cwd=root, capture_output=True, text=True, check=True
+            ["git", "--no-optional-locks", "status", "--porcelain", "benchmark", "conf"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
