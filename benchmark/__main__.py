@@ -125,17 +125,22 @@ def main(verb: str = "") -> int:
             return _refused(str(error))
     name = verb.replace("_", "-")
     if verb in ("--help", "-h", "help"):
-        print(_help(form))
+        _show(_help(form))
     elif verb == "--version":
-        print(f"dmlbench {_version()}")
+        _show(f"dmlbench {_version()}")
     elif name not in _installed():
         return _unknown(verb, form)
     elif {"--help", "-h"} & {*arguments}:
-        print(_help_of(name, form))
+        _show(_help_of(name, form))
     else:
         sys.argv = [program, *arguments]
         cli.main(VERBS[name], VERBS[name].protocol)
     return 0
+
+
+def _show(text: str) -> None:
+    with cli.until_the_reader_ends():
+        print(text)
 
 
 def _refused(message: str) -> int:

@@ -93,6 +93,9 @@ cli.main(command)
     piped = f'"{sys.executable}" -c "$0" | head -1; exit ${{PIPESTATUS[0]}}'
     done = run(tmp_path, "bash", "-c", piped, code.format(broken=False), path=(ROOT,))
     assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
+    piped = f'"{sys.executable}" -m benchmark bo --help | true; exit ${{PIPESTATUS[0]}}'
+    done = run(tmp_path, "bash", "-c", piped, path=(ROOT,))
+    assert (done.returncode, done.stderr) == (0, ""), "help is output too"
 
 
 @pytest.mark.parametrize("module", ["bo", "final_eval", "traditional", "data", "splits"])

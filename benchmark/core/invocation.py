@@ -141,9 +141,9 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
     Raises:
         UserError: a variable is empty, or a quote in ARGS is not closed.
     """
-    values = {key: environment[FROM_MAKE + name] for name, key in VARIABLES.items() if FROM_MAKE + name in environment}
-    for name, key in VARIABLES.items():
-        if not values.get(key, name).strip():
+    values = {name: environment[FROM_MAKE + name] for name in VARIABLES if FROM_MAKE + name in environment}
+    for name, value in values.items():
+        if not value.strip():
             raise UserError(f"{name} is empty. Give it a value, or leave {name}= out.")
     rest = environment.get(FROM_MAKE + ARGS, "")
     try:
@@ -152,4 +152,4 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
         raise UserError(
             f"{ARGS}={rest} cannot be split into words: {error}. Quote it as in {ARGS}=\"seed=7 'dataset.name=mine'\"."
         ) from error
-    return [override(key, value) for key, value in values.items()] + words
+    return [override(VARIABLES[name], value) for name, value in values.items()] + words

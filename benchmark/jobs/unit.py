@@ -67,8 +67,22 @@ class Unit:
         return cls(**plain | {"study": Study.of(plain["study"]), "directory": Path(plain["directory"])})
 
 
+class _FromJson:
+    """An answer whose JSON holds its fields and nothing else."""
+
+    @classmethod
+    def from_json(cls, body: JsonObject) -> Self:
+        """Build the answer from the JSON that its `to_json` returned.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        _check_fields(cls, body)
+        return cls(**body)
+
+
 @dataclass(frozen=True)
-class FinishedUnit:
+class FinishedUnit(_FromJson):
     """The answer of a finished unit, which has a record.
 
     Attributes:
@@ -85,19 +99,9 @@ class FinishedUnit:
         """All fields."""
         return {"result": self.result, "provenance": self.provenance, "notes": list(self.notes)}
 
-    @classmethod
-    def from_json(cls, body: JsonObject) -> Self:
-        """Build the answer from the JSON that the worker's `to_json` returned.
-
-        Raises:
-            ValueError: a field is missing or unknown.
-        """
-        _check_fields(cls, body)
-        return cls(**body)
-
 
 @dataclass(frozen=True)
-class LostUnit:
+class LostUnit(_FromJson):
     """The answer of a unit that is lost: it exhausted its retries, so it has no record until the command runs again.
 
     Attributes:
@@ -118,21 +122,11 @@ class LostUnit:
         """All fields."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, body: JsonObject) -> Self:
-        """Build the answer from the JSON that `to_json` returned.
-
-        Raises:
-            ValueError: a field is missing or unknown.
-        """
-        _check_fields(cls, body)
-        return cls(**body)
-
 
 Answer = FinishedUnit | LostUnit
 
 
-def _check_fields(kind: type[Unit] | type[FinishedUnit] | type[LostUnit], body: JsonObject) -> None:
+def _check_fields(kind: type, body: JsonObject) -> None:
     """Refuse JSON whose fields differ from the dataclass's; a missing field gets no default."""
     expected = {f.name for f in dataclasses.fields(kind)}
     missing, unknown = sorted(expected - body.keys()), sorted(body.keys() - expected)

@@ -3,13 +3,14 @@
 This module imports neither PyTorch nor a command, so an invalid configuration is refused before they are loaded.
 """
 
+import contextlib
 import functools
 import os
 import re
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import hydra
 import hydra.core.global_hydra
@@ -52,17 +53,13 @@ def main(command: Command, protocol: str = "") -> None:
     def terminate(*_: object) -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before, statuses = signal.signal(signal.SIGTERM, terminate), [0]
     try:
-        statuses = _run_all(command)
+        with until_the_reader_ends():
+            statuses = _run_all(command)
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {errors.GO_ON}", file=sys.stderr)
         raise SystemExit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
-    except BrokenPipeError:
-        if not _reader_has_ended():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
     finally:
         signal.signal(signal.SIGTERM, before)
     if any(statuses):
@@ -98,6 +95,18 @@ def _run_all(command: Command) -> list[int]:
             raise RuntimeError(f"Code that this command runs called sys.exit({error.code!r}).") from error
 
     return [_status_of(compose_all), *(_status_of(functools.partial(run, *study)) for study in composed)]
+
+
+@contextlib.contextmanager
+def until_the_reader_ends() -> Iterator[None]:
+    """End the block quietly if the reader of our output, such as `head`, ends before it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_ended():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_has_ended() -> bool:

@@ -31,10 +31,10 @@ from benchmark.core.threads import environment, usable_cores
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError, result_of
 from benchmark.jobs.executors.pool import Pool
+from benchmark.jobs.unit_log import TAIL_CHARACTERS
 
 ONE_THREAD = environment(1)  # until a unit sets its own number
 STARTS = 2  # a worker that ends this often before it is ready will not start a third time either
-_TAIL_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -275,5 +275,5 @@ def exit_summary(code: int, log_path: Path, start: int) -> str:
     how = f"killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
     with open(log_path, "rb") as log:
         log.seek(start)
-        printed = log.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARACTERS:]
+        printed = log.read().decode("utf-8", errors="replace").strip()[-TAIL_CHARACTERS:]
     return f"{how}. {log_path} ends:\n{printed or '(it printed nothing)'}"
