@@ -1,18 +1,74 @@
-"""What the user sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""What the user sees: lines of text, and while a study runs a live table on a terminal or plain lines elsewhere.
+
+All output of the commands goes through this module, which prints control characters as visible escapes.
+"""
 
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING
 
+from benchmark.core.escape import terminal, visible
 from benchmark.core.records import JsonObject
 
 if TYPE_CHECKING:  # rich is imported only once something is displayed
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.live import Live
 
 PLAIN_EPOCH_SECONDS = 10.0  # plain output reports epochs at most this often
+
+
+def write(text: str, end: str = "\n", error: bool = False) -> None:
+    """Print a text at once.
+
+    Args:
+        text: may contain newlines and tabs; other control characters are shown as escapes.
+        end: printed after the text, as it is.
+        error: whether to use standard error instead of standard output.
+    """
+    print(terminal(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on a terminal, and tab-separated lines for other programs elsewhere.
+
+    Args:
+        columns: headings.
+        rows: the cells of each row, in the order of the headings.
+    """
+    lines = [[visible(cell) for cell in row] for row in (columns, *rows)]
+    console = _console()
+    if not console.is_terminal:
+        for line in lines:
+            print("\t".join(line))
+        return
+    from rich.table import Table
+
+    table = Table(*lines[0], box=None, pad_edge=False)
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table, soft_wrap=False)
+
+
+def write_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a defect; for `sys.excepthook`.
+
+    Args:
+        kind: class of the exception.
+        error: the exception.
+        trace: where it was raised.
+    """
+    write("".join(traceback.format_exception(kind, error, trace)), end="", error=True)
+
+
+def _console() -> "Console":
+    """A console that prints text as it is: no markup, no emoji codes, no colours for numbers."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Display:
@@ -28,12 +84,10 @@ class Display:
     """
 
     def __init__(self, mode: str, title: str, kind: str, total: int, done: int, max_epochs: int) -> None:
-        from rich.console import Console
-
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = _console()
         live = mode == "live" or (mode == "auto" and self.console.is_terminal)
         self.mode = "live" if live else "plain" if mode == "auto" else mode
-        self.title, self.kind, self.total, self.max_epochs = title, kind, total, max_epochs
+        self.title, self.kind, self.total, self.max_epochs = visible(title), kind, total, max_epochs
         self._done, self._done_here, self._started = done, 0, time.monotonic()
         self._best: tuple[float, int] | None = None
         self._rows: dict[tuple[int, int | None], JsonObject] = {}
@@ -56,7 +110,7 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line above the live part."""
         if self.mode != "quiet":
-            self.console.print(text, markup=False)
+            self.console.print(terminal(text))
 
     def report(self, message: JsonObject) -> None:
         """Show a message about a unit: an evaluated epoch, or a failure. May be called from any thread.
@@ -169,7 +223,7 @@ def counting(what: str) -> Callable[[int, int], None]:
             return
         last = now
         left = f"{human_time((now - started) / done * (total - done))} left" if done < total else "done"
-        line = f"{what}: {done:,} of {total:,}, {left}"
+        line = f"{visible(what)}: {done:,} of {total:,}, {left}"
         print(f"\r{line:<70}" if moving else line, end="\n" if done == total or not moving else "", flush=True)
 
     return show

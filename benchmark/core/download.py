@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
+from benchmark.core.escape import visible
 
 ATTEMPTS = 3  # for one download; each resumes where the previous one stopped
 WAIT_SECONDS = 2.0
@@ -190,8 +192,10 @@ def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[
     if sys.stdout.isatty():
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task(what, total=total, completed=done)
+        with Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        ) as bar:
+            task = bar.add_task(visible(what), total=total, completed=done)
             yield lambda amount: bar.advance(task, amount)
         return
     end, last = f" of {total / 1e6:,.1f} MB" if total else " MB", time.monotonic()
@@ -201,7 +205,7 @@ def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[
         done += amount
         if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
-            print(f"  {what}: {done / 1e6:,.1f}{end}", flush=True)
+            write(f"  {what}: {done / 1e6:,.1f}{end}")
 
     yield advance
 

@@ -29,12 +29,19 @@ VARIABLES = {
     "PROTOCOL": "protocol",
     "PRESET": "preset",
     "TRIALS": "trials",
+    "STUDY": "study",
     "EXECUTOR": "executor",
     "WORKERS": "executor.workers",
 }  # make variables and the configuration keys that they set
-_TEXT = ("dataset.module.root", "dataset.module.path", "dataset.name")  # never a number, true or null
-_NAME = re.compile(r"[A-Za-z_/.][\w/.-]*")
-_NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*")
+_TEXT = (
+    "dataset.module.root",
+    "dataset.module.path",
+    "dataset.name",
+    "study",
+    "results_dir",
+)  # never a number or null
+_NAME = re.compile(r"[A-Za-z_/.][\w/.-]*", re.ASCII)  # Hydra reads no other letters without quotes
+_NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*", re.ASCII)
 _RESERVED = ("null", "true", "false", "nan", "inf")
 
 
@@ -75,16 +82,21 @@ def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequenc
         return " ".join(filter(None, [*map(shlex.quote, words), flags]))
     names = {key: name for name, key in VARIABLES.items()}
     words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
-    rest = [shlex.quote(override(key, value)) for key, value in given.items() if key not in names]
+    rest = [_within_args(override(key, value)) for key, value in given.items() if key not in names]
     for entry in overrides:
         key, _, value = entry.partition("=")
         if key in names and override(key, value) == entry:
             words.append(f"{names[key]}={value}")
         else:
-            rest.append(shlex.quote(entry))
+            rest.append(_within_args(entry))
     if rest or flags:
         words.append(f"{ARGS}={' '.join(filter(None, [*rest, flags]))}")
     return " ".join(map(shlex.quote, words))
+
+
+def _within_args(word: str) -> str:
+    """Return a word of ARGS, in quotes if `shlex.split` would change it; the shell's quotes come on top."""
+    return shlex.quote(word) if re.search(r"""[\s'"\\]""", word) else word
 
 
 @contextlib.contextmanager
@@ -124,9 +136,18 @@ def override(key: str, value: str) -> str:
     number = _NUMBER.fullmatch(value) and key not in _TEXT
     if number or (_NAME.fullmatch(value) and value.lower() not in _RESERVED):
         return f"{key}={value}"
-    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)  # OmegaConf's interpolation
+    text = escaped(value)
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # Hydra unescapes backslashes before a quote only
     return f'{key}="{text + text[len(text.rstrip(chr(92))) :]}"'
+
+
+def escaped(value: str) -> str:
+    r"""Return a text in which OmegaConf's references are escaped, so that it is taken literally.
+
+    >>> print(escaped("${HOME}"))
+    \${HOME}
+    """
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
 
 
 def from_make(environment: Mapping[str, str]) -> list[str]:

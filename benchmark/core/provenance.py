@@ -1,17 +1,22 @@
-"""How a record was made: versions, commit and hardware; none of it is part of a result."""
+"""How a record was made: versions, commit, machine and device; none of it is part of a result."""
 
 import functools
-import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.core.errors import UserError
-from benchmark.core.paths import CHECKOUT_DIR, PACKAGE_DIR
-from benchmark.core.records import JsonObject
+from benchmark.core.paths import CHECKOUT_DIR
+from benchmark.core.records import JsonObject, Record
 
+if TYPE_CHECKING:
+    import torch
+
+UNKNOWN = "unknown"  # stands for the kind of device where a record names no device
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "ax-platform", "botorch", "faiss-gpu",
             "faiss-cpu", "scikit-learn", "pillow")  # fmt: skip
 
@@ -28,28 +33,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-@functools.cache
-def software() -> dict[str, str]:
-    """What all machines that work on a study must share: `versions`, and a hash of this package's code."""
-    code = hashlib.sha256()
-    for path in sorted(PACKAGE_DIR.rglob("*.py")):
-        code.update(f"{path.relative_to(PACKAGE_DIR)}\n".encode() + path.read_bytes() + b"\0")
-    return versions() | {"benchmark": f"code {code.hexdigest()[:12]}"}
-
-
-def check_software(driver: dict[str, str]) -> None:
-    """Compare this process's software with the driver's.
+def check_versions(driver: dict[str, str]) -> None:
+    """Compare this process's package versions with the driver's.
 
     Raises:
         UserError: they differ, so that results could differ too.
     """
-    here = software()
+    here = versions()
     names = sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name))
     if names:
         differing = "; ".join(f"{n} is {here.get(n, 'absent')} there, {driver.get(n, 'absent')} here" for n in names)
         raise UserError(
-            f"{platform.node()} runs different software from this command: {differing}. Install the same versions on "
-            "both. If the code was changed while this ran, the same command resumes from here with the new code."
+            f"{platform.node()} runs other software than this command: {differing}. Install the same versions on both."
         )
 
 
@@ -74,16 +69,59 @@ def commit() -> str:
 
 
 @functools.cache
-def hardware() -> dict[str, str | None]:
-    """Operating system, machine type, name of the processor, and name of the GPU (None without one)."""
-    import torch
-
+def hardware() -> dict[str, str]:
+    """Operating system, machine type and name of the processor."""
     name = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"system": platform.system(), "machine": platform.machine(), "cpu": name, "gpu": gpu}
+    return {"system": platform.system(), "machine": platform.machine(), "cpu": name or UNKNOWN}
+
+
+def device_facts(device: "torch.device", precision: JsonObject, earlier: Sequence[str] = ()) -> JsonObject:
+    """The device on which this process trains or scores, and the library settings that affect the last digits.
+
+    Args:
+        device: the device that trains or scores.
+        precision: the precision in effect, see `training.precision.effective_precision`.
+        earlier: kinds of the devices that trained the epochs before this process resumed the training.
+    """
+    import torch
+
+    gpu = device.type == "cuda"
+    return {
+        "kind": device.type,
+        "name": torch.cuda.get_device_name(device) if gpu else hardware()["cpu"],
+        "earlier": sorted({*earlier} - {device.type}),
+        "cuda": (torch.version.cuda or torch.version.hip) if gpu else None,
+        "cudnn": torch.backends.cudnn.version() if gpu else None,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def devices_of(provenances: Iterable[Mapping[str, JsonObject]]) -> list[JsonObject | None]:
+    """Kind and name of each fold's device, and `earlier` kinds; None for a fold whose provenance names no device."""
+    found = [provenance.get("device") for provenance in provenances]
+    return [facts and {key: facts[key] for key in ("kind", "name", "earlier")} for facts in found]
+
+
+def kinds_of(records: Iterable[Record]) -> set[str]:
+    """The kinds of device (cpu, cuda, mps, `UNKNOWN`) that computed some records of folds, trials or runs.
+
+    >>> cpu, gpu = ({"kind": kind, "name": "", "earlier": []} for kind in ("cpu", "cuda"))
+    >>> sorted(kinds_of([Record("trial", {}, {"devices": [cpu, gpu]}), Record("trial", {})]))
+    ['cpu', 'cuda', 'unknown']
+    """
+    kinds: set[str] = set()
+    for record in records:
+        origin = record.provenance
+        facts = [*([origin["device"]] if "device" in origin else []), *origin.get("devices", [])]
+        kinds |= {kind for one in facts or [None] for kind in ([one["kind"], *one["earlier"]] if one else [UNKNOWN])}
+    return kinds
 
 
 def provenance(**more: object) -> JsonObject:

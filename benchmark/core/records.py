@@ -1,8 +1,10 @@
 """Records on disk: every file is complete or absent, names its schema version, and can be verified.
 
-A record is one finished unit of work (a fold, a trial, a run) as JSON with four parts: `schema`, `kind`, `result`
-(compared bit for bit between runs) and `provenance` (seed, versions, commit, hardware, seconds). The SHA-256 of the
-result is stored with it, so that a damaged file is detected. This module does not interpret results.
+A record is one finished unit of work (a fold, a trial, a run) as JSON with five parts: `schema`, `kind`, `result`
+(equal inputs give an equal result, bit for bit), `identity` (digests of everything that can change the result) and
+`provenance` (versions, commit, hardware, seconds). A SHA-256 of all five is stored with them, so that a damaged file is
+detected. Records of schema 1, which have no identity and a checksum of the result alone, are still read. This module
+does not interpret results.
 """
 
 import contextlib
@@ -12,22 +14,36 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
-SCHEMA = 1
+SCHEMA = 2
 TEMPORARY = re.compile(r"\.(.+?)(?:\.\w+)?\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
+MOST_BYTES = 2**28  # of a record, or of a file of lines; real ones have less than a hundredth
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file
 
 
 class CorruptFileError(UserError):
-    """A file of this project that is truncated, altered or written by a newer version."""
+    """A file of this project that is truncated or altered."""
+
+    why: ClassVar[str] = "damaged"  # part of the file's name once it is quarantined
+
+
+class ForeignFileError(CorruptFileError):
+    """An intact file whose identity is not the expected one: another setting, other code, another configuration."""
+
+    why = "other"
+
+
+class NewerFileError(UserError):
+    """A file that a newer version of this project wrote; it is intact, so nothing may move or replace it."""
 
 
 class WriteError(UserError, OSError):
@@ -46,12 +62,14 @@ class Record:
         kind: `fold`, `trial`, `run`, ...
         result: the outcome; equal inputs give an equal result, bit for bit.
         provenance: how it was obtained; differs between machines and days.
-        schema: version of the layout of `result`.
+        identity: digests of what the outcome depends on; None in schema 1, and in records that are never compared.
+        schema: version of the file's layout.
     """
 
     kind: str
     result: JsonObject
     provenance: JsonObject = field(default_factory=dict)
+    identity: JsonObject | None = None
     schema: int = SCHEMA
 
 
@@ -112,6 +130,8 @@ def _explained(error: OSError, path: Path) -> WriteError:
     """Convert an error to one with the file's name and advice."""
     if error.errno in DISK_FULL:
         advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
+    elif error.errno == errno.ELOOP:
+        advice = "it is a symbolic link, and what it points to may be somebody else's. Delete the link"
     elif error.errno in READ_ONLY:
         advice = "the folder cannot be written. Make it writable, or name another one with results_dir=FOLDER"
     else:
@@ -121,23 +141,42 @@ def _explained(error: OSError, path: Path) -> WriteError:
     return explained
 
 
+def not_a_link(path: str, flags: int) -> int:
+    """An opener for `open` that refuses a symbolic link, since a results folder may come from somebody else."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def append_line(path: Path, value: JsonObject) -> None:
     """Append one JSON line and force it to disk before returning.
+
+    If the file ends in half a line, which a killed process left, the new line still begins on a line of its own. If
+    writing fails, the file is cut back to its previous length where the system allows it.
 
     Raises:
         ValueError: a number is not finite.
         WriteError: the file cannot be written.
     """
-    line = json.dumps(value, sort_keys=True, allow_nan=False) + "\n"
+    line = json.dumps(value, sort_keys=True, allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
+        with open(path, "ab+", buffering=0, opener=not_a_link) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # else machines that append on a network file system lose lines
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+            end = file.seek(0, os.SEEK_END)
+            torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            try:
+                _write_all(file.fileno(), b"\n" * torn + line)
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.fileno(), end)
+                raise
     except OSError as error:
         raise _explained(error, path) from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:  # a nearly full disk takes a part
+        data = data[os.write(descriptor, data) :]
 
 
 def digest(value: object) -> str:
@@ -150,54 +189,93 @@ def write_record(path: Path, record: Record) -> None:
     """Write a record completely or not at all.
 
     Raises:
-        ValueError: a number is not finite; a failure is never recorded as a number.
+        ValueError: a number is not finite (a failure is never recorded as a number), or `record.schema` is not current.
         WriteError: the file cannot be written.
     """
-    body = asdict(record) | {"result_sha256": digest(record.result)}
-    write_whole(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
+    if record.schema != SCHEMA:
+        raise ValueError(f"{path}: records are written with schema {SCHEMA}, not {record.schema}.")
+    body = asdict(record)
+    text = json.dumps(body | {"sha256": digest(body)}, indent=1, allow_nan=False)
+    write_whole(path, f"{text}\n".encode())
+
+
+def read_file(path: Path, most_bytes: int | None = None) -> bytes:
+    """The content of a regular file; a device or a pipe, which may never end, is not read.
+
+    Args:
+        path: the file, perhaps in a results folder from somebody else.
+        most_bytes: largest size; None for any.
+
+    Raises:
+        CorruptFileError: it is not a regular file, or too large.
+        OSError: it cannot be read.
+    """
+    try:
+        opened = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - closed by the block below
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ELOOP):  # a folder, or a link to itself
+            raise CorruptFileError(f"{path} is damaged: it is not a regular file.") from error
+        raise
+    with opened as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptFileError(f"{path} is damaged: it is not a regular file.")
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise CorruptFileError(f"{path} is damaged: it is larger than {most_bytes:,} bytes.")
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_record(path: Path) -> Record:
     """Read a record and verify it.
 
     Raises:
-        CorruptFileError: the file is not a record, was altered, or was written by a newer version.
+        CorruptFileError: the file is not a record, or was altered.
+        NewerFileError: a newer version wrote it.
         FileNotFoundError: there is no such file.
     """
-    data = path.read_bytes()
+    data = read_file(path, MOST_BYTES)
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is damaged or not a record ({error}).") from error
-    if not isinstance(body, dict) or not isinstance(schema := body.get("schema"), int):
+    if not isinstance(body, dict) or type(schema := body.get("schema")) is not int or schema < 1:
         raise CorruptFileError(f"{path} is damaged or not a record.")
     if schema > SCHEMA:
-        raise CorruptFileError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade.")
-    checksum = body.pop("result_sha256", None)
-    if body.keys() != {f.name for f in fields(Record)}:
+        raise NewerFileError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade this project.")
+    checksum = body.pop("result_sha256" if schema == 1 else "sha256", None)
+    names = {f.name for f in fields(Record)} - ({"identity"} if schema == 1 else set())
+    if body.keys() != names or not _has_shape(body):
         raise CorruptFileError(f"{path} is damaged or not a record.")
-    record = Record(**body)
-    if digest(record.result) != checksum:
+    if _digest_or_none(body["result"] if schema == 1 else body) != checksum:
         raise CorruptFileError(f"{path} does not match its own checksum: it was altered after it was written.")
-    return record
+    return Record(**body)
 
 
-def read_or_quarantine(path: Path) -> tuple[Record | None, str | None]:
-    """Read a finished record; a damaged one is quarantined, so that its unit is redone.
+def _has_shape(body: JsonObject) -> bool:
+    parts = (body["result"], body["provenance"], body.get("identity") or {})
+    return isinstance(body["kind"], str) and all(isinstance(part, dict) for part in parts)
 
-    Returns:
-        The record, or None if it is missing or damaged; and a note for the user if it is damaged, else None.
-    """
+
+def _digest_or_none(value: object) -> str | None:
+    """The digest of a JSON value; None if it has numbers that are not finite or nests too deeply, as no record does."""
     try:
-        return read_record(path), None
-    except FileNotFoundError:
-        return None, None
-    except CorruptFileError as error:
-        return None, f"{error} It is kept as {quarantine(path).name}; only this unit is repeated."
+        return digest(value)
+    except (ValueError, RecursionError):
+        return None
 
 
 def quarantine(path: Path, why: str = "damaged") -> Path:
-    """Quarantine a file or folder: rename it to a name that nothing reads, and return the new path."""
+    """Quarantine a file or folder: rename it to a name that nothing reads, and return the new path.
+
+    Args:
+        path: the file or folder.
+        why: the reason in one word, which becomes part of the new name.
+    """
     target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
     os.replace(path, target)
     return target
@@ -219,7 +297,7 @@ def read_checked(path: Path) -> bytes:
         CorruptFileError: the checksum does not match.
         FileNotFoundError: there is no such file.
     """
-    head, _, payload = path.read_bytes().partition(b"\n")
+    head, _, payload = read_file(path).partition(b"\n")
     if hashlib.sha256(payload).hexdigest().encode() != head:
         raise CorruptFileError(f"{path} is damaged: its checksum does not match.")
     return payload
@@ -240,7 +318,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed below, after the block
+        file = open(path, "ab+", buffering=0, opener=not_a_link)  # noqa: SIM115 - closed below, after the block
     except OSError as error:
         raise _explained(error, path) from error
     with file:
@@ -265,7 +343,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
 def is_held(path: Path) -> bool:
     """Whether any process holds a lock file; takes a shared lock for an instant and writes nothing."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,8 +1,11 @@
 """What a person reads while a study runs, on a terminal and in a log file."""
 
+import ast
 import io
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +189,73 @@ def test_a_run_that_is_watched_on_the_unseen_classes_says_so_and_has_no_folds(
     row = {"epoch": 2, "loss": 0.5, "watched": {"precision_at_1": 0.625}}
     a_display("plain", kind="run").report({"index": 1, "fold": None, "row": row})
     assert capsys.readouterr().out == "  run 2 of 4  epoch 2 of 5  loss 0.5  test R@1 62.50\n"
+
+
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal in the place of standard output."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    return stream
+
+
+HOSTILE = "a\x1b[2J\x9b31m\u202eb [red]x[/nothing] :smile:"
+SHOWN = "a\\x1b[2J\\x9b31m\\u202eb [red]x[/nothing] :smile:"
+
+
+def test_control_characters_and_markup_are_shown_as_text(capsys: Any) -> None:
+    display.write(f"{HOSTILE}\n\tnext")
+    display.write(HOSTILE, error=True)
+    captured = capsys.readouterr()
+    assert captured.out == f"{SHOWN}\n\tnext\n" and captured.err == f"{SHOWN}\n"
+    with a_display("plain") as shown:
+        shown.say(HOSTILE)
+        shown.report({"trouble": HOSTILE})
+    assert capsys.readouterr().out == f"{SHOWN}\n{SHOWN}\n"
+
+
+def test_a_live_view_shows_a_hostile_title_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = a_terminal(monkeypatch)
+    with Display("live", HOSTILE, "trial", total=4, done=1, max_epochs=5) as shown:
+        shown.say(HOSTILE)
+    text = terminal.getvalue()
+    assert text.count(SHOWN) >= 2 and "\x1b[2J" not in text and "\x9b" not in text
+
+
+def test_a_table_of_hostile_cells_keeps_its_lines_and_cells(capsys: Any) -> None:
+    display.write_table(("study", "part"), [(f"{HOSTILE}\t\n", "b")])
+    assert capsys.readouterr().out == f"study\tpart\n{SHOWN}\\t\\n\tb\n"
+
+
+def test_a_table_on_a_terminal_shows_hostile_cells_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = a_terminal(monkeypatch)
+    display.write_table(("study", "part"), [(HOSTILE, "[/nothing]")])
+    text = terminal.getvalue()
+    assert SHOWN in text and "[/nothing]" in text and "\x1b[2J" not in text
+
+
+def test_a_traceback_is_shown_without_control_characters(capsys: Any) -> None:
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        display.write_traceback(type(error), error, error.__traceback__)
+    assert f"ValueError: {SHOWN}\n" in capsys.readouterr().err
+
+
+OUTPUT = re.compile(r"print|(\w+\.)*(stdout|stderr)\.write|(\w+\.)*console\.print")
+
+
+def test_every_output_of_a_command_goes_through_this_module() -> None:
+    root = Path(display.__file__).parents[1]
+    paths = (path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] != "perf")
+    texts = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in paths}
+    found = {
+        name
+        for name, text in texts.items()
+        if re.search(rf"({OUTPUT.pattern})\(", text)  # parsing all files takes a second
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and OUTPUT.fullmatch(ast.unparse(node.func))
+    }
+    assert found == {"core/console.py", "datasets/mat_file.py"}, "the latter prints JSON for its parent process"

@@ -11,68 +11,68 @@ from benchmark.core.errors import UserError
 from benchmark.jobs import queue
 from benchmark.jobs import train_unit as worker
 from benchmark.jobs.unit import FinishedUnit, Unit
+from benchmark.study.code import training_code
 from tests.command_line import TINY, results_of, tiny
 
 
-def test_code_is_known_by_its_content_and_not_by_its_place(tmp_path, monkeypatch):
-    def of(folder):
-        monkeypatch.setattr(provenance, "PACKAGE_DIR", folder)
-        return provenance.software.__wrapped__()["benchmark"]
-
-    for name in ("a", "b"):
-        (tmp_path / name / "losses").mkdir(parents=True)
-        (tmp_path / name / "bo.py").write_text("one = 1\n")
-        (tmp_path / name / "losses" / "new.py").write_text("two = 2\n")
-    assert of(tmp_path / "a") == of(tmp_path / "b")
-    (tmp_path / "b" / "losses" / "new.py").write_text("two = 3\n")
-    assert of(tmp_path / "a") != of(tmp_path / "b")
-    shutil.move(tmp_path / "b" / "losses" / "new.py", tmp_path / "b" / "losses" / "other.py")
-    (tmp_path / "b" / "losses" / "other.py").write_text("two = 2\n")
-    assert of(tmp_path / "a") != of(tmp_path / "b")
-
-
 def test_what_differs_is_named_with_both_versions():
-    here = provenance.software()
-    provenance.check_software(dict(here))
+    here = provenance.versions()
+    provenance.check_versions(dict(here))
     with pytest.raises(UserError, match=f"torch is {here['torch']} there, 1.0 here") as caught:
-        provenance.check_software(here | {"torch": "1.0"})
+        provenance.check_versions(here | {"torch": "1.0"})
     assert "numpy" not in str(caught.value)
     with pytest.raises(UserError, match=r"fancy is absent there, 2\.0 here"):
-        provenance.check_software(here | {"fancy": "2.0"})
+        provenance.check_versions(here | {"fancy": "2.0"})
 
 
-def a_unit(study, folder):
-    return Unit(study=study, fingerprint="data of another machine", kind="trial", index=0, fold=0, setting={},
-                directory=folder / "unit")  # fmt: skip
+def a_unit(study, folder, **fields):
+    common = {"study": study, "fingerprint": "data of another machine", "kind": "run", "index": 0, "fold": None,
+              "setting": {}, "study_identity": study.identity("data of another machine"),
+              "code": training_code(study).digest, "accepted": [], "directory": folder / "unit"}  # fmt: skip
+    return fields.pop("of", Unit)(**common | fields)
 
 
-def test_every_unit_carries_the_software_of_its_driver(compose_study, tmp_path):
+def test_every_unit_carries_the_versions_of_its_driver(compose_study, tmp_path):
     unit = a_unit(compose_study("executor=inline"), tmp_path)
     with queue.Jobs(unit.study, lambda body, report: FinishedUnit(body).to_json(), ["nothing"], print) as jobs:
         jobs.add(unit)
-        assert [answer.result["software"] for _, answer in jobs.finished()] == [provenance.software()]
+        assert [answer.result["versions"] for _, answer in jobs.finished()] == [provenance.versions()]
 
 
-@pytest.mark.parametrize(
-    "do",
+SCORES = {"trial": None, "folds": [], "seconds": [], "warnings": [], "fold_code": [], "devices": []}
+EVERY_TASK = pytest.mark.parametrize(
+    ("do", "fields"),
     [
-        lambda body: worker.train_unit(body, print),
-        final_eval.score_unit,
-        lambda body: traditional.run_unit(body, print),
+        (lambda body: worker.train_unit(body, print), {}),
+        (final_eval.score_unit, {"of": final_eval.ScoreUnit} | SCORES),
+        (lambda body: traditional.run_unit(body, print), {"of": traditional.TraditionalUnit}),
     ],
+    ids=["train", "score", "traditional"],
 )
-def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, tmp_path):
-    spec = {"software": provenance.software() | {"benchmark": "code of yesterday"}, "directory": str(tmp_path / "unit")}
-    with pytest.raises(
-        UserError, match=r"runs different software from this command: .* code of yesterday here(?s:.)*the same command"
-    ):
-        do(spec)
+
+
+@EVERY_TASK
+def test_a_unit_of_other_packages_is_refused_before_anything_is_touched(do, fields, compose_study, tmp_path):
+    body = a_unit(compose_study(), tmp_path, **fields).to_json()
+    body["versions"] = body["versions"] | {"torch": "version of yesterday"}
+    with pytest.raises(UserError, match=r"other software than this command: torch is .* version of yesterday here"):
+        do(body)
+    assert not any(tmp_path.iterdir())
+
+
+@EVERY_TASK
+def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, fields, compose_study, tmp_path):
+    study = compose_study()
+    body = a_unit(study, tmp_path, **fields).to_json() | {"code": "code of yesterday"}
+    here = training_code(study).digest
+    with pytest.raises(UserError, match=rf"has other code than this command: {here} there, code of yesterday here"):
+        do(body)
     assert not any(tmp_path.iterdir())
 
 
 def test_a_unit_is_refused_where_the_data_are_others(searched, compose_study, tmp_path):
     """`searched` has drawn the data."""
-    body = a_unit(compose_study(*TINY), tmp_path).to_json()
+    body = a_unit(compose_study(*TINY), tmp_path, fold=0).to_json()
     with pytest.raises(UserError, match=r"on this machine has fingerprint .* data of another machine(?s:.)*make data"):
         worker.train_unit(body, print)
     assert not (tmp_path / "unit" / "record.json").exists()

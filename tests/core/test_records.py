@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,7 +15,8 @@ from benchmark.core import records
 
 
 def a_record() -> records.Record:
-    return records.Record("fold", {"map_at_r": 0.1 + 0.2, "reason": None}, {"seconds": 1.5})
+    result, identity = {"map_at_r": 0.1 + 0.2, "reason": None}, {"study": "ab", "index": 3}
+    return records.Record("fold", result, {"seconds": 1.5}, identity)
 
 
 def test_a_record_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -28,13 +31,43 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: float) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_an_altered_result_is_found_by_its_checksum(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "altered"),
+    [("kind", "trial"), ("result", {"map_at_r": 0.9, "reason": None}), ("provenance", {"seconds": 2.5}),
+     ("identity", {"study": "cd", "index": 3}), ("identity", None)],
+)  # fmt: skip
+def test_an_altered_part_is_found_by_the_checksum(part: str, altered: Any, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     records.write_record(path, a_record())
-    body = json.loads(path.read_text())
-    body["result"]["map_at_r"] = 0.9
-    path.write_text(json.dumps(body))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: altered}))
     with pytest.raises(records.CorruptFileError, match=r"r\.json.*altered"):
+        records.read_record(path)
+
+
+def of_schema_1(record: records.Record) -> dict[str, Any]:
+    """What was written before records had identities."""
+    body = {"schema": 1, "kind": record.kind, "result": record.result, "provenance": record.provenance}
+    return body | {"result_sha256": records.digest(record.result)}
+
+
+def test_a_record_of_schema_1_is_read_with_its_checksum_and_never_written(tmp_path: Path) -> None:
+    path, expected = tmp_path / "r.json", replace(a_record(), schema=1, identity=None)
+    path.write_text(json.dumps(of_schema_1(a_record())))
+    assert records.read_record(path) == expected
+    path.write_text(json.dumps(of_schema_1(a_record()) | {"result": {"map_at_r": 0.9}}))
+    with pytest.raises(records.CorruptFileError, match=r"r\.json.*altered"):
+        records.read_record(path)
+    with pytest.raises(ValueError, match="written with schema 2, not 1"):
+        records.write_record(path, expected)
+
+
+@pytest.mark.parametrize("claim", [{"schema": 2}, {"schema": 1}, {"schema": 1, "identity": {"study": "ab"}}])
+def test_a_record_that_claims_another_schema_is_refused(claim: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    records.write_record(path, a_record())
+    body = of_schema_1(a_record()) if claim["schema"] == 2 else json.loads(path.read_text())
+    path.write_text(json.dumps(body | claim))
+    with pytest.raises(records.CorruptFileError, match="not a record"):
         records.read_record(path)
 
 
@@ -42,19 +75,24 @@ def test_an_altered_result_is_found_by_its_checksum(tmp_path: Path) -> None:
 def test_a_truncated_record_is_named_and_quarantined(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trial_003.json"
     path.write_text(text)
-    record, note = records.read_or_quarantine(path)
-    assert record is None and note is not None and "trial_003.json" in note
-    assert not path.exists() and len(list(tmp_path.glob("trial_003.json.damaged-*"))) == 1
+    with pytest.raises(records.CorruptFileError, match=r"trial_003\.json is damaged or not a record"):
+        records.read_record(path)
+    kept = records.quarantine(path)
+    assert list(tmp_path.glob("trial_003.json.damaged-*")) == list(tmp_path.iterdir()) == [kept]
 
 
 def test_a_record_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    records.write_record(tmp_path / "r.json", records.Record("fold", {}, {}, schema=records.SCHEMA + 1))
-    with pytest.raises(records.CorruptFileError, match="Upgrade"):
+    path = tmp_path / "r.json"
+    records.write_record(path, a_record())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": records.SCHEMA + 1}))
+    with pytest.raises(records.NewerFileError, match="Upgrade"):
+        records.read_record(path)
+    assert not issubclass(records.NewerFileError, records.CorruptFileError), "it is never set aside"
+
+
+def test_a_missing_record_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
         records.read_record(tmp_path / "r.json")
-
-
-def test_a_missing_record_is_neither_damaged_nor_there(tmp_path: Path) -> None:
-    assert records.read_or_quarantine(tmp_path / "r.json") == (None, None)
 
 
 def test_binary_data_with_one_flipped_bit_is_refused(tmp_path: Path) -> None:
@@ -88,6 +126,52 @@ def test_a_full_disk_keeps_the_old_file_and_says_what_to_do(
 def test_a_really_full_disk_is_reported() -> None:
     with pytest.raises(records.WriteError, match="disk is full"):
         records.append_line(Path("/dev/full"), {"a": 1})
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("when", ["write", "flush"])
+@pytest.mark.parametrize("cut_back", [True, False])
+def test_a_line_cut_off_by_a_full_disk_damages_no_other_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, cut_back: bool
+) -> None:
+    path, write = tmp_path / "deep" / "ledger.jsonl", os.write
+    records.append_line(path, {"look": 1})
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def some_bytes(descriptor: int, data: bytes) -> int:
+        return write(descriptor, data[:5]) if data.startswith(b"{") else full()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write" if when == "write" else "fsync", some_bytes if when == "write" else full)
+        if not cut_back:
+            patched.setattr(os, "ftruncate", full)
+        with pytest.raises(records.WriteError, match="disk is full"):
+            records.append_line(path, {"look": 2})
+    left = [] if cut_back else ['{"loo' if when == "write" else '{"look": 2}']
+    assert lines(path) == ['{"look": 1}', *left]
+    records.append_line(path, {"look": 3})
+    assert lines(path) == ['{"look": 1}', *left, '{"look": 3}']
+
+
+@pytest.mark.parametrize("torn", ["", '{"look": 1}\n{"lo', '{"look": 1}', "\n", "\u00e9"])
+def test_a_line_starts_on_its_own_line_after_a_killed_process(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(torn, encoding="utf-8")
+    for number in (2, 3):
+        records.append_line(path, {"look": number})
+    assert lines(path) == [*torn.splitlines(), '{"look": 2}', '{"look": 3}']
+
+
+def test_a_partial_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    records.append_line(tmp_path / "ledger.jsonl", {"look": 1})
+    assert lines(tmp_path / "ledger.jsonl") == ['{"look": 1}']
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +228,12 @@ def test_a_second_process_is_refused_while_the_first_holds_the_lock(tmp_path: Pa
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert "Study x on y is already being worked on by process" in said and str(os.getpid()) in said
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def test_a_folder_and_a_link_to_itself_in_the_place_of_a_file_are_damage(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("folder", "loop"):
+        for read in (records.read_record, records.read_checked):
+            with pytest.raises(records.CorruptFileError, match=f"{name} is damaged: it is not a regular file"):
+                read(tmp_path / name)
