@@ -90,4 +90,4 @@ class HalvesCache:
             damaged = [self.path(half) for half in halves if self.path(half).exists() and self.read(half) is None]
         for path in damaged:
             kept = records.quarantine(path)
-            warnings.warn(f"{path} is damaged; it is kept as {kept.name} and drawn again.", stacklevel=2)
+            warnings.warn(f"{path} is damaged. It is kept as {kept.name}; its images are drawn again.", stacklevel=2)

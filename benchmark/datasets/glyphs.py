@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from benchmark.core import records
-from benchmark.core.cache_dir import user_cache_dir
+from benchmark.core.cache_dir import VARIABLE, user_cache_dir
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
 from benchmark.datasets import HALVES, DatasetSummary, Progress, Split
@@ -86,7 +86,8 @@ class Glyphs:
         size: width and height of an image in pixels, 8 to 128.
         every: 1 for all classes; 8 keeps every 8th (261 classes, 3,159 images, the small preset) with identical images
             and class ids from 0 on; 1 to 100.
-        cache_dir: folder for the drawn images, by default the user's cache folder.
+        cache_dir: folder for the drawn images, by default the user's cache folder; not for configurations, which may
+            be another person's and cannot hold a `Path`.
         warp: strength of the affine map of each image, 0 to 0.5.
         seed: seed of the affine maps, 0 to 2**32 - 1.
 
@@ -99,7 +100,7 @@ class Glyphs:
 
     size: int = 32
     every: int = 1
-    cache_dir: str | None = None
+    cache_dir: Path | None = None
     warp: float = 0.15
     seed: int = 0
 
@@ -111,11 +112,16 @@ class Glyphs:
                 raise UserError(f"glyphs: {name} is {value!r}; give a whole number from {low} to {high}.")
         if type(self.warp) not in (int, float) or not 0 <= self.warp <= 0.5:
             raise UserError(f"glyphs: warp is {self.warp!r}; give a number from 0 to 0.5.")
+        if self.cache_dir is not None and not isinstance(self.cache_dir, Path):
+            raise UserError(
+                f"glyphs: cache_dir is {self.cache_dir!r}; a configuration cannot choose the cache. Name it in the "
+                f"environment variable {VARIABLE}."
+            )
 
     @property
     def folder(self) -> Path:
         """Folder of the images for these settings."""
-        root = user_cache_dir() if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        root = user_cache_dir() if self.cache_dir is None else self.cache_dir
         key = f"{self.size}px-warp{float(self.warp)}-seed{self.seed}-every{self.every}-layout{LAYOUT}"
         return root / "glyphs" / key
 
@@ -192,7 +198,7 @@ class Glyphs:
         cache.ensure((), self._make)
         about = cache.about()
         if about is None:
-            raise UserError(f"{self.folder} was filled and cannot be read back. Check the disk, or set cache_dir.")
+            raise UserError(f"{self.folder} was filled and cannot be read back. Check the disk, or set {VARIABLE}.")
         return about
 
     def _split(self, half: str) -> Split:
@@ -202,7 +208,7 @@ class Glyphs:
             cache.ensure((half,), self._make)
             payload = cache.read(half)
         if payload is None:
-            raise UserError(f"{cache.path(half)} was drawn and is damaged again. Check the disk, or set cache_dir.")
+            raise UserError(f"{cache.path(half)} was drawn and is damaged again. Check the disk, or set {VARIABLE}.")
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             code_points = arrays["code_points"].tolist()
             return Split(

@@ -45,6 +45,7 @@ class ImageDataset:
         if decode not in ("once", "always"):
             raise UserError(f"decode={decode!r}: allowed are once, always.")
         self.listing, self.name, self._once = listing, name, decode == "once"
+        self._files: dict[str, DecodedOnRead] = {}  # by half; one object, so that the fingerprint is of its pixels
         self._short_sides = {
             "trainval": crops.short_side if crops.resize_first else None,
             "test": crops.short_side,
@@ -138,9 +139,11 @@ class ImageDataset:
         )  # fmt: skip
 
     def _open(self, half: str) -> Source:
-        """Open the cache of a half, and fill it if it is incomplete; only `prepare` looks for changed files."""
+        """Open the cache of a half, and fill it if it is incomplete or altered; only `prepare` sees changed images."""
         if not self._once:
-            return DecodedOnRead(self.listing.root, self._paths(half), self._short_sides[half])
+            if half not in self._files:
+                self._files[half] = DecodedOnRead(self.listing.root, self._paths(half), self._short_sides[half])
+            return self._files[half]
         try:
             return Cache(self._half_folder(half))
         except IncompleteCacheError:

@@ -1,30 +1,32 @@
 """A cache of the decoded images of one half of a data set: filled once, then memory-mapped.
 
 Source: this project. The images are in shards (`shards.py`); `about.json`, written last, lists the shards that belong
-together. `build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Nothing
-here is unpickled.
+together. `build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Pixels
+are verified before use (`verified.py`): altered pixels are never returned, and `build` decodes their images again.
+Nothing here is unpickled.
 """
 
 import contextlib
 import functools
-import hashlib
 import math
-import mmap
+import os
 import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
+import msgspec
 import numpy as np
 
 from benchmark.core import records
+from benchmark.core.console import write
 from benchmark.core.errors import DISK_FULL, UserError
 from benchmark.core.invocation import arguments
-from benchmark.images import shards
+from benchmark.images import shards, verified
 from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
 from benchmark.images.decoded_on_read import contents_of, inside
 
@@ -32,8 +34,22 @@ MAPPED_BYTES = 128e6  # total size of shards kept mapped; each holds a file desc
 HEADERS = 64  # number of images used to estimate the required space
 
 
+class About(TypedDict):
+    """Content of `about.json`.
+
+    Attributes:
+        num_pictures: number of images.
+        short_side: length in pixels to which shorter sides were resized; None: original sizes.
+        contents: see `Cache.contents`.
+    """
+
+    num_pictures: int
+    short_side: int | None
+    contents: str
+
+
 class IncompleteCacheError(UserError):
-    """The cache is missing, damaged or changed; `build` decodes the missing images."""
+    """The cache is missing, damaged or altered; `build` decodes the missing images."""
 
 
 def build(
@@ -63,10 +79,10 @@ def build(
         OSError: any other disk error.
     """
     job = _Job(folder, root, paths, inside(root, paths), short_side)
-    if job.is_complete():
+    if not (missing := job.missing()):
         return
-    with _advising_on_a_failing_disk(folder), _locked(folder):
-        if not job.is_complete():
+    with _advising_on_a_failing_disk(folder, missing), _locked(folder):
+        if job.missing():
             job.run(workers, progress or (lambda done, total: None))
 
 
@@ -88,19 +104,25 @@ class _Job:
         metadata = shards.read(self.folder, number)
         return metadata if metadata and shards.is_current(metadata, self.images(number)) else None
 
-    def about(self, finished: list[shards.Metadata]) -> dict[str, object]:
+    def about(self, finished: list[shards.Metadata]) -> About:
         """Return the content of `about.json`."""
         sha256 = (sha256 for metadata in finished for _, _, sha256 in metadata["files"])
         return {"num_pictures": len(self.paths), "short_side": self.short_side, "contents": contents_of(sha256)}
 
-    def is_complete(self) -> bool:
+    def missing(self) -> str:
+        """Describe why the cache has to be filled; an empty string if it is complete, up to date and unaltered."""
+        numbers = shards.numbers(len(self.paths))
         try:
             about = records.read_record(self.folder / "about.json").result
-            numbers = shards.numbers(len(self.paths))
-            finished = [metadata for number in numbers if (metadata := self.metadata(number))]
-        except (FileNotFoundError, records.CorruptFileError):
-            return False
-        return len(finished) == len(numbers) and about == self.about(finished)
+            finished = {number: metadata for number in numbers if (metadata := self.metadata(number))}
+        except FileNotFoundError:
+            return "it was never filled to the end"
+        except records.CorruptFileError as error:
+            return str(error).rstrip(".")
+        if len(finished) != len(numbers) or about != self.about([*finished.values()]):
+            return "images are missing, or their files changed since they were decoded"
+        names = verified.altered(self.folder, shards.checksums(finished))
+        return f"{_listed(names)} do not match their checksums" * bool(names)
 
     def run(self, workers: int, progress: Callable[[int, int], None]) -> None:
         """Decode missing images, and write `about.json` once every shard exists.
@@ -110,7 +132,8 @@ class _Job:
             UserError: the disk has too little space.
         """
         (self.folder / "about.json").unlink(missing_ok=True)
-        todo = [number for number in shards.numbers(len(self.paths)) if not self.is_kept(number)]
+        kept = self.kept()
+        todo = [number for number in shards.numbers(len(self.paths)) if number not in kept]
         rows = [row for number in todo for row in range(len(self.paths))[shards.slot(number)]]
         self.check_space(rows)
         lock, done = threading.Lock(), 0
@@ -138,18 +161,28 @@ class _Job:
                     + arguments({"dataset.module.on_bad": "leave_out", "dataset.module.check": "images"}),
                 )
             )
-        written = [shards.read(self.folder, number) for number in shards.numbers(len(self.paths))]
-        about = self.about([metadata for metadata in written if metadata])
-        records.write_record(self.folder / "about.json", records.Record("pictures", about))
+        read = (shards.read(self.folder, number) for number in shards.numbers(len(self.paths)))
+        written = [metadata for metadata in read if metadata]
+        verified.altered(self.folder, shards.checksums(dict(enumerate(written))))  # remembers what was written
+        records.write_record(self.folder / "about.json", records.Record("pictures", dict(self.about(written))))
 
-    def is_kept(self, number: int) -> bool:
-        """Return whether a shard can be kept; a damaged one is quarantined."""
-        try:
-            return self.metadata(number) is not None
-        except records.CorruptFileError as error:
-            names = " and ".join(shards.quarantine(self.folder, number))
-            warnings.warn(f"{error} It is kept as {names}; its images are decoded again.", stacklevel=2)
-            return False
+    def kept(self) -> set[int]:
+        """Return the numbers of the shards that can be kept; damaged and altered ones are quarantined."""
+        found, damaged = {}, {}
+        for number in shards.numbers(len(self.paths)):
+            try:
+                if metadata := self.metadata(number):
+                    found[number] = metadata
+            except records.CorruptFileError as error:
+                damaged[number] = str(error)
+        names = verified.altered(self.folder, shards.checksums(found))
+        for number, metadata in found.items():
+            if (path := shards.pixels_path(self.folder, number, metadata["pixels"])).name in names:
+                damaged[number] = f"{path} was altered after it was written: its pixels do not match their checksum."
+        for number in sorted(damaged):
+            kept_as = " and ".join(shards.quarantine(self.folder, number))
+            warnings.warn(f"{damaged[number]} It is kept as {kept_as}; its images are decoded again.", stacklevel=2)
+        return found.keys() - damaged.keys()
 
     def check_space(self, rows: list[int]) -> None:
         """Check the disk space for the images of these rows, estimated from a sample of their headers.
@@ -181,26 +214,31 @@ class Cache:
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
 
     Raises:
-        IncompleteCacheError: the cache was never filled, or is damaged.
+        IncompleteCacheError: the cache was never filled, is damaged, or has altered pixels.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            about = records.read_record(folder / "about.json").result
+            about = msgspec.convert(records.read_record(folder / "about.json").result, About)
             wanted = shards.numbers(about["num_pictures"])
             found = [metadata for number in wanted if (metadata := shards.read(folder, number))]
-        except (FileNotFoundError, records.CorruptFileError) as error:
+        except (FileNotFoundError, records.CorruptFileError, msgspec.ValidationError) as error:
             raise IncompleteCacheError(f"{_incomplete(folder)} ({error})") from error
         self.contents = contents_of(sha256 for metadata in found for _, _, sha256 in metadata["files"])
-        if len(found) != len(wanted) or self.contents != about["contents"]:
+        sides = {about["short_side"], *(metadata["short_side"] for metadata in found)}
+        if len(found) != len(wanted) or self.contents != about["contents"] or len(sides) > 1:
             raise IncompleteCacheError(f"{_incomplete(folder)} (its shards do not belong together)")
-        self.folder, self._metadata = folder, found
+        self._checksums = shards.checksums(dict(enumerate(found)))
+        files = [(os.path.join(folder, name), sha256) for name, sha256 in self._checksums.items()]
+        if names := verified.altered(folder, self._checksums):
+            raise IncompleteCacheError(_altered(folder, names))
+        self.folder = folder
         self.short_side: int | None = about["short_side"]
         self.sizes = np.array([size for shard in found for size in shard["sizes"]], dtype=np.int64).reshape(-1, 2)
         self._starts = [shards.starts(shard["sizes"]) for shard in found]
         self.nbytes = sum(int(ends[-1]) for ends in self._starts)
         largest = max((int(ends[-1]) for ends in self._starts), default=1)
-        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, folder, found))
+        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, files))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -210,31 +248,36 @@ class Cache:
 
         Raises:
             IndexError: there is no such image.
-            IncompleteCacheError: the cache was changed since it was opened.
+            IncompleteCacheError: the image's shard was altered or deleted since the cache was opened.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         number, place = divmod(index, shards.SHARD)
         height, width = self.sizes[index].tolist()
         start = int(self._starts[number][place])
-        return np.frombuffer(self._map(number), np.uint8, 3 * height * width, start).reshape(height, width, 3)
+        shard = self._map(number)
+        if not shard.is_intact():
+            self._map.cache_clear()
+            raise IncompleteCacheError(_altered(self.folder, [[*self._checksums][number]]))
+        return np.frombuffer(shard.bytes, np.uint8, 3 * height * width, start).reshape(height, width, 3)
 
     def verify(self) -> None:
-        """Read all pixels and verify their checksums; damaged shards are quarantined.
+        """Read all pixels and verify their checksums, whether or not the files changed; damaged shards are quarantined.
 
         Raises:
             IncompleteCacheError: a checksum does not match.
+            UserError: damaged shards cannot be quarantined, because the folder cannot be written.
         """
-        damaged = []
-        for number, metadata in enumerate(self._metadata):
-            with open(shards.pixels_path(self.folder, number, metadata["pixels"]), "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != metadata["pixels"]:
-                    damaged += shards.quarantine(self.folder, number)
-        if damaged:
-            raise IncompleteCacheError(
-                f"{_incomplete(self.folder)}: pixels do not match their checksums. The damaged files are kept as "
-                f"{', '.join(damaged)}; run the same command again, and only their images are decoded again."
-            )
+        if not (names := verified.altered(self.folder, self._checksums, everything=True)):
+            return
+        why = f"{_listed(names)} do not match their checksums"
+        with _advising_on_a_failing_disk(self.folder, why), _locked(self.folder):
+            names = verified.altered(self.folder, self._checksums, everything=True)  # some may have been rebuilt
+            for number, name in enumerate(self._checksums):
+                if name in names:
+                    shards.quarantine(self.folder, number)
+        if names:
+            raise IncompleteCacheError(_altered(self.folder, names))
 
 
 def _ways_out() -> str:
@@ -248,13 +291,26 @@ def _incomplete(folder: Path) -> str:
     return f"The cache {folder} is incomplete"
 
 
-def _mapped(folder: Path, found: list[shards.Metadata], number: int) -> mmap.mmap:
+def _altered(folder: Path, names: list[str]) -> str:
+    return (
+        f"The cache {folder} was altered after it was filled: {_listed(names)} do not match their checksums. Run the "
+        "same command again: it decodes their images again, and only these."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return f"the pixels in {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
+
+
+def _mapped(files: list[tuple[str, str]], number: int) -> verified.MappedFile:
+    path, sha256 = files[number]
     try:
-        with open(shards.pixels_path(folder, number, found[number]["pixels"]), "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as error:
+        return verified.MappedFile(path, sha256)
+    except ValueError:  # an empty file cannot be mapped
+        raise IncompleteCacheError(_altered(Path(path).parent, [os.path.basename(path)])) from None
+    except FileNotFoundError:
         raise IncompleteCacheError(
-            f"{_incomplete(folder)}: {error.filename} was deleted while it was in use; run the command again."
+            f"{_incomplete(Path(path).parent)}: {path} was deleted while it was in use; run the command again."
         ) from None
 
 
@@ -266,19 +322,27 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             held.enter_context(records.only_one(lock, what))
         except records.LockedError as busy:
-            print(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", file=sys.stderr, flush=True)
+            write(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", error=True)
             held.enter_context(records.only_one(lock, what, wait_seconds=math.inf))
         records.remove_unfinished(folder)
         yield
 
 
 @contextlib.contextmanager
-def _advising_on_a_failing_disk(folder: Path) -> Iterator[None]:
-    """Convert errors of a full or read-only disk to a `UserError` that says what to do."""
+def _advising_on_a_failing_disk(folder: Path, why: str) -> Iterator[None]:
+    """Convert errors of a full or read-only disk to a `UserError` that says what to do.
+
+    Args:
+        folder: folder of the cache.
+        why: why it has to be filled, as a clause for the message.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (*DISK_FULL, *records.READ_ONLY):
             raise
         what = "its disk is full" if error.errno in DISK_FULL else "the folder cannot be written"
-        raise UserError(f"Cannot fill the cache {folder}: {what} ({error}). {_ways_out()}") from error
+        raise UserError(
+            f"Cannot fill the cache {folder}: {what} ({str(error).rstrip('.')}). It has to be filled because {why}. "
+            f"{_ways_out()}"
+        ) from error

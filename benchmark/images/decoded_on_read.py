@@ -64,6 +64,9 @@ def contents_of(sha256: Iterable[str]) -> str:
 class DecodedOnRead:
     """Image files that are decoded at every use: slow, but without a cache on disk; a `Source`.
 
+    A file that changes after it was first read, by `pixels` or `contents`, is refused, so that all pixels belong to
+    `contents`.
+
     Args:
         root: folder that the paths are relative to.
         paths: paths of the image files, in the order of the data set.
@@ -75,6 +78,7 @@ class DecodedOnRead:
 
     def __init__(self, root: Path, paths: list[str], short_side: int | None) -> None:
         self.paths, self.short_side = inside(root, paths), short_side
+        self._sha256: list[str | None] = [None] * len(paths)  # of each file that was read
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,23 +87,31 @@ class DecodedOnRead:
         """Decode one image, uint8 (H, W, 3), read-only.
 
         Raises:
-            UnreadableImageError: the image cannot be decoded; the message names the file.
+            UnreadableImageError: the image cannot be decoded, or its file changed since it was first read; the message
+                names the file.
         """
         with self._naming_file(index):
-            return decode(read(self.paths[index])[0], self.short_side)
+            return decode(self._read(index), self.short_side)
 
     @functools.cached_property
     def contents(self) -> str:
         """SHA-256 over the SHA-256 of every file's bytes, in order; this reads all files.
 
         Raises:
-            UnreadableImageError: a file cannot be read; the message names it.
+            UnreadableImageError: a file cannot be read, or changed since it was first read; the message names it.
         """
-        return contents_of(self._sha256(index) for index in range(len(self)))
+        for index in range(len(self)):
+            with self._naming_file(index):
+                self._read(index)
+        return contents_of(sha256 for sha256 in self._sha256 if sha256)
 
-    def _sha256(self, index: int) -> str:
-        with self._naming_file(index):
-            return hashlib.sha256(read(self.paths[index])[0]).hexdigest()
+    def _read(self, index: int) -> bytes:
+        payload = read(self.paths[index])[0]
+        sha256 = hashlib.sha256(payload).hexdigest()
+        if (self._sha256[index] or sha256) != sha256:
+            raise UnreadableImageError("changed since it was first read; run the same command again")
+        self._sha256[index] = sha256
+        return payload
 
     @contextlib.contextmanager
     def _naming_file(self, index: int) -> Iterator[None]:

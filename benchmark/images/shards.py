@@ -9,20 +9,23 @@ is written last; a shard without it does not count.
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypedDict, cast
+from typing import Annotated, BinaryIO, TypedDict
 
+import msgspec
 import numpy as np
 import PIL
 from PIL import features
 
 from benchmark.core import records
 from benchmark.images import decoded_on_read as image_files
+from benchmark.images import verified
 from benchmark.images.decode import UnreadableImageError, decode
 
 SHARD = 128  # images
+Pixels = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Metadata(TypedDict):
@@ -36,7 +39,7 @@ class Metadata(TypedDict):
         paths: names of the image files.
     """
 
-    sizes: list[list[int]]
+    sizes: list[tuple[Pixels, Pixels]]
     files: list[tuple[int, int, str]]
     pixels: str
     short_side: int | None
@@ -75,9 +78,13 @@ def read(folder: Path, number: int) -> Metadata | None:
         CorruptFileError: the metadata is damaged, or the pixel file is incomplete.
     """
     try:
-        metadata = cast(Metadata, records.read_record(metadata_path(folder, number)).result)
+        metadata = msgspec.convert(records.read_record(metadata_path(folder, number)).result, Metadata)
     except FileNotFoundError:
         return None
+    except msgspec.ValidationError as error:
+        raise records.CorruptFileError(
+            f"{metadata_path(folder, number)} does not describe a shard: {error}."
+        ) from error
     path = pixels_path(folder, number, metadata["pixels"])
     size = path.stat().st_size if path.exists() else 0
     if size != (expected := 3 * sum(height * width for height, width in metadata["sizes"])):
@@ -126,7 +133,7 @@ def write(folder: Path, number: int, images: ImageFiles, tick: Callable[[], None
 
 def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) -> tuple[Metadata, dict[int, str]]:
     """Write the pixels of all decodable images; return their metadata, and the reasons for the others by position."""
-    sizes: list[list[int]] = []
+    sizes: list[tuple[int, int]] = []
     facts: list[tuple[int, int, str]] = []
     bad: dict[int, str] = {}
     checksum = hashlib.sha256()
@@ -139,7 +146,7 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
         else:
             checksum.update(pixels.data)
             out.write(pixels.data)
-            sizes.append(list(pixels.shape[:2]))
+            sizes.append((pixels.shape[0], pixels.shape[1]))
             facts.append((size, time, hashlib.sha256(payload).hexdigest()))
         tick()
     metadata: Metadata = {
@@ -153,6 +160,7 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
     """Rename the pixel file to its final name, write the metadata, and delete the files that they replace."""
     outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, metadata["pixels"])}
     os.replace(temporary, path)
+    verified.remember(path, metadata["pixels"])
     made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
     records.write_record(metadata_path(folder, number), records.Record("pictures", dict(metadata), made_by))
     for other in outdated:
@@ -174,6 +182,16 @@ def pixels_path(folder: Path, number: int, sha256: str) -> Path:
         sha256: SHA-256 of the pixels.
     """
     return folder / f"{number:05}-{sha256[:16]}.bin"
+
+
+def checksums(found: Mapping[int, Metadata]) -> dict[str, str]:
+    """Return the SHA-256 of each shard's pixel file by its name, in the order of the shards.
+
+    Args:
+        found: metadata by number of the shard.
+    """
+    folder = Path()
+    return {pixels_path(folder, number, one["pixels"]).name: one["pixels"] for number, one in found.items()}
 
 
 def metadata_path(folder: Path, number: int) -> Path:

@@ -6,6 +6,7 @@ name by torch.hub's convention (`resnet50-0676ba61.pth`). A file that holds more
 when it is read, is refused.
 """
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -88,11 +89,19 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         UserError: the file is missing or cannot be read.
     """
+    found = Path(path).expanduser()
     try:
-        with open(Path(path).expanduser(), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = found.stat()
+        return _sha256(found, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except OSError as error:
         raise UserError(f"The weight file {path} cannot be read ({error.strerror}). Name another one.") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+    """The SHA-256 of a file; `stamp` is only a key of the cache, and every write changes it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(path: Path, sha256: str) -> None:

@@ -14,7 +14,7 @@ def outlines():
 
 @pytest.fixture(scope="session")
 def glyphs_cache_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("glyphs_cache"))
+    return tmp_path_factory.mktemp("glyphs_cache")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def tiny(outlines, tmp_path, monkeypatch):
     """A data set of two blocks, one per half, not yet drawn; drawing takes about 0.1 s."""
     two_blocks = {key: outline for key, outline in outlines.items() if block_of(key[0]) in (8, 12)}
     monkeypatch.setattr(glyphs, "read_outlines", lambda font_dir, wanted: two_blocks)
-    return glyphs.Glyphs(size=8, seed=1, cache_dir=str(tmp_path))
+    return glyphs.Glyphs(size=8, seed=1, cache_dir=tmp_path)
 
 
 def prepared(data, outlines):

@@ -59,7 +59,7 @@ def test_a_damaged_half_is_named_and_quarantined_and_filled_again(cache, make, c
     path = cache.path("trainval")
     path.write_bytes(content)
     assert cache.read("trainval") is None
-    with pytest.warns(UserWarning, match=r"trainval\.npz is damaged; it is kept as trainval\.npz\.damaged"):
+    with pytest.warns(UserWarning, match=r"trainval\.npz is damaged\. It is kept as trainval\.npz\.damaged"):
         assert cache.ensure(("trainval",), make)
     assert cache.read("trainval") == PAYLOADS["trainval"]
     assert [kept.read_bytes() for kept in path.parent.glob("*.damaged*")] == [content]

@@ -1,6 +1,5 @@
 import hashlib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from benchmark.core.errors import UserError
 from benchmark.datasets import glyphs
 from benchmark.datasets.glyphs import Glyphs, base_letters
 from benchmark.datasets.listing import Counts
+from benchmark.study.instantiate import build
 
 # Classes and images of each block, counted by the separate program that defined the data set.
 BLOCK_COUNTS = {
@@ -110,14 +110,14 @@ def test_images_labels_and_characters_match_the_known_digest(full):
 
 @pytest.mark.slow
 def test_images_of_64_pixels_match_the_known_digest(tmp_path):
-    large = Glyphs(size=64, cache_dir=str(tmp_path))
+    large = Glyphs(size=64, cache_dir=tmp_path)
     assert digest(large) == "3de164c31452a4cdb8826d1d86857146570fa923e3f5304b4ca562794979465e"
     assert sha256(whole(large)[0]) == "1255cd970b42d7674c1f27cd2eb2422fd15d807ba03a50354e209cbb6ab774ca"
 
 
 @pytest.mark.slow
 def test_upright_images_match_the_known_digest(tmp_path):
-    upright = Glyphs(warp=0.0, cache_dir=str(tmp_path))
+    upright = Glyphs(warp=0.0, cache_dir=tmp_path)
     assert digest(upright) == "e8e9b86701bbfe86fd47f73a3fe28983efb8f956d04c12fd571616c7c5e3a3f2"
     assert sha256(whole(upright)[0]) == "229f8ef0f35c331c3425c1e3909860ca750edf62d6961589232f6cb9ef5a77a9"
 
@@ -173,7 +173,7 @@ def test_unexpected_pixels_are_refused_with_both_digests(tiny, monkeypatch):
 
 def test_a_wrong_font_stops_the_drawing_and_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(glyphs, "matplotlib_font_dir", lambda: tmp_path)
-    data = Glyphs(cache_dir=str(tmp_path))
+    data = Glyphs(cache_dir=tmp_path)
     with pytest.raises(UserError, match=r"16 of 16 are not the known ones: .*DejaVuSans\.ttf is missing"):
         data.trainval()
     assert not list(data.folder.glob("*.npz"))
@@ -204,9 +204,11 @@ def test_the_default_folder_is_in_the_user_s_cache_and_differs_between_settings(
     assert Glyphs(warp=0).folder == Glyphs(warp=0.0).folder
 
 
-def test_a_tilde_in_the_cache_folder_is_the_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert Glyphs(cache_dir="~/pixels").folder.is_relative_to(Path(tmp_path) / "pixels")
+def test_a_configuration_cannot_choose_where_images_are_written(tmp_path):
+    node = {"_target_": "benchmark.datasets.glyphs.Glyphs", "cache_dir": str(tmp_path / "elsewhere")}
+    with pytest.raises(UserError, match=r"a configuration cannot choose the cache.*BENCHMARK_CACHE"):
+        build(node, "dataset")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ def test_the_trainval_half_is_read_without_opening_the_test_half(small):
     # Python reports each opened file to an audit hook; reading the test half shows that the hook works.
     code = f"""
 import sys
+from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 from benchmark.datasets.glyphs import Glyphs
-data = Glyphs(every=8, cache_dir={small.cache_dir!r})
+data = Glyphs(every=8, cache_dir=Path({str(small.cache_dir)!r}))
 data.trainval(), data.fingerprint, data.total_classes, data.num_trainval_classes
 print(sum("trainval.npz" in path for path in opened), sum("test.npz" in path for path in opened))
 data.test()
@@ -51,7 +52,7 @@ def test_the_trainval_half_is_repaired_without_reading_the_test_half(tiny, monke
 
 def copy_of(data, tmp_path):
     """Return the data set with another cache folder."""
-    copied = Glyphs(size=data.size, every=data.every, seed=data.seed, cache_dir=str(tmp_path / "copy"))
+    copied = Glyphs(size=data.size, every=data.every, seed=data.seed, cache_dir=tmp_path / "copy")
     shutil.copytree(data.folder, copied.folder)
     return copied
 
@@ -92,6 +93,7 @@ def test_the_fingerprint_is_read_from_a_small_file(tiny):
     assert (tiny.folder / "about.json").stat().st_size < 2_000
 
 
+@pytest.mark.slow
 def test_the_fingerprint_depends_on_settings_and_pixels(full, small, tiny):
     other_seed = Glyphs(size=8, seed=2, cache_dir=tiny.cache_dir)
     without_warp = Glyphs(size=8, seed=1, warp=0, cache_dir=tiny.cache_dir)
@@ -108,11 +110,11 @@ def test_the_fingerprint_changes_when_other_images_are_drawn_with_the_same_setti
     without_one_image = glyphs.read_outlines(None, None)
     del without_one_image[ord("Ա"), "DejaVuSans"]
     monkeypatch.setattr(glyphs, "read_outlines", lambda font_dir, wanted: without_one_image)
-    assert Glyphs(size=8, seed=1, cache_dir=str(tmp_path / "again")).fingerprint != known
+    assert Glyphs(size=8, seed=1, cache_dir=tmp_path / "again").fingerprint != known
 
 
 def test_a_second_drawing_gives_the_same_files(tiny, tmp_path):
-    again = Glyphs(size=8, seed=1, cache_dir=str(tmp_path / "again"))
+    again = Glyphs(size=8, seed=1, cache_dir=tmp_path / "again")
     tiny.prepare()
     again.prepare()
     for name in ("trainval.npz", "test.npz", "about.json"):
@@ -122,12 +124,12 @@ def test_a_second_drawing_gives_the_same_files(tiny, tmp_path):
 @pytest.mark.slow
 def test_two_processes_at_once_draw_it_once(tmp_path):
     code = (
-        "from benchmark.datasets.glyphs import Glyphs; "
-        f"found = Glyphs(every=8, cache_dir={str(tmp_path)!r}).prepare(); print(found.is_new, found.fingerprint)"
+        "from pathlib import Path; from benchmark.datasets.glyphs import Glyphs; "
+        f"found = Glyphs(every=8, cache_dir=Path({str(tmp_path)!r})).prepare(); print(found.is_new, found.fingerprint)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[0].split() for process in processes]
     assert sorted(drawn for drawn, _ in said) == ["False", "True"]
     assert said[0][1] == said[1][1]
-    left = {path.name for path in Glyphs(every=8, cache_dir=str(tmp_path)).folder.iterdir()}
+    left = {path.name for path in Glyphs(every=8, cache_dir=tmp_path).folder.iterdir()}
     assert left == {"trainval.npz", "test.npz", "about.json", "lock"}

@@ -138,6 +138,30 @@ def test_decoding_always_gives_the_same_pixels_and_fingerprint_without_a_cache(t
             np.testing.assert_array_equal(split.images.pixels(row), cached.images.pixels(row))
 
 
+def test_images_decoded_on_every_read_are_those_of_the_fingerprint(tmp_path: Path) -> None:
+    always = image_dataset(tmp_path / "a", decode="always")
+    assert always.fingerprint and always.test_contents
+    for row, split in ((0, always.trainval), (12, always.test)):
+        Image.new("RGB", (48, 40), (200, 10, 10)).save(tmp_path / "a" / always.listing.paths[row])
+        with pytest.raises(UserError, match="changed since it was first read"):
+            split().images.pixels(0)
+
+
+@pytest.mark.parametrize("half", ["trainval", "test"])
+def test_altered_pixels_are_decoded_again_when_a_half_is_opened(tmp_path: Path, cache: Path, half: str) -> None:
+    data = image_dataset(tmp_path / "a")
+    data.prepare()
+    expected = getattr(data, half)().images.pixels(0).copy()
+    (path,) = cache.rglob(f"{half}-*/*.bin")
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.warns(UserWarning, match="was altered.*its images are decoded again"):
+        split = getattr(image_dataset(tmp_path / "a"), half)()
+    np.testing.assert_array_equal(split.images.pixels(0), expected)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.warns(UserWarning, match="was altered.*its images are decoded again"):
+        assert image_dataset(tmp_path / "a").prepare().is_new
+
+
 def test_an_unknown_value_of_decode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="decode='twice': allowed are once, always"):
         image_dataset(tmp_path / "a", decode="twice")

@@ -96,6 +96,7 @@ LAYOUTS = [trees.cars_dml, trees.cars_text, trees.cars_official, trees.cars_fold
            lambda root: trees.cars_official(root, nested=True)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", LAYOUTS, ids=["dml", "text", "official", "folders", "nested"])
 def test_cars_has_the_same_classes_in_every_layout(tree, tmp_path):
     found = cars196.listing(str(tree(tmp_path)), check="images")

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import signal
@@ -9,15 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmark.core import records
 from benchmark.core.errors import UserError
-from benchmark.images import cache, shards
-from benchmark.images.cache import Cache, build
+from benchmark.images import cache, shards, verified
+from benchmark.images.cache import Cache, IncompleteCacheError, build
 from benchmark.images.decoded_on_read import DecodedOnRead
 from tests.images.synthetic_photos import encoded, synthetic_photo, write_photos
 
@@ -57,6 +60,44 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the pixel files that were read and hashed."""
+    seen: list[str] = []
+    real = verified._is_intact
+    monkeypatch.setattr(
+        verified, "_is_intact", lambda path, sha: seen.append(os.path.basename(path)) or real(path, sha)
+    )
+    return seen
+
+
+def another_process() -> None:
+    """Forget what this process verified."""
+    verified._known.clear()
+
+
+def shard(folder: Path, number: int) -> Path:
+    return next(folder.glob(f"{number:05}-*.bin"))
+
+
+def alter(path: Path, how: str) -> None:
+    """Change the first byte of a file, but not its size or modification time."""
+    before, payload = path.stat(), bytearray(path.read_bytes())
+    payload[0] ^= 255
+    if how == "replaced":
+        path.with_suffix(".new").write_bytes(payload)
+        os.replace(path.with_suffix(".new"), path)
+    else:
+        with open(path, "r+b") as file:
+            if how == "mapped":
+                with mmap.mmap(file.fileno(), 0) as writable:
+                    writable[0] = payload[0]
+            else:
+                file.write(payload[:1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
 def is_same(one: Cache | DecodedOnRead, other: Cache | DecodedOnRead) -> bool:
     return len(one) == len(other) and all(np.array_equal(one.pixels(i), other.pixels(i)) for i in range(len(one)))
 
@@ -93,7 +134,7 @@ def test_few_shards_stay_open(make: Callable[..., Cache], monkeypatch: pytest.Mo
     images = [ours.pixels(i).sum() for i in range(len(ours))]
     assert len(images) == len(SIZES)
     if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) <= before + 1
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
 def test_a_finished_cache_is_not_touched_again(make: Callable[..., Cache], decoded: list[bytes]) -> None:
@@ -200,15 +241,202 @@ def test_a_damaged_shard_is_quarantined_and_rebuilt(
     assert list((tmp_path / "cache").glob("00001*damaged*"))
 
 
-def test_changed_pixels_are_found_by_their_checksum(
-    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path
+@pytest.mark.parametrize("how", ["overwritten", "mapped", "replaced"])
+@pytest.mark.parametrize("later", [False, True])
+def test_altered_pixels_are_refused_and_their_images_decoded_again(
+    make: Callable[..., Cache],
+    root: Path,
+    paths: list[str],
+    decoded: list[bytes],
+    tmp_path: Path,
+    how: str,
+    later: bool,
+) -> None:
+    make()
+    if later:
+        another_process()
+    alter(shard(tmp_path / "cache", 1), how)
+    with pytest.raises(IncompleteCacheError, match=r"altered.*pixels in 00001-\w+\.bin do not.*Run the same command"):
+        Cache(tmp_path / "cache")
+    del decoded[:]
+    with pytest.warns(UserWarning, match=r"00001-\w+\.bin was altered.*kept as 00001-.*damaged.*decoded again"):
+        ours = make()
+    assert len(decoded) == 4
+    assert is_same(ours, DecodedOnRead(root, paths, 32))
+
+
+def test_swapped_pixels_are_refused(make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path) -> None:
+    paths[:] = write_photos(root, 8 * [(32, 32)])
+    make()
+    one, other = (shard(tmp_path / "cache", number) for number in (0, 1))
+    assert one.stat().st_size == other.stat().st_size
+    one.rename(tmp_path / "one")
+    other.rename(one)
+    (tmp_path / "one").rename(other)
+    with pytest.raises(IncompleteCacheError, match=r"pixels in 00000-.*, 00001-"):
+        Cache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("how", ["overwritten", "mapped", "truncated"])
+def test_pixels_that_are_altered_while_in_use_are_not_returned(
+    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path, how: str
+) -> None:
+    ours, path = make(), shard(tmp_path / "cache", 1)
+    ours.pixels(5)
+    if how == "truncated":
+        os.truncate(path, 0)
+    else:
+        alter(path, how)
+    for _ in range(2):
+        with pytest.raises(IncompleteCacheError, match=f"the pixels in {path.name} do not match"):
+            ours.pixels(6)
+    assert ours.pixels(3).any()  # of another shard
+    with pytest.warns(UserWarning, match="decoded again"):
+        make()
+    assert is_same(ours, DecodedOnRead(root, paths, 32))
+
+
+def test_unchanged_pixels_are_never_verified_twice(
+    make: Callable[..., Cache], hashed: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(verified, "LARGE", 0)
+    for _ in range(2):
+        ours = make()
+        assert [ours.pixels(i).shape for i in range(len(ours))]
+        another_process()
+    assert not hashed and not capfd.readouterr().err  # what was written is known
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    for _ in range(2):
+        assert is_same(Cache(tmp_path / "copy"), ours)
+        another_process()
+    assert len(hashed) == 3
+    assert capfd.readouterr().err == f"Verifying 0.0 GB of decoded images in {tmp_path / 'copy'} ...\n"
+
+
+@pytest.mark.parametrize("memo", ["", "{", "null", "list", "foreign", "absent"])
+def test_a_damaged_memo_costs_one_verification(
+    make: Callable[..., Cache], hashed: list[str], tmp_path: Path, memo: str
+) -> None:
+    make()
+    path = tmp_path / "cache" / "verified.json"
+    known = records.read_record(path).result
+    foreign = {name: [sha256, size, inode + 1, changed] for name, (sha256, size, inode, changed) in known.items()}
+    if memo in ("list", "foreign"):
+        records.write_record(path, records.Record("verified", foreign if memo == "foreign" else [*known]))
+    elif memo == "absent":
+        path.unlink()
+    else:
+        path.write_text(memo)
+    for _ in range(2):
+        another_process()
+        Cache(tmp_path / "cache")
+    assert len(hashed) == 3 and records.read_record(path).result == known
+
+
+def test_a_cache_that_cannot_be_written_is_verified_once_in_each_process(
+    make: Callable[..., Cache], hashed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = make()
-    pixels = next((tmp_path / "cache").glob("00002-*.bin"))
-    pixels.write_bytes(b"\xff" + pixels.read_bytes()[1:])
-    with pytest.raises(UserError, match=r"00002-.*damaged.*run the same command again"):
+    (tmp_path / "cache" / "verified.json").unlink()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, "no")
+
+    monkeypatch.setattr(os, "replace", fail)
+    for processes in (1, 2):
+        another_process()
+        assert is_same(make(), ours) and is_same(Cache(tmp_path / "cache"), ours)
+        assert len(hashed) == 3 * processes
+    alter(shard(tmp_path / "cache", 1), "overwritten")
+    with pytest.raises(IncompleteCacheError, match="pixels in 00001-"):
+        Cache(tmp_path / "cache")
+    with pytest.raises(
+        UserError, match=r"cannot be written.*because the pixels in 00001-.*do not match.*BENCHMARK_CACHE"
+    ):
+        make()
+
+
+def test_a_change_of_a_file_that_is_not_one_of_its_pixels_is_tolerated(
+    make: Callable[..., Cache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, path = make(), shard(tmp_path / "cache", 1)
+    before = ours.pixels(5).copy()
+    path.chmod(0o400)
+    os.link(path, tmp_path / "backup")
+    assert np.array_equal(ours.pixels(5), before)
+    monkeypatch.setattr(verified.hashlib, "sha256", lambda _: pytest.fail("hashed again"))
+    ours._map.cache_clear()
+    assert np.array_equal(ours.pixels(5), before)
+    monkeypatch.undo()
+    for _ in range(2):
+        another_process()
+        verified.altered(tmp_path / "cache", ours._checksums)
+    record = records.read_record(tmp_path / "cache" / "verified.json").result[path.name]
+    found = path.stat()
+    assert record[1:] == [found.st_size, found.st_ino, found.st_ctime_ns]
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
+    make: Callable[..., Cache], hashed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    path, digest = shard(tmp_path / "cache", 1), hashlib.file_digest
+    path.chmod(0o600)
+
+    def changed_afterwards(*args: str) -> object:
+        found = digest(*args)  # type: ignore[call-overload]
+        monkeypatch.setattr(hashlib, "file_digest", digest)
+        alter(path, "overwritten")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", changed_afterwards)
+    Cache(tmp_path / "cache")
+    with pytest.raises(IncompleteCacheError, match="pixels in 00001-"):
+        Cache(tmp_path / "cache")
+
+
+def test_a_file_is_only_hashed_when_a_later_write_would_get_another_time(
+    make: Callable[..., Cache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    slept: list[float] = []
+    changed = shard(tmp_path / "cache", 1).stat().st_ctime_ns
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for passed, expected in ((verified.TICK_NS, 0), (verified.TICK_NS - 1, 1)):
+        monkeypatch.setattr(time, "time_ns", lambda passed=passed: changed + passed)
+        verified.altered(tmp_path / "cache", {shard(tmp_path / "cache", 1).name: "0"})
+        assert slept == pytest.approx(expected * [1e-9])
+
+
+def test_damage_without_a_trace_in_the_file_system_is_found_by_a_full_verification(
+    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path
+) -> None:
+    ours, path = make(), shard(tmp_path / "cache", 2)
+    alter(path, "overwritten")
+    sha256, _ = verified._known[str(path)]
+    verified.remember(path, sha256)  # as if the disk had lost the byte by itself
+    assert len(Cache(tmp_path / "cache")) == 10
+    with pytest.raises(IncompleteCacheError, match=r"00002-.*checksums.*Run the same command again"):
         ours.verify()
+    assert list((tmp_path / "cache").glob("00002-*damaged*"))
     assert is_same(make(), DecodedOnRead(root, paths, 32))
+
+
+@pytest.mark.parametrize("name", ["about.json", "00001.json"])
+@pytest.mark.parametrize("value", [None, "x", [[0, 1]]])
+def test_metadata_of_another_type_are_damage(
+    make: Callable[..., Cache], root: Path, paths: list[str], tmp_path: Path, name: str, value: object
+) -> None:
+    make()
+    good = records.read_record(tmp_path / "cache" / name).result
+    key = "contents" if name == "about.json" else "sizes"
+    for result in (value, good | {key: value}):
+        records.write_record(tmp_path / "cache" / name, records.Record("pictures", result))  # type: ignore[arg-type]
+        with pytest.raises(IncompleteCacheError, match="incomplete"):
+            Cache(tmp_path / "cache")
+    with warnings.catch_warnings(action="ignore"):
+        assert len(make()) == 10
 
 
 def test_a_folder_that_was_not_filled_is_not_read(tmp_path: Path) -> None:
@@ -227,6 +455,18 @@ def test_shards_of_two_lists_are_not_mixed(make: Callable[..., Cache], paths: li
         shutil.copy(path, tmp_path / "other")
     with pytest.raises(UserError, match="do not belong together"):
         Cache(tmp_path / "other")
+
+
+def test_shards_of_two_sizes_are_not_mixed(make: Callable[..., Cache], tmp_path: Path) -> None:
+    make(40)
+    shutil.copytree(tmp_path / "cache", tmp_path / "other")
+    make(32)
+    for path in (tmp_path / "cache").glob("00000*"):
+        path.unlink()
+    for path in (tmp_path / "other").glob("00000*"):
+        shutil.copy(path, tmp_path / "cache")
+    with pytest.raises(UserError, match="do not belong together"):
+        Cache(tmp_path / "cache")
 
 
 def test_unreadable_images_are_named_after_all_were_tried(

@@ -1,6 +1,7 @@
 """Images that are decoded whenever they are read."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,25 @@ def test_contents_depend_on_the_bytes_and_their_order_alone(tmp_path: Path) -> N
     forth, back = DecodedOnRead(tmp_path, paths, 32).contents, DecodedOnRead(tmp_path, paths[::-1], None).contents
     each = [hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() for path in paths]
     assert [forth, back] == [hashlib.sha256("".join(order).encode()).hexdigest() for order in (each, each[::-1])]
+
+
+@pytest.mark.parametrize("first", ["pixels", "contents"])
+def test_a_file_that_changes_after_it_was_first_read_is_refused(tmp_path: Path, first: str) -> None:
+    paths = write_photos(tmp_path, [(40, 60), (60, 40)])
+    files, image = DecodedOnRead(tmp_path, paths, 32), tmp_path / paths[1]
+    shown = files.contents if first == "contents" else files.pixels(1)
+    assert len(shown)
+    before, payload = image.stat(), image.read_bytes()
+    image.write_bytes(payload[:-10] + bytes(10))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = f"Image 2, {image}, changed since it was first read; run the same command again"
+    with pytest.raises(UnreadableImageError, match=said):
+        files.pixels(1)
+    if first == "pixels":
+        with pytest.raises(UnreadableImageError, match=said):
+            _ = files.contents
+    image.write_bytes(payload)
+    assert files.pixels(1).any() and files.contents == DecodedOnRead(tmp_path, paths, None).contents
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def assert_holds(trunk: ViTSmall, state: dict[str, torch.Tensor]) -> None:
     assert list(held) == list(state) and all(torch.equal(held[name], value) for name, value in state.items())
 
 
+@pytest.mark.slow
 def test_both_published_layouts_fill_every_tensor(tmp_path: Path) -> None:
     state = some_state()
     classifier = {"head.weight": torch.zeros(1000, WIDTH), "head.bias": torch.zeros(1000)}
