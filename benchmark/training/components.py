@@ -11,6 +11,7 @@ from benchmark.heads import Head
 from benchmark.images import Images
 from benchmark.losses import Loss
 from benchmark.samplers import Sampler
+from benchmark.training.precision import forward
 from benchmark.trunks import Trunk
 
 Weights = dict[str, dict[str, Tensor]]  # by module (trunk, head, loss): tensors of any shape by parameter name
@@ -93,6 +94,7 @@ class TrainingComponents:
             runs to its last epoch.
         monitored: images that are scored at each evaluation without influencing training.
         beat: heartbeat, called for each batch that is trained on or evaluated.
+        precision: precision of trunk and head, see `precision.forward`.
     """
 
     trunk: TrunkModule
@@ -105,6 +107,7 @@ class TrainingComponents:
     validation: EvaluationSet | None
     monitored: EvaluationSet | None = None
     beat: Callable[[], None] | None = None
+    precision: str = "ieee"
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -115,7 +118,7 @@ class TrainingComponents:
         """A module that maps normalised images (B, Ch, H, W) to embeddings (B, D)."""
         if self.beat is not None:
             self.beat()
-        return self.head(self.trunk(batch))
+        return forward(self.trunk, self.head, batch, self.precision)
 
     def weights(self) -> Weights:
         """Copy the whole state of trunk and head, and the loss's parameters (of any shape)."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
+from benchmark.core.typed import Count, Finite, Fraction
+
 
 class Scores(TypedDict):
     """Metrics of one evaluation, as fractions in [0, 1]; each requested Recall@K is an additional key.
@@ -13,9 +15,9 @@ class Scores(TypedDict):
         precision_at_1: Precision@1.
     """
 
-    map_at_r: float
-    r_precision: float
-    precision_at_1: float
+    map_at_r: Fraction
+    r_precision: Fraction
+    precision_at_1: Fraction
 
 
 class HistoryRow(TypedDict):
@@ -31,10 +33,10 @@ class HistoryRow(TypedDict):
         diagnostics: numbers of the loss by name; empty for a loss without diagnostics.
     """
 
-    epoch: int
-    loss: float | None
-    map_at_r: NotRequired[float]
-    r_precision: NotRequired[float]
-    precision_at_1: NotRequired[float]
+    epoch: Count
+    loss: Finite | None
+    map_at_r: NotRequired[Fraction]
+    r_precision: NotRequired[Fraction]
+    precision_at_1: NotRequired[Fraction]
     watched: NotRequired[Scores]
-    diagnostics: NotRequired[Mapping[str, float]]
+    diagnostics: NotRequired[Mapping[str, Finite | bool]]

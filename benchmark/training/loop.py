@@ -13,18 +13,21 @@ of 0 to its searcher).
 
 import io
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.records import JsonObject
+from benchmark.core.typed import AtLeastOne, Count, Seconds, Text
 from benchmark.images.batches import embed, read_ahead, to_batch
 from benchmark.losses import HasAfterStep, HasDiagnostics
 from benchmark.protocol.modes import metrics_of
@@ -45,14 +48,31 @@ class Progress:
         history: one row per evaluated epoch.
         train_seconds: wall-clock time spent training.
         evaluate_seconds: wall-clock time spent evaluating.
+        devices: kinds of the devices that trained so far, without repetition.
     """
 
     epoch: int = -1
-    incumbent: int = 0
-    best_epoch: int | None = None
+    incumbent: Count = 0
+    best_epoch: AtLeastOne | None = None
     history: list[HistoryRow] = field(default_factory=list)
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
+    train_seconds: Seconds = 0.0
+    evaluate_seconds: Seconds = 0.0
+    devices: list[Text] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file from which an interrupted training resumes.
+
+    Attributes:
+        path: the file.
+        identity: the training's identity, as JSON.
+        mismatch: describes how the identity in a file differs from the training's; an empty string if it agrees.
+    """
+
+    path: Path
+    identity: JsonObject
+    mismatch: Callable[[JsonObject | None], str]
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,13 @@ class Outcome:
         result: content of the fold's record; equal inputs give an equal result, bit for bit.
         seconds: wall-clock time by activity, `train` and `evaluate`.
         weights: weights of the best trained epoch; None if no trained epoch has a score.
+        devices: kinds of the devices that trained it; more than one if it resumed on another kind of device.
     """
 
     result: JsonObject
     seconds: dict[str, float]
     weights: Weights | None
+    devices: tuple[str, ...] = ()
 
 
 class _DivergedError(Exception):
@@ -75,7 +97,7 @@ class _DivergedError(Exception):
 
 
 def train_fold(
-    parts: TrainingComponents, schedule: Schedule, checkpoint: Path, on_epoch: Callable[[list[HistoryRow]], None]
+    parts: TrainingComponents, schedule: Schedule, checkpoint: Checkpoint, on_epoch: Callable[[list[HistoryRow]], None]
 ) -> Outcome:
     """Train until the stopping rule applies or `max_epochs` is reached, resuming from the checkpoint if there is one.
 
@@ -87,10 +109,12 @@ def train_fold(
 
     Raises:
         UserError: the checkpoint cannot be written.
-        CorruptFileError: the checkpoint is damaged.
+        CorruptFileError: the checkpoint is damaged, does not fit the components, or belongs to another training.
     """
     progress, best = _resume(parts, checkpoint)
     on_epoch(progress.history)
+    if (kind := parts.images.device.type) not in progress.devices:
+        progress.devices.append(kind)
     reason = None
     while (stopped := _stopped(progress, schedule)) is None:  # checked first: a resumed fold may already have stopped
         try:
@@ -106,6 +130,7 @@ def train_fold(
         _result(progress, stopped, reason),
         {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds},
         best,
+        tuple(progress.devices),
     )
 
 
@@ -264,50 +289,130 @@ def _result(progress: Progress, stopped: str, reason: str | None) -> JsonObject:
     }
 
 
-def _save(parts: TrainingComponents, progress: Progress, best: Weights | None, checkpoint: Path) -> None:
+def _save(parts: TrainingComponents, progress: Progress, best: Weights | None, checkpoint: Checkpoint) -> None:
     states = {name: module.state_dict() for name, module in parts.modules.items()}
     optimizers = {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()}
-    write_state(checkpoint, {"progress": asdict(progress), "best": best, **states, "optimizers": optimizers})
+    state = {"progress": asdict(progress), "best": best, "modules": states, "optimizers": optimizers}
+    write_state(checkpoint.path, state, checkpoint.identity)
 
 
-def write_state(path: Path, state: Mapping[str, object]) -> None:
-    """Write tensors and plain values by name, whole and with a checksum.
+def write_state(path: Path, state: Mapping[str, object], identity: JsonObject) -> None:
+    """Write tensors and plain values by name, atomically, with a checksum and their identity.
 
     Args:
         path: the file to write; an existing one is replaced.
         state: values that `torch.save` accepts and `torch.load(weights_only=True)` can read.
+        identity: the training's identity, as JSON.
 
     Raises:
         UserError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"identity": identity, "state": dict(state)}, buffer)
     records.write_checked(path, buffer.getvalue())
 
 
-def read_state(path: Path, device: torch.device) -> JsonObject:
+def read_state(path: Path, device: torch.device, mismatch: Callable[[JsonObject | None], str]) -> JsonObject:
     """Read what `write_state` wrote, with its tensors on a device.
 
     Args:
         path: the file to read.
         device: the device of all tensors.
+        mismatch: describes how an identity differs from the expected one; an empty string if it agrees.
 
     Raises:
-        CorruptFileError: the checksum does not match.
+        CorruptFileError: the checksum does not match, or the content was not written by `write_state`.
+        ForeignFileError: the identity is not the expected one.
         FileNotFoundError: the file does not exist.
     """
-    state: JsonObject = torch.load(io.BytesIO(records.read_checked(path)), map_location=device, weights_only=True)
-    return state
-
-
-def _resume(parts: TrainingComponents, checkpoint: Path) -> tuple[Progress, Weights | None]:
-    """Load the checkpoint, if any, into the components and return the progress and the best weights."""
+    payload = records.read_checked(path)
     try:
-        state = read_state(checkpoint, parts.images.device)
+        content = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+        state, identity = content["state"], content["identity"]
+        difference = mismatch(identity if isinstance(identity, dict) else None)
+    except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise records.CorruptFileError(f"{path} is damaged: it cannot be loaded ({type(error).__name__}).") from error
+    if difference:
+        raise records.ForeignFileError(f"{path} does not belong here: {difference}.")
+    return dict(state)
+
+
+def _resume(parts: TrainingComponents, checkpoint: Checkpoint) -> tuple[Progress, Weights | None]:
+    """Load the checkpoint, if any, into the components and return the progress and the best weights.
+
+    Raises:
+        CorruptFileError: it is damaged, does not fit the components, or belongs to another training.
+    """
+    try:
+        state = read_state(checkpoint.path, parts.images.device, checkpoint.mismatch)
     except FileNotFoundError:
         return Progress(), None
-    for name, module in parts.modules.items():
-        module.load_state_dict(state[name])
-    for name, optimizer in parts.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    return Progress(**state["progress"]), state["best"]
+    try:
+        msgspec.convert(state["progress"], Progress, strict=True)  # checks the fields
+        progress, best = Progress(**state.pop("progress")), state.pop("best")
+        _check_progress(progress, parts)
+        for name, module in parts.modules.items():
+            module.load_state_dict(state["modules"].pop(name))
+        for name, optimizer in parts.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"].pop(name))
+        for name, optimizer in parts.optimizers.items():
+            _check_moments(optimizer, name)
+        if unused := [*state.pop("modules"), *state.pop("optimizers"), *state]:
+            raise ValueError(f"it has unknown entries: {', '.join(unused)}")
+        fitting = {"trunk": parts.trunk.state_dict(), "head": parts.head.state_dict()}
+        if best is not None and _shapes(best) != _shapes(fitting | {"loss": dict(parts.loss.named_parameters())}):
+            raise ValueError("the best weights have other names or shapes than the model")
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fault = str(error).splitlines()[0]
+        raise records.CorruptFileError(f"{checkpoint.path} does not fit this training: {fault}.") from error
+    return progress, best
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, name: str) -> None:
+    """Check that an optimiser's state for each parameter consists of numbers, and of tensors that fit its shape.
+
+    Args:
+        optimizer: the optimiser.
+        name: its name, for messages.
+
+    Raises:
+        ValueError: a value is neither.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            shape = value.shape if isinstance(value, Tensor) else torch.Size()
+            fits = len(shape) <= parameter.ndim and all(
+                size in (1, other) for size, other in zip(shape[::-1], parameter.shape[::-1], strict=False)
+            )
+            if not fits or not isinstance(value, Tensor | float | int):
+                raise ValueError(f"{key} of the optimiser of the {name} does not fit its parameter")
+
+
+def _check_progress(progress: Progress, parts: TrainingComponents) -> None:
+    """Check that a checkpoint's history agrees with its epochs, and has the scores that training needs to continue.
+
+    Raises:
+        ValueError: an epoch or a score is missing, or an epoch is too many.
+    """
+    rows = {row["epoch"]: row for row in progress.history}
+    if not rows or [*rows] != sorted(rows) or len(rows) < len(progress.history) or {0, progress.epoch} - {*rows}:
+        raise ValueError(f"the history has the epochs {[*rows]}, but the last epoch is {progress.epoch}")
+    if progress.epoch != max(rows):
+        raise ValueError(f"the history ends at epoch {max(rows)}, but the last epoch is {progress.epoch}")
+    if any((row["loss"] is None) != (epoch == 0) for epoch, row in rows.items()):
+        raise ValueError("a loss is missing in the history, or epoch 0 has one")
+    named = {progress.incumbent, progress.best_epoch or 0}
+    if parts.validation is not None and (named - {*rows} or (progress.best_epoch is None) != (len(rows) == 1)):
+        raise ValueError(
+            f"the best epochs {progress.incumbent} and {progress.best_epoch} do not fit the history's epochs {[*rows]}"
+        )
+    for part, needed in ((parts.validation, "map_at_r"), (parts.monitored, "watched")):
+        if part is not None and any(needed not in row for row in progress.history):
+            raise ValueError(f"{needed} is missing in the history")
+
+
+def _shapes(weights: object) -> object:
+    """The shapes of the tensors in nested mappings, in the same nesting; other values by their `repr`."""
+    if isinstance(weights, Mapping):
+        return {name: _shapes(value) for name, value in weights.items()}
+    return tuple(weights.shape) if isinstance(weights, Tensor) else repr(weights)

@@ -54,7 +54,7 @@ def build(name, folder=FOLDER, **setting):
     node = config(name, folder, **setting)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return build_node(node["module"], **{key: OFFERED[key] for key in node["needs"]}), node
+        return build_node(node["module"], "loss", **{key: OFFERED[key] for key in node["needs"]}), node
 
 
 def embedder(node):
@@ -65,7 +65,7 @@ def embedder(node):
     linear = {"_target_": "benchmark.heads.linear.Linear"}
     with torch.random.fork_rng():
         torch.manual_seed(6)
-        return build_node(linear | asked, in_features=DIM, embedding_dim=DIM)
+        return build_node(linear | asked, "head", in_features=DIM, embedding_dim=DIM)
 
 
 def toy_batch(seed=0):

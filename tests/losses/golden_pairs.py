@@ -14,7 +14,7 @@ def make(golden, name, overrides=None, **setting):
     """Build the module of conf/loss/NAME.yaml with the golden file's settings, in its floating type."""
     node = config(name, **setting)
     needs = {key: golden.hyper[key] for key in node["needs"]}
-    return build(node["module"] | (overrides or {}), **needs).to(golden.dtype)
+    return build(node["module"] | (overrides or {}), "loss", **needs).to(golden.dtype)
 
 
 def replay(golden, module):

@@ -88,7 +88,7 @@ def test_has_only_the_known_keys(name):
 def test_its_sampler_draws_batches(name):
     node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | config(name)["sampler"]
     labels = torch.arange(200).remainder(20).numpy()
-    sampler = build_node(node, labels=labels, batch_size=12, seed=0)
+    sampler = build_node(node, "sampler", labels=labels, batch_size=12, seed=0)
     assert len(set(sampler.batch(3).tolist())) == 12
 
 

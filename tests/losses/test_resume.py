@@ -6,7 +6,7 @@ import torch
 from benchmark.study.instantiate import build as build_node
 from benchmark.training.loop import train_fold
 from tests.losses.every_loss import DIM, build, every_loss
-from tests.training.small_fold import a_fold, a_schedule, nothing
+from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 
 class KilledError(Exception):
@@ -23,7 +23,7 @@ def fold_with(name):
     fold, (module, node) = a_fold(), build(name)
     torch.manual_seed(2)
     head = {"_target_": "benchmark.heads.linear.Linear"} | node.get("head", {})
-    fold.head, fold.loss = build_node(head, in_features=8, embedding_dim=DIM), module
+    fold.head, fold.loss = build_node(head, "head", in_features=8, embedding_dim=DIM), module
     fold.optimizers = {
         part: torch.optim.RMSprop(getattr(fold, part).parameters(), lr=1e-3, momentum=0.9)
         for part in ("trunk", "head", "loss")
@@ -36,10 +36,10 @@ def fold_with(name):
 @every_loss
 def test_a_killed_and_resumed_fold_is_bit_equal_to_an_undisturbed_one(name, tmp_path):
     fold, schedule = fold_with(name)
-    alone = train_fold(fold, schedule, tmp_path / "alone.pt", nothing)
+    alone = train_fold(fold, schedule, a_checkpoint(tmp_path / "alone.pt"), nothing)
     with pytest.raises(KilledError):
-        train_fold(fold_with(name)[0], schedule, tmp_path / "killed.pt", kill)
-    outcome = train_fold(fold_with(name)[0], schedule, tmp_path / "killed.pt", nothing)
+        train_fold(fold_with(name)[0], schedule, a_checkpoint(tmp_path / "killed.pt"), kill)
+    outcome = train_fold(fold_with(name)[0], schedule, a_checkpoint(tmp_path / "killed.pt"), nothing)
     assert alone.result["stopped"] == "max_epochs"
     assert outcome.result == alone.result
     for part, state in alone.weights.items():

@@ -74,6 +74,7 @@ def client_calls(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_the_same_history_gives_the_same_bits(history):
     for length in (0, 3, 7):
         settings = [Ax(SPACE, 0).ask(history[:length]) for _ in range(2)]
@@ -109,6 +110,7 @@ def test_nothing_global_changes(history):
     assert (random.getstate(), torch.get_num_threads()) == before[2:]
 
 
+@pytest.mark.slow
 def test_ax_is_silent(history, capfd):
     Ax(SPACE, 0, select="model").best(history)
     Ax(SPACE, 0).ask(history)
@@ -148,6 +150,7 @@ def test_a_failed_trial_is_abandoned_and_gets_no_score(history, client_calls):
     assert numbers == [t.mean for t in history if t.mean is not None]
 
 
+@pytest.mark.slow
 def test_the_standard_error_reaches_ax_only_with_fold_sem(history, client_calls):
     Ax(SPACE, 0, noise="fold_sem").ask(history)
     assert [call[2]["score"] for call in client_calls if call[0] == "data"] == [
@@ -194,6 +197,7 @@ def test_equal_scores_do_not_stop_the_search():
     assert len({tuple(t.parameters.items()) for t in constant}) == 7
 
 
+@pytest.mark.slow
 def test_the_published_setting_can_come_first_and_counts_as_a_point_of_the_design():
     defaults = {"lr": 1e-4, "margin": 0, "num_coarse": 10, "fixed": 32.0}
     searcher = Ax(SPACE, 0, defaults_first=True, defaults=defaults)

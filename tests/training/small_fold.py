@@ -1,6 +1,7 @@
 """A fold that trains in milliseconds, with the real trunk, head, sampler and optimisers."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from benchmark.images.in_memory import InMemoryImages
 from benchmark.samplers.m_per_class import MPerClass
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 from benchmark.training.history import HistoryRow
+from benchmark.training.loop import Checkpoint
 from benchmark.trunks.small_conv import SmallConv
 
 
@@ -60,6 +62,11 @@ def a_schedule(**changes: Any) -> Schedule:
         "retrieval": "cosine", "seed": 3,
     }  # fmt: skip
     return Schedule(**settings | changes)
+
+
+def a_checkpoint(path: Path, training: str = "this training") -> Checkpoint:
+    """A checkpoint that refuses that of any other training."""
+    return Checkpoint(path, {"of": training}, lambda found: "" if found == {"of": training} else f"it is of {found}")
 
 
 def nothing(history: list[HistoryRow]) -> None:

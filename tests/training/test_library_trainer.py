@@ -24,7 +24,7 @@ from benchmark.training.components import EvaluationSet, TrainingComponents
 from benchmark.training.loop import train_fold
 from benchmark.trunks.small_conv import SmallConv
 from tests.losses.every_loss import CLASSES, DIM, config
-from tests.training.small_fold import a_schedule, nothing
+from tests.training.small_fold import a_checkpoint, a_schedule, nothing
 
 STEPS, BATCH = 50, 12
 PROXIES = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -51,7 +51,7 @@ def with_proxies(loss):
 def ours(name, **changes):
     node = config(name)
     offered = {"num_classes": CLASSES, "embedding_dim": DIM, "seed": 0, "num_images": 40}
-    return with_proxies(build(node["module"] | changes, **{key: offered[key] for key in node["needs"]}))
+    return with_proxies(build(node["module"] | changes, "loss", **{key: offered[key] for key in node["needs"]}))
 
 
 FAMILIES = {
@@ -120,7 +120,7 @@ def test_fifty_steps_end_where_the_library_s_trainer_ends(family, tmp_path: Path
     mine, theirs = a_fold(make_ours()), a_fold(make_theirs())
     start = weights(mine)
     train_fold(mine, a_schedule(iterations_per_epoch=STEPS, max_epochs=1, freeze_batchnorm=True),
-               tmp_path / "checkpoint.pt", nothing)  # fmt: skip
+               a_checkpoint(tmp_path / "checkpoint.pt"), nothing)  # fmt: skip
     train_with_the_library(theirs, make_miner() if make_miner else None)
     ends, others = weights(mine), weights(theirs)
     if family == "proxies":

@@ -13,7 +13,7 @@ from torch import nn
 from benchmark.core import records
 from benchmark.training import loop
 from benchmark.training.loop import train_fold
-from tests.training.small_fold import ProxyLoss, a_fold, a_schedule, nothing
+from tests.training.small_fold import ProxyLoss, a_checkpoint, a_fold, a_schedule, nothing
 
 RULES = {  # epochs between evaluations and patience, as in the Reality Check
     "CUB": {"evaluate_every": 2, "patience": 9},
@@ -71,7 +71,7 @@ def test_training_stops_and_scores_as_the_reality_check_does(
     script: Any, tmp_path: Path, rule: str, scores: list[float], last: int, best: int
 ) -> None:
     calls = script(*scores)
-    outcome = train_fold(a_fold(), a_schedule(**RULES[rule]), tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(a_fold(), a_schedule(**RULES[rule]), a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     result, step = outcome.result, RULES[rule]["evaluate_every"]
     assert (result["stopped"], result["reason"], result["last_epoch"], result["best_epoch"]) == (
         "patience",
@@ -87,7 +87,9 @@ def test_training_stops_and_scores_as_the_reality_check_does(
 
 def test_training_ends_with_an_evaluation_at_max_epochs(script: Any, tmp_path: Path) -> None:
     script(0.1, 0.2, 0.3, 0.4)
-    outcome = train_fold(a_fold(), a_schedule(evaluate_every=2, max_epochs=5), tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(
+        a_fold(), a_schedule(evaluate_every=2, max_epochs=5), a_checkpoint(tmp_path / "checkpoint.pt"), nothing
+    )
     assert (outcome.result["stopped"], outcome.result["last_epoch"], outcome.result["best_epoch"]) == (
         "max_epochs",
         5,
@@ -98,7 +100,7 @@ def test_training_ends_with_an_evaluation_at_max_epochs(script: Any, tmp_path: P
 
 def test_only_the_validation_classes_are_scored_and_with_the_schedule_s_metric(script: Any, tmp_path: Path) -> None:
     calls = script(0.1, 0.2)
-    train_fold(a_fold(), a_schedule(max_epochs=1, retrieval="l2"), tmp_path / "checkpoint.pt", nothing)
+    train_fold(a_fold(), a_schedule(max_epochs=1, retrieval="l2"), a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     assert calls == [{"shape": (15, 6), "labels": [11] * 5 + [12] * 5 + [13] * 5, "metric": "l2"}] * 2
 
 
@@ -110,7 +112,7 @@ def test_the_weights_are_those_of_the_best_trained_epoch(script: Any, tmp_path: 
         parts = {"trunk": fold.trunk, "head": fold.head, "loss": fold.loss}
         seen[len(history) - 1] = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items()}
 
-    outcome = train_fold(fold, a_schedule(max_epochs=3), tmp_path / "checkpoint.pt", remember)
+    outcome = train_fold(fold, a_schedule(max_epochs=3), a_checkpoint(tmp_path / "checkpoint.pt"), remember)
     assert outcome.weights is not None and set(outcome.weights) == {"trunk", "head", "loss"}
     kept = [(part, key, value) for part, state in outcome.weights.items() for key, value in state.items()]
     assert all(torch.equal(value, seen[2][part][key]) for part, key, value in kept)
@@ -126,7 +128,7 @@ def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_loss_s_diag
     script(0.1, 0.2, 0.3)
     fold = a_fold(loss=ProxyLoss(values=map(float, itertools.count())))
     schedule = a_schedule(iterations_per_epoch=3, evaluate_every=2, max_epochs=4)
-    rows = train_fold(fold, schedule, tmp_path / "checkpoint.pt", nothing).result["history"]
+    rows = train_fold(fold, schedule, a_checkpoint(tmp_path / "checkpoint.pt"), nothing).result["history"]
     # Two epochs of three iterations each: (0 + 1 + ... + 5) / 6 = 2.5, then (6 + ... + 11) / 6 = 8.5.
     assert [(row["epoch"], row["loss"], row["diagnostics"]["steps"]) for row in rows] == [
         (0, None, 0.0), (2, 2.5, 6.0), (4, 8.5, 12.0),
@@ -139,7 +141,10 @@ def test_each_iteration_is_trained_once_and_in_order(script: Any, tmp_path: Path
     draw = fold.sampler.batch
     fold.sampler.batch = lambda iteration: drawn.append(iteration) or draw(iteration)
     train_fold(
-        fold, a_schedule(iterations_per_epoch=3, evaluate_every=2, max_epochs=4), tmp_path / "checkpoint.pt", nothing
+        fold,
+        a_schedule(iterations_per_epoch=3, evaluate_every=2, max_epochs=4),
+        a_checkpoint(tmp_path / "checkpoint.pt"),
+        nothing,
     )
     assert drawn == list(range(12))
 
@@ -154,7 +159,7 @@ def test_a_fold_that_diverges_before_a_trained_evaluation_has_no_score_and_says_
 ) -> None:
     script(0.5)
     fold = a_fold(loss=ProxyLoss(values=nan_from(0, value)))
-    outcome = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(fold, a_schedule(evaluate_every=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     result = outcome.result
     assert [result[key] for key in ("map_at_r", "precision_at_1", "r_precision", "best_epoch")] == [None] * 4
     assert (result["stopped"], result["reason"]) == ("diverged", f"the training loss is {value} in epoch 1")
@@ -167,7 +172,7 @@ def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_
 ) -> None:
     script(0.5, 0.3, 0.2)
     fold = a_fold(loss=ProxyLoss(values=nan_from(5)))
-    outcome = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(fold, a_schedule(evaluate_every=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     result = outcome.result
     assert (result["map_at_r"], result["best_epoch"], result["last_epoch"]) == (0.3, 2, 4)
     assert (result["stopped"], result["reason"]) == ("diverged", "the training loss is nan in epoch 6")
@@ -187,7 +192,7 @@ def test_embeddings_that_are_not_finite_are_never_scored(
             fold.head.linear.bias.data.fill_(math.inf)
 
     fold.loss.fault = fault
-    result = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing).result
+    result = train_fold(fold, a_schedule(evaluate_every=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing).result
     assert (result["map_at_r"], result["stopped"]) == (score, "diverged")
     assert result["reason"] == f"the embeddings are not finite after epoch {epoch}"
     assert [row["epoch"] for row in result["history"]] == list(range(0, epoch, 2))
@@ -198,7 +203,7 @@ def test_an_untrained_model_that_is_not_finite_has_no_score_and_no_history(scrip
     script()
     fold = a_fold()
     fold.head.linear.bias.data.fill_(math.nan)
-    result = train_fold(fold, a_schedule(), tmp_path / "checkpoint.pt", nothing).result
+    result = train_fold(fold, a_schedule(), a_checkpoint(tmp_path / "checkpoint.pt"), nothing).result
     assert (result["map_at_r"], result["history"]) == (None, [])
     assert result["reason"] == "the embeddings are not finite after epoch 0"
 
@@ -211,7 +216,7 @@ def test_a_loss_can_report_that_it_diverged(script: Any, tmp_path: Path) -> None
             raise FloatingPointError("the proxies are not finite")
 
     fold = a_fold(loss=ProxyLoss(fault=fault))
-    result = train_fold(fold, a_schedule(evaluate_every=2), tmp_path / "checkpoint.pt", nothing).result
+    result = train_fold(fold, a_schedule(evaluate_every=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing).result
     assert (result["map_at_r"], result["reason"]) == (0.3, "the proxies are not finite at iteration 3")
 
 
@@ -222,7 +227,9 @@ def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_affine_part(tmp_p
     before = {
         name: value.clone() for name, value in (*fold.trunk.state_dict().items(), *fold.head.state_dict().items())
     }
-    train_fold(fold, a_schedule(max_epochs=3, freeze_batchnorm=freeze), tmp_path / "checkpoint.pt", nothing)
+    train_fold(
+        fold, a_schedule(max_epochs=3, freeze_batchnorm=freeze), a_checkpoint(tmp_path / "checkpoint.pt"), nothing
+    )
     after = {**fold.trunk.state_dict(), **fold.head.state_dict()}
     kept = {name for name in after if torch.equal(after[name], before[name])}
     statistics = {

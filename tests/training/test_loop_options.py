@@ -12,11 +12,11 @@ import torch
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.training.components import EvaluationSet, TrainingComponents
 from benchmark.training.loop import Outcome, train_fold
-from tests.training.small_fold import a_fold, a_schedule, nothing
+from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 
 def trained(parts: TrainingComponents, folder: Path, **changes: Any) -> Outcome:
-    return train_fold(parts, a_schedule(**changes), folder / "checkpoint.pt", nothing)
+    return train_fold(parts, a_schedule(**changes), a_checkpoint(folder / "checkpoint.pt"), nothing)
 
 
 def rates(parts: TrainingComponents) -> list[float]:

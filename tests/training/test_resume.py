@@ -12,7 +12,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import Outcome, train_fold
-from tests.training.small_fold import a_fold, a_schedule, nothing
+from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 # Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one without improvement.
 SCHEDULES = {
@@ -46,7 +46,7 @@ def everything(fold: TrainingComponents) -> list[torch.Tensor]:
 
 def train_uninterrupted(folder: Path, stopped: str) -> tuple[Outcome, list[torch.Tensor]]:
     fold = a_fold()
-    outcome = train_fold(fold, SCHEDULES[stopped], folder / "uninterrupted.pt", nothing)
+    outcome = train_fold(fold, SCHEDULES[stopped], a_checkpoint(folder / "uninterrupted.pt"), nothing)
     assert outcome.result["stopped"] == stopped
     return outcome, everything(fold)
 
@@ -67,9 +67,9 @@ def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopp
     for after in range(len(uninterrupted[0].result["history"]) + 1):  # at the end, only the record is missing
         path = tmp_path / f"{after}.pt"
         with pytest.raises(KilledError):
-            train_fold(a_fold(), SCHEDULES[stopped], path, killer(after))
+            train_fold(a_fold(), SCHEDULES[stopped], a_checkpoint(path), killer(after))
         fold = a_fold(seed=99 if after else 0)  # other initial weights: all of them must come from the checkpoint
-        outcome = train_fold(fold, SCHEDULES[stopped], path, nothing)
+        outcome = train_fold(fold, SCHEDULES[stopped], a_checkpoint(path), nothing)
         check_equal(outcome, fold, uninterrupted)
         assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
 
@@ -86,18 +86,18 @@ def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration:
 
     fold.sampler.batch = batch
     with pytest.raises(KilledError):
-        train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+        train_fold(fold, SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     fold = a_fold()
-    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(fold, SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     check_equal(outcome, fold, train_uninterrupted(tmp_path, "max_epochs"))
 
 
 def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> None:
     for _ in range(5):
         with pytest.raises(KilledError):
-            train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(1))
+            train_fold(a_fold(), SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), killer(1))
     fold = a_fold()
-    outcome = train_fold(fold, SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+    outcome = train_fold(fold, SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     check_equal(outcome, fold, train_uninterrupted(tmp_path, "max_epochs"))
 
 
@@ -105,12 +105,20 @@ def test_a_fold_killed_after_every_evaluation_ends_bit_equal(tmp_path: Path) -> 
 def test_a_damaged_checkpoint_is_named_and_not_trained_from(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(KilledError):
-        train_fold(a_fold(), SCHEDULE, path, killer(2))
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(path), killer(2))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "empty": b""}[damage])
     with pytest.raises(records.CorruptFileError, match=r"checkpoint\.pt is damaged"):
-        train_fold(a_fold(), SCHEDULE, path, nothing)
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(path), nothing)
+
+
+def test_a_checkpoint_of_another_training_is_reported_and_not_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KilledError):
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(path, "another"), killer(2))
+    with pytest.raises(records.ForeignFileError, match=r"checkpoint\.pt does not belong here: it is of .*another"):
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(path), nothing)
 
 
 def test_a_full_disk_is_an_error_and_not_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,12 +127,14 @@ def test_a_full_disk_is_an_error_and_not_a_divergence(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises((OSError, UserError), match="disk is full"):
-        train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", nothing)
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
 
 
 def test_on_epoch_receives_the_history_at_the_start_and_after_each_evaluation(tmp_path: Path) -> None:
     lengths: list[int] = []
     with pytest.raises(KilledError):
-        train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", killer(2))
-    train_fold(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", lambda history: lengths.append(len(history)))
+        train_fold(a_fold(), SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), killer(2))
+    train_fold(
+        a_fold(), SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), lambda history: lengths.append(len(history))
+    )
     assert lengths == [2, 3, 4, 5]
