@@ -82,7 +82,7 @@ def make_parts(
         trunk, head, loss,
         study.make_optimizers(trunk=trunk, head=head, loss=loss),
         study.make_sampler(ranked, stable_seed(*seed_prefix, "batches")),
-        images, torch.from_numpy(ranked).to(images.device), validation=None,
+        images, torch.from_numpy(ranked).to(images.device), validation=None, precision=study.config.precision,
     )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""The shell command that runs a study, in the form in which this process was started."""
+"""Shell commands for messages, in the form in which this process was started (`make`, `dmlbench` or `python -m`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from benchmark.core import invocation
 from benchmark.study.config import Config
@@ -13,21 +16,25 @@ CHOSEN = (
     "protocol",
     "preset",
     "variant",
+    "study",
+    "accept_code",
 )
-PRINTING = ("display", "unit")  # keys that change no record
+PRINTING = ("display", "unit")  # options that affect only the output
+CARRIED = ("executor", "device", "keep", "plugins")  # options that a stored study takes from each command line
 OWN_DATA = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
 
 
-def command_for(config: Config, target: str, loss: str | None = None) -> str:
+def command_for(config: Config, target: str, loss: str | None = None, overrides: Sequence[str] | None = None) -> str:
     """Return the shell command that runs a target for a configuration.
 
-    The other options of the user's command line, such as `results_dir`, are part of it: without them it would be about
-    another study.
+    It includes the other options of the user's command line, such as `results_dir`, without which it would run another
+    study.
 
     Args:
         config: the study's configuration; values that are the command's defaults are omitted.
         target: names of commands, separated by blanks, such as `bo final-eval`.
         loss: another loss to run in place of the configuration's.
+        overrides: options to add; None for those of the user's command line.
     """
     dataset, trunk = config.dataset, config.trunk.name
     choice = OWN_DATA.get(str(dataset.module.get("_target_")), dataset.name)
@@ -48,4 +55,28 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
         options["preset"] = config.preset
     if config.variant and loss is None:
         options["variant"] = config.variant
-    return invocation.command(target, options, overrides=invocation.other_overrides((*CHOSEN, *PRINTING)))
+    rest = invocation.other_overrides(()) if overrides is None else overrides
+    known = (*CHOSEN, *PRINTING)
+    return invocation.command(target, options, overrides=[e for e in rest if e.partition("=")[0] not in known])
+
+
+def command_for_folder(folder: Path, target: str, *more: str, plugins: Sequence[str] = ()) -> str:
+    """Return the shell command that runs a target for the study in a folder.
+
+    Args:
+        folder: folder with a `study.yaml`.
+        target: names of commands, separated by blanks.
+        more: further overrides.
+        plugins: packages that the study was made with; used if the command line names none.
+    """
+    given = {entry: entry.partition("=")[0].partition(".")[0] for entry in invocation.other_overrides(())}
+    carried = [entry for entry, key in given.items() if key in CARRIED]
+    if plugins and "plugins" not in given.values():
+        carried.append(f"plugins=[{','.join(plugins)}]")
+    return invocation.command(target, {"study": folder}, overrides=[*carried, *more])
+
+
+def tables_command(results_dir: Path) -> str:
+    """Return the shell command that writes the tables of a results folder."""
+    options = {} if results_dir == Path("results") else {"results_dir": results_dir}
+    return invocation.command("tables", options)

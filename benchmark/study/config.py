@@ -256,6 +256,10 @@ class Config:
     decode: str = "once"
     image_threads: Any = "auto"
     unit: str = ""
+    precision: str = "ieee"
+    study: str = ""
+    accept_code: bool = False
+    plugins: list[str] = field(default_factory=list)
 
 
 def schema() -> DictConfig:

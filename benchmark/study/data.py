@@ -28,7 +28,7 @@ def make_dataset(config: Config) -> Dataset:
     Raises:
         UserError: its files are missing or inconsistent, or an option is out of range.
     """
-    found = build(config.dataset.module)
+    found = build(config.dataset.module, "dataset", plugins=config.plugins)
     if isinstance(found, Listing):
         return ImageDataset(found, config.dataset.name, crops(config), config.decode)
     return cast(Dataset, found)

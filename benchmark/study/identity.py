@@ -1,13 +1,29 @@
-"""The identity of a study: the part of its configuration that can change a result."""
+"""Identities: short digests of what a study, a record or a checkpoint depends on.
 
+A study is identified by the part of its configuration that can change a result, and by its data. The identity of a
+record adds the trial or run, the setting, the precision and the code. Whether a file belongs to a study is decided by
+comparing identities, never by its name alone.
+
+`VERSION` is the version of the rules. It increases whenever equal configurations give other results, for example
+because a seed or a default changed. Studies of an older version can be read, but not continued.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from benchmark.core import records
+from benchmark.core.records import JsonObject
 from benchmark.study.config import PLACES, Config, Node
-from benchmark.study.version_1 import as_version_1
 
+VERSION = 2
+# Keys of the top level that change no result.
 NOT_SCIENCE = (
     "trials",
     "results_dir",
+    "study",
+    "accept_code",
+    "plugins",
     "executor",
     "display",
     "keep",
@@ -20,8 +36,12 @@ NOT_SCIENCE = (
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, and the
-# training takes the loss's recipe.
-TAKEN = {"dataset": ("trials", "recall_at"), "protocol": ("trials", "images", "story", "sop_cut"), "loss": ("recipe",)}
+# training takes the loss's recipe. The number of runs can be extended at any time.
+TAKEN = {
+    "dataset": ("trials", "recall_at", "version_1"),
+    "protocol": ("trials", "num_runs", "images", "story", "sop_cut"),
+    "loss": ("recipe",),
+}
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
@@ -32,9 +52,7 @@ UNLESS_SET = {
 
 
 def science(plain: Node, config: Config, fingerprint: str) -> Node:
-    """What identifies a study: its configuration without bookkeeping, prose and unused options, and its data.
-
-    The result has the layout of version 1, so that studies keep the identity with which they started.
+    """What identifies a study: its data, and its configuration without bookkeeping, prose and unused options.
 
     Args:
         plain: the resolved configuration; it is changed.
@@ -61,7 +79,6 @@ def science(plain: Node, config: Config, fingerprint: str) -> Node:
     for name, parameter in kept["loss"]["space"].items():
         del parameter["datasets"]
         parameter["bounds"] = bounds(config, name)
-    as_version_1(kept, config.loss.schedule)
     return kept | {"data": fingerprint}
 
 
@@ -70,3 +87,117 @@ def bounds(config: Config, name: str) -> list[float]:
     parameter = config.loss.space[name]
     found: list[float] = parameter.datasets.get(config.dataset.name, parameter.bounds)
     return found
+
+
+def short_digest(value: object) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a JSON value."""
+    return records.digest(value)[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a record, a checkpoint or a weights file depends on.
+
+    Attributes:
+        study: digest of the scientific configuration and the data.
+        kind: kind of the record; a checkpoint has the kind of its unit's record.
+        index: number of the trial or run.
+        fold: number of the fold; None for a file that covers all folds.
+        setting: digest of the hyper-parameters.
+        precision: precision of the training, as configured.
+        code: digests of the code that computed it, sorted; several only if an edit was accepted in between.
+        version: version of the rules, see `VERSION`.
+    """
+
+    study: str
+    kind: str
+    index: int
+    fold: int | None
+    setting: str
+    precision: str
+    code: Sequence[str]
+    version: int = VERSION
+
+    def to_json(self) -> JsonObject:
+        """All fields."""
+        return asdict(self) | {"code": list(self.code)}
+
+    def with_code(self, digests: Collection[str]) -> "Identity":
+        """This identity with further digests of code, for a result whose parts other code may have computed."""
+        return replace(self, code=sorted({*self.code, *digests}))
+
+    def mismatch(self, found: JsonObject | None, accepted: Collection[str] = ()) -> str:
+        """Describe how the identity in a file differs from this one; an empty string if it agrees.
+
+        Args:
+            found: the identity in the file; None if it has none.
+            accepted: digests of other code whose results may be used.
+        """
+        if found is None:
+            return "it has no identity"
+        expected = self.to_json()
+        allowed = sorted({*self.code, *accepted})  # a list, since a value from a file may be unhashable
+        code = found.get("code")
+        known = isinstance(code, list) and code != [] and all(digest in allowed for digest in code)
+        named = [name for name in expected if name != "code"]
+        differing = [f"{name} is missing" for name in named if name not in found]
+        differing += [
+            f"{name} is {found[name]}, not {expected[name]}"
+            for name in named
+            if name in found and (found[name], type(found[name])) != (expected[name], type(expected[name]))
+        ]
+        differing += [] if known else [f"code is {code}, not {' or '.join(allowed)}"]
+        unknown = sorted(found.keys() - expected.keys())
+        return "; ".join(differing + [f"{name} is not a field of an identity" for name in unknown])
+
+
+@dataclass(frozen=True)
+class StudyIdentity:
+    """The part of an identity that all records of a study share.
+
+    Attributes:
+        study: digest of the scientific configuration and the data.
+        precision: precision of the trainings, as configured.
+        code: digests of all code whose results belong to the study.
+        version: version of the rules, see `VERSION`; records of version 1 have no identity.
+    """
+
+    study: str
+    precision: str
+    code: frozenset[str]
+    version: int = VERSION
+
+    def of(
+        self, kind: str, index: int, setting: Mapping[str, float | int], *, fold: int | None = None,
+        code: Collection[str] = (),
+    ) -> Identity:  # fmt: skip
+        """The identity that a record, checkpoint or weights file of the study must have.
+
+        Args:
+            kind: kind of the record.
+            index: number of the trial or run.
+            setting: its hyper-parameters.
+            fold: number of the fold; None for a file that covers all folds.
+            code: digests of the code that computes it; empty for any code whose results belong to the study.
+        """
+        return Identity(
+            study=self.study, kind=kind, index=index, fold=fold, setting=setting_digest(setting),
+            precision=self.precision, code=sorted(code or self.code), version=self.version,
+        )  # fmt: skip
+
+    def mismatch(self, record: records.Record, index: int, setting: Mapping[str, float | int]) -> str:
+        """Describe how a record of a trial or run differs from what the study expects; an empty string if it agrees.
+
+        Args:
+            record: the record, of any schema.
+            index: number of the trial or run, from the file's name.
+            setting: the hyper-parameters that it must have been trained with.
+        """
+        if self.version == 1:
+            return "" if record.identity is None else "it was made by a newer version than the study"
+        return self.of(record.kind, index, setting).mismatch(record.identity)
+
+
+def setting_digest(setting: Mapping[str, float | int]) -> str:
+    """Digest of hyper-parameters."""
+    return short_digest(dict(setting))

@@ -1,8 +1,6 @@
-"""The files in a study's folder: its identity, trials, choice and runs. They are read from disk each time.
+"""The files in a study's folder: trials, the choice of the search, and runs.
 
-The layout::
-
-    study.yaml                       configuration, identity, data fingerprint, versions at the start
+    study.yaml                       configuration, identity, data fingerprint, code, versions at the start
     lock                             held by the study's only driver
     bo/trial_007/ask.json            the setting that the searcher proposed
     bo/trial_007/fold_2/             record, checkpoint while unfinished, training curves
@@ -14,351 +12,337 @@ The layout::
     traditional/setting/run_00.json  one training under the traditional protocol, scored on the test classes at every
                                      epoch; with a preset, traditional/authors/run_00.json
     test_ledger.jsonl                one line for every access to the test classes
+
+A record is used only if its identity agrees with that of its study, see `identity`. Reading moves no file and caches
+nothing; `Found.quarantine` renames files and is for commands that hold the study's lock.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import yaml
 
-from benchmark.core import records
+from benchmark.core import plain_yaml, records, typed
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
-from benchmark.core.provenance import versions
-from benchmark.core.records import JsonObject
-from benchmark.protocol.statistics import standard_error
-from benchmark.searchers import Trial, Value
-from benchmark.study import schedules
-from benchmark.study.config import Node
-from benchmark.study.study import Study
+from benchmark.core.records import Record
+from benchmark.searchers import Setting, Trial, best_by_mean
+from benchmark.study import contents
+from benchmark.study.contents import Choice
+from benchmark.study.identity import StudyIdentity
+from benchmark.study.lost_trials import read_lost
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
-BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit")  # overrides that do not select a study
+RECORDS = (
+    "bo/trial_*.json", "bo/trial_*/ask.json", "bo/trial_*/fold_*/record.json", "final_eval/*/run_*.json",
+    "final_eval/*/run_*/fold_*/record.json", "traditional/*/run_*.json",
+)  # fmt: skip
+MOST_NAMED = 10  # runs that are listed by name
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def trial_path(directory: Path, index: int) -> Path:
+    """The path of a finished trial's record, below the study's folder."""
+    return directory / "bo" / f"trial_{index:03d}.json"
+
+
+def trial_dir(directory: Path, index: int) -> Path:
+    """The folder of a trial's units."""
+    return trial_path(directory, index).with_suffix("")
+
+
+def run_path(directory: Path, chosen: str, run: int) -> Path:
+    """The path of a scored run's record; `chosen` is the name of the chosen setting, see `Chosen`."""
+    return directory / "final_eval" / chosen / f"run_{run:02d}.json"
+
+
+def run_dir(directory: Path, chosen: str, run: int) -> Path:
+    """The folder of a run's units."""
+    return run_path(directory, chosen, run).with_suffix("")
+
+
+def traditional_path(directory: Path, preset: str, run: int) -> Path:
+    """The path of the record of a run under the traditional protocol; `preset` is empty for the loss's own setting."""
+    return directory / "traditional" / (preset or "setting") / f"run_{run:02d}.json"
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """A record that cannot be used.
+
+    Attributes:
+        path: the file.
+        text: a sentence that names the file and the reason.
+        why: `damaged`, `other` (the record does not belong to the study) or `newer` (a newer version wrote it).
+    """
+
+    path: Path
+    text: str
+    why: str
 
 
 @dataclass(frozen=True)
-class StoredStudy:
-    """The content of `study.yaml`.
+class Found:
+    """The trials or runs that were found on disk.
 
     Attributes:
-        identity: hash of `science`.
-        fingerprint: identifies the data.
-        versions: package versions with which the study was started.
-        science: everything that can change a result.
-        config: the configuration, interpolations unresolved.
+        records: usable records, by number of the trial or run.
+        problems: records that cannot be used.
     """
 
-    identity: str
-    fingerprint: str
-    versions: dict[str, str]
-    science: JsonObject
-    config: Node
+    records: dict[int, Record]
+    problems: list[Problem] = field(default_factory=list)
+
+    def missing(self, total: int) -> str:
+        """Name the runs that have no usable record, a few at most; empty if all have one.
+
+        Args:
+            total: number of runs that the study needs, perhaps by a foreign `study.yaml`: any number.
+        """
+        absent = (f"run_{run:02d}" for run in range(total) if run not in self.records)
+        named = list(itertools.islice(absent, MOST_NAMED))
+        more = total - len(self.records) - len(named)
+        return ", ".join(named) + f" and {more:,} more" * (more > 0)
+
+    def quarantine(self, say: Callable[[str], None]) -> dict[int, Record]:
+        """Quarantine the records that cannot be used, so that their units are repeated, and return the usable ones.
+
+        Args:
+            say: called with a note about each quarantined file.
+
+        Raises:
+            NewerFileError: a newer version wrote a record; in this case, no file is quarantined.
+        """
+        for problem in self.problems:
+            if problem.why == "newer":
+                raise records.NewerFileError(problem.text)
+        for problem in self.problems:
+            kept = records.quarantine(problem.path, problem.why)
+            say(f"{problem.text} It is kept as {kept.name}; only this trial or run is repeated.")
+        return self.records
 
 
-def open_study(study: Study, fingerprint: str) -> list[str]:
-    """Create the study's folder, or check that it belongs to the same study.
+def read_trials(directory: Path, study: StudyIdentity, num_trials: int) -> Found:
+    """The finished trials on disk.
 
     Args:
-        study: the study to run.
-        fingerprint: identifies the data on this machine.
-
-    Returns:
-        Warnings about parts of the loss that the training is too short to reach, package versions that changed since
-        the study was started, and a damaged `study.yaml` that was replaced.
-
-    Raises:
-        UserError: the folder holds a study with another configuration; the message shows the difference.
-    """
-    idle = schedules.never_reached(study.config) if study.config.protocol.story == "search" else []
-    return idle + _open(study, fingerprint)
-
-
-def _open(study: Study, fingerprint: str) -> list[str]:
-    path = study.directory / "study.yaml"
-    if not path.exists():
-        write_study(study, fingerprint)
-        return []
-    try:
-        stored = read_study(study.directory)
-    except records.CorruptFileError as error:
-        check_proposals(study, fingerprint)
-        kept = records.quarantine(path)
-        write_study(study, fingerprint)
-        return [f"{error} It is kept as {kept.name}, and a new one is written; finished trials and runs are kept."]
-    if stored.identity != study.identity(fingerprint):
-        lines = "\n".join(difference(stored.science, study.science(fingerprint)))
-        raise UserError(
-            f"{study.directory} holds {study.title} with another configuration:\n{lines}\n"
-            "Restore the old values, keep both side by side with variant=NAME, or delete the folder to start over."
-        )
-    changed = [f"{k} {stored.versions[k]} -> {v}" for k, v in versions().items() if stored.versions.get(k, v) != v]
-    since = "Versions changed since this study was started"
-    return [f"{since}: {', '.join(changed)}. Each record holds the versions that made it."] if changed else []
-
-
-def write_study(study: Study, fingerprint: str) -> None:
-    """Write `study.yaml`, which describes the study, with a checksum that detects damage."""
-    body = {
-        "identity": study.identity(fingerprint), "fingerprint": fingerprint, "versions": versions(),
-        "science": study.science(fingerprint), "config": study.raw,
-    }  # fmt: skip
-    text = yaml.safe_dump({"sha256": records.digest(body)} | body, sort_keys=False)
-    records.write_whole(study.directory / "study.yaml", text.encode())
-
-
-def check_proposals(study: Study, fingerprint: str) -> None:
-    """Check that the proposals on disk belong to this study, in case `study.yaml` is damaged.
-
-    Raises:
-        UserError: a trial was proposed by a study with another identity.
-    """
-    for path in sorted((study.directory / "bo").glob("trial_*/ask.json")):
-        record, _ = records.read_or_quarantine(path)
-        if record is not None and record.provenance["identity"] != study.identity(fingerprint):
-            raise UserError(
-                f"{study.directory / 'study.yaml'} is damaged, and {path} was proposed under another configuration. "
-                "Restore the old values, or start another study next to it with variant=NAME."
-            )
-
-
-def read_study(directory: Path) -> StoredStudy:
-    """Read and check `study.yaml`.
-
-    Raises:
-        UserError: the folder has no `study.yaml`, or it cannot be read.
-        records.CorruptFileError: it is damaged.
-    """
-    path = directory / "study.yaml"
-    try:
-        body = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
-        if isinstance(body, dict) and body.pop("sha256", None) == records.digest(body):
-            return StoredStudy(**body)
-    except FileNotFoundError:
-        raise UserError(f"There is no study in {directory}. Run {command('bo')} to start one.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Restore the file, or delete the folder.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):  # TypeError, ValueError: from `digest`
-        pass  # reported below
-    raise records.CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
-
-
-def difference(old: object, new: object, prefix: str = "") -> list[str]:
-    """One line for each value that differs between two nested mappings.
-
-    >>> difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
-    ['  a.c: 2 there, 3 now']
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [line for key in keys for line in difference(old.get(key), new.get(key), f"{prefix}{key}.")]
-    return [] if old == new else [f"  {prefix[:-1]}: {old} there, {new} now"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The outcome of a finished search.
-
-    Attributes:
-        trial: index of the chosen trial.
-        setting: its hyper-parameters.
-        map_at_r: its validation MAP@R, a fraction, the mean over folds.
-        standard_error: standard error of `map_at_r` between folds.
-        num_trials: number of finished trials from which it was chosen.
-        rule: how it was chosen.
+        directory: folder of the study.
+        study: what the records must agree with.
+        num_trials: trials from this index on are left out.
     """
 
-    trial: int
-    setting: dict[str, Value]
-    map_at_r: float
-    standard_error: float
-    num_trials: int
-    rule: str
+    def setting(record: Record, index: int) -> Setting:
+        ask = trial_dir(directory, index) / "ask.json"
+        # The user may delete a finished trial's folder; the trial's record holds the setting too.
+        with contextlib.suppress(FileNotFoundError, records.CorruptFileError, records.NewerFileError):
+            record = contents.read(ask, contents.Ask)
+        found: Setting = record.result["setting"]
+        return found
+
+    return _read(directory / "bo", "trial_*.json", contents.Trial, study, num_trials, setting)
 
 
-class Chosen(NamedTuple):
-    """What `final_eval` retrains: a setting, and the trial that it comes from; None for a preset."""
+def read_runs(directory: Path, study: StudyIdentity, chosen: "Chosen", num_runs: int) -> Found:
+    """The scored runs of a chosen setting on disk.
 
-    trial: int | None
-    setting: dict[str, Value]
-
-
-def label(study: Study) -> str:
-    """The name of a study in a table: its loss and, in parentheses, its preset and variant."""
-    suffix = ", ".join(filter(None, (study.config.preset, study.config.variant)))
-    return study.config.loss.label + f" ({suffix})" * bool(suffix)
-
-
-def trial_path(study: Study, index: int) -> Path:
-    """The record of a finished trial."""
-    return study.directory / "bo" / f"trial_{index:03d}.json"
+    Args:
+        directory: folder of the study.
+        study: what the records must agree with.
+        chosen: the setting that the runs must have been trained with.
+        num_runs: runs from this number on are left out.
+    """
+    folder = run_path(directory, chosen.name, 0).parent
+    return _read(folder, "run_*.json", contents.Run, study, num_runs, lambda *_: chosen.setting)
 
 
-def trial_dir(study: Study, index: int) -> Path:
-    """The folder of a trial's units."""
-    return study.directory / "bo" / f"trial_{index:03d}"
+def read_traditional(directory: Path, study: StudyIdentity, preset: str, setting: Setting, num_runs: int) -> Found:
+    """The finished runs under the traditional protocol on disk.
+
+    Args:
+        directory: folder of the study.
+        study: what the records must agree with.
+        preset: the study's preset; empty for the loss's own setting.
+        setting: the study's own setting. A run's record holds it with the loss's schedule in passes over the images.
+        num_runs: runs from this number on are left out.
+    """
+    folder = traditional_path(directory, preset, 0).parent
+    return _read(folder, "run_*.json", contents.Traditional, study, num_runs, lambda *_: setting)
 
 
-def runs_dir(study: Study, trial: int | None) -> Path:
-    """The folder of the runs of a trial's setting; trial None stands for the preset's setting."""
-    return study.directory / "final_eval" / (study.config.preset if trial is None else f"trial_{trial:03d}")
+def _read(
+    folder: Path,
+    pattern: str,
+    kind: type[contents.Content],
+    study: StudyIdentity,
+    total: int,
+    setting: Callable[[Record, int], Setting],
+) -> Found:
+    """Read the records of a folder whose number is below `total`, and compare them with the study.
+
+    Args:
+        folder: folder of the records.
+        pattern: glob pattern of their names.
+        kind: what they hold.
+        study: what they must agree with.
+        total: the first number that is left out.
+        setting: for a record and its number, the setting that it must have been trained with.
+    """
+    found = Found({})
+    for path in sorted(folder.glob(pattern)):
+        number = path.stem.rpartition("_")[2]
+        if not number.isdecimal() or int(number) >= total:
+            continue
+        try:
+            record = contents.read(path, kind)
+        except records.CorruptFileError as error:
+            found.problems.append(Problem(path, str(error), "damaged"))
+            continue
+        except records.NewerFileError as error:
+            found.problems.append(Problem(path, str(error), "newer"))
+            continue
+        if difference := study.mismatch(record, int(number), setting(record, int(number))):
+            found.problems.append(Problem(path, f"{path} does not belong to this study: {difference}.", "other"))
+        else:
+            found.records[int(number)] = record
+    return found
 
 
-def run_path(study: Study, trial: int | None, run: int) -> Path:
-    """The record of a scored run."""
-    return runs_dir(study, trial) / f"run_{run:02d}.json"
+def all_records(directory: Path) -> Iterator[Path]:
+    """Yield the paths of all records of units below a study's folder."""
+    return itertools.chain.from_iterable(sorted(directory.glob(pattern)) for pattern in RECORDS)
 
 
-def run_dir(study: Study, trial: int | None, run: int) -> Path:
-    """The folder of a run's units."""
-    return run_path(study, trial, run).with_suffix("")
-
-
-def to_observation(record: records.Record) -> Trial:
-    """Convert a trial's record to what a searcher receives."""
+def to_observation(record: Record) -> Trial:
+    """Convert a trial's record to the observation that a searcher receives."""
     r = record.result
     return Trial(index=r["index"], parameters=r["setting"], mean=r["map_at_r"], sem=r["standard_error"])
 
 
-def trial_result(index: int, setting: dict[str, Value], folds: list[JsonObject]) -> JsonObject:
-    """Combine the results of a trial's folds: their mean score, or no score and the reason.
+# -- the choice -------------------------------------------------------------------------------------------------------
 
-    Args:
-        index: number of the trial.
-        setting: its hyper-parameters.
-        folds: the result of each fold, in order.
+
+class Chosen(NamedTuple):
+    """The setting that final runs are trained with.
+
+    Attributes:
+        name: name of the runs' folder: the trial's, such as `trial_007`, or the preset.
+        trial: index of the trial that the setting comes from; None for a preset.
+        setting: the hyper-parameters.
     """
-    scores = [fold["map_at_r"] for fold in folds]
-    missing = [f"fold {fold['fold']}: {fold['reason']}" for fold in folds if fold["map_at_r"] is None]
-    done = not missing
-    return {
-        "index": index,
-        "setting": setting,
-        "status": "completed" if done else "failed",
-        "reason": None if done else "; ".join(missing),
-        "map_at_r": sum(scores) / len(scores) if done else None,
-        "standard_error": standard_error(scores) if done else None,
-        "folds": folds,
-    }
+
+    name: str
+    trial: int | None
+    setting: Setting
+
+    @classmethod
+    def of(cls, choice: Choice) -> "Chosen":
+        """The setting that a search chose."""
+        return cls(f"trial_{choice.trial:03d}", choice.trial, choice.setting)
 
 
-def finished_trials(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Finished trials on disk, by index.
-
-    Args:
-        study: the study whose trials are read.
-        say: called with a note about each damaged record, which is quarantined.
-    """
-    return _records_in(study.directory / "bo", "trial_*.json", "index", say)
+class NoChoiceError(UserError):
+    """A search has no usable choice: it is unfinished, or its records contradict `best.yaml`."""
 
 
-def write_choice(study: Study, choice: Choice) -> None:
-    """Write `best.yaml`, which marks the search as finished."""
-    body = {
-        "trial": choice.trial, "setting": choice.setting, "validation_map_at_r": choice.map_at_r,
-        "standard_error": choice.standard_error, "num_trials": choice.num_trials, "rule": choice.rule,
-        "record": trial_path(study, choice.trial).name,
-    }  # fmt: skip
-    records.write_whole(study.directory / "bo" / "best.yaml", yaml.safe_dump(body, sort_keys=False).encode())
-
-
-def read_choice(study: Study) -> Choice:
-    """Read the chosen trial, and check it against the trial's record.
+def chosen_record(directory: Path, chosen: Chosen) -> list[Record]:
+    """The record of the trial that a setting comes from, as a list; empty for a preset.
 
     Raises:
-        UserError: the search is unfinished, or `best.yaml` or the trial's record is damaged; the message has the
-            command that fixes it.
+        CorruptFileError: the record is damaged.
+        NewerFileError: a newer version wrote it.
+        FileNotFoundError: there is no such record.
     """
-    path = study.directory / "bo" / "best.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        num_done = len(list(path.parent.glob("trial_*.json")))
-        raise UserError(
-            f"No best trial for dataset={study.config.dataset.name}, loss={study.config.loss.name}: {path.parent} "
-            f'has {num_done} of {study.config.trials} trials. Run "{study.command("bo")}" to finish it.'
-        ) from None
-    except UnicodeDecodeError:
-        text = ""
-    choice = _checked_choice(text, path.parent)
-    if choice is None:
-        raise UserError(
-            f'{path} is damaged, or the record it names is. Run "{study.command("bo")}": it chooses again, from the '
-            "finished trials."
-        )
+    return [] if chosen.trial is None else [contents.read(trial_path(directory, chosen.trial), contents.Trial)]
+
+
+def write_choice(directory: Path, choice: Choice) -> None:
+    """Write `best.yaml`, which marks the search as finished.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    body = msgspec.to_builtins(choice) | {"record": trial_path(directory, choice.trial).name}
+    text = yaml.safe_dump({"sha256": records.digest(body)} | body, sort_keys=False)
+    records.write_whole(directory / "bo" / "best.yaml", text.encode())
+
+
+def read_choice(directory: Path, study: StudyIdentity, rule: str, num_trials: int, advice: str) -> Choice:
+    """The choice of a finished search, after comparing it with the records of the trials.
+
+    Args:
+        directory: folder of the study.
+        study: what the records must agree with.
+        rule: how the study chooses, as in `protocol.select`.
+        num_trials: number of trials that the search must have finished or lost.
+        advice: the command that finishes the search and chooses again, for messages.
+
+    Raises:
+        NoChoiceError: the search is unfinished, or `best.yaml` is damaged or contradicts the records.
+    """
+    path = directory / "bo" / "best.yaml"
+    trials = read_trials(directory, study, num_trials)
+    if newer := [problem.text for problem in trials.problems if problem.why == "newer"]:
+        raise NoChoiceError(" ".join(newer))
+    num_lost = sum(index < num_trials for index in read_lost(directory / "bo", study, trials.records))
+    done = len(trials.records) + num_lost
+    if done < num_trials or not path.is_file():
+        found = f"Its search has {done} of {num_trials} trials" + f", {num_lost} of them lost" * (num_lost > 0)
+        found += ", and no best.yaml" * (done >= num_trials)
+        problems = "".join(f" {problem.text}" for problem in trials.problems)
+        raise NoChoiceError(f"{found}.{problems} Run {advice} to finish it.")
+    choice = choice_on_disk(directory, study)
+    if choice is None or (fault := _contradiction(choice, rule, trials.records, num_lost)):
+        what = "is damaged" if choice is None else fault
+        raise NoChoiceError(f"{path} {what}. Run {advice}: it chooses again from the finished trials.")
     return choice
 
 
-def _checked_choice(text: str, folder: Path) -> Choice | None:
-    """The choice in the text of a `best.yaml`; None if it, or the record that it names, is damaged or missing."""
+def choice_on_disk(directory: Path, study: StudyIdentity) -> Choice | None:
+    """The content of `best.yaml`; None if there is none, or it is damaged or belongs to another study.
+
+    Args:
+        directory: folder of the study.
+        study: what it must agree with.
+    """
+    path = directory / "bo" / "best.yaml"
     try:
-        body = yaml.safe_load(text)
-        choice = Choice(body["trial"], body["setting"], body["validation_map_at_r"], body["standard_error"],
-                        body["num_trials"], body["rule"])  # fmt: skip
-        result = records.read_record(folder / body["record"]).result
-    except (yaml.YAMLError, records.CorruptFileError, FileNotFoundError, KeyError, TypeError):
+        body = plain_yaml.load(records.read_file(path, plain_yaml.MOST_BYTES))
+        checksum = body.pop("sha256", None)
+        if study.version > 1 and checksum != records.digest(body):
+            return None
+        del body["record"]
+        choice = typed.convert(body, Choice, path)
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, records.CorruptFileError):
         return None
-    found = (result.get("index"), result.get("setting"), result.get("map_at_r"))
-    return choice if found == (choice.trial, choice.setting, choice.map_at_r) else None
+    return choice if study.version == 1 or choice.identity == study.study else None
 
 
-def read_chosen(study: Study) -> Chosen:
-    """The setting to retrain: the study's preset, or the search's choice.
-
-    Raises:
-        UserError: the study has no preset, and its search is unfinished or its choice is damaged.
-    """
-    if study.config.preset:
-        return Chosen(None, study.config.loss.setting)
-    choice = read_choice(study)
-    return Chosen(choice.trial, choice.setting)
-
-
-def finished_runs(study: Study, trial: int | None, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Scored runs of a trial's setting (or of the preset's, if `trial` is None), by number.
+def _contradiction(choice: Choice, rule: str, trials: Mapping[int, Record], num_lost: int) -> str:
+    """Describe how a choice contradicts its study or the finished trials; an empty string if it does not.
 
     Args:
-        study: the study whose runs are read.
-        trial: index of the trial; None for the preset.
-        say: called with a note about each damaged record, which is quarantined.
+        choice: the content of `best.yaml`.
+        rule: how the study chooses, as in `protocol.select`.
+        trials: records of the finished trials, by index.
+        num_lost: number of lost trials.
     """
-    return _records_in(runs_dir(study, trial), "run_*.json", "run", say)
-
-
-def traditional_path(study: Study, run: int) -> Path:
-    """The record of a run under the traditional protocol, with the preset's setting or the loss's own."""
-    return study.directory / "traditional" / (study.config.preset or "setting") / f"run_{run:02d}.json"
-
-
-def traditional_runs(study: Study, say: Callable[[str], None] = print) -> dict[int, records.Record]:
-    """Finished runs under the traditional protocol, by number.
-
-    Args:
-        study: the study whose runs are read.
-        say: called with a note about each damaged record, which is quarantined.
-    """
-    return _records_in(traditional_path(study, 0).parent, "run_*.json", "run", say)
-
-
-def _records_in(folder: Path, pattern: str, key: str, say: Callable[[str], None]) -> dict[int, records.Record]:
-    """The undamaged records of a folder, by the number that stands under `key` in each."""
-    found = {}
-    for path in sorted(folder.glob(pattern)):
-        record, note = records.read_or_quarantine(path)
-        if record is not None:
-            found[int(record.result[key])] = record
-        if note:
-            say(note)
-    return found
-
-
-def names_a_study(overrides: list[str]) -> bool:
-    """Whether the overrides of a command select one study; otherwise the command applies to all studies."""
-    return any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides)
-
-
-def all_studies(results_dir: Path) -> list[Path]:
-    """Folders of all studies below a results folder."""
-    return sorted(path.parent for path in (results_dir / "studies").glob("*/*/study.yaml"))
+    if choice.rule != rule:
+        return f"was chosen by the rule {choice.rule}, but the study's rule is {rule}"
+    if choice.num_trials != len(trials):
+        return f"was chosen from {choice.num_trials} trials, and there are {len(trials)}"
+    if choice.num_lost != num_lost:
+        return f"was chosen when {choice.num_lost} trials were lost, but now {num_lost} are"
+    result = trials[choice.trial].result if choice.trial in trials else {}
+    found = (choice.setting, choice.validation_map_at_r, choice.standard_error)
+    if tuple(map(result.get, ("setting", "map_at_r", "standard_error"))) != found:
+        return f"contradicts the record of trial_{choice.trial:03d}"
+    if choice.rule == "raw" and choice.trial != best_by_mean([to_observation(trials[i]) for i in sorted(trials)]):
+        return f"names trial_{choice.trial:03d}, which is not the best one"
+    return ""

@@ -13,37 +13,46 @@ from pathlib import Path
 from benchmark.core import records
 from benchmark.core.provenance import provenance
 from benchmark.core.records import JsonObject
+from benchmark.study import contents
+from benchmark.study.identity import Identity, StudyIdentity
 
 MOST_IN_A_ROW = 3  # consecutive lost trials that stop the search: the machines are at fault, not the trials
 
 
-def lost_record(index: int, setting: Mapping[str, float | int], units: Sequence[JsonObject]) -> records.Record:
+def lost_record(
+    index: int, setting: Mapping[str, float | int], units: Sequence[JsonObject], identity: Identity
+) -> records.Record:
     """The record of a lost trial, which a searcher receives as a trial without a score.
 
     Args:
         index: number of the trial.
         setting: its hyper-parameters.
         units: its lost units, at least one, each with `unit`, `reason`, `log` and `tail`.
+        identity: what the trial depends on.
     """
     result = {"index": index, "setting": dict(setting), "status": "lost", "map_at_r": None, "standard_error": None}
-    return records.Record("lost", result | {"reason": units[0]["reason"]}, provenance(units=list(units)))
+    return records.Record(
+        "lost", result | {"reason": units[0]["reason"]}, provenance(units=list(units)), identity.to_json()
+    )
 
 
-def read_lost(folder: Path, finished: Container[int]) -> dict[int, records.Record]:
+def read_lost(folder: Path, study: StudyIdentity, finished: Container[int]) -> dict[int, records.Record]:
     """Records of the lost trials below a search's folder, by index.
 
     Args:
         folder: the search's folder, `bo`.
+        study: what the records must agree with; those that do not are skipped.
         finished: indices of finished trials, which are skipped.
     """
     found = {}
     for path in sorted(folder.glob("trial_*/lost.json")):
         try:
-            record = records.read_record(path)
-        except records.CorruptFileError:
+            record = contents.read(path, contents.Lost)
+        except (records.CorruptFileError, records.NewerFileError):
             continue  # the trial has no record either, so it is trained again
-        if record.result["index"] not in finished and path.parent.name == f"trial_{record.result['index']:03d}":
-            found[record.result["index"]] = record
+        index = record.result["index"]
+        if index not in finished and not study.mismatch(record, index, record.result["setting"]):
+            found[index] = record
     return found
 
 
@@ -55,7 +64,7 @@ def is_stale(proposal: Path, finished: Container[int]) -> bool:
         finished: indices of finished trials.
     """
     try:
-        lost = records.read_record(proposal).provenance.get("lost", ())
-    except (FileNotFoundError, records.CorruptFileError):
+        lost = contents.read(proposal, contents.Ask).provenance.get("lost", ())
+    except (FileNotFoundError, records.CorruptFileError, records.NewerFileError):
         return False
     return any(index in finished for index in lost)

@@ -10,9 +10,11 @@ import numpy as np
 
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
+from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.folds import Fold
 from benchmark.searchers import Parameter, Value
 from benchmark.study.config import TrainingConfig
+from benchmark.study.stored import check_references
 from benchmark.study.study import Study
 from benchmark.training.lr_schedule import learning_rate_factor
 
@@ -25,6 +27,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "decode": ("once", "always"),
+    "precision": ("ieee", "tf32", "bf16"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
 AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
@@ -67,11 +70,17 @@ def check_values(study: Study, story: str = "search") -> None:
     for key, lowest in AT_LEAST.items():
         if (value := operator.attrgetter(key)(c)) < lowest:
             raise UserError(f"{key}={value}: must be at least {lowest}.")
+    if c.seed > LARGEST_INT:
+        raise UserError(f"seed={c.seed}: must be at most {LARGEST_INT}, the largest integer that records can hold.")
     if c.searcher.asynchronous and c.searcher.round == 1:
         raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
                         "may train together, such as searcher.round=4.")  # fmt: skip
     if c.image_threads != "auto" and (type(c.image_threads) is not int or c.image_threads < 0):
         raise UserError(f"image_threads={c.image_threads!r}: give a whole number of at least 0, or auto.")
+    try:
+        check_references(study.raw)  # else its study.yaml could be written, but not read
+    except ValueError as error:
+        raise UserError(f"{error}. Write the value itself.") from error
     if strange := list(_not_finite(study.raw)):
         raise UserError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or omit the key.")
     check_training(c.training)

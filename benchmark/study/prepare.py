@@ -1,6 +1,6 @@
 """Prepare a study's data: draw or decode missing images, and show progress."""
 
-from benchmark.core.console import counting
+from benchmark.core.console import counting, write
 from benchmark.datasets import Dataset, DatasetSummary
 from benchmark.study.study import Study
 
@@ -18,7 +18,7 @@ def prepare(study: Study, *halves: str) -> str:
     dataset = study.make_dataset()
     summary = make_ready(study, dataset, halves)
     if summary.is_new:
-        print(describe(study, summary), flush=True)
+        write(describe(study, summary))
     return summary.fingerprint
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def read_recipe(folder: Path, name: str) -> Node:
+def read_recipe(folders: Sequence[Path], name: str) -> Node:
     """Read how a paper trains under the traditional protocol.
 
     Args:
-        folder: folder with one YAML file per recipe.
+        folders: folders with one YAML file per recipe.
         name: file name without its extension.
 
     Raises:
-        UserError: the folder has no such file.
+        UserError: no folder has such a file.
     """
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    known = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name not in known:
         raise UserError(f"training.recipe={name!r}: allowed are {', '.join(known)}.")
     return dict(yaml.safe_load(known[name].read_text(encoding="utf-8")))
@@ -107,7 +107,9 @@ def make_optimizers(config: Config, parts: Mapping[str, torch.nn.Module]) -> dic
     for name, part in parts.items():
         if any(p.requires_grad for p in part.parameters()):
             node = dict(config.training.optimizers[name]) | (optimizer_options(config) if name == "loss" else {})
-            optimizers[name] = build(node, params=parameter_groups(part, node.pop("groups", {})))
+            optimizers[name] = build(
+                node, "optimizer", plugins=config.plugins, params=parameter_groups(part, node.pop("groups", {}))
+            )
     return optimizers
 
 

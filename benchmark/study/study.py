@@ -1,8 +1,8 @@
 """Build a study's components from its configuration, which is composed by Hydra and OmegaConf.
 
 A `Study` is one loss x data set x trunk x protocol. It is identified by a hash of everything that can change a result
-(its scientific configuration and the data's fingerprint). The hash does not cover the number of trials, the executor,
-the display and folders, so that a search can be extended and resumed elsewhere.
+(its scientific configuration and the data's fingerprint). The hash does not cover the number of trials and runs, the
+executor, the display and folders, so that a search can be extended and resumed elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,9 +23,11 @@ from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.searchers import Kind, Parameter, Scale, Searcher
 from benchmark.study import identity, messages, recipes
-from benchmark.study.command import command_for
+from benchmark.study.command import command_for, command_for_folder, tables_command
 from benchmark.study.config import Config, Node, schema
-from benchmark.study.instantiate import build
+from benchmark.study.instantiate import NodeKind, build
+from benchmark.study.plugins import check_names, conf_dirs
+from benchmark.study.stored import read_study
 from benchmark.study.version_1 import upgrade
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is checked without it
@@ -81,8 +83,9 @@ class Study:
         preset = recipes.preset_setting(cast(Config, OmegaConf.to_object(merged))) if merged.preset else {}
         for name, value in (preset | (setting or {})).items():
             OmegaConf.update(merged, f"loss.setting.{name}", value, force_add=False)
+        check_names(_plain(merged.plugins))
         if recipe := merged.training.recipe:
-            body = recipes.read_recipe(conf_dir() / "recipe", recipe)
+            body = recipes.read_recipe([folder / "recipe" for folder in conf_dirs(merged.plugins)], recipe)
             filled = recipes.with_recipe(_plain(merged.training), body, merged.dataset.name, merged.trunk.name)
             OmegaConf.update(merged, "training", filled, force_add=True)
         return cls(raw=_plain(merged), config=cast(Config, OmegaConf.to_object(merged)))
@@ -104,8 +107,10 @@ class Study:
 
     @property
     def directory(self) -> Path:
-        """The folder of this study's records."""
+        """The folder of this study's records: the one that was named, else that of its loss, data set, ..."""
         c = self.config
+        if c.study:
+            return Path(c.study)
         group = "-".join((c.dataset.name, c.trunk.name, c.protocol.name))
         return Path(c.results_dir) / "studies" / group / "-".join(filter(None, (c.loss.name, c.preset, c.variant)))
 
@@ -114,9 +119,30 @@ class Study:
         """The name of this study in messages."""
         return f"{self.config.loss.name} on {self.config.dataset.name}"
 
-    def command(self, target: str, loss: str | None = None) -> str:
-        """The shell command that runs a make target for this study, or for another loss in its place."""
-        return command_for(self.config, target, loss)
+    def command(self, target: str, *more: str) -> str:
+        """The shell command that runs a target for this study.
+
+        Args:
+            target: names of commands, separated by blanks, such as `bo final-eval`.
+            more: further overrides, for a study that is stored.
+        """
+        if target == "tables":
+            root = self.directory.parents[2] if self.directory.parts[-3:-2] == ("studies",) else Path("results")
+            return tables_command(root)
+        if target not in ("data", "splits") and (self.directory / "study.yaml").is_file():
+            return command_for_folder(self.directory, target, *self._other_budget(), *more)
+        return command_for(self.config, target)
+
+    def _other_budget(self) -> list[str]:
+        """Overrides for the numbers of trials and runs that differ from those in the folder's `study.yaml`."""
+        try:
+            stored = read_study(self.directory)
+        except UserError:  # the command that is suggested reports it
+            return []
+        trials, num_runs = self.config.trials, self.config.protocol.num_runs
+        return [f"trials={trials}"] * (trials != stored.trials) + [f"protocol.num_runs={num_runs}"] * (
+            num_runs != stored.num_runs
+        )
 
     def science(self, fingerprint: str) -> Node:
         """Everything that can change a result, see `identity.science`."""
@@ -166,14 +192,15 @@ class Study:
 
     def make_trunk(self, in_channels: int, seed: int) -> TrunkModule:
         """Build the trunk, (B, in_channels, H, W) -> (B, F), with weights drawn from `seed`."""
-        trunk: TrunkModule = _seeded(seed, lambda: build(self.config.trunk.module, in_channels=in_channels))
+        node = self.config.trunk.module
+        trunk: TrunkModule = _seeded(seed, lambda: self._build(node, "trunk", in_channels=in_channels))
         return trunk
 
     def make_head(self, in_features: int, seed: int) -> HeadModule:
         """Build the head, (B, F) -> (B, D), with weights drawn from `seed`; a loss may require another head."""
         asked, dim = self.config.loss.head, self.config.protocol.embedding_dim
         node = asked if "_target_" in asked else self.config.head.module | asked
-        head: HeadModule = _seeded(seed, lambda: build(node, in_features=in_features, embedding_dim=dim))
+        head: HeadModule = _seeded(seed, lambda: self._build(node, "head", in_features=in_features, embedding_dim=dim))
         return head
 
     def make_loss(self, num_classes: int, seed: int, class_to_super: np.ndarray, num_images: int) -> LossModule:
@@ -203,7 +230,7 @@ class Study:
                 f"conf/loss/{self.config.loss.name}.yaml needs {', '.join(unknown)}; available: {', '.join(offered)}."
             )
         wanted = {key: offered[key] for key in self.config.loss.needs}
-        loss: LossModule = _seeded(seed, lambda: build(self.config.loss.module, **wanted))
+        loss: LossModule = _seeded(seed, lambda: self._build(self.config.loss.module, "loss", **wanted))
         return loss
 
     def make_optimizers(self, **parts: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
@@ -219,7 +246,7 @@ class Study:
         """
         node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | self.config.loss.sampler
         batch_size = self.config.protocol.batch_size
-        sampler: Sampler = build(node, labels=labels, batch_size=batch_size, seed=seed)
+        sampler: Sampler = self._build(node, "sampler", labels=labels, batch_size=batch_size, seed=seed)
         return sampler
 
     def make_space(self) -> dict[str, Parameter]:
@@ -236,7 +263,12 @@ class Study:
 
     def make_searcher(self) -> Searcher:
         """Build the searcher."""
-        return cast(Searcher, build(self.config.searcher.module, space=self.make_space(), seed=self.config.seed))
+        node, space = self.config.searcher.module, self.make_space()
+        searcher: Searcher = self._build(node, "searcher", space=space, seed=self.config.seed)
+        return searcher
+
+    def _build(self, node: Node, kind: NodeKind, **arguments: object) -> Any:
+        return build(node, kind, plugins=self.config.plugins, **arguments)
 
     def make_device(self) -> torch.device:
         """The device on which this process trains."""

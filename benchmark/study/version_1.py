@@ -1,18 +1,17 @@
-"""Version 1 of the layout of configurations and fold records: how to read it, and how it still identifies studies.
+"""Version 1 of configurations and fold records: how to read them, and how to compute the identity of their studies.
 
 Version 1 kept the numbers that HPL and XBM need for a data set in that data set's section, as `dataset.hpl` and
 `dataset.xbm`, and called the traditional protocol's training "customary". Both are part of the identity of every study,
 whatever its loss. Committed studies keep their identity, so `as_version_1` restores that layout before an identity is
-computed, and `upgrade` turns a stored configuration of version 1 into today's layout. Nothing else may depend on this
+verified, and `upgrade` turns a stored configuration of version 1 into today's layout. Nothing else may depend on this
 module, and nothing in it may change: a new loss or data set needs no entry here.
 """
 
 import copy
 import json
-from collections.abc import Mapping
 
 from benchmark.core.errors import UserError
-from benchmark.study.config import Node
+from benchmark.study.config import Config, Node
 
 BLOCKS = ("hpl", "xbm")
 # The values of version 1 for each data set; a data set that is not listed has the first ones.
@@ -82,15 +81,16 @@ def upgrade(raw: Node) -> Node:
     return config
 
 
-def as_version_1(science: Node, schedule: Mapping[str, object]) -> None:
-    """Restore the layout of version 1, the input of every identity.
+def as_version_1(science: Node, config: Config) -> Node:
+    """Convert what identifies a study to the layout of version 1, of which the stored identities are digests.
 
     Args:
-        science: what identifies a study, in today's layout; it is changed.
-        schedule: the loss's `schedule`, resolved.
+        science: what identifies a study today, see `identity.science`; it is changed.
+        config: the typed configuration.
     """
-    dataset = science["dataset"]
-    blocks = dataset.pop("version_1") or _blocks(dataset)
+    science.pop("precision")
+    dataset, schedule = science["dataset"], config.loss.schedule
+    blocks = config.dataset.version_1 or _blocks(dataset)
     for key, block in blocks.items():
         dataset[key] = block | {name: value for name, value in schedule.items() if name in block}
     if schedule.get("traditional"):
@@ -98,6 +98,8 @@ def as_version_1(science: Node, schedule: Mapping[str, object]) -> None:
     del science["loss"]["schedule"]
     if science["training"]["name"] == "traditional":
         science["training"]["name"] = "customary"
+    science["protocol"]["num_runs"] = config.protocol.num_runs
+    return science
 
 
 def _blocks(dataset: Node) -> dict[str, Node]:

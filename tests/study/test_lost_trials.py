@@ -14,8 +14,10 @@ from benchmark.final_eval import final_eval
 from benchmark.jobs import train_unit as worker
 from benchmark.searchers import Trial
 from benchmark.searchers.sobol import Sobol
+from benchmark.tables import tables
 from benchmark.traditional import traditional
-from tests.command_line import results_of, study_dir, tiny
+from benchmark.training.loop import Checkpoint
+from tests.command_line import results_of, run, study_dir, tiny
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str
     def start(*names: str, times: int = 10**9, error: Callable[[], Exception] = lambda: KeyError("gone")) -> list[str]:
         left, started = dict.fromkeys(names, times), []
 
-        def train_fold(parts: Any, schedule: Any, checkpoint: Path, on_epoch: Any) -> Any:
-            name = "/".join(checkpoint.parent.parts[-2:])
+        def train_fold(parts: Any, schedule: Any, checkpoint: Checkpoint, on_epoch: Any) -> Any:
+            name = "/".join(checkpoint.path.parent.parts[-2:])
             started.append(name)
             left[name] = left.get(name, 0) - 1
             if left[name] >= 0:
@@ -44,8 +46,13 @@ def trouble(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "trouble.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "error", [lambda: KeyError("gone"), lambda: WorkerDiedError("A worker ended, killed by signal 9")]
+    "error",
+    [
+        pytest.param(lambda: KeyError("gone"), marks=pytest.mark.slow),
+        lambda: WorkerDiedError("A worker ended, killed by signal 9"),
+    ],
 )
 def test_a_unit_that_succeeds_within_its_retries_changes_nothing(
     error: Callable[[], Exception], tmp_path: Path, searched: Path, breaking: Callable[..., list[str]]
@@ -74,13 +81,15 @@ def test_a_lost_trial_is_abandoned_named_with_its_log_and_retried_first(
     assert ended.status == 1 and ended.out.count("Traceback") == 1, "of a defect, the first time"
     assert f'{Path(__file__).name}", line' in ended.out and "raise error()" in ended.out and str(log) in ended.out
     for phrase in ("proxy_nca on glyphs_small is incomplete", "trial 1: trial_000/fold_1: KeyError: 'gone'",
-                 f"log: {log}", "make bo DATASET=glyphs_small LOSS=proxy_nca", f"results_dir={tmp_path}"):  # fmt: skip
+                 f"log: {log}", f"make bo STUDY={folder} EXECUTOR=inline"):  # fmt: skip
         assert phrase in ended.err
     assert log.read_text().count("KeyError: 'gone'") == 2
     lost = records.read_record(folder / "bo" / "trial_000" / "lost.json")
     assert not (folder / "bo" / "trial_000.json").exists() and "KeyError" in lost.provenance["units"][0]["tail"]
     assert histories[1] == [Trial(0, lost.result["setting"], None, None)], "abandoned, not a number"
     assert "trial: 1\n" in (folder / "bo" / "best.yaml").read_text(), "the search continued, and chose"
+    below = run(tables, f"results_dir={tmp_path}").out
+    assert f"chosen without 1 of 2 trials, which are lost; make bo final-eval STUDY={folder}" in below
 
     started = breaking()
     again = tiny(bo, tmp_path)
@@ -108,7 +117,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finishe
     assert asked == [None, None, [1], [1]]
     started = breaking()
     ended = tiny(bo, tmp_path / "lost", "trials=4")
-    assert ended.status == 0 and "trial 3 was proposed while another was lost; it is proposed again" in ended.out
+    assert ended.status == 0 and "trial 3 was proposed while another trial was lost." in ended.out
     assert started == [f"trial_00{i}/fold_{f}" for i, f in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1))]
     kept = {path: r for path, r in results_of(folder).items() if "superseded" not in path}
     assert kept == results_of(study_dir(tmp_path / "undisturbed"))
@@ -116,6 +125,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finishe
     assert tiny(bo, tmp_path / "lost", "trials=4").status == 0 and not started
 
 
+@pytest.mark.slow
 def test_three_lost_trials_in_a_row_stop_the_search_with_the_last_log(
     tmp_path: Path, breaking: Callable[..., list[str]]
 ) -> None:
@@ -131,7 +141,10 @@ def test_a_lost_run_stays_missing_and_the_others_are_scored(results: Path, break
     breaking("run_00/fold_1")
     ended = tiny(final_eval, results)
     assert ended.status == 1 and "over n = 1 runs" in ended.out
-    assert "run 1: run_00/fold_1: KeyError: 'gone'" in ended.err and '"make final-eval DATASET=glyphs' in ended.err
+    assert (
+        "run 1: run_00/fold_1: KeyError: 'gone'" in ended.err
+        and f'"make final-eval STUDY={study_dir(results)}' in ended.err
+    )
     started = breaking()
     assert tiny(final_eval, results).status == 0
     assert started == ["run_00/fold_1"]
@@ -145,12 +158,14 @@ def test_a_lost_run_of_the_traditional_protocol_stays_missing(
     breaking("setting/run_00")
     ended = tiny(traditional, tmp_path, *options, protocol="traditional")
     assert ended.status == 1 and "run 1: setting/run_00: KeyError: 'gone'" in ended.err
-    assert '"make traditional DATASET=glyphs_small LOSS=proxy_nca' in ended.err
+    folder = tmp_path / "studies" / "glyphs_small-small_conv-traditional" / "proxy_nca"
+    assert f'"make traditional STUDY={folder}' in ended.err
     started = breaking()
     assert tiny(traditional, tmp_path, *options, protocol="traditional").status == 0
     assert started == ["setting/run_00"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "tries"),
     [(lambda: KeyError("gone"), 3), (lambda: WorkerDiedError("A worker ended, killed by signal 9"), 5)],
@@ -165,6 +180,7 @@ def test_a_defect_is_retried_twice_at_most_and_a_worker_s_death_as_often_as_conf
     assert ended.out.count("Traceback") == (tries == 3), "of a defect alone, the first time"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "phrase"),
     [

@@ -19,7 +19,7 @@ from benchmark.study.study import Study
 from benchmark.tables import tables
 from benchmark.training.loop import train_fold
 from tests.command_line import assert_refused, study_dir, tiny, trainings
-from tests.training.small_fold import a_fold, a_schedule
+from tests.training.small_fold import a_checkpoint, a_fold, a_schedule
 
 RECIPE = {"lr_multiplier": 100.0, "weight_decay": 0.5, "warmup_epochs": 2, "groups": {"a": {"lr_multiplier": 5.0}}}
 PRESETS = {"published": {"cub": {"alpha": 12.5, "proxy_lr": 0.25}, "sop": {"alpha": 1.0}}}
@@ -100,7 +100,7 @@ def test_the_trunk_rests_during_the_warm_up_and_everything_else_moves(tmp_path: 
         weights = (fold.trunk, fold.head, fold.loss)
         seen.append([[p.clone() for p in part.parameters()] for part in weights])
 
-    train_fold(fold, a_schedule(max_epochs=3, warmup_epochs=2), tmp_path / "checkpoint.pt", remember)
+    train_fold(fold, a_schedule(max_epochs=3, warmup_epochs=2), a_checkpoint(tmp_path / "checkpoint.pt"), remember)
     moved = [
         [any(not torch.equal(p, q) for p, q in zip(a, b, strict=True)) for a, b in zip(before, after, strict=True)]
         for before, after in itertools.pairwise(seen[1:])
@@ -179,8 +179,8 @@ def test_a_search_with_a_preset_is_refused(tmp_path: Path) -> None:
 def test_a_loss_may_ask_for_options_of_the_head_or_for_another_head(proxy_anchor: Callable[..., Study]) -> None:
     assert isinstance(proxy_anchor().make_head(4, 0).norm, nn.Identity)
     assert isinstance(proxy_anchor(head={"layer_norm": True}).make_head(4, 0).norm, nn.LayerNorm)
-    other = {"_target_": "torch.nn.Bilinear", "in1_features": 2, "in2_features": 2, "out_features": 3}
-    with pytest.raises(UserError, match=r"Bilinear cannot be built"):  # built without the linear head's options
+    other = {"_target_": "benchmark.heads.hyperbolic.Hyperbolic", "curvature": 0.1}
+    with pytest.raises(UserError, match=r"missing .*'clip_radius'"):  # built without the linear head's options
         proxy_anchor(head=other).make_head(4, 0)
 
 

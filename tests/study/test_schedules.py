@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from benchmark.core.paths import conf_dir
+from benchmark.study.passes import in_passes
 from benchmark.study.schedules import never_reached
 from benchmark.study.study import Study
-from benchmark.traditional import in_passes
 
 Compose = Callable[..., Study]
 DATASETS = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
@@ -44,6 +44,7 @@ def test_settings_bounds_and_arguments_refer_to_the_schedule(compose_study: Comp
     assert compose_study("loss=xbm").config.loss.module["start_iteration"] == 100
 
 
+@pytest.mark.slow
 def test_under_the_traditional_protocol_it_follows_the_length_of_a_pass(compose_study: Compose) -> None:
     """1,000 images in batches of 128 are 7 batches; 300 and 100 iterations of epochs of 100 become 21 and 7."""
     study = compose_study("protocol=traditional", "dataset=inaturalist2019", "loss=hpl_nca", "trunk=resnet50")
