@@ -12,11 +12,16 @@ import pytest
 import yaml
 
 from benchmark import tables
+from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.report import formats
+from benchmark.study import opening
 from benchmark.study.study import Study
 from tests import fake_results
+from tests.command_line import run
+from tests.report.test_formats import table_of
+from tests.study import examples
 
 Compose = Callable[..., Study]
 FOUR = ("dataset=glyphs_small", "protocol.num_runs=4")
@@ -36,7 +41,7 @@ def write_tables(study: Study) -> Path:
 
 
 def made(studies: list[Study], **experiment: Any) -> formats.Table:
-    return tables.make_table("any", studies, experiment)
+    return table_of("any", studies, tables.Experiment(**experiment))
 
 
 def test_a_cell_is_the_mean_and_the_t_interval_worked_out_by_hand(compose_study: Compose) -> None:
@@ -60,15 +65,16 @@ def test_the_interval_has_the_protocols_confidence(compose_study: Compose) -> No
     table = made([study])
     # 95 % quantile of Student's t with 3 degrees of freedom: 2.353363; * 1.290994 = 3.038179.
     assert table.rows[0].cells["separated", "map_at_r"].half_width == pytest.approx(3.038179, abs=2e-6)
-    assert table.notes()[0].startswith("Mean +- 90 % t-interval over n = 4 runs, in percent")
+    assert table.sections[0].notes()[0].startswith("Mean +- 90 % t-interval over n = 4 runs, in percent")
 
 
 def test_the_heads_name_the_two_modes_and_their_dimensions(compose_study: Compose) -> None:
     study = compose_study(*FOUR)
     fake_results.start(study)
-    assert made([study]).heads() == {"Concatenated (512-d)": 3, "Separated (128-d)": 3}
-    other = compose_study(*FOUR, "protocol.embedding_dim=64", "protocol.num_folds=3")
-    assert made([other]).heads() == {"Concatenated (192-d)": 3, "Separated (64-d)": 3}
+    assert made([study]).sections[0].heads() == {"Concatenated (512-d)": 3, "Separated (128-d)": 3}
+    other = compose_study(*FOUR, "protocol.embedding_dim=64", "protocol.num_folds=3", "variant=other")
+    fake_results.start(other)
+    assert made([other]).sections[0].heads() == {"Concatenated (192-d)": 3, "Separated (64-d)": 3}
 
 
 def markdown_rows(text: str) -> dict[str, list[str]]:
@@ -103,7 +109,7 @@ def test_one_run_has_a_mean_and_no_interval(compose_study: Compose) -> None:
     fake_results.finish(study, [0.4])
     table = made([study])
     assert markdown_rows(formats.markdown(table))["HPL-PA"][0] == "**40.00**"
-    assert table.notes()[0].startswith("Mean over n = 1 run, in percent")
+    assert table.sections[0].notes()[0].startswith("Mean over n = 1 run, in percent")
 
 
 def check_empty(table: formats.Table, label: str) -> None:
@@ -120,10 +126,11 @@ def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose
     fake_results.finish(other, RUNS)
     table = made([study, other])
     check_empty(table, "HPL-PA")
-    reason = "of 4 runs, run_01, run_03 missing; make final-eval DATASET=glyphs_small LOSS=hpl_pa"
-    assert table.notes()[1:] == [f"HPL-PA: {reason}"] and table.rows[0].reason == reason and table.rows[0].num_runs == 2
+    reason = f"of 4 runs, run_01, run_03 missing; make final-eval STUDY={study.directory}"
+    assert table.sections[0].notes()[1] == f"HPL-PA: {reason}"
+    assert table.rows[0].reason == reason and table.rows[0].num_runs == 2
     assert markdown_rows(formats.markdown(table))["ProxyNCA"][0] == "**43.00** ± 4.11"
-    assert "n = 4 runs" in table.notes()[0]
+    assert "n = 4 runs" in table.sections[0].notes()[0]
 
 
 def test_a_failed_run_stays_missing_and_says_why(compose_study: Compose) -> None:
@@ -133,11 +140,11 @@ def test_a_failed_run_stays_missing_and_says_why(compose_study: Compose) -> None
     check_empty(table, "HPL-PA")
     assert table.rows[0].reason == (
         "run_01 has no score (fold 2: the training loss is nan in epoch 1); "
-        "of 4 runs, run_03 missing; make final-eval DATASET=glyphs_small LOSS=hpl_pa"
+        f"of 4 runs, run_03 missing; make final-eval STUDY={study.directory}"
     )
     fake_results.finish(study, {3: 0.9})
     assert made([study]).rows[0].reason == "run_01 has no score (fold 2: the training loss is nan in epoch 1)"
-    assert made([study]).notes()[0] == "No row is complete yet."
+    assert made([study]).sections[0].notes()[0] == "No row is complete yet."
 
 
 def test_a_damaged_run_is_missing(compose_study: Compose) -> None:
@@ -145,7 +152,8 @@ def test_a_damaged_run_is_missing(compose_study: Compose) -> None:
     fake_results.finish(study, RUNS)
     path = study.directory / "final_eval" / "trial_003" / "run_02.json"
     path.write_text(path.read_text().replace("0.44", "0.94"))
-    assert made([study]).rows[0].reason.startswith("of 4 runs, run_02 missing; make final-eval")
+    (row,) = made([study]).rows
+    assert row.reason.startswith(f"{path} ") and "of 4 runs, run_02 missing; make final-eval STUDY=" in row.reason
 
 
 def test_runs_of_another_trial_than_the_chosen_one_do_not_count(compose_study: Compose) -> None:
@@ -161,9 +169,59 @@ def test_an_unfinished_search_is_named_with_its_command(compose_study: Compose) 
     table = made([study])
     check_empty(table, "HPL-PA (wide)")
     assert table.rows[0].reason == (
-        "its search is unfinished, with 5 trials done; "
-        "make bo final-eval DATASET=glyphs_small LOSS=hpl_pa PROTOCOL=mlrc_2020 ARGS=variant=wide"
+        f"Its search has 5 of 50 trials. Run make bo final-eval STUDY={study.directory} to finish it."
     )
+
+
+OTHERWISE = (
+    "dataset=glyphs_small", "protocol.num_runs=2", "trunk.width=512", "protocol.batch_size=512",
+    "dataset.max_epochs=40", "protocol.embedding_dim=512", "seed=7", "training.optimizers.trunk.lr=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_row_with_another_configuration_stands_in_a_table_of_its_own(
+    compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tests/report/test_comparison.py changes one value at a time."""
+    alike = [compose_study(f"loss={loss}", *FOUR) for loss in ("proxy_nca", "contrastive")]
+    other = compose_study("loss=hpl_pa", *OTHERWISE)
+    for study, more in zip(alike, (0.0, 0.01), strict=True):
+        fake_results.finish(study, [value + more for value in RUNS])
+    monkeypatch.setattr(examples, "FINGERPRINT", "another")
+    fake_results.finish(other, [value + 0.2 for value in RUNS[:2]])
+    table = made([other, *alike])
+    main, apart = table.sections
+    assert [row.label for row in main.rows] == ["ProxyNCA", "Contrastive"] and main.differences == []
+    assert [row.label for row in apart.rows] == ["HPL-PA"]
+    assert apart.differences[0].startswith('data fingerprint: "another" here, ')
+    assert apart.differences[1] == "number of runs: 2 here, 4 in the first table"
+    assert apart.differences[-1].startswith("and ") and len(apart.differences) == 6
+    above, below = formats.markdown(table).split("Not comparable with the first table: ")
+    assert "| Contrastive | **44.00** ± 4.11 |" in above and "n = 4 runs" in above and "(2048-d)" not in above
+    assert "| HPL-PA | **61.00** ± " in below and "n = 2 runs" in below and "(2048-d)" in below
+    lines = list(csv.DictReader(io.StringIO(formats.as_csv(table))))
+    assert [(line["part"], line["label"]) for line in lines] == [
+        ("1", "ProxyNCA"),
+        ("1", "Contrastive"),
+        ("2", "HPL-PA"),
+    ]
+
+
+@pytest.mark.slow
+def test_another_budget_is_a_footnote_and_a_copied_folder_has_no_row(compose_study: Compose) -> None:
+    first, second = (compose_study(f"loss={loss}", *FOUR) for loss in ("proxy_nca", "hpl_pa"))
+    for study in (first, second):
+        fake_results.finish(study, RUNS)
+    more, copy = (Study.of(second.raw | {"variant": variant}) for variant in ("more", "copy"))
+    for study in (more, copy):
+        fake_results.finish(study, RUNS)
+    fake_results.opened(Study.of(more.raw | {"trials": 9}))
+    (section,) = made([first, second, more, copy]).sections
+    assert [row.name for row in section.rows] == ["proxy_nca", "hpl_pa", "hpl_pa-more"]
+    notes = [note for note in section.notes() if note.startswith("Number of trials") or "copy" in note]
+    assert len(notes) == 2 and notes[1].startswith("hpl_pa-copy is left out: it is a copy of hpl_pa")
+    assert notes[0] == "Number of trials: 4 for ProxyNCA, HPL-PA; 9 for HPL-PA (more)."
 
 
 @pytest.mark.slow
@@ -177,12 +235,14 @@ def test_the_rows_of_an_experiment_come_in_its_order_and_a_loss_that_was_not_run
     fake_results.finish(compose_study("loss=hpl_pa", "variant=wide"), RUNS * 2 + RUNS[:2])
     results_dir = write_tables(compose_study())
     table = the_table(results_dir, "glyphs-small_conv-hpl")
-    assert table.index.tolist() == [*experiment["rows"], "hpl_pa-wide"]
+    assert table.index.tolist() == [*experiment["rows"], "hpl_pa-wide"] and table["part"].tolist() == [1] * 9 + [2]
     assert table.loc[missing, "label"] == "HPL-NCA (Eq. 3)"
-    assert table.loc[missing, "reason"] == f"not run; make bo final-eval DATASET=glyphs LOSS={missing}"
+    assert table.loc[missing, "reason"] == f"not run; make bo final-eval LOSS={missing} DATASET=glyphs TRUNK=small_conv"
     assert table["concatenated_map_at_r"].isna().tolist() == [loss == missing for loss in table.index]
     text = (results_dir / "tables" / "glyphs-small_conv-hpl.md").read_text()
-    assert text.startswith(experiment["caption"]) and "n = 2, 10 runs" in text
+    assert text.startswith(experiment["caption"])
+    main, other = text.split("Not comparable with the first table: number of runs: 10 here, 2 in the first table")
+    assert "n = 2 runs" in main and "n = 10 runs" in other and "| HPL-PA (wide) | **42.60** " in other
 
 
 def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
@@ -197,6 +257,7 @@ def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
     assert float(row["concatenated_map_at_r"]) == pytest.approx(25 * sum(runs), rel=1e-15)
 
 
+@pytest.mark.slow
 def test_there_is_a_table_for_each_data_set_and_protocol(compose_study: Compose, capsys: Any) -> None:
     for choice in ("dataset=glyphs", "dataset=glyphs_small", "protocol=mlrc_2020"):
         fake_results.finish(compose_study("loss=hpl_pa", choice, "protocol.num_runs=4"), RUNS)
@@ -219,7 +280,7 @@ def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
 
 
 def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> None:
-    with pytest.raises(UserError, match=r"There are no studies in .*results/studies\. Run make bo"):
+    with pytest.raises(UserError, match=r"There are no studies to read in .*results/studies\. Run make bo"):
         tables.tables(compose_study(), [])
 
 
@@ -243,3 +304,38 @@ def test_an_experiment_asks_for_losses_and_parts_that_there_are(path: Path) -> N
     wanted = [("loss", row) for row in body["rows"]]
     for group, name in [("dataset", dataset), ("trunk", trunk), ("protocol", protocol), *wanted]:
         assert (conf_dir() / group / f"{name}.yaml").exists(), f"{group}={name}"
+
+
+def test_the_table_of_a_named_study_does_not_replace_that_of_its_group(
+    compose_study: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (compose_study(*FOUR, f"loss={loss}") for loss in ("proxy_nca", "contrastive"))
+    for study in (first, second):
+        fake_results.finish(study, RUNS)
+    results_dir = write_tables(first)
+    before = {path: path.read_bytes() for path in (results_dir / "tables").iterdir()}
+    capsys.readouterr()
+    write_tables(Study.of(first.raw | {"study": str(second.directory)}))
+    assert {path: path.read_bytes() for path in (results_dir / "tables").iterdir()} == before
+    assert "Contrastive" in (printed := capsys.readouterr().out) and "ProxyNCA" not in printed
+
+
+def test_tables_of_a_folder_that_cannot_be_written_are_printed(
+    compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = compose_study()
+    fake_results.finish(study, [0.5, 0.6])
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise records.WriteError(f"Cannot write {path}: the folder cannot be written.")
+
+    monkeypatch.setattr(records, "write_whole", refuse)
+    ended = run(tables.tables, f"results_dir={study.config.results_dir}")
+    assert ended.status == 2 and "| Loss |" in ended.out and "the folder cannot be written" in ended.err
+
+
+def test_a_study_that_asks_for_endless_runs_has_a_short_row(compose_study: Compose) -> None:
+    study = compose_study("dataset=glyphs_small", "loss=proxy_nca", f"protocol.num_runs={2**53}", "preset=default")
+    opening.open_study(study, "final-eval", "0123456789abcdef")
+    (row,) = made([study]).rows
+    assert "run_00, run_01" in row.reason and "run_09 and 9,007,199,254,740,982 more missing" in row.reason

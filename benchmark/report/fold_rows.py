@@ -4,23 +4,24 @@ A row with missing runs stays empty and gives the reason.
 """
 
 import itertools
+from pathlib import Path
 
-from benchmark.core import records
-from benchmark.core.errors import UserError
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.formats import Column, Row
 from benchmark.study import layout
-from benchmark.study.study import Study
+from benchmark.study.command import command_for_folder
+from benchmark.study.layout import Chosen, Found, NoChoiceError
+from benchmark.study.stored import StoredStudy
 
 MODES = {"concatenated": "Concatenated", "separated": "Separated"}
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 REMARK = ""
 
 
-def columns(study: Study) -> list[Column]:
+def columns(stored: StoredStudy) -> list[Column]:
     """Return one column per mode and metric; the headings give the length of the embeddings."""
-    dim = study.config.protocol.embedding_dim
-    dims = {"concatenated": study.config.protocol.num_folds * dim, "separated": dim}
+    facts = stored.facts
+    dims = {"concatenated": facts.num_folds * facts.embedding_dim, "separated": facts.embedding_dim}
     return [
         Column((mode, metric), title, f"{head} ({dims[mode]}-d)")
         for mode, head in MODES.items()
@@ -28,57 +29,66 @@ def columns(study: Study) -> list[Column]:
     ]
 
 
-def absent(study: Study, name: str, label: str) -> list[Row]:
+def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
     """Return the empty row of a loss that was not run, with the command that runs it.
 
     Args:
-        study: the study of another loss in the table, which supplies the command's data set, trunk and protocol.
+        stored: the study of another loss in the table, which supplies the command's other options.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    return [Row(name, label, reason=f"not run; {study.command('bo final-eval', loss=name)}")]
+    return [Row(name, label, reason=f"not run; {stored.command_for_loss('bo final-eval', name)}")]
 
 
-def rows(study: Study) -> list[Row]:
-    """Return the single row of a study, as a list."""
-    row = Row(study.directory.name, layout.label(study))
-    if not study.config.preset and not (study.directory / "bo" / "best.yaml").exists():
-        num_done = len(layout.finished_trials(study, lambda note: None))
-        row.reason = f"its search is unfinished, with {num_done} trials done; {study.command('bo final-eval')}"
-        return [row]
-    try:
-        chosen = layout.read_chosen(study)
-    except UserError as error:
-        row.reason = str(error)
-        return [row]
-    runs = layout.finished_runs(study, chosen.trial)
-    requested = study.config.protocol.num_runs
-    scored = {r: rec for r, rec in runs.items() if r < requested and rec.result["concatenated"] is not None}
+def rows(stored: StoredStudy, directory: Path) -> list[Row]:
+    """Return the single row of a study, as a list.
+
+    Args:
+        stored: the study.
+        directory: its folder.
+    """
+    facts, requested = stored.facts, stored.num_runs
+    row = Row(directory.name, stored.label)
+    if facts.preset:
+        chosen = Chosen(facts.preset, None, facts.setting)
+    else:
+        search = command_for_folder(directory, "bo final-eval", plugins=stored.plugins)
+        try:
+            choice = layout.read_choice(directory, stored.expected, facts.select, stored.trials, search)
+        except NoChoiceError as error:
+            row.reason = str(error)
+            return [row]
+        chosen = Chosen.of(choice)
+        if choice.num_lost:
+            row.reason = f"chosen without {choice.num_lost} of {stored.trials} trials, which are lost; {search}"
+    runs = layout.read_runs(directory, stored.expected, chosen, requested)
+    scored = {r: rec for r, rec in runs.records.items() if rec.result["concatenated"] is not None}
     row.num_runs = len(scored)
-    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.values())
+    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.records.values())
     if len(scored) < requested:
-        row.reason = missing(study, runs, requested)
+        row.reason = "; ".join(filter(None, (row.reason, missing(stored, directory, runs))))
         return [row]
     results = [scored[r].result for r in sorted(scored)]
     for mode, metric in itertools.product(MODES, METRICS):
-        row.cells[mode, metric] = t_interval([100 * r[mode][metric] for r in results], study.config.protocol.confidence)
+        row.cells[mode, metric] = t_interval([100 * r[mode][metric] for r in results], facts.confidence)
     return [row]
 
 
-def missing(study: Study, runs: dict[int, records.Record], requested: int) -> str:
-    """Describe which runs are missing or have no score, and why.
+def missing(stored: StoredStudy, directory: Path, runs: Found) -> str:
+    """Describe which runs are missing, cannot be used or have no score, and why.
 
     Args:
-        study: the study of the runs.
-        runs: finished runs by number.
-        requested: number of runs that the study needs.
+        stored: the study.
+        directory: its folder.
+        runs: what was found on disk.
     """
-    absent = [f"run_{r:02d}" for r in range(requested) if r not in runs]
     reasons = [
         f"run_{r:02d} has no score ({rec.result['reason']})"
-        for r, rec in runs.items()
+        for r, rec in runs.records.items()
         if not rec.result["concatenated"]
     ]
-    if absent:
-        reasons.append(f"of {requested} runs, {', '.join(absent)} missing; {study.command('final-eval')}")
+    reasons += [problem.text.removesuffix(".") for problem in runs.problems]
+    if absent := runs.missing(stored.num_runs):
+        again = command_for_folder(directory, "final-eval", plugins=stored.plugins)
+        reasons.append(f"of {stored.num_runs} runs, {absent} missing; {again}")
     return "; ".join(reasons)

@@ -5,22 +5,23 @@ while its lock is held; its heartbeat shows how far it is. A unit that was start
 waiting, unless its latest entry in `trouble.jsonl` says that it exhausted its retries: then it is lost.
 """
 
-import json
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import NamedTuple
 
 from benchmark.core import records
-from benchmark.core.records import JsonObject
 from benchmark.jobs import unit_log
-from benchmark.jobs.heartbeat import last_heartbeat
-from benchmark.study.workload import Workload
+from benchmark.report.lines import Alive, Failure, SessionTimes, read_heartbeat, read_lines
+from benchmark.study import contents, layout
+from benchmark.study.layout import Chosen
+from benchmark.study.stored import StoredStudy
 
-RECORD = re.compile(r"(trial|run)_\d+")
+RECORD = re.compile(r"(?:trial|run)_(\d+)")
+FAILURES, SESSIONS = Path("trouble.jsonl"), Path("bo/sessions.jsonl")  # below a study's folder
+Kind = type[contents.Content]
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class UnitState:
         path: folder of the unit.
         state: `done`, `running`, `waiting` or `lost`.
         seconds: compute time, if the unit is done.
-        heartbeat: the last heartbeat, if the unit is running and has written one.
+        heartbeat: the last heartbeat, if the unit is running and has written a readable one.
     """
 
     path: Path
     state: str
     seconds: float = 0.0
-    heartbeat: JsonObject | None = None
+    heartbeat: Alive | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +60,7 @@ class Stage:
         spent: compute time of all finished trainings, in seconds.
         workers: number of trainings that run at a time; 1 if unknown.
         driver: whether a driver holds the study's lock.
+        problems: a sentence about each record that cannot be used.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Stage:
     spent: float
     workers: int
     driver: bool
+    problems: list[str]
 
     def count(self, state: str) -> int:
         """Return the number of units in a state; units that were never started are waiting."""
@@ -87,115 +90,128 @@ class Stage:
         return self.spent / done * sum(map(self.count, ("running", "waiting", "lost"))) / max(1, self.workers)
 
 
-def stages(work: Workload, directory: Path) -> list[Stage]:
+def stages(stored: StoredStudy, directory: Path) -> list[Stage]:
     """Return the stages of a study that were started or come next.
 
     Args:
-        work: the study's numbers of trials, runs and folds.
-        directory: folder of the study.
+        stored: the study.
+        directory: its folder.
     """
-    driver = records.is_held(directory / "lock")
-    if work.story == "traditional":
-        folder = directory / "traditional" / (work.preset or "setting")
-        return [_stage("traditional protocol", "run", work.num_runs, 1, folder, directory, driver)]
-    chosen, found = chosen_trial(directory), []
-    if not work.preset:
-        found.append(_stage("search", "trial", work.trials, work.num_folds, directory / "bo", directory, driver))
-    if work.preset or chosen is not None:
-        folder = directory / "final_eval" / (work.preset or f"trial_{chosen:03d}")
-        found.append(_stage("final runs", "run", work.num_runs, work.num_folds, folder, directory, driver))
+    facts, own = stored.facts, stored.expected
+    if facts.story == "traditional":
+        runs = layout.read_traditional(directory, own, facts.preset, facts.setting, stored.num_runs)
+        folder = layout.traditional_path(directory, facts.preset, 0).parent
+        return [_stage(Part("traditional protocol", "run", folder, runs, stored.num_runs, 1), directory)]
+    found = []
+    chosen = Chosen(facts.preset, None, facts.setting) if facts.preset else None
+    if chosen is None:
+        trials = layout.read_trials(directory, own, stored.trials)
+        part = Part("search", "trial", directory / "bo", trials, stored.trials, facts.num_folds)
+        found.append(_stage(part, directory))
+        if choice := layout.choice_on_disk(directory, own):
+            chosen = Chosen.of(choice)
+    if chosen is not None:
+        runs = layout.read_runs(directory, own, chosen, stored.num_runs)
+        folder = layout.run_path(directory, chosen.name, 0).parent
+        found.append(_stage(Part("final runs", "run", folder, runs, stored.num_runs, facts.num_folds), directory))
     return found
 
 
-def chosen_trial(directory: Path) -> int | None:
-    """Return the index of the trial that a finished search chose; None while there is no (readable) choice."""
-    try:
-        body = yaml.safe_load((directory / "bo" / "best.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    trial = body.get("trial") if isinstance(body, dict) else None
-    return trial if isinstance(trial, int) else None
+class Part(NamedTuple):
+    """A stage before its units are read.
+
+    Attributes:
+        name: see `Stage`.
+        kind: see `Stage`.
+        folder: folder of the stage's records.
+        found: the trials or runs on disk.
+        total: see `Stage`.
+        units_each: see `Stage`.
+    """
+
+    name: str
+    kind: str
+    folder: Path
+    found: layout.Found
+    total: int
+    units_each: int
 
 
-def _stage(name: str, kind: str, total: int, units_each: int, folder: Path, directory: Path, driver: bool) -> Stage:
+def _stage(part: Part, directory: Path) -> Stage:
     """Read a stage of a study from its folder."""
-    lost = {Path(entry["log"]).parent.parts[-3:] for entry in latest_failures(directory) if entry["lost"]}
-    finished = {path.stem: seconds_of(path) for path in record_paths(folder, ".json")}
+    lost = {Path(entry.log).parent.parts[-3:] for entry in latest_failures(directory) if entry.lost}
+    finished = part.found.records
     units = []
-    for path in record_paths(folder):
-        if path.name in finished:
+    for path in part.folder.glob("*"):
+        number = RECORD.fullmatch(path.name)
+        if number is None or not int(number[1]) < part.total or int(number[1]) in finished:
             continue
-        if units_each == 1:
-            units.append(unit_state(path, path.with_suffix(".json"), lost))
+        if part.units_each == 1:
+            units.append(unit_state(path, path.with_suffix(".json"), contents.Traditional, lost))
         else:
-            units += [unit_state(fold, fold / "record.json", lost) for fold in sorted(path.glob("fold_*"))]
-    spent = sum(finished.values()) + sum(unit.seconds for unit in units)
-    workers = sum(unit.state == "running" for unit in units) or last_workers(directory)
-    return Stage(name, kind, max(total, len(finished)), len(finished), units_each, units, spent, workers, driver)
+            units += [unit_state(fold, fold / "record.json", contents.Fold, lost) for fold in path.glob("fold_*")]
+    spent = sum(sum(record.provenance["seconds"].values()) for record in finished.values())
+    return Stage(
+        part.name, part.kind, part.total, len(finished), part.units_each, sorted(units, key=lambda unit: unit.path),
+        spent + sum(unit.seconds for unit in units),
+        sum(unit.state == "running" for unit in units) or last_workers(directory),
+        records.is_held(directory / "lock"), [problem.text for problem in part.found.problems],
+    )  # fmt: skip
 
 
-def record_paths(folder: Path, suffix: str = "") -> list[Path]:
-    """Return the folders of trials or runs, or with a suffix their records, in order; quarantined ones are skipped."""
-    return [path for path in sorted(folder.glob(f"*{suffix}")) if RECORD.fullmatch(path.name.removesuffix(suffix))]
+def seconds_of(path: Path, kind: Kind) -> float:
+    """Return the compute seconds of a record; 0 for one that cannot be read, which the next session quarantines.
 
-
-def seconds_of(path: Path) -> float:
-    """Return the compute seconds of a record; 0 for a damaged one, which the next session quarantines."""
+    Args:
+        path: the record's file.
+        kind: the content that it must have.
+    """
     try:
-        return float(sum(records.read_record(path).provenance["seconds"].values()))
-    except (OSError, records.CorruptFileError, KeyError):
+        return float(sum(contents.read(path, kind).provenance["seconds"].values()))
+    except (OSError, records.CorruptFileError, records.NewerFileError):
         return 0.0
 
 
-def unit_state(path: Path, record: Path, lost: set[tuple[str, ...]]) -> UnitState:
+def unit_state(path: Path, record: Path, kind: Kind, lost: set[tuple[str, ...]]) -> UnitState:
     """Return the current state of a unit.
 
     Args:
         path: folder of the unit.
         record: the file that exists once the unit is done.
+        kind: the content of that file.
         lost: the last three parts of the folders of units that exhausted their retries.
     """
     if record.exists():
-        return UnitState(path, "done", seconds_of(record))
+        return UnitState(path, "done", seconds_of(record, kind))
     if records.is_held(path / "lock"):
-        return UnitState(path, "running", heartbeat=last_heartbeat(path))
+        return UnitState(path, "running", heartbeat=read_heartbeat(path))
     return UnitState(path, "lost" if path.parts[-3:] in lost else "waiting")
 
 
-def failures(directory: Path) -> list[JsonObject]:
-    """Return the entries of the study's `trouble.jsonl`, the oldest first."""
-    found = []
-    for line in _lines(directory / "trouble.jsonl"):
-        try:
-            found.append(dict(json.loads(line)))
-        except json.JSONDecodeError:
-            continue  # the last line of a driver that was killed while writing it
-    return found
+def failures(directory: Path) -> list[Failure]:
+    """Return the failures of a study's units, the oldest first."""
+    return read_lines(directory / FAILURES, Failure)[0]
 
 
-def latest_failures(directory: Path) -> list[JsonObject]:
+def unreadable_lines(directory: Path) -> list[str]:
+    """Return a sentence about each line of a study's files that was skipped because it is unreadable."""
+    return read_lines(directory / FAILURES, Failure)[1] + read_lines(directory / SESSIONS, SessionTimes)[1]
+
+
+def latest_failures(directory: Path) -> list[Failure]:
     """Return the latest failure of each unit."""
-    return list({entry["log"]: entry for entry in failures(directory)}.values())
+    return list({entry.log: entry for entry in failures(directory)}.values())
 
 
 def last_workers(directory: Path) -> int:
-    """Return the number of workers in the last session of the search; 1 where it is unknown."""
-    try:
-        return int(json.loads(_lines(directory / "bo" / "sessions.jsonl")[-1])["workers"])
-    except (IndexError, json.JSONDecodeError, KeyError):
-        return 1
+    """Return the number of workers in the last session of the search; 1 if unknown."""
+    sessions, _ = read_lines(directory / SESSIONS, SessionTimes)
+    return sessions[-1].workers if sessions else 1
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def age(heartbeat: JsonObject) -> float:
+def age(heartbeat: Alive) -> float:
     """Return the seconds since a heartbeat, by the clocks of the two machines."""
-    return max(0.0, time.time() - float(heartbeat.get("at", 0.0)))
+    return max(0.0, time.time() - heartbeat.at)
 
 
 def logs(directories: Sequence[Path]) -> list[Path]:

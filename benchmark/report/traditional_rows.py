@@ -1,15 +1,18 @@
 """Rows and columns for the traditional protocol: Recall@K, MAP@R and RP, one row for each way to choose the epoch.
 
 The papers report the epoch that is best on the test classes. That number is optimistic (Musgrave, Belongie, Lim, ECCV
-2020, arXiv 2003.08505, section 2.3), and its row says so. The next rows hold the last epoch, which involves no choice,
-and, if training classes were held out, the epoch that is best on them.
+2020, arXiv 2003.08505, section 2.3), as the label of its row says. The next rows are the last epoch, which involves no
+choice, and, if training classes were held out, the epoch that is best on them.
 """
 
-from benchmark.core import records
+from pathlib import Path
+
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.formats import Column, Row
 from benchmark.study import layout
-from benchmark.study.study import Study
+from benchmark.study.command import command_for_folder
+from benchmark.study.layout import Found
+from benchmark.study.stored import StoredStudy
 
 KINDS = {
     "best_on_test": "best epoch on test (as papers report)",
@@ -22,71 +25,85 @@ REMARK = (
 )
 
 
-def columns(study: Study) -> list[Column]:
+def columns(stored: StoredStudy) -> list[Column]:
     """Return Recall@K for each K of the data set, then MAP@R and R-Precision."""
-    recalls = [Column((f"recall_at_{k}",), f"R@{k}") for k in study.config.dataset.recall_at]
+    recalls = [Column((f"recall_at_{k}",), f"R@{k}") for k in stored.facts.recall_at]
     return [*recalls, Column(("map_at_r",), "MAP@R"), Column(("r_precision",), "RP")]
 
 
-def kinds(study: Study) -> list[str]:
+def kinds(stored: StoredStudy) -> list[str]:
     """Return the keys of `KINDS` that apply to a study: the ways in which it chooses an epoch."""
-    return [kind for kind in KINDS if kind != "held_out" or study.config.protocol.held_out > 0]
+    return [kind for kind in KINDS if kind != "held_out" or stored.facts.held_out > 0]
 
 
-def absent(study: Study, name: str, label: str) -> list[Row]:
+def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
     """Return the empty rows of a loss that was not run, with the command that runs it.
 
     Args:
-        study: the study of another loss in the table, which supplies the command's data set, trunk and protocol.
+        stored: the study of another loss in the table, which supplies the command's other options.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    reason = f"not run; {study.command('traditional', loss=name)}"
-    return [Row(name, label, reason=reason, kind=KINDS[kind]) for kind in kinds(study)]
+    reason = f"not run; {stored.command_for_loss('traditional', name)}"
+    return [Row(name, label, reason=reason, kind=KINDS[kind]) for kind in kinds(stored)]
 
 
-def rows(study: Study) -> list[Row]:
-    """Return a study's rows, one for each way to choose the epoch; they are empty if runs are missing."""
-    requested = study.config.protocol.num_runs
-    runs = {run: record for run, record in layout.traditional_runs(study).items() if run < requested}
-    return [make_row(study, kind, runs, requested) for kind in kinds(study)]
+def rows(stored: StoredStudy, directory: Path) -> list[Row]:
+    """Return a study's rows, one for each way to choose the epoch; they are empty if runs are missing.
+
+    Args:
+        stored: the study.
+        directory: its folder.
+    """
+    facts = stored.facts
+    found = layout.read_traditional(directory, stored.expected, facts.preset, facts.setting, stored.num_runs)
+    return [make_row(stored, directory, kind, found) for kind in kinds(stored)]
 
 
-def make_row(study: Study, kind: str, runs: dict[int, records.Record], requested: int) -> Row:
+def make_row(stored: StoredStudy, directory: Path, kind: str, found: Found) -> Row:
     """Return the row for one way to choose the epoch.
 
     Args:
-        study: the study of the runs.
+        stored: the study.
+        directory: its folder.
         kind: a key of `KINDS`.
-        runs: finished runs by number.
-        requested: number of runs that the study needs.
+        found: its runs on disk.
     """
-    picked = {run: record.result["selected"].get(kind) for run, record in runs.items()}
-    scored: list[dict[str, float]] = [metrics for metrics in picked.values() if metrics is not None]
-    row = Row(study.directory.name, layout.label(study), num_runs=len(scored), kind=KINDS[kind])
-    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.values())
-    if len(scored) == requested:
-        for column in columns(study):
+    picked = {run: record.result["selected"].get(kind) for run, record in found.records.items()}
+    wanted = {column.key[0] for column in columns(stored)}
+    scored: list[dict[str, float]] = [
+        metrics for metrics in picked.values() if metrics is not None and metrics.keys() >= wanted
+    ]
+    row = Row(directory.name, stored.label, num_runs=len(scored), kind=KINDS[kind])
+    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in found.records.values())
+    if len(scored) == stored.num_runs:
+        for column in columns(stored):
             values = [100 * metrics[column.key[0]] for metrics in scored]
-            row.cells[column.key] = t_interval(values, study.config.protocol.confidence)
-    row.reason = "; ".join(remarks(study, runs, requested))
+            row.cells[column.key] = t_interval(values, stored.facts.confidence)
+    row.reason = "; ".join(remarks(stored, directory, found))
     return row
 
 
-def remarks(study: Study, runs: dict[int, records.Record], requested: int) -> list[str]:
-    """Describe which runs ended before their last epoch and which are missing.
+def remarks(stored: StoredStudy, directory: Path, found: Found) -> list[str]:
+    """Describe which runs ended before their last epoch, lack a metric of the table, cannot be used, or are missing.
 
     Args:
-        study: the study of the runs.
-        runs: finished runs by number.
-        requested: number of runs that the study needs.
+        stored: the study.
+        directory: its folder.
+        found: its runs on disk.
     """
-    found = [
+    texts = [
         f"run_{run:02d} ended early ({record.result['reason']})"
-        for run, record in runs.items()
+        for run, record in found.records.items()
         if record.result["reason"]
     ]
-    missing = [f"run_{run:02d}" for run in range(requested) if run not in runs]
-    if missing:
-        found.append(f"of {requested} runs, {', '.join(missing)} missing; {study.command('traditional')}")
-    return found
+    wanted = {column.key[0] for column in columns(stored)}
+    for run, record in found.records.items():
+        picked = [metrics for metrics in record.result["selected"].values() if metrics is not None]
+        if lacking := sorted({key for metrics in picked for key in wanted - metrics.keys()}):
+            texts.append(f"run_{run:02d} has no {', '.join(lacking)}")
+    texts += [problem.text.removesuffix(".") for problem in found.problems]
+    if missing := found.missing(stored.num_runs):
+        again = command_for_folder(directory, "traditional", plugins=stored.plugins)
+        texts.append(f"of {stored.num_runs} runs, {missing} missing; {again}")
+    return texts

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from benchmark import tables
+from benchmark.core import invocation, records
 from benchmark.report import formats
 from benchmark.study.study import Study
 from tests import fake_results
-from tests.report.test_formats import PAPERS, check_log, compiled
+from tests.report.test_formats import PAPERS, check_log, compiled, table_of
 
 Compose = Callable[..., Study]
 INSHOP = ("protocol=traditional", "dataset=inshop", "trunk=resnet50")
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def made(*studies: Study, **experiment: Any) -> formats.Table:
-    return tables.make_table("any", list(studies), experiment)
+    return table_of("any", studies, tables.Experiment(**experiment))
 
 
 def markdown_rows(table: formats.Table) -> dict[str, list[str]]:
@@ -44,15 +45,15 @@ def test_both_numbers_stand_beside_each_other_under_their_names(compose_study: C
     assert rows[f"HPL-PA, {BEST}"] == [f"**{value}**" for value in best]
     assert rows[f"HPL-PA, {LAST}"][-2:] == ["**50.00**", "**60.00**"]
     assert list(rows)[2:] == [f"HPL-PA, {BEST}", f"HPL-PA, {LAST}"]
-    assert "chosen by looking at the answer" in table.notes()[0]
-    assert table.notes()[0].startswith("Mean over n = 1 run, in percent, on unseen classes")
+    assert "chosen by looking at the answer" in table.sections[0].notes()[0]
+    assert table.sections[0].notes()[0].startswith("Mean over n = 1 run, in percent, on unseen classes")
 
 
 def test_the_best_mean_is_bold_within_its_own_kind_of_row_only(compose_study: Compose) -> None:
     first, second = (compose_study(*INSHOP, f"loss={loss}") for loss in ("hpl_pa", "proxy_anchor"))
     fake_results.finish_traditional(first, [{"best_on_test": 0.6, "last_epoch": 0.3}])
     fake_results.finish_traditional(second, [{"best_on_test": 0.5, "last_epoch": 0.4}])
-    rows = {label: cells[6] for label, cells in markdown_rows(made(first, second)).items()}
+    rows = {label: cells[8] for label, cells in markdown_rows(made(first, second)).items()}  # after epochs and batch
     assert rows[f"HPL-PA, {BEST}"] == "**60.00**" and rows[f"Proxy-Anchor, {BEST}"] == "50.00"
     assert rows[f"HPL-PA, {LAST}"] == "30.00" and rows[f"Proxy-Anchor, {LAST}"] == "**40.00**"
 
@@ -71,17 +72,31 @@ def test_an_honestly_chosen_epoch_has_a_row_where_classes_were_held_out(compose_
     study = compose_study(*INSHOP, "loss=hpl_pa", "protocol.held_out=0.1")
     fake_results.finish_traditional(study, [RUN | {"held_out": 0.55}])
     assert markdown_rows(made(study))[f"HPL-PA, {HELD_OUT}"][6] == "**55.00**"
-    without = compose_study(*INSHOP, "loss=hpl_pa")
+    without = compose_study(*INSHOP, "loss=hpl_pa", "variant=without")
+    fake_results.finish_traditional(without, [RUN])
     assert [row.kind for row in made(without).rows] == [BEST, LAST]
 
 
+def test_the_kinds_of_device_of_a_row_are_those_of_its_runs(
+    compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = fake_results.DEVICE_FACTS | {"kind": "cuda", "earlier": ["cpu"]}
+    monkeypatch.setattr(fake_results, "DEVICE_FACTS", moved)
+    study = compose_study(*INSHOP, "loss=hpl_pa")
+    fake_results.finish_traditional(study, [RUN])
+    assert made(study).sections[0].notes()[1:] == ["Kinds of device: cpu and cuda for all rows."]
+
+
+@pytest.mark.slow
 def test_missing_runs_leave_both_rows_empty_and_are_named_once(compose_study: Compose) -> None:
     study = compose_study(*INSHOP, "loss=hpl_pa", "protocol.num_runs=3")
     fake_results.finish_traditional(study, [RUN, None, RUN])
     table = made(study)
     assert all(not any(cells) for label, cells in markdown_rows(table).items() if label.startswith("HPL-PA"))
-    assert table.notes()[0] == "No row is complete yet." and len(table.notes()) == 2
-    assert table.notes()[1].startswith("HPL-PA: of 3 runs, run_01 missing; make traditional DATASET=inshop LOSS=hpl_pa")
+    assert table.sections[0].notes()[0] == "No row is complete yet."
+    assert sum("HPL-PA:" in note for note in table.sections[0].notes()) == 1
+    missing = f"HPL-PA: of 3 runs, run_01 missing; make traditional STUDY={study.directory}"
+    assert table.sections[0].notes()[1] == missing
 
 
 def test_a_run_that_diverged_keeps_its_best_epoch_has_no_last_one_and_says_why(compose_study: Compose) -> None:
@@ -89,15 +104,29 @@ def test_a_run_that_diverged_keeps_its_best_epoch_has_no_last_one_and_says_why(c
     fake_results.finish_traditional(study, [RUN | {"last_epoch": None}], reason="the training loss is nan in epoch 7")
     rows = markdown_rows(table := made(study))
     assert rows[f"HPL-PA, {BEST}"][6] == "**60.00**" and rows[f"HPL-PA, {LAST}"] == [""] * 8
-    assert table.notes()[1:] == ["HPL-PA: run_00 ended early (the training loss is nan in epoch 7)"]
+    assert table.sections[0].notes()[1] == "HPL-PA: run_00 ended early (the training loss is nan in epoch 7)"
+
+
+def test_a_run_without_a_metric_of_the_table_leaves_its_row_empty_and_says_so(compose_study: Compose) -> None:
+    study = compose_study(*INSHOP, "loss=hpl_pa")
+    fake_results.finish_traditional(study, [RUN])
+    (path,) = study.directory.rglob("run_00.json")
+    record = records.read_record(path)
+    for scores in (*(row["watched"] for row in record.result["history"]), *record.result["selected"].values()):
+        (scores or {}).pop("recall_at_10", None)
+    records.write_record(path, record)
+    rows = markdown_rows(table := made(study))
+    assert rows[f"HPL-PA, {BEST}"] == [""] * 8 and "HPL-PA: run_00 has no recall_at_10" in table.sections[0].notes()
 
 
 def test_a_loss_that_was_not_run_is_named_with_its_command(compose_study: Compose) -> None:
     study = compose_study(*INSHOP, "loss=hpl_pa")
-    fake_results.finish_traditional(study, [RUN])
+    with invocation.overridden([*INSHOP, "loss=hpl_pa"]):
+        fake_results.finish_traditional(study, [RUN])
     table = made(study, rows=["hist", "hpl_pa"], caption="In-Shop.")
     assert [row.label for row in table.rows] == ["HIST", "HIST", "HPL-PA", "HPL-PA"]
-    assert table.rows[0].reason == "not run; make traditional DATASET=inshop LOSS=hist TRUNK=resnet50"
+    assert table.rows[0].reason.startswith("not run; make traditional ")
+    assert set(table.rows[0].reason.split()) >= {"DATASET=inshop", "LOSS=hist", "TRUNK=resnet50"}
 
 
 def test_the_csv_says_how_the_epoch_was_chosen(compose_study: Compose) -> None:
@@ -128,9 +157,10 @@ def eight_columns(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFa
         lower = {kind: value - number / 100 for kind, value in (RUN | {"held_out": 0.55}).items() if value}
         higher = {kind: value + 0.001 for kind, value in lower.items()}
         fake_results.finish_traditional(studies[-1], [lower, higher])
-    return tables.make_table("any", studies, {})
+    return table_of("any", studies)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("where", PAPERS)
 def test_the_widest_table_fits_the_page_and_says_what_its_rows_are(
