@@ -4,7 +4,7 @@
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
 override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS EXECUTOR WORKERS ARGS
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS STUDY EXECUTOR WORKERS ARGS
 override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
@@ -38,7 +38,7 @@ $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(err
 help: ## list the targets
 	@awk -F':.*## ' '/^##@ / { print "\n" substr($$0, 5) ":" } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; echo 'Options: DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=64"'
-	@echo 'All options: $(OPTIONS)'
+	@echo 'A stored study with all its options: STUDY=FOLDER'; echo 'All options: $(OPTIONS)'
 
 $(COMMANDS): $(STAMP)
 	@$(RUN) benchmark --from-make $@

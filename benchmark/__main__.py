@@ -18,12 +18,13 @@ from pathlib import Path
 import yaml
 
 from benchmark.core import invocation
+from benchmark.core.console import write, write_traceback
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
-from benchmark.study.layout import names_a_study
 from benchmark.study.preflight import check_values
+from benchmark.study.selected import names_a_study
 from benchmark.study.study import Study
 
 
@@ -78,7 +79,7 @@ class Verb:
         if self.opening:
             line = self.opening(study, overrides)
             if line and study.config.display != "quiet":
-                print(line, flush=True)
+                write(line)
         getattr(importlib.import_module(self.module), self.function.rpartition(".")[2])(study, overrides)
 
 
@@ -111,6 +112,7 @@ def main(verb: str = "") -> int:
     Raises:
         SystemExit: a command failed; `cli.main` lists the statuses.
     """
+    sys.excepthook = write_traceback
     program, *arguments = sys.argv
     form: invocation.Form = "dmlbench" if Path(program).stem == "dmlbench" else "python -m benchmark"
     if from_make := arguments[:1] == ["--from-make"]:
@@ -131,20 +133,23 @@ def main(verb: str = "") -> int:
     elif name not in _installed():
         return _unknown(verb, form)
     elif {"--help", "-h"} & {*arguments}:
-        _show(_help_of(name, form))
+        try:
+            _show(_help_of(name, form, arguments))
+        except UserError as error:
+            return _refused(str(error))
     else:
         sys.argv = [program, *arguments]
-        cli.main(VERBS[name], VERBS[name].protocol)
+        cli.main(VERBS[name], VERBS[name].protocol, VERBS[name].group == "look")
     return 0
 
 
 def _show(text: str) -> None:
     with cli.until_the_reader_ends():
-        print(text)
+        write(text)
 
 
 def _refused(message: str) -> int:
-    print(f"\n{message}", file=sys.stderr)
+    write(f"\n{message}", error=True)
     return 2
 
 
@@ -182,11 +187,11 @@ def _help(form: str) -> str:
     return "\n".join(lines)
 
 
-def _help_of(name: str, form: str) -> str:
+def _help_of(name: str, form: str, arguments: list[str]) -> str:
     usage = f"usage: make {name} [VARIABLE=VALUE ...]" if form == "make" else f"usage: {form} {name} [KEY=VALUE ...]"
     lines = [usage, "", f"{name}: {VERBS[name].help}.", "", "Choices (KEY=VALUE):"]
     for group in _groups():
-        options = ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
+        options = ", ".join(cli.choices(group, arguments))
         lines += textwrap.wrap(f"{group}: {options}", 110, initial_indent="  ", subsequent_indent="      ")
     lines += [
         "",

@@ -17,21 +17,24 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
 
 from benchmark.core import records
 from benchmark.core.console import human_time
 from benchmark.core.errors import IncompleteError, UserError
-from benchmark.core.provenance import provenance
+from benchmark.core.provenance import devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.jobs.queue import Jobs
-from benchmark.jobs.session import Session, describe_warnings
+from benchmark.jobs.session import Session, code_of_all, describe_warnings
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.searchers import Parameter, Searcher, Value
-from benchmark.study import layout
+from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
 from benchmark.study.preflight import check_before_search
 from benchmark.study.study import Study
+from benchmark.study.trial_score import trial_result
 
 Trials = dict[int, records.Record]  # records of trials, or of their proposals, by index
 AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
@@ -58,7 +61,9 @@ def bo(study: Study, overrides: list[str]) -> None:
         check_before_search(study)
 
         # 2. read the finished trials from disk
-        search = Search(session, session.open(study.config.trials, functools.partial(layout.finished_trials, study)))
+        total = study.config.trials
+        trials = session.open(total, lambda own: layout.read_trials(study.directory, own, total))
+        search = Search(session, trials)
 
         # 3. propose, train, score and record the missing trials
         if search.is_unfinished():
@@ -86,8 +91,11 @@ class Search:
 
     def __init__(self, session: Session, trials: Trials) -> None:
         self.session, self.study, self.display = session, session.study, session.display
+        self.directory = self.study.directory
         self.trials: Trials = trials
-        self.lost: Trials = read_lost(self.study.directory / "bo", trials)
+        opened = session.opened
+        lost = read_lost(self.directory / "bo", opened.identity, trials)
+        self.lost: Trials = {index: record for index, record in lost.items() if index < self.study.config.trials}
         self.training: Trials = {}
         self.searcher: Searcher = self.study.make_searcher()
 
@@ -142,7 +150,7 @@ class Search:
         history = [layout.to_observation((self.lost | self.trials)[i]) for i in known]
         origin: JsonObject = {
             "name": self.study.config.searcher.name, "seed": self.study.config.seed,
-            "identity": self.study.identity(self.session.fingerprint), "told": len(history),
+            "identity": self.session.opened.identity.study, "told": len(history),
         }  # fmt: skip
         if self.study.config.searcher.asynchronous:
             origin |= {"in_training": sorted(self.training)}
@@ -169,23 +177,40 @@ class Search:
             ask: asks the searcher for a setting.
             origin: the provenance of a new proposal.
         """
-        folder = layout.trial_dir(self.study, index)
-        old, note = records.read_or_quarantine(folder / "ask.json")
-        if note:
-            self.display.say(note)
+        folder = layout.trial_dir(self.directory, index)
+        old = self._old_proposal(index, folder / "ask.json")
         if old is not None and not self._is_stale(index):
             return old
-        proposal = records.Record("ask", {"index": index, "setting": ask()}, origin)
+        setting = ask()
+        opened = self.session.opened
+        identity = opened.identity.of("ask", index, setting, code=[opened.search_code]).to_json()
+        proposal = records.Record("ask", {"index": index, "setting": setting}, origin, identity)
         if old is not None and old.result != proposal.result:
             if self.trials.pop(index, None) is not None:  # the record first: after a kill, the trial is then missing
-                records.quarantine(layout.trial_path(self.study, index), "superseded")
+                records.quarantine(layout.trial_path(self.directory, index), "superseded")
             kept = records.quarantine(folder, "superseded")
             self.display.say(
-                f"trial {index + 1} was proposed while another was lost; it is proposed again, and the old "
-                f"folder is kept as {kept}"
+                f"trial {index + 1} was proposed while another trial was lost. Its folder is kept as {kept}; it is "
+                "proposed again."
             )
-        records.write_record(folder / "ask.json", proposal)
+        contents.write(folder / "ask.json", proposal, contents.Ask)
         return proposal
+
+    def _old_proposal(self, index: int, path: Path) -> records.Record | None:
+        """The proposal on disk, or None; one that is damaged or does not belong to this search is quarantined."""
+        try:
+            old = contents.read(path, contents.Ask)
+            opened = self.session.opened
+            expected = opened.identity.of("ask", index, old.result["setting"], code=opened.accepted_search_code)
+            if difference := expected.mismatch(old.identity):
+                raise records.ForeignFileError(f"{path} does not belong to this search: {difference}.")
+        except FileNotFoundError:
+            return None
+        except records.CorruptFileError as error:
+            kept = records.quarantine(path, error.why)
+            self.display.say(f"{error} It is kept as {kept.name}; the trial is proposed again.")
+            return None
+        return old
 
     def conclude(self, proposal: records.Record, answers: Sequence[Answer]) -> float:
         """Record a trial as finished or lost, and return the compute time of its folds in seconds.
@@ -195,10 +220,12 @@ class Search:
             answers: one per fold, in order.
         """
         index, setting = proposal.result["index"], proposal.result["setting"]
-        path = layout.trial_dir(self.study, index) / "lost.json"
+        path = layout.trial_dir(self.directory, index) / "lost.json"
         if lost := [answer for answer in answers if isinstance(answer, LostUnit)]:
-            self.lost[index] = lost_record(index, setting, [unit.to_json() for unit in lost])
-            records.write_record(path, self.lost[index])
+            opened = self.session.opened
+            identity = opened.identity.of("lost", index, setting, code=[opened.code])
+            self.lost[index] = lost_record(index, setting, [unit.to_json() for unit in lost], identity)
+            contents.write(path, self.lost[index], contents.Lost)
             self.display.finished(index, f"lost ({lost[0].unit}: {lost[0].reason})")
             return 0.0
         self.lost.pop(index, None)
@@ -206,10 +233,12 @@ class Search:
         folds = [answer for answer in answers if isinstance(answer, FinishedUnit)]
         seconds = {key: sum(fold.provenance["seconds"][key] for fold in folds) for key in ("train", "evaluate")}
         warnings = [fold.provenance.get("warnings", []) for fold in folds]
-        result = layout.trial_result(index, setting, [fold.result for fold in folds])
-        origin = provenance(seconds=seconds, searcher=proposal.provenance, warnings=warnings)
-        self.trials[index] = records.Record("trial", result, origin)
-        records.write_record(layout.trial_path(self.study, index), self.trials[index])
+        result = trial_result(index, setting, [fold.result for fold in folds])
+        devices = devices_of(fold.provenance for fold in folds)
+        origin = provenance(seconds=seconds, searcher=proposal.provenance, warnings=warnings, devices=devices)
+        identity = self.session.opened.identity.of("trial", index, setting, code=code_of_all(folds))
+        self.trials[index] = records.Record("trial", result, origin, identity.to_json())
+        contents.write(layout.trial_path(self.directory, index), self.trials[index], contents.Trial)
         if result["map_at_r"] is not None:
             self.display.best_so_far(result["map_at_r"], index)
         self.display.finished(index, trial_line(result) + describe_warnings(warnings))
@@ -234,9 +263,13 @@ class Search:
             )
         known = self.lost | self.trials
         best = self.searcher.best([layout.to_observation(known[i]) for i in sorted(known)])
-        result, rule = self.trials[best].result, self.study.config.protocol.select
-        choice = layout.Choice(best, result["setting"], result["map_at_r"], result["standard_error"], len(trials), rule)
-        layout.write_choice(self.study, choice)
+        result = self.trials[best].result
+        choice = contents.Choice(
+            trial=best, setting=result["setting"], validation_map_at_r=result["map_at_r"],
+            standard_error=result["standard_error"], num_trials=len(trials), num_lost=len(self.lost),
+            rule=cast(contents.Rule, self.study.config.protocol.select), identity=self.session.opened.identity.study,
+        )  # fmt: skip
+        layout.write_choice(self.directory, choice)
         for line in summary(self.study, choice, trials):
             self.display.say(line)
 
@@ -248,15 +281,16 @@ class Search:
         })  # fmt: skip
 
     def _is_stale(self, index: int) -> bool:
-        return is_stale(layout.trial_dir(self.study, index) / "ask.json", self.trials)
+        return is_stale(layout.trial_dir(self.directory, index) / "ask.json", self.trials)
 
     def _train_folds(self, jobs: Jobs, proposals: Trials) -> None:
         """Queue all folds of the proposed trials."""
         for index, proposal in proposals.items():
             for fold in range(self.study.config.protocol.num_folds):
                 jobs.add(Unit(
-                    study=self.study, fingerprint=self.session.fingerprint, kind="trial", index=index, fold=fold,
-                    setting=proposal.result["setting"], directory=layout.trial_dir(self.study, index) / f"fold_{fold}",
+                    **self.session.unit_fields(), kind="trial", index=index, fold=fold,
+                    setting=proposal.result["setting"],
+                    directory=layout.trial_dir(self.directory, index) / f"fold_{fold}",
                 ))  # fmt: skip
 
     def _trained_trials(self, jobs: Jobs) -> Iterator[tuple[int, list[Answer]]]:
@@ -271,7 +305,7 @@ class Search:
     def _report_time(self, wall: float, compute: float, workers: int) -> None:
         """Append this session's times to `sessions.jsonl`, and print the share that was not training."""
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": workers}
-        records.append_line(self.study.directory / "bo" / "sessions.jsonl", session)
+        records.append_line(self.directory / "bo" / "sessions.jsonl", session)
         share = 1 - compute / (wall * workers)
         self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of the time was not training")
 
@@ -288,13 +322,13 @@ def trial_line(result: JsonObject) -> str:
     return f"MAP@R {100 * result['map_at_r']:.2f} +- {100 * result['standard_error']:.2f}   {setting}{marks}"
 
 
-def summary(study: Study, choice: layout.Choice, trials: Sequence[records.Record]) -> Iterator[str]:
+def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Record]) -> Iterator[str]:
     """Yield the final lines: the best setting, the parameters on a bound of their space, and the next command."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
     failed = sum(t.result["map_at_r"] is None for t in trials)
     yield f"\n{study.title}: {len(trials)} trials" + (f", {failed} without a score" if failed else "")
     yield (
-        f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.map_at_r:.2f} +- "
+        f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.validation_map_at_r:.2f} +- "
         f"{100 * choice.standard_error:.2f} (standard error between folds), {hours:.2f} compute hours"
     )
     space = study.make_space()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core import records
+from benchmark.core.console import write
 from benchmark.core.download import MARKER, DownloadError, Limits, download, unpack
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
@@ -63,7 +64,7 @@ def data(study: Study, overrides: list[str]) -> None:
     dataset.verify()
 
     # 3. describe its contents
-    print("\n  ".join([describe(study, summary), *summary.notes]))
+    write("\n  ".join([describe(study, summary), *summary.notes]))
 
 
 def fetch(study: Study, missing: MissingDataError) -> None:
@@ -79,7 +80,7 @@ def fetch(study: Study, missing: MissingDataError) -> None:
         raise UserError("\n".join(filter(None, [str(missing), by_hand])))
     root = Path(config.module["root"]).expanduser()
     check_room(study, root)
-    print(f"{missing}\nDownloading {config.label} to {root.absolute()}. Licence: {config.licence}", flush=True)
+    write(f"{missing}\nDownloading {config.label} to {root.absolute()}. Licence: {config.licence}")
     with records.only_one(root / ".lock", f"The folder {root}"):
         for source in sources(study):
             try:

@@ -2,8 +2,7 @@
 
 Each of a run's four models is trained as in the search, including early stopping on its own validation classes; no
 model is trained on all training classes. *Separated*: each model's embedding is scored alone and the four scores are
-averaged.
-*Concatenated*: the four embeddings, each L2-normalised, are concatenated and scored once.
+averaged. *Concatenated*: the four embeddings, each L2-normalised, are concatenated and scored once.
 
 Apart from `traditional`, this is the only command that can read test classes, and every access is logged in the study's
 `test_ledger.jsonl` before it happens.
@@ -20,41 +19,36 @@ if __name__ == "__main__" and "--serve" not in sys.argv:
 
     raise SystemExit(main("final-eval"))
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from benchmark.core import records
+from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.invocation import command
-from benchmark.core.provenance import commit, provenance
+from benchmark.core.provenance import commit, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
-from benchmark.images import Images
-from benchmark.images.batches import embed
 from benchmark.jobs.executors import Report
 from benchmark.jobs.queue import Jobs
-from benchmark.jobs.session import Say, Session, describe_warnings
-from benchmark.jobs.train_unit import running, train_unit
+from benchmark.jobs.session import Session, code_of_all, describe_warnings
+from benchmark.jobs.train_unit import mismatch_of, running, train_unit
 from benchmark.jobs.unit import FinishedUnit, Unit
-from benchmark.protocol.modes import score
-from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
-from benchmark.study import layout
+from benchmark.study import contents, layout
+from benchmark.study.layout import Chosen
+from benchmark.study.scoring import score_models
+from benchmark.study.selected import from_folder, names_a_study
+from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import OpenedTestSet, open_test_set
-from benchmark.training.loop import read_state
+from benchmark.study.testset import open_test_set
+from benchmark.training.precision import effective_precision, use_precision
 
 Runs = dict[int, records.Record]  # records of scored runs, by number
-NUM_NEIGHBOURS = 10
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
@@ -68,39 +62,78 @@ def final_eval(study: Study, overrides: list[str]) -> None:
         UserError: there is nothing to evaluate, or the configuration or the data is invalid.
         IncompleteError: some runs are missing.
     """
-    if layout.names_a_study(overrides):
+    if names_a_study(overrides):
         evaluate(study)
         return
-    chosen = list(finished_searches(study))
+    chosen = list(finished_searches(study, overrides))
     if not chosen:
-        raise UserError(f"There is no finished search below {study.config.results_dir}. Run {command('bo')} first.")
-    missing = []
+        raise UserError(
+            f"No finished search below {study.config.results_dir} can be evaluated. Run {command('bo')} first."
+        )
+    faults: list[UserError | IncompleteError] = []
     for other in chosen:
         try:
             evaluate(other)
-        except IncompleteError as error:  # the other studies can still be evaluated
-            missing.append(str(error))
-    if missing:
-        raise IncompleteError("\n\n".join(missing))
+        except records.WriteError:  # it would happen to the other studies too
+            raise
+        except (UserError, IncompleteError) as error:
+            faults.append(error)
+    if faults:
+        kind = next((type(error) for error in faults if isinstance(error, IncompleteError)), UserError)
+        raise kind("\n\n".join(map(str, faults)))
 
 
-def finished_searches(study: Study) -> Iterator[Study]:
+def finished_searches(study: Study, overrides: list[str]) -> Iterator[Study]:
     """Yield each study in the results folder that has a setting to retrain, and print which ones are skipped.
 
     Args:
-        study: supplies the results folder, and the executor, display, device and `keep` of all studies.
+        study: the command line's study, which supplies the results folder and the options of stored studies.
+        overrides: the overrides on the command line.
     """
-    for directory in layout.all_studies(Path(study.config.results_dir)):
+    for directory in all_studies(Path(study.config.results_dir)):
         try:
-            stored = layout.read_study(directory).config
-        except records.CorruptFileError as error:
-            print(f"Skipped: {error} Run {command('bo')} for this study: it rewrites the file and retrains nothing.")
-            continue
-        other = Study.of(stored | {key: study.raw[key] for key in layout.BOOKKEEPING})
-        if other.config.preset or (directory / "bo" / "best.yaml").exists():
-            yield other
-        else:
-            print(f"{other.title}: skipped, because its search is unfinished ({other.command('bo')})")
+            other = from_folder(directory, study, overrides)
+            if other.config.protocol.story == "search":
+                chosen_setting(other)
+                yield other
+        except UserError as error:
+            write(f"Skipped: {directory}: {error}")
+
+
+def chosen_setting(study: Study) -> Chosen:
+    """The setting of a study's final runs: that of its preset, or the choice of its finished search.
+
+    Raises:
+        UserError: the search is unfinished or has another number of trials, or its choice contradicts its records.
+    """
+    if preset := study.config.preset:
+        return Chosen(preset, None, study.config.loss.setting)
+    stored, trials = stored_search(study), study.config.trials
+    if trials != stored.trials:
+        raise UserError(
+            f"trials={trials}: the search of {study.title} was run with trials={stored.trials}. Omit this option, or "
+            f"change the search first: {study.command('bo')}"
+        )
+    try:
+        search, rule = study.command("bo"), stored.facts.select
+        return Chosen.of(layout.read_choice(study.directory, stored.expected, rule, trials, search))
+    except layout.NoChoiceError as error:
+        raise UserError(f"{study.title}: {error}") from error
+
+
+def stored_search(study: Study) -> StoredStudy:
+    """The content of `study.yaml` of a study whose search was started.
+
+    Raises:
+        UserError: the search was not started, or `study.yaml` cannot be read.
+    """
+    search = study.command("bo")
+    try:
+        return read_study(study.directory)
+    except NoStudyError:
+        raise UserError(f"There is no search of {study.title} in {study.directory}. Run {search} first.") from None
+    except records.CorruptFileError as error:
+        raise UserError(f"{error} Run {search}: it writes a new one and repeats nothing that belongs to it.") from error
 
 
 def evaluate(study: Study) -> None:
@@ -111,26 +144,25 @@ def evaluate(study: Study) -> None:
         IncompleteError: some runs are lost.
     """
     session = Session(study, "final-eval", halves=("trainval", "test"))
-    layout.read_chosen(study)  # fails before a folder is created for a study that does not exist
+    if not study.config.preset:
+        stored_search(study)  # fails before a folder is created for a study that does not exist
     with session:
         # 1. read the chosen setting and the runs that are scored already
-        choice, num_runs = layout.read_chosen(study), study.config.protocol.num_runs
-
-        def scored(say: Say) -> Runs:
-            runs = layout.finished_runs(study, choice.trial, say)
-            return {run: record for run, record in runs.items() if run < num_runs}
-
-        runs = session.open(num_runs, scored)
+        chosen, num_runs = chosen_setting(study), study.config.protocol.num_runs
+        searched = layout.chosen_record(study.directory, chosen)
+        runs = session.open(
+            num_runs, lambda own: layout.read_runs(study.directory, own, chosen, num_runs), earlier=searched
+        )
         for run in runs:
-            drop_weights(study, layout.run_dir(study, choice.trial, run))
+            drop_weights(study, layout.run_dir(study.directory, chosen.name, run))
 
         # 2. train the folds of the other runs, and score each run once its folds are trained
         if len(runs) < num_runs:
             with session.jobs(run_unit, ["benchmark.final_eval", "--serve"]) as jobs:
                 for run in (r for r in range(num_runs) if r not in runs):
-                    for unit in fold_units(session, choice, run):
+                    for unit in fold_units(session, chosen, run):
                         jobs.add(unit)
-                runs |= score_runs(session, jobs, choice)
+                runs |= score_runs(session, jobs, chosen)
 
         # 3. print the mean over the runs
         for line in summary(study, [runs[run] for run in sorted(runs)]):
@@ -143,10 +175,12 @@ class ScoreUnit(Unit):
     """The evaluation of one run on the test classes, once all its folds are trained.
 
     Attributes:
-        trial: the trial that the setting comes from; None for a preset.
+        trial: index of the trial that the setting comes from; None for a preset.
         folds: result of each fold, in order.
         seconds: for each fold, the seconds of `train` and of `evaluate`.
-        warnings: what the loss warned about in each fold.
+        warnings: the loss's warnings in each fold.
+        fold_code: digests of the code that trained the folds.
+        devices: the device that trained each fold, see `devices_of`.
     """
 
     task: ClassVar[str] = "score"
@@ -154,21 +188,23 @@ class ScoreUnit(Unit):
     folds: Sequence[JsonObject]
     seconds: Sequence[Mapping[str, float]]
     warnings: Sequence[Sequence[str]]
+    fold_code: Sequence[str]
+    devices: Sequence[JsonObject | None]
 
 
-def fold_units(session: Session, choice: layout.Chosen, run: int) -> list[Unit]:
+def fold_units(session: Session, chosen: Chosen, run: int) -> list[Unit]:
     """The units that train one run, one per fold."""
-    directory = layout.run_dir(session.study, choice.trial, run)
+    directory = layout.run_dir(session.study.directory, chosen.name, run)
     return [
         Unit(
-            study=session.study, fingerprint=session.fingerprint, kind="run", index=run, fold=fold,
-            setting=choice.setting, directory=directory / f"fold_{fold}", keep_weights=True,
+            **session.unit_fields(), kind="run", index=run, fold=fold, setting=chosen.setting,
+            directory=directory / f"fold_{fold}", keep_weights=True,
         )
         for fold in range(session.study.config.protocol.num_folds)
     ]  # fmt: skip
 
 
-def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
+def score_runs(session: Session, jobs: Jobs, chosen: Chosen) -> Runs:
     """Queue each run for scoring once its folds are trained, and return the records of the scored runs."""
     study = session.study
     trained: dict[int, dict[int | None, FinishedUnit]] = {}
@@ -178,7 +214,7 @@ def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
         if not isinstance(answer, FinishedUnit):
             continue
         if isinstance(unit, ScoreUnit):
-            runs[run] = records.read_record(layout.run_path(study, choice.trial, run))
+            runs[run] = records.read_record(layout.run_path(study.directory, chosen.name, run))
             session.display.finished(run, run_line(runs[run]))
             continue
         folds = trained.setdefault(run, {})
@@ -186,10 +222,11 @@ def score_runs(session: Session, jobs: Jobs, choice: layout.Chosen) -> Runs:
         if len(folds) == study.config.protocol.num_folds:
             answers = [folds[fold] for fold in range(len(folds))]
             jobs.add(ScoreUnit(
-                study=study, fingerprint=session.fingerprint, kind="run", index=run, fold=None,
-                setting=choice.setting, directory=layout.run_dir(study, choice.trial, run), trial=choice.trial,
+                **session.unit_fields(), kind="run", index=run, fold=None, setting=chosen.setting,
+                directory=layout.run_dir(study.directory, chosen.name, run), trial=chosen.trial,
                 folds=[a.result for a in answers], seconds=[a.provenance["seconds"] for a in answers],
-                warnings=[a.provenance.get("warnings", []) for a in answers],
+                warnings=[a.provenance.get("warnings", []) for a in answers], fold_code=code_of_all(answers),
+                devices=devices_of(a.provenance for a in answers),
             ), first=True)  # fmt: skip
     return runs
 
@@ -205,7 +242,8 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
         A `FinishedUnit` as JSON.
 
     Raises:
-        UserError: the data or the software on this machine differs from the driver's.
+        UserError: the data or the software on this machine differs from the driver's, or its device cannot compute in
+            the study's precision.
     """
     return train_unit(body, report) if body.get("task") == Unit.task else score_unit(body)
 
@@ -220,101 +258,52 @@ def score_unit(body: JsonObject) -> JsonObject:
         A `FinishedUnit` as JSON that holds only the run's number; the result is in the run's record.
 
     Raises:
-        UserError: the software on this machine differs from the driver's.
+        UserError: the software on this machine differs from the driver's, or its device cannot compute in the study's
+            precision.
     """
     unit = ScoreUnit.from_json(body)
+    precision, device = unit.study.config.precision, unit.study.make_device()
     with running(unit) as heartbeat:
         started = time.perf_counter()
-        result, contents = score_run(unit, heartbeat.tick)
+        use_precision(precision, device)
+        result, facts = score_run(unit, heartbeat.tick)
         totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
         seconds = totals | {"score": time.perf_counter() - started}
-        origin = provenance(seconds=seconds, test_contents=contents, warnings=list(unit.warnings))
-        records.write_record(unit.directory.with_suffix(".json"), records.Record("run", result, origin))
+        origin = provenance(
+            seconds=seconds, warnings=list(unit.warnings), devices=list(unit.devices),
+            device=device_facts(device, effective_precision(precision, device)), **facts,
+        )  # fmt: skip
+        identity = unit.identity("run").with_code(unit.fold_code).to_json()
+        record = records.Record("run", result, origin, identity)
+        contents.write(unit.directory.with_suffix(".json"), record, contents.Run)
         drop_weights(unit.study, unit.directory)  # last: a run killed before its record is written needs them again
         return FinishedUnit({"run": unit.index}).to_json()
 
 
-def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, str | None]:
-    """Return a run's result and the SHA-256 of the test image files; None if there are no files.
+def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, JsonObject]:
+    """Return a run's result, and for its provenance the SHA-256 of the test images and of the saved embeddings.
 
-    If a fold has no score, the run has none either, and the test classes stay closed.
+    If a fold has no score, the run has none either, and the test classes are not opened.
 
     Args:
         unit: the run.
         tick: called for each batch.
+
+    Raises:
+        CorruptFileError: the weights of a fold are damaged or belong to another training.
     """
     result: JsonObject = {"run": unit.index, "trial": unit.trial, "setting": dict(unit.setting)}
     missing = [f"fold {f['fold']}: {f['reason']}" for f in unit.folds if f["map_at_r"] is None]
     if missing:
         result |= {"status": "failed", "reason": "; ".join(missing), "separated": None, "concatenated": None}
-        return result | {"folds": unit.folds}, None
-    study, directory = unit.study.with_setting(unit.setting), unit.directory
-    use_threads(study.config.threads)
-    entry = {"run": unit.index, "trial": unit.trial, "commit": commit(), "identity": study.identity(unit.fingerprint)}
+        return result | {"folds": unit.folds}, {"test_contents": None}
+    use_threads(unit.study.config.threads)
+    entry = {"run": unit.index, "trial": unit.trial, "commit": commit(), "identity": unit.identity("run").to_json()}
     test = open_test_set(unit.study, entry)
-    embeddings = torch.stack(
-        [embed_fold(study, directory / f"fold_{fold}", test.images, tick) for fold in range(len(unit.folds))]
-    )  # (folds, N, D)
-    loss = study.config.loss
-    scores = score(
-        embeddings, test.labels, tuple(METRICS), metric=loss.retrieval, is_query=test.is_query, **loss.retrieval_options
-    )
+    mismatches = [mismatch_of(unit, fold) for fold in range(len(unit.folds))]
+    scores, sha256 = score_models(unit.study.with_setting(unit.setting), unit.directory, test, mismatches, tick)
     result |= {"status": "completed", "reason": None} | scores
-    keep_for_figures(study, directory, embeddings, test)
-    return result | {"folds": unit.folds}, test.contents
-
-
-def embed_fold(study: Study, unit: Path, images: Images, tick: Callable[[], None]) -> Tensor:
-    """Embeddings (N, D) from a fold's best-epoch model, L2-normalised if retrieval is by cosine.
-
-    Args:
-        study: with the setting that was trained.
-        unit: folder of the fold.
-        images: N images.
-        tick: called for each batch.
-    """
-    state = read_state(unit / "best.pt", images.device)
-    trunk = study.make_trunk(images.channels, seed=0).to(images.device)
-    head = study.make_head(trunk.out_features, seed=0).to(images.device)
-    trunk.load_state_dict(state["trunk"])
-    head.load_state_dict(state["head"])
-
-    def embedder(batch: Tensor) -> Tensor:
-        tick()
-        embeddings: Tensor = head(trunk(batch))
-        return embeddings
-
-    embeddings = embed(embedder, images, trunk, head)
-    return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
-
-
-def keep_for_figures(study: Study, directory: Path, embeddings: Tensor, test: OpenedTestSet) -> None:
-    """Save test embeddings and the loss's parameters (both in half precision), and nearest neighbours.
-
-    Args:
-        study: with the setting that was trained.
-        directory: folder of the run, where `embeddings.npz` is written.
-        embeddings: (folds, N, D) float32.
-        test: the N test images and their labels.
-    """
-    loss = study.config.loss
-    neighbours = nearest_neighbours(
-        embeddings, test.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
-        **loss.retrieval_options,
-    )  # fmt: skip
-    kept = {
-        "embeddings": embeddings.cpu().numpy().astype(np.float16),
-        "labels": test.labels.cpu().numpy(),
-        "neighbours": neighbours.astype(np.int32),
-    }
-    if test.is_query is not None:
-        kept["is_query"] = test.is_query.cpu().numpy()
-    for fold in range(len(embeddings)):
-        state = read_state(directory / f"fold_{fold}" / "best.pt", torch.device("cpu"))
-        kept |= {f"fold_{fold}.{name}": value.numpy().astype(np.float16) for name, value in state["loss"].items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **kept)  # type: ignore[arg-type]
-    records.write_whole(directory / "embeddings.npz", buffer.getvalue())
+    return result | {"folds": unit.folds}, {"test_contents": test.contents, "embeddings_sha256": sha256}
 
 
 def drop_weights(study: Study, directory: Path) -> None:
@@ -351,7 +340,7 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
         yield f"  {mode:13s} " + "   ".join(cells)
     if len(scored) < len(runs):
         yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
-    yield f"Next: {command('tables')}"
+    yield f"Next: {study.command('tables')}"
 
 
 if __name__ == "__main__":

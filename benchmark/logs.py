@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 from benchmark.core import records
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
+from benchmark.core.escape import visible
 from benchmark.core.invocation import command
 from benchmark.report import progress
-from benchmark.study import layout
+from benchmark.study.selected import names_a_study
+from benchmark.study.stored import all_studies
 from benchmark.study.study import Study
 
 POLL_SECONDS = 0.5
@@ -28,10 +31,10 @@ def logs(study: Study, overrides: list[str]) -> None:
         UserError: there is no such log; the message names the existing ones.
     """
     results_dir = Path(study.config.results_dir)
-    named = layout.names_a_study(overrides)
-    directories = [study.directory] if named else layout.all_studies(results_dir)
+    named = names_a_study(overrides)
+    directories = [study.directory] if named else all_studies(results_dir)
     path = newest(directories, study.config.unit)
-    print(f"== {path}", flush=True)
+    write(f"== {visible(str(path))}")
     follow(path, while_it_runs=sys.stdout.isatty())
 
 
@@ -70,7 +73,7 @@ def follow(path: Path, while_it_runs: bool) -> None:
         while True:
             more = while_it_runs and records.is_held(path.parent / "lock")  # checked before the last lines are read
             for line in log:
-                print(line, end="", flush=True)
+                write(line, end="")
             if not more:
                 return
             time.sleep(POLL_SECONDS)

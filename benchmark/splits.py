@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.study.preflight import check_values, folds_of
 from benchmark.study.study import Study
@@ -37,10 +38,10 @@ def splits(study: Study, overrides: list[str]) -> None:
         columns[f"fold_{number}"] = part[listing.labels].tolist()
     path = Path(config.results_dir) / "splits" / f"{config.dataset.name}.csv"
     listing.to_csv(path, columns)
-    print(f"{path}: {len(listing.paths):,} images, paths relative to {listing.root.absolute()}")
+    write(f"{path}: {len(listing.paths):,} images, paths relative to {listing.root.absolute()}")
     for number, fold in enumerate(folds):
         train, validation = (
             f"{int(np.isin(listing.labels, classes).sum()):,} images of {len(classes):,} classes"
             for classes in (fold.train_classes, fold.validation_classes)
         )
-        print(f"  fold {number}: trains on {train}, validates on {validation}")
+        write(f"  fold {number}: trains on {train}, validates on {validation}")

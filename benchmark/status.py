@@ -3,17 +3,16 @@
 The command writes nothing, so it can run next to a driver, on another machine, or in a read-only folder.
 """
 
-import sys
 from pathlib import Path
 
-from benchmark.core import records
-from benchmark.core.console import human_time
+from benchmark.core.console import human_time, write, write_table
 from benchmark.core.errors import UserError
+from benchmark.core.escape import one_line
 from benchmark.core.invocation import command
-from benchmark.report.progress import Stage, age, failures, stages
-from benchmark.study import layout
+from benchmark.report.progress import Stage, age, failures, stages, unreadable_lines
+from benchmark.study.selected import names_a_study
+from benchmark.study.stored import all_studies, read_study
 from benchmark.study.study import Study
-from benchmark.study.workload import workload
 
 COLUMNS = ("study", "part", "done", "units", "running", "lost", "compute", "left")
 NUM_FAILURES = 3
@@ -27,26 +26,32 @@ def status(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no study.
+        UserError: there is no study, or the named one cannot be read.
     """
     results_dir = Path(study.config.results_dir)
-    directories = [study.directory] if layout.names_a_study(overrides) else layout.all_studies(results_dir)
+    named = names_a_study(overrides)
+    directories = [study.directory] if named else all_studies(results_dir)
     if not directories:
         raise UserError(f"There is no study below {results_dir}. Run {command('bo')} to start one.")
     rows, details = [], []
     for directory in directories:
+        name = "/".join(directory.resolve().parts[-2:])
         try:
-            stored = layout.read_study(directory)
-        except records.CorruptFileError as error:
-            details.append(f"{error} Run {command('bo')} for this study: it rewrites the file and retrains nothing.")
+            found = stages(read_study(directory), directory)
+        except (UserError, OSError) as error:
+            if named:
+                raise
+            details.append(f"{name} is left out: {error}")
             continue
-        name = "/".join(directory.parts[-2:])
-        found = stages(workload(stored.config), directory)
         rows += [row_of(name, part) for part in found]
         details += [line for part in found for line in running(name, part)]
+        details += [f"{name}: {problem}" for part in found for problem in part.problems]
         for entry in failures(directory)[-NUM_FAILURES:]:
-            details.append(f"{name}: {entry['at']} {entry['unit']}: {entry['reason']} (see {entry['log']})")
-    show(rows, details)
+            details.append(f"{name}: {entry.at} {entry.unit}: {entry.reason} (see {entry.log})")
+        details += [f"{name}: skipped: {fault}" for fault in unreadable_lines(directory)]
+    write_table(COLUMNS, rows)
+    for line in details:
+        write(one_line(line))
 
 
 def row_of(name: str, part: Stage) -> tuple[str, ...]:
@@ -69,32 +74,13 @@ def running(name: str, part: Stage) -> list[str]:
             continue
         line = f"{name}: {unit.name} is running: "
         if heartbeat := unit.heartbeat:
-            epoch = f", epoch {heartbeat['epoch']} scored" if heartbeat.get("epoch") is not None else ""
-            line += f"{heartbeat['worker']} on {heartbeat['host']} (process {heartbeat['pid']}), "
-            line += f"batch {heartbeat['batches']:,}{epoch}, {human_time(age(heartbeat))} ago"
+            epoch = f", epoch {heartbeat.epoch} scored" if heartbeat.epoch is not None else ""
+            line += f"{heartbeat.worker} on {heartbeat.host} (process {heartbeat.pid}), "
+            line += f"batch {heartbeat.batches:,}{epoch}, {human_time(age(heartbeat))} ago"
         else:
             line += "starting or ending"
         lines.append(line)
     return lines
-
-
-def show(rows: list[tuple[str, ...]], details: list[str]) -> None:
-    """Print a table on a terminal, and tab-separated lines for other programs elsewhere."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    if console.is_terminal:
-        from rich.table import Table
-
-        table = Table(*COLUMNS, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table, soft_wrap=False)
-    else:
-        for row in (COLUMNS, *rows):
-            print("\t".join(row))
-    for line in details:
-        console.print(line, markup=False)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
+from benchmark.__main__ import VERBS
 from benchmark.core import records
 from benchmark.jobs import train_unit as worker
 from benchmark.study.cli import main
+from benchmark.training.loop import Checkpoint
 
 TINY = (
     "dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1",
@@ -37,12 +39,13 @@ def run(command: Callable[..., None], *overrides: str, protocol: str = "") -> En
     """Run a command with these overrides and its own protocol. A defect, which would show a traceback, is raised."""
     GlobalHydra.instance().clear()
     out, err, status = io.StringIO(), io.StringIO(), 0
+    verb = VERBS.get(command.__name__.replace("_", "-"))
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["benchmark", *overrides])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # it composes all again to read `hydra.mode`
         try:
-            main(command, protocol)
+            main(command, protocol, only_reads=verb is not None and verb.group == "look")
         except SystemExit as stop:
             status = int(stop.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())
@@ -88,9 +91,9 @@ def trainings(change: Callable[[int, Any], None] = lambda number, parts: None) -
     names: list[str] = []
     train_fold = worker.train_fold
 
-    def counted(parts: Any, schedule: Any, checkpoint: Path, on_epoch: Any) -> Any:
+    def counted(parts: Any, schedule: Any, checkpoint: Checkpoint, on_epoch: Any) -> Any:
         change(len(names), parts)
-        names.append("/".join(checkpoint.parent.parts[-2:]))
+        names.append("/".join(checkpoint.path.parent.parts[-2:]))
         return train_fold(parts, schedule, checkpoint, on_epoch)
 
     with pytest.MonkeyPatch.context() as patch:

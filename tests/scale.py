@@ -24,6 +24,7 @@ from benchmark.core.paths import conf_dir
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.unit import Unit
 from benchmark.perf.dispatch import sleep_unit
+from benchmark.study.code import training_code
 from benchmark.study.study import Study
 
 MOST_CPU = 20.0  # per cent of a core
@@ -47,6 +48,8 @@ def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
     """Run the units, print what they cost, and return whether that stays within the limits."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         study = Study.of(compose("config", ["executor=ray", f"executor.workers={workers}", f"results_dir={results}"]))
+    common: dict[str, Any] = {"study": study, "fingerprint": "", "study_identity": study.identity(""),
+                              "code": training_code(study).digest, "accepted": []}  # fmt: skip
     heard: list[int] = []
 
     def hear(progress: dict[str, Any]) -> None:
@@ -56,8 +59,8 @@ def scale(results: Path, units: int, workers: int, seconds: float) -> bool:
     with Jobs(study, sleep_unit, ["benchmark.perf.dispatch"], hear) as jobs:
         for number in range(units):
             jobs.add(SleepUnit(
-                study=study, fingerprint="", kind="trial", index=number, fold=None, setting={},
-                directory=results / f"unit_{number}", seconds=seconds,
+                **common, kind="trial", index=number, fold=None, setting={}, directory=results / f"unit_{number}",
+                seconds=seconds,
             ))  # fmt: skip
         for number, _ in enumerate(jobs.finished()):
             if not number:

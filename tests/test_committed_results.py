@@ -1,19 +1,26 @@
 """The studies that are part of the repository still load, and still give the tables next to them."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmark.core import records
-from benchmark.study import layout
+from benchmark.core.typed import convert
+from benchmark.study import contents
+from benchmark.study.identity import short_digest
+from benchmark.study.opening import difference
+from benchmark.study.stored import all_studies, read_study
 from benchmark.study.study import Study
+from benchmark.study.version_1 import as_version_1
 from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
-STUDIES = [directory for folder in FOLDERS for directory in layout.all_studies(folder)]
+STUDIES = [directory for folder in FOLDERS for directory in all_studies(folder)]
 
 
 # Keys that came after the oldest studies, in the days when a new key changed every identity.
@@ -27,7 +34,7 @@ OLDEST = [
 
 def test_there_are_committed_studies() -> None:
     assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "traditional"}
-    assert all(layout.all_studies(folder) for folder in FOLDERS)
+    assert all(all_studies(folder) for folder in FOLDERS)
 
 
 @pytest.mark.usefixtures("no_fsync")
@@ -44,18 +51,39 @@ def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
     copy = tmp_path / "traditional"
     shutil.copytree(RESULTS / "traditional" / "studies", copy / "studies")
     path = sorted(copy.rglob("run_00.json"))[0]
-    record = records.read_record(path)
-    record.result["selected"]["last_epoch"]["recall_at_1"] += 1e-9
-    records.write_record(path, record)
+    body = json.loads(path.read_text())
+    for scores in (body["result"]["selected"]["last_epoch"], body["result"]["history"][-1]["watched"]):
+        scores["recall_at_1"] += 1e-9
+    path.write_text(json.dumps(body | {"result_sha256": records.digest(body["result"])}))
     assert run(tables, f"results_dir={copy}").status == 0
     name = "glyphs-small_conv-traditional.csv"
     assert (copy / "tables" / name).read_bytes() != (RESULTS / "traditional" / "tables" / name).read_bytes()
 
 
+KINDS = {"bo/trial_*.json": contents.Trial, "final_eval/*/run_*.json": contents.Run,
+         "traditional/*/run_*.json": contents.Traditional}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_committed_record_and_choice_has_the_content_of_its_kind(folder: Path) -> None:
+    checked = set()
+    for pattern, kind in KINDS.items():
+        for path in folder.glob(f"studies/*/*/{pattern}"):
+            contents.read(path, kind)
+            checked.add(path)
+    assert checked == set(folder.rglob("*.json")) != set()
+    for path in folder.rglob("best.yaml"):
+        body = yaml.safe_load(path.read_text())
+        assert body.pop("record") == f"trial_{body['trial']:03d}.json"
+        convert(body, contents.Choice, path)
+
+
 @pytest.mark.parametrize("directory", STUDIES, ids=lambda path: "-".join((path.parts[-4], path.name)))
 def test_a_stored_study_is_what_it_was_when_it_ran(directory: Path) -> None:
-    stored = layout.read_study(directory)
+    stored = read_study(directory)
     study = Study.of(stored.config)
     known = OLDEST if directory.is_relative_to(RESULTS / "reference") else []
-    assert layout.difference(stored.science, study.science(stored.fingerprint)) == known
-    assert known or study.identity(stored.fingerprint) == stored.identity
+    science = as_version_1(study.science(stored.fingerprint), study.config)
+    assert stored.version == 1 and stored.code == [] and stored.facts.loss in directory.name
+    assert difference(stored.science, science) == known
+    assert known or short_digest(science) == stored.identity

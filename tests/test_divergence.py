@@ -41,6 +41,7 @@ def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_
     assert "diverged: fold 1 (score of epoch 1; the training loss is nan in epoch 2)" in ended.out
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_trial_without_a_score_is_abandoned_with_its_reason_and_the_search_con
     assert "no score (fold 0: the training loss is nan in epoch 1)" in ended.out and "1 without a score" in ended.out
 
 
+@pytest.mark.slow
 def test_a_search_in_which_every_trial_diverges_ends_with_advice_and_no_choice(tmp_path: Path) -> None:
     ended = tiny(bo, tmp_path, "training.optimizers.trunk.lr=1e30")
     assert_refused(

@@ -75,6 +75,7 @@ def test_tables_need_no_training_library_either(no_libraries: Path, tmp_path: Pa
     assert done.returncode == 0 and "wrote " in done.stdout, done
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_a_command_quietly_only_if_it_is_the_output(tmp_path: Path) -> None:
     """`dmlbench tables | head` is no error; a pipe that a plug-in or a worker has lost is one."""
     code = """
@@ -98,7 +99,10 @@ cli.main(command)
     assert (done.returncode, done.stderr) == (0, ""), "help is output too"
 
 
-@pytest.mark.parametrize("module", ["bo", "final_eval", "traditional", "data", "splits"])
+MODULES = ["bo", *(pytest.param(m, marks=pytest.mark.slow) for m in ("final_eval", "traditional", "data", "splits"))]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_a_command_run_as_a_module_answers_a_mistake_at_once(module: str, no_libraries: Path, tmp_path: Path) -> None:
     done = run(tmp_path, sys.executable, "-m", f"benchmark.{module}", "trails=3", path=(no_libraries, ROOT))
     assert done.returncode == 2 and "Did you mean 'trials'?" in done.stderr, done
@@ -214,7 +218,7 @@ def test_an_installed_dmlbench_ignores_a_folder_of_the_packages_name_and_so_do_i
     search = (*tiny, "trials=1", f"executor={executor}", "executor.workers=2")
     done = run(tmp_path, str(installed), "bo", *search)
     assert done.returncode == 0, done
-    assert done.stdout.splitlines()[-1].startswith("Next: dmlbench final-eval dataset=glyphs_small loss=proxy_nca")
+    assert done.stdout.splitlines()[-1].startswith("Next: dmlbench final-eval study=")
     assert records.read_record(study_dir(tmp_path / "results") / "bo" / "trial_000.json").result["map_at_r"] is not None
     shown = run(tmp_path, str(installed), "--help").stdout
     assert shown.startswith("usage: dmlbench COMMAND") and "bench-gpu" not in shown

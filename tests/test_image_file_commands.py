@@ -50,8 +50,7 @@ def test_own_images_go_through_search_and_final_evaluation(tmp_path: Path) -> No
     assert len((directory / "test_ledger.jsonl").read_text().splitlines()) == 1
     assert len(record.provenance["test_contents"]) == 64
     ended = run(bo, *own, *SMALL, f"results_dir={tmp_path / 'results'}")
-    path = tmp_path / "a" / "manifest.csv"
-    assert f"make final-eval DATASET=csv CSV={path} NAME=mine LOSS=proxy_nca TRUNK=small_conv" in ended.out
+    assert f"make final-eval STUDY={directory} EXECUTOR=inline" in ended.out
 
 
 @pytest.mark.slow
@@ -66,6 +65,7 @@ def test_every_published_layout_goes_through_search_and_final_evaluation(name: s
             assert len(kept["neighbours"]) == kept["is_query"].sum() and np.isin(kept["neighbours"], gallery).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_fsync")
 def test_images_that_changed_since_the_study_was_started_are_refused(tmp_path: Path) -> None:
     own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a')}", "dataset.name=mine"]

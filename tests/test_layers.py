@@ -67,8 +67,10 @@ def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
 
     openers = {path for path in MODULES if opens(path) and part_of(path) != "datasets"}
     assert openers == {PACKAGE / "study" / "testset.py"}
-    users = {part_of(path) for path in MODULES if "benchmark.study.testset" in imports(path)}
-    assert users == {"final_eval", "traditional"}
+    doors = {"benchmark.study.testset", "benchmark.study.scoring", "benchmark.study.passes"}
+    users = {path for path in MODULES if doors & imports(path)}
+    commands = {PACKAGE / "final_eval.py", PACKAGE / "traditional.py"}
+    assert users == commands | {PACKAGE / "study" / "scoring.py", PACKAGE / "study" / "passes.py"}
 
 
 def test_workers_of_the_search_serve_training_only() -> None:

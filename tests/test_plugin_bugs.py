@@ -1,6 +1,5 @@
 """A bug in a researcher's own loss shows its file and line, and is never taken for a mistake of the user's."""
 
-import os
 import sys
 import textwrap
 import traceback
@@ -10,11 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from benchmark import losses
 from benchmark.bo import bo
 from tests.command_line import run, study_dir, tiny
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Each training runs into the next of the bugs that the environment names.
 LOSS = '''
@@ -76,28 +72,17 @@ LOSS = '''
         def __init__(self, num_classes, embedding_dim, seed, denominator, softmax_scale):
             super().__init__(num_classes, embedding_dim, base=base, proxy_init="normal", seed=seed)
 '''
-# Python runs it at its start: workers find the loss as this process does.
-SITE = """
-    import os
-
-    if "BENCHMARK_WORKER" in os.environ:
-        import benchmark.losses
-
-        benchmark.losses.__path__.append(os.environ["BUGGY"])
-"""
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the loss, in a folder that this process and its workers search for losses."""
-    folder = tmp_path / "losses"
+    """The file of the loss, in a folder where this process finds modules; its workers are told of the folder."""
+    folder = tmp_path / "own"
     folder.mkdir()
     (folder / "buggy.py").write_text(textwrap.dedent(LOSS))
-    (folder / "sitecustomize.py").write_text(textwrap.dedent(SITE))
-    monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(folder)])
+    monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("BUGGY", str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.delitem(sys.modules, "benchmark.losses.buggy", raising=False)
+    monkeypatch.delitem(sys.modules, "buggy", raising=False)
     return folder / "buggy.py"
 
 
@@ -106,14 +91,16 @@ ALL = ("argument", "array", "domain", "file", "index", "number", "tensor", "unpa
 
 @pytest.mark.parametrize(
     ("bugs", "executor"),
-    [(ALL, ["executor=inline"]), (("file", "unpack"), ["executor=local", "executor.workers=2"])],
-    ids=["inline", "local"],
+    [
+        pytest.param(ALL, ["executor=inline"], id="inline"),
+        pytest.param(("file", "unpack"), ["executor=local", "executor.workers=2"], id="local", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bug_in_a_loss_shows_its_file_and_line_and_the_log(
     bugs: tuple[str, ...], executor: list[str], tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUGS", " ".join(bugs))
-    ended = tiny(bo, tmp_path / "results", "loss.module._target_=benchmark.losses.buggy.Buggy", "trials=1",
+    ended = tiny(bo, tmp_path / "results", "plugins=[buggy]", "loss.module._target_=buggy.Buggy", "trials=1",
                  "executor.retries=0", f"protocol.num_folds={len(bugs)}", *executor)  # fmt: skip
     printed = ended.out + ended.err
     assert ended.status == 1, "unfinished, and no mistake of the user's"
@@ -130,8 +117,8 @@ def test_a_bug_in_a_loss_shows_its_file_and_line_and_the_log(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["loss.module._target_=benchmark.losses.buggy.OverProxies"],
-        ["loss=hpl_nca", "loss.module.base._target_=benchmark.losses.buggy.base", "~loss.module.base.denominator"],
+        ["loss.module._target_=buggy.OverProxies"],
+        ["loss=hpl_nca", "loss.module.base._target_=buggy.base", "~loss.module.base.denominator"],
     ],
     ids=["ProxyLoss", "HPL"],
 )
@@ -141,7 +128,7 @@ def test_a_bug_in_the_base_of_a_proxy_loss_is_not_hidden_by_what_calls_it(
     """It shows before any training, when the loss is built to check its settings."""
     monkeypatch.setenv("BUGS", bug)
     with pytest.raises(kind) as caught:
-        tiny(bo, tmp_path / "results", *overrides)
+        tiny(bo, tmp_path / "results", "plugins=[buggy]", *overrides)
     assert str(source) in traceback.extract_tb(caught.value.__traceback__)[-1].filename
 
 

@@ -20,6 +20,7 @@ from tests.command_line import results_of, study_dir, tiny, trainings
 SPACE = {"x": Parameter((0.0, 1.0)), "n": Parameter((1, 9), type="int")}
 
 
+@pytest.mark.slow
 def test_a_round_is_proposed_from_the_rounds_before_it_and_what_is_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What `status` and `logs` show: from records, locks and heartbeats, without touching anything."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -15,9 +16,7 @@ from benchmark.jobs import heartbeat
 from benchmark.logs import follow, logs
 from benchmark.report.progress import stages
 from benchmark.status import status
-from benchmark.study import layout
-from benchmark.study.study import Study
-from benchmark.study.workload import workload
+from benchmark.study.stored import read_study, write_study
 from tests.command_line import assert_refused, run, study_dir
 
 NAME = "glyphs_small-small_conv-hpl/proxy_nca"
@@ -51,12 +50,8 @@ def test_a_finished_search_and_its_final_runs_to_come(results: Path) -> None:
 def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) -> None:
     folder = study_dir(results)
     (folder / "bo" / "best.yaml").unlink()
-    path = folder / "study.yaml"
-    stored = layout.read_study(folder)
-    stored.config["trials"] = 5  # 10 units
-    study = Study.of(stored.config | {"results_dir": str(results)})
-    path.unlink()
-    layout.open_study(study, stored.fingerprint)
+    stored = dataclasses.replace(read_study(folder), trials=5)  # 10 units
+    write_study(folder, stored)
     running, lost, stopped = (folder / "bo" / "trial_002" / "fold_0", folder / "bo" / "trial_002" / "fold_1",
                               folder / "bo" / "trial_003" / "fold_0")  # fmt: skip
     for unit in (running, lost, stopped):
@@ -69,7 +64,7 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     before = snapshot(results)
     with records.only_one(running / "lock", "unit"), records.only_one(folder / "lock", "study"):
         heartbeat.Heartbeat(running)
-        (part,) = stages(workload(study.raw), folder)
+        (part,) = stages(stored, folder)
         ended = run(status, f"results_dir={results}", "dataset=glyphs_small", "loss=proxy_nca")
     states = {state: part.count(state) for state in ("done", "running", "lost", "waiting")}
     assert states == {"done": 4, "running": 1, "lost": 1, "waiting": 4}
@@ -82,13 +77,27 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     assert snapshot(results) == {p: c for p, c in before.items() if not p.endswith("proxy_nca/lock")}
 
 
+def test_an_invalid_line_heartbeat_and_record_are_skipped_and_reported(results: Path) -> None:
+    folder = study_dir(results)
+    path = folder / "bo" / "trial_000.json"
+    record = records.read_record(path)
+    records.write_record(path, dataclasses.replace(record, provenance=record.provenance | {"seconds": "long"}))
+    (folder / "trouble.jsonl").write_text('{"lost": "yes"}\n')
+    (folder / "bo" / "trial_001" / "fold_0" / "alive.json").write_text('{"at": "soon"}')
+    ended = run(status, f"results_dir={results}")
+    assert ended.status == 0 and f'skipped: {folder / "trouble.jsonl"}, line 1: lost is "yes"' in ended.out, ended
+    assert f'{path}: provenance.seconds is "long"; it must be an object.' in ended.out and "1 of 2 trials" in ended.out
+
+
+@pytest.mark.slow
 def test_status_and_logs_change_nothing_and_work_where_nothing_can_be_written(results: Path) -> None:
     (study_dir(results) / "bo" / "trial_000.json").write_text("{")  # damaged, and not to be quarantined by a reader
     before = snapshot(results)
     for path in (*results.rglob("*"), results):
         path.chmod(path.stat().st_mode & ~0o222)
     progress, log = (run(story, f"results_dir={results}") for story in (status, logs))
-    assert "2 of 2 trials" in progress.out and log.out.endswith(" end\n")
+    assert "1 of 2 trials" in progress.out and log.out.endswith(" end\n")
+    assert f"{NAME}: {study_dir(results) / 'bo' / 'trial_000.json'} is damaged or not a record" in progress.out
     assert snapshot(results) == before
     for path in (results, *results.rglob("*")):
         path.chmod(0o755)
@@ -116,6 +125,7 @@ def test_a_damaged_study_is_named_and_the_others_are_shown(results: Path) -> Non
     (study_dir(results, "damaged") / "study.yaml").write_text("identity: ")
     ended = run(status, f"results_dir={results}")
     assert "damaged" in ended.out and "2 of 2 trials" in ended.out and ended.status == 0
+    assert_refused(run(status, f"study={study_dir(results, 'damaged')}"), "study.yaml is damaged")
 
 
 def test_logs_show_the_newest_unit_or_the_named_one_and_name_what_there_is(results: Path) -> None:
@@ -149,3 +159,20 @@ def test_a_log_is_followed_until_its_unit_ends(tmp_path: Path, capsys: pytest.Ca
     follow(path, while_it_runs=True)
     worker.join()
     assert capsys.readouterr().out == "first\nlast\n"
+
+
+def test_control_characters_in_a_results_folder_reach_neither_terminal_nor_pipe(results: Path) -> None:
+    hostile = "x\x1b[2J\x9b\u202e\ty\nz"
+    folder = study_dir(results).rename(study_dir(results).with_name(hostile))
+    line = {"at": "\x1b]0;t\x07", "unit": "u\x1b", "reason": "r\x1b[31m", "lost": True, "tries": 3, "log": "l\x1b"}
+    (folder / "trouble.jsonl").write_text(json.dumps(line) + "\n")
+    unit = folder / "bo" / "trial_009" / "fold_0"
+    unit.mkdir(parents=True)
+    (unit / "log").write_bytes(b"one\x1b[2J\x9b\xff\ttwo\n\x07three\n")
+    shown_by = {command: run(command, f"results_dir={results}") for command in (status, logs)}
+    for ended in shown_by.values():
+        assert ended.status == 0 and all(char.isprintable() or char in "\n\t" for char in ended.out + ended.err), ended
+    rows = [row.split("\t") for row in shown_by[status].out.splitlines() if "\t" in row]
+    assert {len(row) for row in rows} == {8} and rows[1][0] == r"glyphs_small-small_conv-hpl/x\x1b[2J\x9b\u202e\ty\nz"
+    assert r"r\x1b[31m (see l\x1b)" in shown_by[status].out
+    assert shown_by[logs].out.endswith("one\\x1b[2J\ufffd\ufffd\ttwo\n\\x07three\n")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.datasets.glyphs import Glyphs
 from benchmark.jobs import train_unit as worker
+from benchmark.jobs.session import Session
 from benchmark.samplers.random import Random
+from benchmark.study import contents
 from benchmark.study.assemble import make_schedule
+from benchmark.study.passes import held_out_classes, in_passes, select
 from benchmark.study.study import Study
-from benchmark.traditional import held_out_classes, in_passes, select, traditional
+from benchmark.traditional import traditional
+from tests import fake_results
 from tests.command_line import TINY, Diverging, Ended, assert_refused, run, tiny, trainings
+from tests.study import examples
 
 Compose = Callable[..., Study]
 FOLDER = Path("studies") / "glyphs_small-small_conv-traditional" / "proxy_nca"
@@ -54,6 +60,13 @@ def accesses(results_dir: Path, folder: Path = FOLDER) -> list[dict[str, Any]]:
 # -- a whole study ----------------------------------------------------------------------------------------------------
 
 
+def test_runs_of_a_loss_with_a_schedule_belong_to_their_study(tmp_path: Path) -> None:
+    ended = short(tmp_path, "loss=hpl_pa", "training.epochs=1")
+    own = result(tmp_path, folder=FOLDER.with_name("hpl_pa"))["setting"]["update_every"]
+    assert ended.status == 0 and own != 5, own  # 5 iterations, converted to passes over the images
+    assert "does not belong" not in ended.out and "R@1" in ended.out.partition("test classes:")[2], ended.out
+
+
 def test_every_epoch_is_scored_on_the_test_classes_and_nothing_is_trained_twice(tmp_path: Path) -> None:
     parts: list[Any] = []
     with trainings(lambda number, made: parts.append(made)) as trained:
@@ -77,15 +90,25 @@ def test_every_epoch_is_scored_on_the_test_classes_and_nothing_is_trained_twice(
 
 
 def test_a_finished_unit_returns_its_record_and_opens_no_test_class(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    unit = command.unit_of(Study.of(tiny_study | {"results_dir": str(tmp_path)}), "any data", run=4)
+    session = Session(Study.of(tiny_study | {"results_dir": str(tmp_path)}), "traditional", halves=())
+    session.fingerprint, session.opened = examples.FINGERPRINT, fake_results.opened(session.study, "traditional")
+    unit = command.unit_of(session, run=4)
     path = tmp_path / FOLDER / "traditional" / "setting" / "run_04.json"
     assert unit.directory.with_suffix(".json") == path
-    records.write_record(path, records.Record("traditional", {"run": 4}, {"by": "hand"}))
+    _, example = examples.good()[contents.Traditional][1]
+    result = example.result | {"setting": unit.setting}
+    record = replace(example, result=result, identity=unit.identity("traditional").to_json())
+    records.write_record(path, record)
     left = [unit.directory / name for name in ("checkpoint.pt", ".checkpoint.pt.7.tmp", "alive.json")]
     for file in left:  # by a worker that was killed at the very end
         records.write_whole(file, b"")
     answer = command.run_unit(unit.to_json(), lambda message: None)
-    assert answer == {"result": {"run": 4}, "provenance": {"by": "hand"}, "notes": []}
+    assert answer == {
+        "result": record.result,
+        "provenance": record.provenance,
+        "identity": record.identity,
+        "notes": [],
+    }
     assert not (tmp_path / FOLDER / "test_ledger.jsonl").exists() and not any(file.exists() for file in left)
 
 
@@ -106,6 +129,7 @@ def test_an_access_is_logged_before_the_test_classes_are_opened(
     assert accesses(tmp_path) == [line]
 
 
+@pytest.mark.slow
 def test_held_out_classes_choose_an_epoch_and_are_never_trained_on(tmp_path: Path) -> None:
     parts: list[Any] = []
     with trainings(lambda number, made: parts.append(made)):
@@ -132,6 +156,7 @@ def test_several_runs_differ_and_have_an_interval(tmp_path: Path) -> None:
     assert [line["run"] for line in accesses(tmp_path)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_has_no_last_epoch_and_says_why(tmp_path: Path) -> None:
     def break_it(number: int, parts: Any) -> None:
         parts.loss = Diverging(parts.loss, after=8)  # 1 epoch is 6 iterations
@@ -149,7 +174,7 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(tmp_path
     assert short(tmp_path / "a").status == 0
     train_fold = worker.train_fold
 
-    def interrupted(parts: Any, schedule: Any, checkpoint: Path, on_epoch: Any) -> Any:
+    def interrupted(parts: Any, schedule: Any, checkpoint: Any, on_epoch: Any) -> Any:
         def stop(history: list[dict[str, Any]]) -> None:
             if len(history) == 2:
                 raise KeyboardInterrupt
@@ -171,7 +196,7 @@ def test_kept_weights_are_those_of_the_last_epoch(tmp_path: Path) -> None:
         assert short(tmp_path, "keep=best", "training.epochs=1").status == 0
     path = tmp_path / FOLDER / "traditional" / "setting" / "run_00" / "weights.pt"
     (tmp_path / "weights.pt").write_bytes(records.read_checked(path))
-    kept = torch.load(tmp_path / "weights.pt", weights_only=True)
+    kept = torch.load(tmp_path / "weights.pt", weights_only=True)["state"]
     assert all(torch.equal(kept["head"][name], value) for name, value in parts[0].head.state_dict().items())
 
 
@@ -259,6 +284,7 @@ def test_an_epoch_is_a_pass_over_the_data_and_what_hpl_counts_in_epochs_follows(
     assert in_passes(given, 5864).config.loss.setting["update_every"] == 20
 
 
+@pytest.mark.slow
 def test_losses_over_pairs_keep_their_batches_and_inaturalist_gets_the_papers_500_groups(
     compose_study: Compose,
 ) -> None:
@@ -286,6 +312,7 @@ def test_a_pass_holds_every_image_at_most_once(compose_study: Compose) -> None:
 # -- configuration ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_recipe_is_filled_in_for_data_set_and_trunk_and_the_command_line_wins(compose_study: Compose) -> None:
     cub = ("protocol=traditional", "dataset=cub", "trunk=resnet50")
     training = compose_study(*cub, "loss=hist").config.training
@@ -298,6 +325,7 @@ def test_the_recipe_is_filled_in_for_data_set_and_trunk_and_the_command_line_win
     assert make_schedule(compose_study(*cub, "loss=proxy_nca_pp"), 0).warmup_epochs == 5  # its authors'
 
 
+@pytest.mark.slow
 def test_images_are_cropped_as_the_papers_crop_them_and_sop_has_its_own_classes(compose_study: Compose) -> None:
     study = compose_study("protocol=traditional", "dataset=sop", "loss=hpl_pa", "trunk=resnet50")
     images = study.config.dataset.images

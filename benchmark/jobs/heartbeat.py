@@ -65,8 +65,8 @@ class Heartbeat:
 def last_heartbeat(unit: Path) -> JsonObject | None:
     """The content of a unit's heartbeat file; None if it is missing or incomplete."""
     try:
-        content = json.loads((unit / FILE_NAME).read_bytes())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        content = json.loads(records.read_file(unit / FILE_NAME, records.MOST_BYTES))
+    except (OSError, records.CorruptFileError, ValueError, RecursionError):  # RecursionError: endless nesting
         return None
     return content if isinstance(content, dict) else None
 

@@ -58,6 +58,15 @@ def num_workers(config: Config) -> int:
     return executor_options(config).num_workers(config.device)
 
 
+def trains_here(config: Config) -> bool:
+    """Whether the configured executor runs all units on this machine.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    return executor_options(config).on_this_machine()
+
+
 def make_executor(
     config: Config, workers: int, run: RunUnit, module: list[str], log_dir: Path, on_progress: Report
 ) -> Executor:

@@ -1,22 +1,35 @@
 """The session that `bo`, `final_eval` and `traditional` share: checks, lock, data, study folder, display and jobs."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypedDict
 
 from benchmark.core import records
 from benchmark.core.console import Display
-from benchmark.core.errors import IncompleteError
+from benchmark.core.errors import IncompleteError, UserError
+from benchmark.core.provenance import UNKNOWN, kinds_of
 from benchmark.jobs.executors import RunUnit
-from benchmark.jobs.placement import check_executor
+from benchmark.jobs.placement import check_executor, trains_here
 from benchmark.jobs.queue import Jobs
-from benchmark.jobs.unit import Answer, LostUnit, Unit
-from benchmark.study import layout
+from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
+from benchmark.study.code import training_code
+from benchmark.study.identity import StudyIdentity
+from benchmark.study.layout import Found
+from benchmark.study.opening import Command, Opened, open_study
 from benchmark.study.preflight import check_values
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
+from benchmark.training.precision import check_precision
 
-Say = Callable[[str], None]
+
+class UnitFields(TypedDict):
+    """The fields that all units of a session share, see `Unit`."""
+
+    study: Study
+    fingerprint: str
+    study_identity: str
+    code: str
+    accepted: Sequence[str]
 
 
 class Session:
@@ -29,24 +42,30 @@ class Session:
 
     Attributes:
         fingerprint: identifies the prepared data.
+        opened: what the study's folder was found to hold, available after `open`.
         display: the progress display, available after `open`.
         lost: units that exhausted their retries in this session, by trial or run number.
 
     Raises:
-        UserError: a value of the configuration is not allowed.
+        UserError: a value of the configuration is not allowed, or this machine trains and cannot compute in the
+            configured precision.
     """
 
     display: Display
+    opened: Opened
 
-    def __init__(
-        self, study: Study, command: Literal["bo", "final-eval", "traditional"], halves: Sequence[str]
-    ) -> None:
+    def __init__(self, study: Study, command: Command, halves: Sequence[str]) -> None:
         check_values(study, "traditional" if command == "traditional" else "search")  # before names become folders
         check_executor(study.config)
+        self._device = study.make_device() if trains_here(study.config) else None
+        if self._device is not None:
+            check_precision(study.config.precision, self._device)
         self.study, self.command, self._halves = study, command, halves
         self.fingerprint = ""
+        self._code = training_code(study).digest  # of the modules that this process has just imported
         self.lost: dict[int, list[LostUnit]] = {}
         self._kind = "trial" if command == "bo" else "run"
+        self._kinds: set[str] = set()  # of the devices that computed the results so far
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
@@ -66,27 +85,44 @@ class Session:
         self._held.close()
 
     def open(
-        self, total: int, finished: Callable[[Say], dict[int, records.Record]], max_epochs: int | None = None
-    ) -> dict[int, records.Record]:
+        self, total: int, finished: Callable[[StudyIdentity], Found], max_epochs: int | None = None,
+        earlier: Iterable[records.Record] = (),
+    ) -> dict[int, records.Record]:  # fmt: skip
         """Open the study's folder, start the display, and return the finished trials or runs.
+
+        Records that are damaged or do not belong to the study are quarantined, so that their units are repeated.
 
         Args:
             total: number of trials or runs that the study needs.
-            finished: reads the finished records and quarantines damaged ones; it receives a function that prints a
-                note.
-            max_epochs: length of the longest training, for the display; None for the data set's.
+            finished: reads the records of trials or runs, and compares them with the study's identity.
+            max_epochs: maximum number of epochs of a training, for the display; None for the data set's.
+            earlier: records of earlier steps of the study, whose device is compared with this session's.
 
         Raises:
-            UserError: the folder holds a study with another configuration.
+            UserError: the folder holds results of another configuration or other code, or a file of a newer version.
+            WriteError: the folder cannot be written.
         """
-        notes = layout.open_study(self.study, self.fingerprint)
-        found = finished(notes.append)
+        if training_code(self.study).digest != self._code:
+            raise UserError("The code was edited while the data were prepared. Run the same command again.")
+        self.opened = open_study(self.study, self.command, self.fingerprint)
+        notes = self.opened.notes
+        found = finished(self.opened.identity).quarantine(notes.append)
         config = self.study.config
         epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
         self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs)
         for note in notes:
             self.display.say(note)
+        self._kinds = kinds_of([*found.values(), *earlier]) - {UNKNOWN}
+        if self._device is not None and len(found) < total:
+            self._compare_device(self._device.type, f"this session runs on {self._device.type}")
         return found
+
+    def unit_fields(self) -> UnitFields:
+        """The fields that all units of this session share."""
+        return {
+            "study": self.study, "fingerprint": self.fingerprint, "study_identity": self.opened.identity.study,
+            "code": self.opened.code, "accepted": sorted(self.opened.identity.code),
+        }  # fmt: skip
 
     @contextlib.contextmanager
     def jobs(self, run: RunUnit, module: list[str]) -> Iterator[Jobs]:
@@ -111,7 +147,24 @@ class Session:
             else:
                 for note in answer.notes:
                     self.display.say(note)
+                if device := answer.provenance.get("device"):
+                    for kind in (*device["earlier"], device["kind"]):
+                        self._compare_device(kind, f"{unit.name} ran on {kind}")
             yield unit, answer
+
+    def _compare_device(self, kind: str, what_runs: str) -> None:
+        """Warn, once per kind of device, that earlier results of the study are from another kind.
+
+        Args:
+            kind: kind of the device.
+            what_runs: clause for the message that says what runs on it.
+        """
+        if self._kinds and kind not in self._kinds:
+            self.display.say(
+                f"This study has results from {', '.join(sorted(self._kinds))}, but {what_runs}. Results differ in the "
+                "last digits between kinds of device; the tables mark these rows."
+            )
+        self._kinds.add(kind)
 
     def check_complete(self) -> None:
         """Check that no unit was lost.
@@ -139,6 +192,11 @@ class Session:
             + "\nThe same command retries these units from their checkpoints and repeats nothing finished: "
             f'"{self.study.command(self.command)}"'
         )  # fmt: skip
+
+
+def code_of_all(answers: Sequence[FinishedUnit]) -> list[str]:
+    """Digests of the code that computed some units, sorted; more than one only if an edit was accepted."""
+    return sorted({digest for answer in answers if answer.identity for digest in answer.identity["code"]})
 
 
 def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:

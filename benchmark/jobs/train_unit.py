@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmark.core import records
-from benchmark.core.provenance import provenance
+from benchmark.core.provenance import device_facts, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.jobs import unit_log
@@ -24,12 +26,14 @@ from benchmark.jobs.executors import Report
 from benchmark.jobs.heartbeat import FILE_NAME, WRITE_SECONDS, Heartbeat
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.losses import HasRecordFields, HasWarnings
+from benchmark.study import contents
 from benchmark.study.assemble import build
 from benchmark.study.version_1 import record_defaults
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
 from benchmark.training.history import HistoryRow
-from benchmark.training.loop import Outcome, train_fold, write_state
+from benchmark.training.loop import Checkpoint, Outcome, read_state, train_fold, write_state
+from benchmark.training.precision import effective_precision, use_precision
 
 CURVES_SECONDS = 30.0  # between two writes of the training curves, which cost a few disk flushes each
 LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, usually 90 s
@@ -42,7 +46,7 @@ class Trained:
     Attributes:
         outcome: its scores, times and best weights.
         parts: the trained components, as of the last epoch.
-        notes: sentences about damaged files that were quarantined.
+        notes: sentences about files that were quarantined.
     """
 
     outcome: Outcome
@@ -50,9 +54,14 @@ class Trained:
     notes: tuple[str, ...]
 
     def warnings(self) -> list[str]:
-        """Warnings of the loss, such as about a part of it that never ran; most losses have none."""
+        """The loss's warnings, for example about a part of it that never ran; most losses have none."""
         loss = self.parts.loss
         return loss.warnings() if isinstance(loss, HasWarnings) else []
+
+    def device(self) -> JsonObject:
+        """The device that trained, see `provenance.device_facts`."""
+        device = self.parts.images.device
+        return device_facts(device, effective_precision(self.parts.precision, device), self.outcome.devices)
 
 
 def train_unit(body: JsonObject, report: Report) -> JsonObject:
@@ -66,30 +75,67 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
         A `FinishedUnit` as JSON.
 
     Raises:
-        UserError: the data or the software on this machine differs from the driver's, or another process still holds
-            the unit after `LOCK_SECONDS`.
+        UserError: the data or the software on this machine differs from the driver's, its device cannot compute in the
+            study's precision, or another process still holds the unit after `LOCK_SECONDS`.
     """
     unit = Unit.from_json(body)
     path = unit.directory / "record.json"
     with holding(unit):
-        record, note = records.read_or_quarantine(path)
+        record, note = finished_record(unit, path, contents.Fold)
         if record is not None and _weights_are_there(unit, record):
             remove_leftovers(unit.directory)
-            return FinishedUnit(record.result, record.provenance).to_json()
+            return FinishedUnit(record.result, record.provenance, record.identity).to_json()
         with running(unit) as heartbeat:
             trained = train(unit, report, heartbeat, functools.partial(_build, unit))
             outcome = trained.outcome
             write_curves(unit.directory / "curves", outcome.result["history"])
             record = records.Record("fold", fold_result(unit, trained), provenance(
                 seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
-                warnings=trained.warnings(),
-            ))  # fmt: skip
+                warnings=trained.warnings(), device=trained.device(),
+            ), unit.identity().to_json())  # fmt: skip
             if unit.keep_weights and outcome.weights is not None:
-                write_state(unit.directory / "best.pt", outcome.weights)
-            records.write_record(path, record)
+                write_state(unit.directory / "best.pt", outcome.weights, unit.identity().to_json())
+            contents.write(path, record, contents.Fold)
             (unit.directory / "checkpoint.pt").unlink(missing_ok=True)
         notes = [*([note] if note else []), *trained.notes]
-        return FinishedUnit(record.result, record.provenance, notes).to_json()
+        return FinishedUnit(record.result, record.provenance, record.identity, notes).to_json()
+
+
+def finished_record(unit: Unit, path: Path, kind: type[contents.Content]) -> tuple[records.Record | None, str | None]:
+    """Read the record of a finished unit; one that is damaged or has another identity is quarantined.
+
+    Args:
+        unit: the unit.
+        path: where its record is.
+        kind: what the record holds.
+
+    Returns:
+        The record, or None if the unit has none; and a note for the user if a file was quarantined, else None.
+
+    Raises:
+        NewerFileError: a newer version wrote the record.
+    """
+    try:
+        record = contents.read(path, kind)
+    except FileNotFoundError:
+        return None, None
+    except records.CorruptFileError as error:
+        return None, quarantine(path, error)
+    if difference := unit.identity(kind.kind).mismatch(record.identity, unit.accepted):
+        foreign = records.ForeignFileError(f"{path} does not belong to this unit: {difference}.")
+        return None, quarantine(path, foreign)
+    return record, None
+
+
+def quarantine(path: Path, error: records.CorruptFileError) -> str:
+    """Quarantine a file of a unit, and return a note for the user.
+
+    Args:
+        path: the file.
+        error: why it cannot be used.
+    """
+    kept = records.quarantine(path, error.why)
+    return f"{error} It is kept as {kept.name}; this unit is trained again."
 
 
 @contextlib.contextmanager
@@ -135,25 +181,41 @@ def _weights_are_there(unit: Unit, record: records.Record) -> bool:
     if not unit.keep_weights or record.result["map_at_r"] is None:
         return True
     try:
-        records.read_checked(unit.directory / "best.pt")
+        read_state(unit.directory / "best.pt", torch.device("cpu"), mismatch_of(unit))
     except (FileNotFoundError, records.CorruptFileError):
         return False
     return True
 
 
+def mismatch_of(unit: Unit, fold: int | None = None) -> Callable[[JsonObject | None], str]:
+    """A function that describes how the identity of a weights file differs from that of a unit's training.
+
+    Args:
+        unit: the unit.
+        fold: number of the fold; None for the unit's own.
+    """
+    return functools.partial(unit.identity(fold=fold).mismatch, accepted=unit.accepted)
+
+
 def train(
     unit: Unit, report: Report, heartbeat: Heartbeat, make: Callable[[], tuple[TrainingComponents, Schedule]]
 ) -> Trained:
-    """Resume from the unit's checkpoint, or start from scratch if it is missing or damaged.
+    """Train a unit: from its checkpoint, or from scratch if that is missing, damaged or of another training.
 
     Args:
         unit: the unit, whose folder holds the checkpoint, curves and log.
         report: called after each evaluation.
         heartbeat: ticks at each batch.
         make: builds fresh components and their schedule.
+
+    Raises:
+        UserError: the device cannot compute in the study's precision.
     """
     use_threads(unit.study.config.threads)
-    folder, checkpoint = unit.directory, unit.directory / "checkpoint.pt"
+    use_precision(unit.study.config.precision, unit.study.make_device())
+    folder, identity = unit.directory, unit.identity()
+    # A checkpoint of other code is not continued even if that code is accepted: a unit is computed by one version.
+    checkpoint = Checkpoint(folder / "checkpoint.pt", identity.to_json(), identity.mismatch)
     written = time.monotonic()
 
     def on_epoch(history: list[HistoryRow]) -> None:
@@ -170,15 +232,14 @@ def train(
     def attempt() -> tuple[Outcome, TrainingComponents]:
         parts, schedule = make()
         parts.beat = heartbeat.tick
-        if checkpoint.exists():
+        if checkpoint.path.exists():
             unit_log.note(folder, "resume: the next line shows the epoch of the checkpoint")
         return train_fold(parts, schedule, checkpoint, on_epoch), parts
 
     try:
         return Trained(*attempt(), notes=())
     except records.CorruptFileError as error:
-        kept = records.quarantine(checkpoint)
-        note = f"{error} It is kept as {kept.name}; this fold starts from scratch."
+        note = quarantine(checkpoint.path, error)
         unit_log.note(folder, note)
         return Trained(*attempt(), notes=(note,))
 

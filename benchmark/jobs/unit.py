@@ -5,13 +5,18 @@ a unit take the `Study` itself.
 """
 
 import dataclasses
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from benchmark.core.provenance import check_software, software
+from benchmark.core.errors import UserError
+from benchmark.core.provenance import check_versions, versions
 from benchmark.core.records import JsonObject
+from benchmark.study import plugins
+from benchmark.study.code import training_code
+from benchmark.study.identity import Identity, StudyIdentity
 from benchmark.study.study import Study
 
 
@@ -22,23 +27,40 @@ class Unit:
     Attributes:
         study: the study to train, without `setting` applied.
         fingerprint: identifies the driver's data.
+        study_identity: digest of the driver's scientific configuration and data.
         kind: `trial` for a search, `run` for any other training.
         index: number of the trial or run.
         fold: number of the fold; None for a run without folds.
         setting: hyper-parameters that replace the loss's own.
         directory: folder of the unit's record, checkpoint, log and heartbeat.
+        code: digest of the driver's code; a worker refuses a unit if its own code differs.
+        accepted: digests of all code whose results belong to the study, see `opening.Opened`.
         keep_weights: whether the trained weights are still needed after the training.
     """
 
     task: ClassVar[str] = "train"  # distinguishes the tasks of one worker
     study: Study
     fingerprint: str
+    study_identity: str
     kind: Literal["trial", "run"]
     index: int
     fold: int | None
     setting: Mapping[str, float | int]
     directory: Path
+    code: str
+    accepted: Sequence[str]
     keep_weights: bool = False
+
+    def identity(self, kind: str | None = None, fold: int | None = None) -> Identity:
+        """The identity of the unit's record, checkpoint and weights.
+
+        Args:
+            kind: kind of the record; None for `fold`, the record of a training.
+            fold: number of the fold; None for the unit's own.
+        """
+        study = StudyIdentity(self.study_identity, self.study.config.precision, frozenset(self.accepted))
+        fold = self.fold if fold is None else fold
+        return study.of(kind or "fold", self.index, self.setting, fold=fold, code=[self.code])
 
     @property
     def name(self) -> str:
@@ -46,25 +68,48 @@ class Unit:
         return "/".join(self.directory.parts[-2:])
 
     def to_json(self) -> JsonObject:
-        """All fields, the task, and the software that a worker must share with this process."""
+        """All fields, the task, the package versions that a worker must share, and the folders of plug-ins."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain |= {"study": self.study.raw, "directory": str(self.directory), "setting": dict(self.setting)}
-        return {"task": self.task, "software": software()} | plain
+        extra = {"versions": versions(), "plugin_folders": plugins.folders(self.study.config.plugins)}
+        return {"task": self.task} | extra | plain | {"accepted": list(self.accepted)}
 
     @classmethod
     def from_json(cls, body: JsonObject) -> Self:
         """Build the unit from the JSON that the driver's `to_json` returned.
 
         Raises:
-            UserError: this machine's software differs from the driver's.
+            UserError: the packages, the code or a file of weights on this machine differ from the driver's.
             ValueError: the task differs, or a field is missing or unknown.
         """
-        check_software(body.get("software", {}))  # checked first, since other software may have other fields
-        plain = {key: value for key, value in body.items() if key not in ("task", "software")}
+        check_versions(body.get("versions", {}))  # checked first, since other software may have other fields
+        plain = {key: value for key, value in body.items() if key not in ("task", "versions", "plugin_folders")}
         if body.get("task") != cls.task:
             raise ValueError(f"A {cls.__name__} has task={cls.task!r}, but this unit has task={body.get('task')!r}.")
         _check_fields(cls, plain)
-        return cls(**plain | {"study": Study.of(plain["study"]), "directory": Path(plain["directory"])})
+        plugins.add_to_path(*body.get("plugin_folders", []))
+        unit = cls(**plain | {"study": Study.of(plain["study"]), "directory": Path(plain["directory"])})
+        unit.check_machine()
+        return unit
+
+    def check_machine(self) -> None:
+        """Check that this machine has the driver's code, and the weights file that the configuration names.
+
+        Raises:
+            UserError: the code or the weights file differs.
+        """
+        if (here := self.study.identity(self.fingerprint)) != self.study_identity:
+            raise UserError(
+                f"The configuration has the identity {here} on {platform.node()}, and {self.study_identity} where this "
+                "command runs: a file that it names (trunk.module.weights) differs. Use one file on both, then run "
+                "the command again."
+            )
+        if (here := training_code(self.study).digest) != self.code:
+            raise UserError(
+                f"{platform.node()} has other code than this command: {here} there, {self.code} here. Install the same "
+                "version on both. If the code was edited while the command ran, run the command again: it reports what "
+                "differs from the code of the existing results."
+            )
 
 
 class _FromJson:
@@ -88,16 +133,20 @@ class FinishedUnit(_FromJson):
     Attributes:
         result: the record's result.
         provenance: the record's provenance.
-        notes: sentences about damaged files that were quarantined.
+        identity: the record's identity; None for an answer without a record.
+        notes: sentences about files that were quarantined.
     """
 
     result: JsonObject
     provenance: JsonObject = field(default_factory=dict)
+    identity: JsonObject | None = None
     notes: Sequence[str] = ()
 
     def to_json(self) -> JsonObject:
         """All fields."""
-        return {"result": self.result, "provenance": self.provenance, "notes": list(self.notes)}
+        return {
+            "result": self.result, "provenance": self.provenance, "identity": self.identity, "notes": list(self.notes),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

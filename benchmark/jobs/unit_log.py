@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmark.core.records import JsonObject
+from benchmark.core.records import JsonObject, not_a_link
 
 NAME = "log"
 TAIL_CHARACTERS = 2000
@@ -26,7 +26,7 @@ def this_worker() -> JsonObject:
 
 def note(unit: Path, text: str) -> None:
     """Append a line with the time to the log in the folder `unit`."""
-    with contextlib.suppress(OSError), open(unit / NAME, "a", encoding="utf-8") as log:
+    with contextlib.suppress(OSError), open(unit / NAME, "a", encoding="utf-8", opener=not_a_link) as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
 
 
@@ -71,7 +71,7 @@ def recording(unit: Path, capture: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _redirected_output(path: Path) -> Iterator[None]:
     """Redirect standard output and error to a file, including what C code and child processes print."""
-    with open(path, "ab", buffering=0) as log:
+    with open(path, "ab", buffering=0, opener=not_a_link) as log:
         _flush()
         originals = [os.dup(1), os.dup(2)]
         for descriptor in (1, 2):

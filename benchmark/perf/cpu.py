@@ -35,9 +35,9 @@ from benchmark.perf.losses import loss_steps
 from benchmark.perf.search import search_costs
 from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
 from benchmark.protocol.retrieval import retrieval_metrics
-from benchmark.study import layout
 from benchmark.study.assemble import build
 from benchmark.study.prepare import prepare
+from benchmark.study.stored import all_studies
 from benchmark.study.study import Study
 from benchmark.training import loop
 from benchmark.training.components import Schedule, TrainingComponents
@@ -265,7 +265,7 @@ def child(side: str) -> None:
 def searches(study: Study) -> Iterator[Row]:
     """Rows for the share of time that searches spent outside training, and for the length of this study's search."""
     found = {}
-    for directory in layout.all_studies(Path(study.config.results_dir)):
+    for directory in all_studies(Path(study.config.results_dir)):
         lines = directory / "bo" / "sessions.jsonl"
         if (directory / "bo" / "best.yaml").exists() and lines.exists():
             found[directory] = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]

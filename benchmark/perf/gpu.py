@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from benchmark.core.errors import UserError
-from benchmark.core.provenance import hardware
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.jobs.executors import Report
@@ -23,6 +22,7 @@ from benchmark.study.preflight import check_values
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
 from benchmark.training.loop import set_train_mode, train_epoch
+from benchmark.training.precision import use_precision
 
 WORKERS = (1, 2, 4, 8)
 SECONDS = 20.0  # training time in a round
@@ -42,7 +42,8 @@ def bench_gpu(study: Study, overrides: list[str]) -> None:
     if not torch.cuda.is_available() or study.config.device == "cpu":
         raise UserError("make bench-gpu measures a GPU, and PyTorch sees none here. On the CPU, run make bench.")
     fingerprint = prepare(study, "trainval")
-    print(f"{study.title}, {study.config.trunk.name}, batch {study.config.protocol.batch_size}, {hardware()['gpu']}")
+    gpu, batch = torch.cuda.get_device_name(), study.config.protocol.batch_size
+    print(f"{study.title}, {study.config.trunk.name}, batch {batch}, {gpu}, precision {study.config.precision}")
     for line in lines(study, fingerprint, WORKERS, SECONDS):
         print(line, flush=True)
 
@@ -77,6 +78,7 @@ def train_for(spec: JsonObject, report: Report) -> JsonObject:
     """Train a fold for a given number of seconds, without evaluating it."""
     study = Study.of(spec["study"])
     use_threads(study.config.threads)
+    use_precision(study.config.precision, study.make_device())
     parts, schedule = build(study, {}, fingerprint=spec["fingerprint"], kind="trial", index=0, fold=spec["fold"])
     set_train_mode(parts, schedule.freeze_batchnorm)
     done, started = 0, time.perf_counter()

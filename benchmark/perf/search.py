@@ -16,6 +16,7 @@ from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Unit
 from benchmark.perf.timing import Row, interleave
 from benchmark.searchers import Trial
+from benchmark.study.code import training_code
 from benchmark.study.prepare import prepare
 from benchmark.study.study import Study
 
@@ -86,14 +87,16 @@ def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterat
     def ignore(progress: JsonObject) -> None:
         """Do nothing, since there is no display."""
 
+    code = training_code(one).digest
     with Jobs(one, train_unit, ["benchmark.jobs.train_unit"], ignore) as jobs:
 
         def train() -> None:
             trial = folder / executor / f"trial_{next(numbers)}"
             for fold in range(NUM_FOLDS):
                 jobs.add(Unit(
-                    study=one, fingerprint=fingerprint, kind="trial", index=0, fold=fold, setting={},
-                    directory=trial / f"fold_{fold}",
+                    study=one, fingerprint=fingerprint, study_identity=one.identity(fingerprint), kind="trial",
+                    index=0, fold=fold, setting={},
+                    directory=trial / f"fold_{fold}", code=code, accepted=[code],
                 ))  # fmt: skip
             for _ in jobs.finished():
                 pass

@@ -12,7 +12,7 @@ from benchmark.jobs import heartbeat
 from benchmark.jobs.heartbeat import HangDetector, Heartbeat, last_heartbeat
 from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import train_fold
-from tests.training.small_fold import a_fold, a_schedule, nothing
+from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 
 class Clock:
@@ -67,7 +67,9 @@ def test_the_file_counts_every_batch_and_is_written_at_its_interval(tmp_path: Pa
 def test_every_batch_trained_on_or_evaluated_ticks(tmp_path: Path) -> None:
     fold, ticks = a_fold(), []
     fold.beat = lambda: ticks.append(1)
-    train_fold(fold, a_schedule(max_epochs=3, iterations_per_epoch=2), tmp_path / "checkpoint.pt", nothing)
+    train_fold(
+        fold, a_schedule(max_epochs=3, iterations_per_epoch=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing
+    )
     assert len(ticks) == 3 * 2 + 4, "6 batches trained on, and the one of validation before and after each epoch"
     assert TrainingComponents.beat is None
 

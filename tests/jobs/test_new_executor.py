@@ -34,6 +34,9 @@ MODULE = '''
         def num_workers(self, device):
             return self.workers or 1
 
+        def on_this_machine(self):
+            return True
+
         def make(self, job):
             return Thread(self, job)
 
@@ -73,6 +76,7 @@ def test_a_search_runs_on_it_and_leaves_the_records_of_any_other(tmp_path: Path,
     assert results_of(study_dir(tmp_path / "results")) == results_of(study_dir(searched))
 
 
+@pytest.mark.slow
 def test_its_options_are_its_own_to_check(tmp_path: Path) -> None:
     results = tmp_path / "results"
     assert_refused(

@@ -26,6 +26,6 @@ def test_a_finished_unit_is_forgotten_with_an_executor_that_cannot_kill(
         jobs._executor = Watched(lambda body, report: FinishedUnit({}).to_json())
         for fold in range(3):
             jobs.add(Unit(study=study, fingerprint="", kind="trial", index=0, fold=fold, setting={},
-                          directory=tmp_path / f"fold_{fold}"))  # fmt: skip
+                          study_identity="", code="", accepted=[], directory=tmp_path / f"fold_{fold}"))  # fmt: skip
         assert sum(isinstance(answer, FinishedUnit) for _, answer in jobs.finished()) == 3
         assert [future() for future in futures] == [None] * 3

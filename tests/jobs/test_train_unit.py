@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from benchmark.bo import bo
 from benchmark.core import records
+from benchmark.core.provenance import hardware
 from benchmark.final_eval import final_eval
 from benchmark.traditional import traditional
 from tests.command_line import study_dir, tiny, trainings
 
+CPU = {"kind": "cpu", "name": hardware()["cpu"], "earlier": []}
 IDLE = "a part of the loss never ran"
 
 
@@ -43,6 +45,12 @@ def record(results: Path, fold: int) -> records.Record:
     return records.read_record(study_dir(results) / "bo" / "trial_000" / f"fold_{fold}" / "record.json")
 
 
+def trained_on(path: Path) -> dict[str, Any]:
+    """Kind and name of the device in the record of a fold or run."""
+    device = records.read_record(path).provenance["device"]
+    return {key: device[key] for key in CPU}
+
+
 def test_a_loss_adds_fields_and_other_losses_have_those_of_version_1(tmp_path: Path) -> None:
     with trainings(in_fold_1):
         assert tiny(bo, tmp_path, "trials=1").status == 0
@@ -52,6 +60,7 @@ def test_a_loss_adds_fields_and_other_losses_have_those_of_version_1(tmp_path: P
     assert plain.provenance["warnings"] == [] and idle.provenance["warnings"] == [IDLE]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_fsync")
 def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_trial_s_record(tmp_path: Path) -> None:
     with trainings(in_fold_1):
@@ -65,14 +74,17 @@ def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_tria
     assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_fsync")
-def test_final_runs_and_traditional_ones_print_warnings_and_keep_them(results: Path) -> None:
+def test_final_runs_and_traditional_ones_print_warnings_and_keep_them_with_their_devices(results: Path) -> None:
     with trainings(in_fold_1):
         ended = tiny(final_eval, results)
     assert ended.status == 0 and f"WARNING: {IDLE} (fold 1)" in ended.out, ended
     path = next(study_dir(results).glob("final_eval/*/run_00.json"))
     assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
+    assert [trained_on(path), *records.read_record(path).provenance["devices"]] == [CPU] * 3
     with trainings(lambda number, parts: in_fold_1(1, parts)):
         ended = tiny(traditional, results, "training.batch_size=256", "training.epochs=1", "protocol.num_runs=1",
                      protocol="traditional")  # fmt: skip
     assert ended.status == 0 and f"WARNING: {IDLE}" in ended.out, ended
+    assert trained_on(next(results.rglob("traditional/setting/run_00.json"))) == CPU

@@ -9,6 +9,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.final_eval import ScoreUnit
 from benchmark.jobs.unit import FinishedUnit, LostUnit, Unit
+from benchmark.study.code import training_code
 from benchmark.study.study import Study
 from benchmark.traditional import TraditionalUnit
 
@@ -20,12 +21,15 @@ def units(compose_study: Compose, tmp_path: Path) -> list[Unit]:
     """One unit of each kind, with no field at its default."""
     folder, study = tmp_path / "trial_003" / "fold_1", compose_study()
     common = {"study": study, "fingerprint": "abc", "index": 3, "setting": {"a": 0.1, "n": 3}, "directory": folder,
+              "study_identity": study.identity("abc"),
+              "code": training_code(study).digest, "accepted": ["older", training_code(study).digest],
               "keep_weights": True}  # fmt: skip
     return [
         Unit(**common, kind="trial", fold=1),
         TraditionalUnit(**common, kind="run", fold=None),
         ScoreUnit(**common, kind="run", fold=None, trial=None, folds=[{"fold": 0, "map_at_r": None}],
-                  seconds=[{"train": 1.5, "evaluate": 0.25}], warnings=[["idle"]]),
+                  seconds=[{"train": 1.5, "evaluate": 0.25}], warnings=[["idle"]], fold_code=["older"],
+                  devices=[{"kind": "cpu", "name": "a", "earlier": []}]),
     ]  # fmt: skip
 
 
@@ -36,7 +40,10 @@ def test_a_unit_survives_json(units: list[Unit]) -> None:
 
 
 def test_answers_survive_json() -> None:
-    done, lost = FinishedUnit({"x": 1}, {"by": "hand"}, ["note"]), LostUnit("a/b", "gone", "log", "tail", "error")
+    done, lost = (
+        FinishedUnit({"x": 1}, {"by": "hand"}, {"index": 1}, ["note"]),
+        LostUnit("a/b", "gone", "log", "tail", "error"),
+    )
     for answer in (done, lost):
         assert type(answer).from_json(json.loads(json.dumps(answer.to_json()))) == answer
 
@@ -62,8 +69,8 @@ def test_a_worker_refuses_a_task_that_is_not_its_own(units: list[Unit]) -> None:
 
 def test_other_software_is_found_before_its_other_fields_are(units: list[Unit]) -> None:
     body = units[0].to_json() | {"field_of_tomorrow": 1}
-    body["software"] = body["software"] | {"benchmark": "code of tomorrow"}
-    with pytest.raises((UserError, ValueError), match="code of tomorrow"):
+    body["versions"] = body["versions"] | {"torch": "version of tomorrow"}
+    with pytest.raises((UserError, ValueError), match="version of tomorrow"):
         Unit.from_json(body)
 
 

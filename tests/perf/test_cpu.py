@@ -10,8 +10,8 @@ from benchmark.core import records
 from benchmark.images.batches import to_batch
 from benchmark.perf import cpu
 from benchmark.perf.timing import Row
-from benchmark.study import layout
 from benchmark.study.study import Study
+from tests import fake_results
 from tests.training.small_fold import a_fold, a_schedule
 
 Compose = Callable[..., Study]
@@ -19,11 +19,9 @@ Compose = Callable[..., Study]
 
 def searched(study: Study, sessions: list[tuple[float, float]], seconds: list[float]) -> Study:
     """A finished search on disk: (wall, compute) seconds of its sessions on two workers, and seconds of each trial."""
-    layout.open_study(study, "0123456789abcdef")
-    layout.write_choice(study, layout.Choice(0, {"x": 1.0}, 0.4, 0.0, len(seconds), "raw"))
     for index, spent in enumerate(seconds):
-        provenance = {"seconds": {"train": spent - 5, "evaluate": 5.0}}
-        records.write_record(layout.trial_path(study, index), records.Record("trial", {"index": index}, provenance))
+        fake_results.start(study, [index], {"train": spent - 5, "evaluate": 5.0})
+    fake_results.choose(study)
     for wall, compute in sessions:
         line = {"wall_seconds": wall, "compute_seconds": compute, "workers": 2}
         records.append_line(study.directory / "bo" / "sessions.jsonl", line)

@@ -80,7 +80,8 @@ def worker_killed_until_its_retries_are_exhausted(case: Case) -> Ended:
     ended = case.end(driver)
     unit = case.unit
     assert (unit.parent / "lost.json").exists() and not unit.parent.with_suffix(".json").exists()
-    assert str(unit / "log") in ended[1] and re.search(r"\bbo (DATASET|dataset)=glyphs_small", ended[1]), ended[1]
+    command = rf"\bbo (STUDY|study)={re.escape(str(unit.parents[2]))}"
+    assert str(unit / "log") in ended[1] and re.search(command, ended[1]), ended[1]
     shown = run(status, f"results_dir={case.results}").out
     row = dict(zip(*(line.split("\t") for line in shown.splitlines()[:2]), strict=True))
     assert (row["units"], row["lost"]) == ("1 of 2", "1") and "killed by signal 9" in shown

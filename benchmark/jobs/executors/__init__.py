@@ -96,6 +96,10 @@ class Options(Protocol):
         """
         ...
 
+    def on_this_machine(self) -> bool:
+        """Whether all units run on the driver's machine, so that their device can be checked before any starts."""
+        ...
+
     def make(self, job: Job) -> Executor:
         """Start the executor.
 

@@ -17,6 +17,10 @@ class Options:
         """How many units are started before the first is asked for: 1 unless configured."""
         return self.workers or 1
 
+    def on_this_machine(self) -> bool:
+        """True: in the driver's process."""
+        return True
+
     def make(self, job: Job) -> "Inline":
         """The executor, which needs no worker."""
         return Inline(job.run, job.on_progress)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.paths import module_arguments
-from benchmark.core.records import JsonObject
+from benchmark.core.records import JsonObject, not_a_link
 from benchmark.core.threads import environment, usable_cores
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError, result_of
@@ -65,6 +65,10 @@ class Options:
             return self.workers_per_gpu  # one device, by its name
         gpus = gpus_here(device)
         return len(gpus) * self.workers_per_gpu if gpus else usable_cores()
+
+    def on_this_machine(self) -> bool:
+        """True: in processes next to the driver's."""
+        return True
 
     def make(self, job: Job) -> "Local":
         """Start the workers."""
@@ -158,7 +162,7 @@ class _Worker:
     def start(self) -> None:
         """Start a new process in place of the last; it is not ready yet."""
         self.discard()
-        with self._lock, open(self._log_path, "ab") as log:
+        with self._lock, open(self._log_path, "ab", opener=not_a_link) as log:
             if self._closed:
                 raise CancelledError
             self._ready, self._log_start = False, log.tell()
@@ -250,7 +254,7 @@ class _Worker:
             if isinstance(message, dict):
                 yield message
             elif line.strip():
-                with open(self._log_path, "a", encoding="utf-8") as log:
+                with open(self._log_path, "a", encoding="utf-8", opener=not_a_link) as log:
                     log.write(line)
 
     def _exit_summary(self) -> str:

@@ -87,6 +87,10 @@ class Options:
             f"{gpus:g} GPUs. Ask for less, or set executor.workers=N to wait for machines that join later."
         )
 
+    def on_this_machine(self) -> bool:
+        """Whether a local Ray is started on this machine, instead of joining a cluster."""
+        return self.address is None
+
     def make(self, job: Job) -> "Ray":
         """Join the cluster and ask for the workers."""
         arguments = module_arguments(job.module)

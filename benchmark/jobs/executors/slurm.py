@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.paths import module_arguments
-from benchmark.core.records import JsonObject
+from benchmark.core.records import JsonObject, not_a_link
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.local import ONE_THREAD, STARTS, exit_summary
 from benchmark.jobs.executors.messages import WorkerStartError, result_of
@@ -67,6 +67,10 @@ class Options:
         """The configured number of jobs."""
         assert self.workers is not None
         return self.workers
+
+    def on_this_machine(self) -> bool:
+        """False: on the cluster's nodes."""
+        return False
 
     def make(self, job: Job) -> "Slurm":
         """Make ready to submit jobs."""
@@ -172,7 +176,7 @@ class _Jobs:
 
     def _run(self, unit: Path) -> tuple[bool, JsonObject | None, str]:
         """Run a job; return whether it started, its answer if there was one, and how it ended."""
-        with self._lock, open(self._log_path, "ab") as log:
+        with self._lock, open(self._log_path, "ab", opener=not_a_link) as log:
             if self._closed:
                 raise CancelledError
             self._log_start = start = log.tell()
