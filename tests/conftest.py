@@ -68,3 +68,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(searched: Path, tmp_path: Path) -> Path:
     """A copy of the finished tiny search, for one test to change."""
     return Path(shutil.copytree(searched, tmp_path / "results"))
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears if the module `canary`, which can be imported, is imported or its function called."""
+    mark = tmp_path / "mark"
+    (tmp_path / "canary.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef run(**_): open({str(mark)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return mark

@@ -56,15 +56,6 @@ def own(config: Config) -> Config:
     return {key: config[key] for key in BOOKKEEPING if key in config}
 
 
-@pytest.fixture
-def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that appears if the module `canary`, which can be imported, is imported; or if a node's command is run."""
-    mark = tmp_path / "mark"
-    (tmp_path / "canary.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    return mark
-
-
 def hostile(canary: Path) -> Config:
     """A node like those that ran a command before: the outer one is harmless, the first inner one is not."""
     return {

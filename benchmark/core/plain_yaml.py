@@ -9,9 +9,22 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
+from benchmark.core.records import JsonObject, digest
+
 MOST_BYTES = 1_000_000
 DEEPEST = 50  # levels of nesting
 LONGEST_SHOWN = 80  # characters of a key in a message
+
+
+def with_checksum(body: JsonObject) -> bytes:
+    """A YAML document that holds its own digest under `sha256`, before all other keys.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    import yaml
+
+    return yaml.safe_dump({"sha256": digest(body)} | body, sort_keys=False).encode()
 
 
 def load(data: bytes) -> Any:

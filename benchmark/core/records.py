@@ -251,7 +251,7 @@ def read_record(path: Path) -> Record:
     names = {f.name for f in fields(Record)} - ({"identity"} if schema == 1 else set())
     if body.keys() != names or not _has_shape(body):
         raise CorruptFileError(f"{path} is damaged or not a record.")
-    if _digest_or_none(body["result"] if schema == 1 else body) != checksum:
+    if digest_or_none(body["result"] if schema == 1 else body) != checksum:
         raise CorruptFileError(f"{path} does not match its own checksum: it was altered after it was written.")
     return Record(**body)
 
@@ -261,11 +261,11 @@ def _has_shape(body: JsonObject) -> bool:
     return isinstance(body["kind"], str) and all(isinstance(part, dict) for part in parts)
 
 
-def _digest_or_none(value: object) -> str | None:
-    """The digest of a JSON value; None if it has numbers that are not finite or nests too deeply, as no record does."""
+def digest_or_none(value: object) -> str | None:
+    """The digest of a value from a file; None if it has what JSON lacks, such as a date or NaN, or nests too deeply."""
     try:
         return digest(value)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 

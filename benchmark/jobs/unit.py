@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 from benchmark.core.errors import UserError
 from benchmark.core.provenance import check_versions, versions
 from benchmark.core.records import JsonObject
-from benchmark.study import plugins
+from benchmark.study import contents, plugins
 from benchmark.study.code import training_code
 from benchmark.study.identity import Identity, StudyIdentity
 from benchmark.study.study import Study
@@ -150,22 +150,8 @@ class FinishedUnit(_FromJson):
 
 
 @dataclass(frozen=True)
-class LostUnit(_FromJson):
-    """The answer of a unit that is lost: it exhausted its retries, so it has no record until the command runs again.
-
-    Attributes:
-        unit: its name in messages.
-        reason: the last failure, in one line.
-        log: path of its log.
-        tail: the end of that log.
-        error: the end of the last traceback.
-    """
-
-    unit: str
-    reason: str
-    log: str
-    tail: str
-    error: str
+class LostUnit(contents.LostUnit, _FromJson):
+    """The answer of a unit that is lost: it exhausted its retries, so it has no record until the command runs again."""
 
     def to_json(self) -> JsonObject:
         """All fields."""

@@ -367,9 +367,9 @@ class LostResult:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """A lost unit.
+@dataclass(frozen=True)
+class LostUnit:
+    """A unit that exhausted its retries.
 
     Attributes:
         unit: its name in messages.
@@ -395,7 +395,7 @@ class LostProvenance:
     """
 
     other_keys: ClassVar = dict[str, object]
-    units: Annotated[tuple[Unit, ...], Meta(min_length=1, description="a list with one or more units")]
+    units: Annotated[tuple[LostUnit, ...], Meta(min_length=1, description="a list with one or more units")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from benchmark.core import plain_yaml, records, typed
 from benchmark.core.errors import UserError
@@ -269,8 +268,7 @@ def write_choice(directory: Path, choice: Choice) -> None:
         WriteError: the file cannot be written.
     """
     body = msgspec.to_builtins(choice) | {"record": trial_path(directory, choice.trial).name}
-    text = yaml.safe_dump({"sha256": records.digest(body)} | body, sort_keys=False)
-    records.write_whole(directory / "bo" / "best.yaml", text.encode())
+    records.write_whole(directory / "bo" / "best.yaml", plain_yaml.with_checksum(body))
 
 
 def read_choice(directory: Path, study: StudyIdentity, rule: str, num_trials: int, advice: str) -> Choice:

@@ -146,9 +146,9 @@ def _check_orphans(study: Study, identity: str, code: str, search: str) -> None:
         except records.CorruptFileError:
             continue  # the command that needs it quarantines it
         found = record.identity or {}
-        if found.get("study") == identity and found.get("code") == [search if path.name == "ask.json" else code]:
-            continue
         same = found.get("study") == identity
+        if same and found.get("code") == [search if path.name == "ask.json" else code]:
+            continue
         reason = "was computed by other code" if same else "was made with another configuration"
         raise UserError(
             f"{study.directory / NAME} is missing or damaged, and {path} {reason}. Restore the file or the old values, "

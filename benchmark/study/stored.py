@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from benchmark.core import plain_yaml, records, typed
@@ -188,8 +187,7 @@ def write_study(directory: Path, stored: StoredStudy) -> None:
         WriteError: the file cannot be written.
     """
     body: JsonObject = msgspec.to_builtins(stored)
-    text = yaml.safe_dump({"sha256": records.digest(body)} | body, sort_keys=False)
-    records.write_whole(directory / NAME, text.encode())
+    records.write_whole(directory / NAME, plain_yaml.with_checksum(body))
 
 
 def read_study(directory: Path) -> StoredStudy:
@@ -210,7 +208,7 @@ def read_study(directory: Path) -> StoredStudy:
     if type(version) is int and version > VERSION:
         raise NewerFileError(f"{path} has version {version}; this version reads up to {VERSION}. Upgrade this project.")
     checksum = body.pop("sha256", None)
-    if checksum is None or _checksum(body) != checksum:
+    if checksum is None or records.digest_or_none(body) != checksum:
         raise CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
     if not isinstance(body.get("config"), dict):
         raise CorruptFileError(f"{path}: config is not a mapping.")
@@ -256,14 +254,6 @@ def _parsed(path: Path) -> JsonObject:
     if not isinstance(body, dict):
         raise CorruptFileError(f"{path} is damaged: it is not a mapping.")
     return body
-
-
-def _checksum(body: JsonObject) -> str | None:
-    """The digest of a body; None if it contains a value that JSON lacks, such as a date."""
-    try:
-        return records.digest(body)
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 def _from_version_1(body: JsonObject) -> JsonObject:

@@ -202,15 +202,6 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.fixture
-def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that appears if the module `canary`, which can be imported, is imported or its function called."""
-    mark = tmp_path / "mark"
-    (tmp_path / "canary.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef run(**_): open({str(mark)!r}, 'w')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    return mark
-
-
 def around(*inner: object, kind: str = "loss") -> dict[str, Any]:
     """A node of a kind with other nodes inside, in a list and a mapping."""
     return {"_target_": OUTER[kind], "first": inner[0], "others": [{"deep": node} for node in inner[1:]]}
