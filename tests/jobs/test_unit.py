@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.final_eval import ScoreUnit
+from benchmark.jobs.train_unit import finished_record
 from benchmark.jobs.unit import FinishedUnit, LostUnit, Unit
+from benchmark.study import contents
 from benchmark.study.code import training_code
 from benchmark.study.study import Study
 from benchmark.traditional import TraditionalUnit
+from tests.study import examples
 
 Compose = Callable[..., Study]
 
@@ -83,3 +87,23 @@ def test_a_worker_composes_a_study_once(units: list[Unit], monkeypatch: pytest.M
     assert received[0] == units[0].study and hash(received[0]) == hash(units[0].study)
     other = received[0].with_setting({"proxy_lr": 0.5})
     assert other is received[0].with_setting({"proxy_lr": 0.5}) and other != received[0] and len(composed) <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "belongs"),
+    [({}, True), ({"code": ["older"]}, True), ({"code": ["unknown"]}, False), ({"setting": "0" * 16}, False),
+     ({"study": "0" * 16}, False), ({"index": 4}, False), ({"fold": 2}, False), ({"precision": "bf16"}, False)],
+)  # fmt: skip
+def test_the_record_of_something_else_is_quarantined_and_not_taken_for_the_units_own(
+    change: dict[str, object], belongs: bool, units: list[Unit]
+) -> None:
+    unit, path = units[0], units[0].directory / "record.json"
+    result = examples.fold_result(1, 0.4, dict(unit.setting))
+    origin = {"seconds": {"train": 1.0, "evaluate": 1.0}, "fingerprint": "abc"}
+    identity = unit.identity().to_json() | change
+    records.write_record(path, records.Record("fold", result, origin, identity))
+    found, note = finished_record(unit, path, contents.Fold)
+    assert (found is not None, path.exists()) == (belongs, belongs)
+    if not belongs:
+        assert note is not None and f"{next(iter(change))} is" in note
+        assert len(list(path.parent.glob("record.json.other-*"))) == 1
