@@ -21,14 +21,14 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 TORCH ?= default
-$(if $(filter-out default cpu,$(or $(TORCH),empty)),$(error TORCH=$(TORCH): allowed are default and cpu))
+$(if $(filter 1default 1cpu,$(words $(TORCH))$(TORCH)),,$(error TORCH=$(TORCH): allowed are default and cpu))
 override VENV := .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
 COMMANDS := bo final-eval traditional status logs tables data splits bench bench-gpu
-TARGETS := help setup $(COMMANDS) soak scale test test-all lint lock clean
+TARGETS := help setup $(COMMANDS) soak scale test test-all lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
 .DEFAULT_GOAL := help
@@ -63,15 +63,24 @@ bench-gpu: ## measure how many folds a GPU should train at once
 
 setup: $(STAMP) ## create the environment (.venv); TORCH=cpu omits the CUDA libraries
 
-$(STAMP): requirements.lock requirements-cpu.lock
+INSTALL := VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode
+HASHED := --no-deps --require-hashes
+# faiss-gpu brings a CUDA of its own (1.5 GB), which is of no use without an NVIDIA driver.
+FAISS_CPU := awk '/^[A-Za-z0-9]/ { drop = /^(faiss-gpu|nvidia-[a-z0-9-]+-cu12)==/; if (/^faiss-cpu==/) sub(/ ;[^\\]*/, " ") } !drop'
+
+$(STAMP): requirements.lock requirements-cpu.lock requirements-uv.lock
 	@test -n $(call quoted,$(PYTHON)) || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(VENV)/bin/python || $(call quoted,$(PYTHON)) -m venv $(VENV)
-	@test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet uv
+	@$(VENV)/bin/python -m pip install --quiet $(HASHED) -r requirements-uv.lock
 ifeq ($(TORCH),cpu)
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --torch-backend=cpu $$(grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock)
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r requirements-cpu.lock
+	@grep -q '^torch==' requirements-cpu.lock || { echo "PyTorch's CPU build is installed without a check of its hash: requirements-cpu.lock holds none." && \
+		$(INSTALL) --torch-backend=cpu $$(grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock); }
+	@VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip uninstall --quiet faiss-gpu 2>/dev/null; $(INSTALL) --torch-backend=cpu $(HASHED) -r requirements-cpu.lock
+else ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
+	@echo "No NVIDIA driver on this machine: installing faiss-cpu in place of faiss-gpu."
+	@VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip uninstall --quiet faiss-gpu 2>/dev/null; $(FAISS_CPU) requirements.lock | $(INSTALL) $(HASHED) -r -
 else
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip uninstall --quiet faiss-cpu 2>/dev/null; $(INSTALL) $(HASHED) -r requirements.lock
 endif
 	@touch $@
 
@@ -90,11 +99,17 @@ test-all: $(STAMP) ## run all tests
 lint: $(STAMP) ## run ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 
+audit: $(STAMP) ## check the lock files against known vulnerabilities, list licences, and write an SBOM
+	$(RUN) tests.audit
+
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock: $(STAMP) ## resolve the dependencies of pyproject.toml and write the lock files
-	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
-	awk '/^[A-Za-z0-9]/ { drop = ($$0 ~ /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|faiss-gpu)[=@ ]/); \
-		if ($$0 ~ /^faiss-cpu==/) sub(/ ;[^\\]*/, " ") } !drop' requirements.lock > requirements-cpu.lock
+	echo uv | $(COMPILE) - -o requirements-uv.lock
+	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	$(FAISS_CPU) requirements.lock | awk '/^[A-Za-z0-9]/ { drop = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)[=@ ]/ } !drop' > requirements-cpu.lock
+	@grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock | $(COMPILE) --torch-backend=cpu --no-deps - > $(VENV)/torch-cpu.lock; \
+		if grep -q -- --hash= $(VENV)/torch-cpu.lock; then cat $(VENV)/torch-cpu.lock >> requirements-cpu.lock; \
+		else echo "PyTorch's index of CPU builds cannot be read: requirements-cpu.lock has no hashes of torch and torchvision."; fi
 
 clean: ## delete the environment, but not the results
 	rm -rf $(VENV)

@@ -12,6 +12,8 @@ import pytest
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
+from benchmark.study.study import Study
+from tests.command_line import assert_refused, run
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with the Makefile and an environment that is ready, whose Python prints what it receives as JSON."""
-    for name in ("Makefile", "requirements.lock", "requirements-cpu.lock"):
+    for name in ("Makefile", "requirements.lock", "requirements-cpu.lock", "requirements-uv.lock"):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -53,6 +55,7 @@ def received(done: subprocess.CompletedProcess[str]) -> list[tuple[list[str], di
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.bad_input("command line", "make's variables")
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_arrives_as_it_was_typed_and_runs_nothing(value: str, checkout: Path) -> None:
     names = [*invocation.VARIABLES, "ARGS"]
@@ -71,6 +74,7 @@ def test_every_other_variable_is_one_value_and_args_is_split_once_as_a_shell_spl
                      "note=$HOME,`id`"]  # fmt: skip
 
 
+@pytest.mark.bad_input("command line", "make's variables")
 @pytest.mark.parametrize("value", ["", "  "])
 def test_an_empty_variable_is_refused(value: str) -> None:
     with pytest.raises(UserError, match="LOSS is empty"):
@@ -102,10 +106,12 @@ def test_nothing_but_settings_comes_from_the_environment(checkout: Path) -> None
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.bad_input("command line", "make's variables")
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [("TRAILS=3", "TRIALS"), ("loss=proxy_anchor", "LOSS"), ("dataset.module.root=x", "ROOT"), ("WORKER=2", "WORKERS"),
-     ("TORHC=cpu", "TORCH"), ("Dataset=$(shell touch pwned)", "DATASET")],
+     ("TORHC=cpu", "TORCH"), ("Dataset=$(shell touch pwned)", "DATASET"), ("\u2013trials=3", "TRIALS"),
+     ("dataset=cub", "DATASET")],
 )  # fmt: skip
 def test_a_misspelt_variable_is_refused(typed: str, meant: str, checkout: Path) -> None:
     done = make(checkout, "bo", typed)
@@ -121,6 +127,41 @@ def test_a_variable_that_resembles_none_is_refused_with_what_there_is(checkout: 
     assert make(checkout, "bo", "TORCH=gpu").stderr.endswith("TORCH=gpu: allowed are default and cpu.  Stop.\n")
 
 
+@pytest.mark.bad_input("command line", "make's variables")
+@pytest.mark.parametrize(
+    "value", ["cpu default", "default cpu", "cpu cpu", "", "  ", "CPU", "gpu", "cpu,default", "x y z"]
+)
+def test_a_value_of_torch_that_is_not_one_of_two_words_is_refused(value: str, checkout: Path) -> None:
+    done = make(checkout, "bo", f"TORCH={value}")
+    assert done.returncode == 2 and "allowed are default and cpu" in done.stderr and not done.stdout
+
+
+@pytest.mark.bad_input("command line", "make's variables")
+@pytest.mark.parametrize(
+    ("given", "phrases"),
+    [({"LOSS": "triplet", "ARGS": "loss=hpl_pa"}, ("loss is given twice: 'loss=triplet' and 'loss=hpl_pa'",)),
+     ({"NAME": "a", "ARGS": "dataset.name=b"}, ("dataset.name is given twice",)),
+     ({"TRIALS": "3", "ARGS": "++trials=4"}, ("trials is given twice",)),
+     ({"LOSS": "hpl_pa,proxy_nca"}, ("There is no loss 'hpl_pa,proxy_nca'",)),
+     ({"LOSS": "null"}, ("There is no loss 'null'",)),
+     ({"ARGS": "loss=hpl_pa,proxy_nca"}, ("has several values", "'ARGS=--multirun loss=hpl_pa,proxy_nca'")),
+     ({"ARGS": "LOSS=hpl_pa"}, ("There is no key 'LOSS'. Did you mean 'loss'?",)),
+     ({"ARGS": "seed 7"}, ("Did you mean seed=7?",)), ({"ARGS": "--seed=7"}, ("no dashes: seed=7",)),
+     ({"STUDY": "a,b"}, ("There is no study in a,b",)), ({"WORKERS": "0"}, ("executor.workers=0",)),
+     ({"TRIALS": "0"}, ("trials=0: must be at least 1",)), ({"TRIALS": "ten"}, ("trials=ten: give a whole number",))],
+    ids=str,
+)  # fmt: skip
+def test_variables_that_a_command_cannot_use_are_refused_in_makes_form(
+    given: dict[str, str], phrases: tuple[str, ...], tmp_path: Path
+) -> None:
+    def command(study: Study, overrides: list[str]) -> None:
+        raise AssertionError("the command was reached")
+
+    words = invocation.from_make({f"BENCHMARK_MAKE_{name}": value for name, value in given.items()})
+    assert_refused(run(command, *words, f"results_dir={tmp_path}/results"), *phrases)
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_on_the_command_line_reach_the_command(checkout: Path) -> None:
     settings = {"OMP_NUM_THREADS": "3", "BENCHMARK_CACHE": "/some where/$x"}
     ((_, environment),) = received(make(checkout, "bo", *(f"{name}={value}" for name, value in settings.items())))
@@ -128,11 +169,14 @@ def test_settings_on_the_command_line_reach_the_command(checkout: Path) -> None:
     assert "TORCH=: allowed are default and cpu" in make(checkout, "bo", "TORCH=").stderr
 
 
-@pytest.mark.parametrize("typed", [["LOSS", "hpl_pa"], ["final_eval"], ["-k", "BO"]], ids=" ".join)
+@pytest.mark.bad_input("command line", "make's variables")
+@pytest.mark.parametrize(
+    "typed", [["LOSS", "hpl_pa"], ["final_eval"], ["-k", "BO"], ["--", "x"], ["DATASET:cub"], ["."]], ids=" ".join
+)
 def test_a_target_that_does_not_exist_is_refused_before_another_runs(typed: list[str], checkout: Path) -> None:
     done = make(checkout, "bo", *typed)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"There is no target {typed[-1] if typed[0] == '-k' else typed[0]}. Targets: help setup bo" in done.stderr
+    assert f"There is no target {typed[-1] if typed[0][0] == '-' else typed[0]}. Targets: help setup bo" in done.stderr
 
 
 def test_several_targets_run_in_order_also_with_parallel_jobs(checkout: Path) -> None:

@@ -1,4 +1,9 @@
-"""Exact nearest neighbours of test images, stored for figures; faiss is used for the cosine."""
+"""Exact nearest neighbours of test images, stored for figures; for the cosine by faiss, on the GPU of the embeddings.
+
+faiss searches on the CPU if it was built without GPU support, or for more neighbours than its GPU index allows.
+"""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -6,6 +11,8 @@ from torch import Tensor
 
 from benchmark.protocol.modes import side_by_side
 from benchmark.protocol.nearest import Search, nearest, nearest_others
+
+MOST_ON_GPU = 2048  # neighbours that faiss's GPU index can return
 
 
 def nearest_neighbours(
@@ -32,14 +39,14 @@ def nearest_neighbours(
     if is_query is None:
         count = min(most, len(joined) - 1)
         if metric == "cosine":
-            return others_by_faiss(joined.cpu().numpy(), count, threads)
+            return others_by_faiss(joined, count, threads)
         others = nearest_others(joined, count, metric=metric, curvature=curvature, parts=parts)
         return np.asarray(others.cpu().numpy())
     queries, gallery = joined[is_query], joined[~is_query]
     positions = np.asarray((~is_query).nonzero()[:, 0].cpu().numpy())
     count = min(most, len(gallery))
     if metric == "cosine":
-        found = by_faiss(queries.cpu().numpy(), gallery.cpu().numpy(), count, threads)
+        found = by_faiss(queries, gallery, count, threads)
     else:
         found = _by_search(Search(queries, gallery, metric, 256, curvature=curvature, parts=parts), queries, count)
     return np.asarray(positions[found])
@@ -52,24 +59,30 @@ def _by_search(search: Search, queries: Tensor, count: int) -> np.ndarray:
     return np.asarray(torch.cat(found).cpu().numpy())
 
 
-def by_faiss(queries: np.ndarray, gallery: np.ndarray, count: int, threads: int) -> np.ndarray:
+def by_faiss(queries: Tensor, gallery: Tensor, count: int, threads: int) -> np.ndarray:
     """Return the gallery rows (Q, count) nearest to each query by inner product, from faiss's exact index.
 
     Args:
         queries: (Q, D) float32.
-        gallery: (G, D) float32.
+        gallery: (G, D) float32; on a GPU, faiss searches there.
         count: neighbours per query, at most G.
-        threads: number of threads that faiss uses.
+        threads: number of threads that faiss uses on the CPU.
     """
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(gallery)
-    return np.asarray(index.search(queries, count)[1])
+    device = gallery.device
+    if device.type == "cuda" and hasattr(faiss, "GpuIndexFlatIP") and count <= MOST_ON_GPU:
+        options = faiss.GpuIndexFlatConfig()
+        options.device = device.index or 0
+        index: Any = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), gallery.shape[1], options)
+    else:
+        index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(gallery.cpu().numpy())
+    return np.asarray(index.search(queries.cpu().numpy(), count)[1])
 
 
-def others_by_faiss(embeddings: np.ndarray, count: int, threads: int) -> np.ndarray:
+def others_by_faiss(embeddings: Tensor, count: int, threads: int) -> np.ndarray:
     """Return the other rows (N, count) nearest to each row of embeddings by inner product.
 
     Args:

@@ -50,3 +50,10 @@ def test_among_exact_copies_an_image_is_never_its_own_neighbour() -> None:
     vectors = torch.nn.functional.normalize(torch.ones(1, 9, 4), dim=2)
     found = nearest_neighbours(vectors, None, 3, metric="cosine", threads=1)
     assert found.shape == (9, 3) and not (found == np.arange(9)[:, None]).any()
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_neighbours_that_the_cpu_finds() -> None:
+    vectors = embeddings("cosine")
+    on_gpu = nearest_neighbours(vectors.cuda(), None, 4, metric="cosine", threads=1)
+    np.testing.assert_array_equal(on_gpu, nearest_neighbours(vectors, None, 4, metric="cosine", threads=1))
