@@ -68,8 +68,9 @@ class Trial:
     Attributes:
         index: number of the trial in the order of proposal, from 0.
         parameters: the setting that was tried.
-        mean: the score, to be maximised; None if the trial failed. A failure is never a number.
+        mean: the score, to be maximised; None if the trial failed or is lost. A failure is never a number.
         sem: standard error of the mean over folds; None if unknown.
+        is_lost: whether it has no score because its worker or machine failed, which says nothing about its setting.
 
     Raises:
         ValueError: mean or sem is not finite.
@@ -79,6 +80,7 @@ class Trial:
     parameters: Setting
     mean: float | None
     sem: float | None = None
+    is_lost: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("mean", self.mean), ("sem", self.sem)):
@@ -88,6 +90,8 @@ class Trial:
 
 class Searcher(Protocol):
     """Proposes settings and chooses a trial; it keeps no state, so a search resumes as if it had never stopped.
+
+    It proposes no setting twice, so a search of a space with N settings ends after N trials (`num_settings`).
 
     The constructor takes `space`, the searched parameters by name, and `seed`, and raises `UserError` if it cannot use
     the space or an option.
@@ -115,6 +119,32 @@ class Searcher(Protocol):
             UserError: no trial has a score.
         """
         ...
+
+
+def num_settings(space: dict[str, Parameter]) -> int | None:
+    """Return the number of settings in a search space; None if it has a float and so has no end.
+
+    >>> num_settings({"num_bins": Parameter((2, 32), type="int")})
+    31
+    """
+    if any(parameter.type == "float" for parameter in space.values()):
+        return None
+    return math.prod(int(high) - int(low) + 1 for low, high in (parameter.bounds for parameter in space.values()))
+
+
+def check_not_exhausted(space: dict[str, Parameter], settings: Sequence[Setting]) -> None:
+    """Check that some setting of a search space has not been proposed.
+
+    Args:
+        space: searched parameters by name.
+        settings: all proposed settings.
+
+    Raises:
+        UserError: all settings have been proposed.
+    """
+    tried = {tuple(parameter.cast(setting[name]) for name, parameter in space.items()) for setting in settings}
+    if (all_of_them := num_settings(space)) is not None and len(tried) >= all_of_them:
+        raise UserError(f"All {all_of_them} settings of the search space have been tried; request fewer trials.")
 
 
 def best_by_mean(history: Sequence[Trial]) -> int:

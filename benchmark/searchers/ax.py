@@ -13,6 +13,10 @@ repetitions, and all trials share those differences. The standard error over fol
 matters for comparing settings. In a synthetic search with such folds (5 seeds, 16 trials) the regret of the recommended
 setting was 4.1e-3 when Ax was given that standard error, and 0.7e-3 when it inferred the noise. The default is
 "inferred"; "fold_sem" is what the Reality Check did.
+
+A trial without a score would teach the model nothing, so it could be proposed again and again at the edge of the region
+where training diverges. With `failed="worst"` the model sees the lowest score so far in its place; with "zero" it sees
+0 with standard error 0, as the Reality Check's code returned. Records never contain these numbers.
 """
 
 import logging
@@ -26,7 +30,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.protocol.seeds import stable_seed
-from benchmark.searchers import Parameter, Setting, Trial, best_by_mean, check_history
+from benchmark.searchers import Parameter, Setting, Trial, best_by_mean, check_history, check_not_exhausted
 
 if TYPE_CHECKING:
     from ax.api.client import Client
@@ -45,6 +49,8 @@ class Ax:
         seed: determines the design and, with the number of finished and pending trials, every later proposal.
         num_sobol: number of points in the design, defaults included; "mlrc" is max(5, number of parameters).
         noise: "inferred": the model estimates it; "fold_sem": the standard error of each trial over folds.
+        failed: what the model sees for a trial without a score: "worst", the lowest score so far; "zero", 0 with
+            standard error 0; None, nothing. A lost trial is always abandoned: its setting is not proposed again.
         select: criterion of `best`: "raw", the highest mean, or "model", the highest prediction of the model.
         defaults_first: whether trial 0 tries `defaults`.
         defaults: the published setting; entries outside the search space are ignored.
@@ -60,6 +66,7 @@ class Ax:
         *,
         num_sobol: int | Literal["mlrc"] = "mlrc",
         noise: Literal["inferred", "fold_sem"] = "inferred",
+        failed: Literal["worst", "zero"] | None = None,
         select: Literal["raw", "model"] = "raw",
         defaults_first: bool = False,
         defaults: Setting | None = None,
@@ -73,7 +80,9 @@ class Ax:
                 f'noise={noise!r} (allowed: "inferred", "fold_sem") or select={select!r} (allowed: "raw", "model") is '
                 "unknown."
             )
-        self._space, self._seed, self._noise, self._select = space, seed, noise, select
+        if failed not in ("worst", "zero", None):
+            raise UserError(f'failed={failed!r}: allowed are "worst", "zero" and null.')
+        self._space, self._seed, self._noise, self._failed, self._select = space, seed, noise, failed, select
         self._num_sobol = max(5, len(space)) if num_sobol == "mlrc" else num_sobol
         self._first = _first(space, defaults or {}) if defaults_first else None
 
@@ -92,7 +101,7 @@ class Ax:
         num_proposed = len(history) + len(pending)
         if self._first is not None and not num_proposed:
             return dict(self._first)
-        self._check_exhausted([*(trial.parameters for trial in history), *pending])
+        check_not_exhausted(self._space, [*(trial.parameters for trial in history), *pending])
         num_scored = sum(trial.mean is not None for trial in history)
         use_design = num_proposed < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
@@ -152,15 +161,6 @@ class Ax:
     def _num_scored_before_model(self) -> int:
         return max(2, self._num_sobol // 2)
 
-    def _check_exhausted(self, settings: Sequence[Setting]) -> None:
-        """Check that an untried setting is left: Ax proposes none twice, and would search for minutes."""
-        if all(parameter.type == "int" for parameter in self._space.values()):
-            num_settings = math.prod(round(p.bounds[1] - p.bounds[0]) + 1 for p in self._space.values())
-            if len({tuple(self._cast(setting).values()) for setting in settings}) >= num_settings:
-                raise UserError(
-                    f"All {num_settings} settings of the search space have been tried; request fewer trials."
-                )
-
     def _design_point(self, number: int) -> Setting:
         """Return point `number` of the Sobol design, a pure function of the seed."""
         client = self._client(number + 1, stable_seed("ax design", self._seed))
@@ -170,24 +170,36 @@ class Ax:
         """Build a client from the history and the pending settings; its next proposal comes from the model."""
         client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
         trials = {client.attach_trial(self._cast(trial.parameters)): trial for trial in history}
-        for index, trial in trials.items():  # all data first: Ax sorts it again after each completion
-            if trial.mean is not None:
-                client.attach_data(index, {_SCORE: self._observation(trial, trial.mean)})
-        for index, trial in trials.items():
-            if trial.mean is None:
-                client.mark_trial_abandoned(index)  # unlike a failed trial, its setting is never proposed again
+        seen = {index: self._observation(trial, history) for index, trial in trials.items()}
+        for index, score in seen.items():  # all data first: Ax sorts it again after each completion
+            if score is not None:
+                client.attach_data(index, {_SCORE: score})
+        for index, score in seen.items():
+            if score is None:
+                client.mark_trial_abandoned(index)  # its setting is never proposed again, unlike that of a FAILED trial
             else:
                 client.complete_trial(index)
         for setting in pending:
             client.attach_trial(self._cast(setting))  # still running
         return client
 
-    def _observation(self, trial: Trial, mean: float) -> float | tuple[float, float]:
+    def _observation(self, trial: Trial, history: Sequence[Trial]) -> float | tuple[float, float] | None:
+        """What the model sees for a trial: its score, with its standard error if the model gets it; or nothing."""
+        mean, sem = trial.mean, trial.sem
+        if mean is None:
+            scored = [other for other in history if other.mean is not None]
+            if trial.is_lost or self._failed is None or (self._failed == "worst" and not scored):
+                return None
+            if self._failed == "zero":
+                mean, sem = 0.0, 0.0
+            else:
+                worst = min(scored, key=lambda other: cast(float, other.mean))
+                mean, sem = cast(float, worst.mean), worst.sem
         if self._noise == "inferred":
             return mean
-        if trial.sem is None:
+        if sem is None:
             raise UserError(f'Trial {trial.index} has no standard error; use noise="inferred" or more than one fold.')
-        return mean, trial.sem
+        return mean, sem
 
     def _client(self, num_sobol: int, seed: int) -> "Client":
         from ax.api.client import Client

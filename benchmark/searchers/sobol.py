@@ -11,11 +11,22 @@ from collections.abc import Sequence
 import torch
 
 from benchmark.core.errors import UserError
-from benchmark.searchers import Parameter, Setting, Trial, Value, best_by_mean, check_history
+from benchmark.searchers import (
+    Parameter,
+    Setting,
+    Trial,
+    Value,
+    best_by_mean,
+    check_history,
+    check_not_exhausted,
+    num_settings,
+)
 
 
 class Sobol:
-    """Proposes point `len(history) + len(pending)` of a design determined by the seed.
+    """Proposes the next point of a design determined by the seed: number `len(history) + len(pending)`.
+
+    If all parameters are whole numbers, points of the design can be equal; each is proposed only once.
 
     Args:
         space: searched parameters by name.
@@ -38,12 +49,22 @@ class Sobol:
             pending: settings that were proposed and have no result yet.
 
         Raises:
-            UserError: the history belongs to another search space.
+            UserError: the history belongs to another search space, or every setting of it has been tried.
         """
         check_history(history, self._space)
+        tried = [*(trial.parameters for trial in history), *pending]
+        check_not_exhausted(self._space, tried)
         engine = torch.quasirandom.SobolEngine(len(self._space), scramble=True, seed=self._seed)
-        point = engine.draw(len(history) + len(pending) + 1, dtype=torch.float64)[-1].tolist()
-        return {name: value_at(p, u) for (name, p), u in zip(self._space.items(), point, strict=True)}
+        if num_settings(self._space) is None:
+            return self._setting(engine.draw(len(tried) + 1, dtype=torch.float64)[-1])
+        distinct: list[Setting] = []
+        while len(distinct) <= len(tried):
+            if (setting := self._setting(engine.draw(1, dtype=torch.float64)[0])) not in distinct:
+                distinct.append(setting)
+        return distinct[-1]
+
+    def _setting(self, point: torch.Tensor) -> Setting:
+        return {name: value_at(p, u) for (name, p), u in zip(self._space.items(), point.tolist(), strict=True)}
 
     def best(self, history: Sequence[Trial]) -> int:
         """Return the index of the trial with the highest mean; the first one in case of a tie.

@@ -150,6 +150,34 @@ def test_a_failed_trial_is_abandoned_and_gets_no_score(history, client_calls):
     assert numbers == [t.mean for t in history if t.mean is not None]
 
 
+@pytest.mark.parametrize("noise", ["inferred", "fold_sem"])
+@pytest.mark.parametrize("failed", ["worst", "zero"])
+def test_the_model_sees_the_worst_score_or_zero_for_a_failed_trial_and_nothing_for_a_lost_one(
+    history, client_calls, failed, noise
+):
+    worst = min((t for t in history if t.mean is not None), key=lambda t: t.mean)
+    lost = [*history[:5], Trial(5, history[5].parameters, None, is_lost=True), history[6]]
+    Ax(SPACE, 0, failed=failed, noise=noise).ask(lost)
+    seen = {call[1]: call[2]["score"] for call in client_calls if call[0] == "data"}
+    expected = (worst.mean, worst.sem) if failed == "worst" else (0.0, 0.0)
+    assert seen[2] == (expected if noise == "fold_sem" else expected[0])
+    assert [call[1] for call in client_calls if call[0] == "abandon"] == [5]
+    assert [t.mean for t in history if t.mean is None] == [None, None], "the history keeps none"
+
+
+@pytest.mark.slow
+def test_a_search_leaves_the_region_of_failures_if_the_model_sees_them():
+    space = {"lr": Parameter((1e-6, 1.0), "log"), "margin": Parameter((0.0, 1.0))}
+
+    def rising(setting):
+        return None if setting["lr"] > 0.1 else 0.3 + 0.02 * math.log10(setting["lr"])
+
+    def failures(failed):
+        return sum(trial.mean is None for trial in search(Ax(space, 0, failed=failed), 12, rising)[5:])
+
+    assert failures("worst") <= 3 and failures("zero") <= 3 < 5 <= failures(None)
+
+
 @pytest.mark.slow
 def test_the_standard_error_reaches_ax_only_with_fold_sem(history, client_calls):
     Ax(SPACE, 0, noise="fold_sem").ask(history)
@@ -216,6 +244,8 @@ def test_an_exhausted_search_space_is_an_error():
         search(Ax(space, 0), 4, score=lambda setting: 0.1 * setting["n"])
     with pytest.raises(UserError, match="All 3 settings of the search space have been tried"):
         search(Ax(space, 0, num_sobol=2), 4, score=lambda setting: 0.1 * setting["n"])
+    bins = search(Ax({"num_bins": Parameter((2, 12), type="int")}, 0), 11, lambda s: s["num_bins"] / 40, failed=[1, 7])
+    assert sorted(t.parameters["num_bins"] for t in bins) == list(range(2, 13)), "each once, up to the last"
 
 
 def test_the_best_by_mean_is_the_first_in_a_tie():

@@ -54,6 +54,14 @@ def test_values_follow_the_scale():
     assert all(SPACE[name].contains(value_at(SPACE[name], u)) for name in SPACE for u in (0.0, 1e-16, 1.0))
 
 
+def test_a_finite_space_is_tried_without_repetition_and_to_its_end():
+    space = {"n": Parameter((2, 12), type="int"), "m": Parameter((0, 2), type="int")}
+    history = run(Sobol(space, 0), 33)
+    assert len({(t.parameters["n"], t.parameters["m"]) for t in history}) == 33
+    with pytest.raises(UserError, match="All 33 settings of the search space have been tried"):
+        Sobol(space, 0).ask(history)
+
+
 def test_the_best_is_the_highest_mean():
     history = [Trial(0, {}, 0.5), Trial(1, {}, None), Trial(2, {}, 0.75), Trial(3, {}, 0.75)]
     assert Sobol(SPACE, 0).best(history) == 2
