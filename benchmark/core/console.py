@@ -3,16 +3,20 @@
 All output of the commands goes through this module, which prints control characters as visible escapes.
 """
 
+import contextlib
+import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from benchmark.core.errors import GO_ON, UserError
 from benchmark.core.escape import terminal, visible
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import human_time
 
 if TYPE_CHECKING:  # rich is imported only once something is displayed
     from rich.console import Console, Group
@@ -21,15 +25,54 @@ if TYPE_CHECKING:  # rich is imported only once something is displayed
 PLAIN_EPOCH_SECONDS = 10.0  # plain output reports epochs at most this often
 
 
+class OutputError(UserError):
+    """Standard output cannot be written, for example because it is a file on a full disk."""
+
+
 def write(text: str, end: str = "\n", error: bool = False) -> None:
     """Print a text at once.
 
     Args:
         text: may contain newlines and tabs; other control characters are shown as escapes.
         end: printed after the text, as it is.
-        error: whether to use standard error instead of standard output.
+        error: whether to use standard error instead of standard output; a failure to write there is ignored, since
+            there is nowhere left to report it.
+
+    Raises:
+        BrokenPipeError: the reader of standard output, such as `head`, has ended.
+        OutputError: standard output cannot be written for another reason.
     """
-    print(terminal(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+    if not error:
+        with _printing():
+            print(terminal(text), end=end, flush=True)
+        return
+    try:
+        print(terminal(text), end=end, file=sys.stderr, flush=True)
+    except OSError:
+        drop_output(2)
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Convert a failure to write standard output within the block, unless its reader has ended."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output(1)
+        raise OutputError(f"Standard output cannot be written: {error.strerror or error}. {GO_ON}") from error
+
+
+def drop_output(descriptor: int) -> None:
+    """Send the rest of an output to the null device, so that Python does not fail when it flushes it at exit.
+
+    Args:
+        descriptor: 1 for standard output, 2 for standard error.
+    """
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream in its place has no descriptor
+        if (sys.stdout, sys.stderr)[descriptor - 1].fileno() == descriptor:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -41,16 +84,17 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     lines = [[visible(cell) for cell in row] for row in (columns, *rows)]
     console = _console()
-    if not console.is_terminal:
-        for line in lines:
-            print("\t".join(line))
-        return
-    from rich.table import Table
+    with _printing():
+        if not console.is_terminal:
+            for line in lines:
+                print("\t".join(line))
+            return
+        from rich.table import Table
 
-    table = Table(*lines[0], box=None, pad_edge=False)
-    for line in lines[1:]:
-        table.add_row(*line)
-    console.print(table, soft_wrap=False)
+        table = Table(*lines[0], box=None, pad_edge=False)
+        for line in lines[1:]:
+            table.add_row(*line)
+        console.print(table, soft_wrap=False)
 
 
 def write_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -68,7 +112,11 @@ def _console() -> "Console":
     """A console that prints text as it is: no markup, no emoji codes, no colours for numbers."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    class Raising(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the error that is being handled; rich would call sys.exit
+
+    return Raising(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Display:
@@ -110,15 +158,22 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line above the live part."""
         if self.mode != "quiet":
-            self.console.print(terminal(text))
+            with _printing():
+                self.console.print(terminal(text))
 
     def report(self, message: JsonObject) -> None:
         """Show a message about a unit: an evaluated epoch, or a failure. May be called from any thread.
+
+        If it cannot be printed, the unit continues; the command learns it when it prints the next line itself.
 
         Args:
             message: `trouble`, a sentence; or `index`, `fold` and `row`, an entry of the training history. Any other
                 message is ignored.
         """
+        with contextlib.suppress(BrokenPipeError, OutputError):
+            self._show(message)
+
+    def _show(self, message: JsonObject) -> None:
         if "trouble" in message:
             self.say(message["trouble"])
         if "row" not in message:
@@ -194,17 +249,6 @@ class Display:
         return Group(head, bar, table)
 
 
-def human_time(seconds: float) -> str:
-    """Format a duration, given in seconds.
-
-    >>> human_time(42), human_time(150), human_time(7300)
-    ('42 s', '2.5 min', '2.0 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def counting(what: str) -> Callable[[int, int], None]:
     """Return a function `show(done, total)` that reports the progress of a long preparation.
 
@@ -224,6 +268,7 @@ def counting(what: str) -> Callable[[int, int], None]:
         last = now
         left = f"{human_time((now - started) / done * (total - done))} left" if done < total else "done"
         line = f"{visible(what)}: {done:,} of {total:,}, {left}"
-        print(f"\r{line:<70}" if moving else line, end="\n" if done == total or not moving else "", flush=True)
+        with _printing():
+            print(f"\r{line:<70}" if moving else line, end="\n" if done == total or not moving else "", flush=True)
 
     return show

@@ -42,6 +42,24 @@ def one_line(text: str) -> str:
     return visible(BREAKS.sub(" ", text).strip())
 
 
+def shown(text: str, most: int = 200) -> str:
+    r"""Return a text in quotes for a message: invisible characters escaped, shortened if it is long.
+
+    >>> print(shown("a\tb"), shown("abcdef", 3))
+    'a\tb' 'abc...'
+
+    Args:
+        text: any text, such as an argument or the name of a file.
+        most: number of characters after which it is cut.
+    """
+    return repr(shortened(visible(text), most)).replace("\\\\", "\\")
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text cut after `most` characters, with dots for the rest."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 # -- CSV -------------------------------------------------------------------------------------------------------------
 
 FORMULA = tuple("=+-@＝＋－＠")  # spreadsheets evaluate a cell that begins with one of them

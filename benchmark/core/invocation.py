@@ -33,13 +33,15 @@ VARIABLES = {
     "EXECUTOR": "executor",
     "WORKERS": "executor.workers",
 }  # make variables and the configuration keys that they set
-_TEXT = (
+TEXT = (
     "dataset.module.root",
     "dataset.module.path",
+    "dataset.module.images_root",
     "dataset.name",
     "study",
     "results_dir",
 )  # never a number or null
+FILE_OR_NAME = "trunk.module.weights"  # text as well, or null
 _NAME = re.compile(r"[A-Za-z_/.][\w/.-]*", re.ASCII)  # Hydra reads no other letters without quotes
 _NUMBER = re.compile(r"[+-]?[0-9][\w.+-]*", re.ASCII)
 _RESERVED = ("null", "true", "false", "nan", "inf")
@@ -133,7 +135,7 @@ def override(key: str, value: str) -> str:
     >>> override("dataset.module.root", "my birds"), override("trials", "20")
     ('dataset.module.root="my birds"', 'trials=20')
     """
-    number = _NUMBER.fullmatch(value) and key not in _TEXT
+    number = _NUMBER.fullmatch(value) and key not in TEXT
     if number or (_NAME.fullmatch(value) and value.lower() not in _RESERVED):
         return f"{key}={value}"
     text = escaped(value)

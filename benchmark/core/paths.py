@@ -1,4 +1,4 @@
-"""Where the package, its configuration and its experiments are, in a checkout and in an installed wheel."""
+"""Where the package, its configuration and its experiments are, in a checkout and in a wheel; which paths are safe."""
 
 from pathlib import Path
 
@@ -23,6 +23,15 @@ def conf_dir() -> Path:
 def experiments_dir() -> Path:
     """Return the folder of the experiments: next to the package in a checkout, inside it in an installed wheel."""
     return (PACKAGE_DIR if is_installed() else CHECKOUT_DIR) / "experiments"
+
+
+def stays_inside(path: str) -> bool:
+    """Return whether a path with forward slashes stays in the folder that it is relative to.
+
+    >>> stays_inside("a/b.jpg"), stays_inside("../b.jpg"), stays_inside("a/../../b.jpg"), stays_inside("/b.jpg")
+    (True, False, False, False)
+    """
+    return not path.startswith("/") and ".." not in path.split("/")
 
 
 def module_arguments(module: list[str]) -> list[str]:

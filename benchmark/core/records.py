@@ -21,13 +21,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.core.errors import DISK_FULL, NO_ACCESS, UserError
+from benchmark.core.cache_dir import ANOTHER, in_cache
+from benchmark.core.errors import DISK_FULL, LIMITS, NO_ACCESS, UserError
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 2
 TEMPORARY = re.compile(r"\.(.+?)(?:\.\w+)?\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
+ABANDONED_SECONDS = 3600.0  # age of a half-written file after which no machine is still writing it
 MOST_BYTES = 2**28  # of a record, or of a file of lines; real ones have less than a hundredth
-READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file
+READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file, or a link to nothing
 
 
 class CorruptFileError(UserError):
@@ -118,6 +120,33 @@ def remove_unfinished(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Delete what killed processes left behind inside `write_whole`, in a folder that has no lock.
+
+    A file is kept if its process still runs, or if it is younger than an hour: another machine may be writing it.
+
+    Args:
+        folder: the folder; it need not exist.
+    """
+    for path in folder.glob(".*.tmp"):
+        if not TEMPORARY.fullmatch(path.name) or _is_running(int(path.name.split(".")[-2])):
+            continue
+        with contextlib.suppress(OSError):  # another process deletes it, too, or the folder is read-only
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -128,14 +157,18 @@ def _sync_directory(directory: Path) -> None:
 
 def _explained(error: OSError, path: Path) -> WriteError:
     """Convert an error to one with the file's name and advice."""
+    another = ANOTHER if in_cache(path) else "name another one with results_dir=FOLDER"
     if error.errno in DISK_FULL:
-        advice = "the disk is full. Free some space and run the same command again: nothing finished is lost"
+        space = f"Free some space{f' or {ANOTHER},' if in_cache(path) else ''}"
+        advice = f"the disk is full. {space} and run the same command again: nothing finished is lost"
+    elif error.errno in LIMITS:
+        advice = f"{error.strerror}. Raise the limit (ulimit {LIMITS[error.errno]}): nothing finished is lost"
     elif error.errno == errno.ELOOP:
-        advice = "it is a symbolic link, and what it points to may be somebody else's. Delete the link"
+        advice = f"it is a symbolic link, and what it points to may be somebody else's. Delete the link, or {another}"
     elif error.errno in READ_ONLY:
-        advice = "the folder cannot be written. Make it writable, or name another one with results_dir=FOLDER"
+        advice = f"the folder cannot be written. Make it writable, or {another}"
     else:
-        advice = error.strerror or "unknown reason"
+        advice = f"{error.strerror or 'unknown reason'}. Repair the folder, or {another}"
     explained = WriteError(f"Cannot write {path}: {advice}.")
     explained.errno = error.errno
     return explained
@@ -314,7 +347,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
 
     Raises:
         LockedError: another process still holds it after `wait_seconds`.
-        WriteError: the lock file cannot be created.
+        WriteError: the lock file cannot be created, or its disk has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -334,6 +367,8 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
                     busy = f"{what} is already being worked on by process {holder} ({path})."
                     raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
                 time.sleep(0.05)
+            except OSError as error:  # a network file system without locks
+                raise _explained(error, path) from error
         with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name its owner
             file.truncate(0)
             file.write(str(os.getpid()).encode())

@@ -19,10 +19,11 @@ from typing import Annotated, Literal, TypeVar, Union
 import msgspec
 from msgspec import Meta
 
-from benchmark.core.escape import visible
+from benchmark.core.escape import shortened, visible
 from benchmark.core.records import CorruptFileError
 
 LARGEST = sys.float_info.max  # as a bound, it excludes NaN and infinity
+LONGEST = 80  # characters of a value in a message
 LARGEST_INT = 2**53  # larger integers are not exact as a float
 
 Fraction = Annotated[float, Meta(ge=0, le=1, description="a number between 0 and 1")]
@@ -144,7 +145,7 @@ def _is_a(value: object, kind: object) -> bool:
 
 def _key(name: object) -> str:
     """An untrusted key, escaped and shortened for a message."""
-    return _shortened(visible(str(name)))
+    return shortened(visible(str(name)), LONGEST)
 
 
 def _join(where: str, rest: str) -> str:
@@ -159,11 +160,7 @@ def _shown(value: object) -> str:
         text = json.dumps(value, default=repr)
     except ValueError:  # an integer with too many digits
         return "a huge number"
-    return _shortened(text)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "..."
+    return shortened(text, LONGEST)
 
 
 def _members(kind: object) -> tuple[object, ...]:

@@ -130,6 +130,7 @@ def test_a_worker_on_another_kind_of_device_causes_one_warning(compose_study: An
 
     said: list[str] = []
     session = Session(compose_study(*TINY), "bo", halves=())
+    session._check_folder = lambda: None
     session.display = type("Display", (), {"say": lambda self, line: said.append(line)})()
     assert len(list(session.answers(Jobs()))) == 4
     assert len(said) == 1

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -237,3 +238,20 @@ def test_a_folder_and_a_link_to_itself_in_the_place_of_a_file_are_damage(tmp_pat
         for read in (records.read_record, records.read_checked):
             with pytest.raises(records.CorruptFileError, match=f"{name} is damaged: it is not a regular file"):
                 read(tmp_path / name)
+
+
+def test_what_a_dead_process_left_is_deleted_and_what_a_living_or_another_machine_writes_is_kept(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    day_ago = time.time() - 86_400
+    dead, living, young, other = (
+        tmp_path / name
+        for name in (f".t.csv.{ended.pid}.tmp", f".t.csv.{os.getpid()}.tmp", f".t.md.{ended.pid}.tmp", ".notes.tmp")
+    )
+    for path in (dead, living, young, other):
+        path.write_bytes(b"half")
+        if path is not young:
+            os.utime(path, (day_ago, day_ago))
+    records.remove_abandoned(tmp_path)
+    records.remove_abandoned(tmp_path / "missing")
+    assert [path.exists() for path in (dead, living, young, other)] == [False, True, True, True]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.core.download import MARKER, DownloadError, Limits, unpack
+from benchmark.core.archives import MARKER, Limits, unpack
+from benchmark.core.download import DownloadError
 
 LIMITS = Limits(members=10, bytes=10_000)
 FILES = {"birds/a.jpg": b"a" * 100, "birds/deep/b.jpg": b"b", "lists.txt": b"1 2"}
