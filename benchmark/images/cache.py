@@ -1,4 +1,4 @@
-"""A cache of the decoded images of one half of a data set: filled once, then memory-mapped.
+"""A cache of the decoded images of one half of a data set: filled once, then read.
 
 Source: this project. The images are in shards (`shards.py`); `about.json`, written last, lists the shards that belong
 together. `build` keeps every finished shard whose image files did not change, so it can be stopped at any time. Pixels
@@ -26,11 +26,20 @@ from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.errors import DISK_FULL, UserError
 from benchmark.core.invocation import arguments
+from benchmark.core.wording import human_size
 from benchmark.images import shards, verified
-from benchmark.images.decode import UnreadableImageError, describe_unusable, resized_shape, shape_of
+from benchmark.images.decode import (
+    AS_PUBLISHED,
+    Reading,
+    Tally,
+    UnreadableImageError,
+    describe_unusable,
+    resized_shape,
+    shape_of,
+)
 from benchmark.images.decoded_on_read import contents_of, inside
 
-MAPPED_BYTES = 128e6  # total size of shards kept mapped; each holds a file descriptor and counts as memory
+OPEN_SHARDS = 64  # number of shards kept open
 HEADERS = 64  # number of images used to estimate the required space
 
 
@@ -59,6 +68,7 @@ def build(
     *,
     short_side: int | None,
     workers: int,
+    reading: Reading = AS_PUBLISHED,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fill a cache with images unless it already holds them; `Cache(folder)` reads it.
@@ -71,6 +81,7 @@ def build(
         paths: paths of the image files, in the order of the data set.
         short_side: length in pixels to which shorter sides are resized; None keeps the size.
         workers: number of threads that decode.
+        reading: how pixels become RGB; one folder holds the pixels of one reading.
         progress: called with (images done, images to do), by one thread at a time.
 
     Raises:
@@ -78,7 +89,7 @@ def build(
         UnreadableImageError: images cannot be decoded; the message names the first few.
         OSError: any other disk error.
     """
-    job = _Job(folder, root, paths, inside(root, paths), short_side)
+    job = _Job(folder, root, paths, inside(root, paths), short_side, reading)
     if not (missing := job.missing()):
         return
     with _advising_on_a_failing_disk(folder, missing), _locked(folder):
@@ -93,11 +104,12 @@ class _Job:
     paths: list[str]
     files: list[Path]
     short_side: int | None
+    reading: Reading
 
     def images(self, number: int) -> shards.ImageFiles:
         """Return the image files of a shard."""
         own = shards.slot(number)
-        return shards.ImageFiles(self.paths[own], self.files[own], self.short_side)
+        return shards.ImageFiles(self.paths[own], self.files[own], self.short_side, self.reading)
 
     def metadata(self, number: int) -> shards.Metadata | None:
         """Return the metadata of a shard; None unless it is finished and up to date."""
@@ -196,8 +208,8 @@ class _Job:
         need, free = sum(sizes) / max(1, len(sizes)) * len(rows), shutil.disk_usage(self.folder).free
         if need > free:
             raise UserError(
-                f"The {len(rows):,} images of {self.root} take about {need / 1e9:,.2f} GB when decoded, but "
-                f"{self.folder} has {free / 1e9:,.2f} GB free. {_ways_out()}"
+                f"The {len(rows):,} images of {self.root} take about {human_size(need)} when decoded, but "
+                f"{self.folder} has {human_size(free)} free. {_ways_out()}"
             )
 
 
@@ -212,6 +224,8 @@ class Cache:
         contents: SHA-256 over the SHA-256 of every file's bytes, in order: independent of the decoder.
         nbytes: bytes of all pixels.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
+        sha256: SHA-256 of each image file, in order.
+        tally: numbers of images with special pixels; None if an earlier version filled the cache.
 
     Raises:
         IncompleteCacheError: the cache was never filled, is damaged, or has altered pixels.
@@ -224,7 +238,10 @@ class Cache:
             found = [metadata for number in wanted if (metadata := shards.read(folder, number))]
         except (FileNotFoundError, records.CorruptFileError, msgspec.ValidationError) as error:
             raise IncompleteCacheError(f"{_incomplete(folder)} ({error})") from error
-        self.contents = contents_of(sha256 for metadata in found for _, _, sha256 in metadata["files"])
+        self.sha256 = [sha256 for metadata in found for _, _, sha256 in metadata["files"]]
+        self.contents = contents_of(self.sha256)
+        tallies = [metadata.get("tally") for metadata in found]
+        self.tally = None if None in tallies else sum((one for one in tallies if one), Tally())
         sides = {about["short_side"], *(metadata["short_side"] for metadata in found)}
         if len(found) != len(wanted) or self.contents != about["contents"] or len(sides) > 1:
             raise IncompleteCacheError(f"{_incomplete(folder)} (its shards do not belong together)")
@@ -237,14 +254,13 @@ class Cache:
         self.sizes = np.array([size for shard in found for size in shard["sizes"]], dtype=np.int64).reshape(-1, 2)
         self._starts = [shards.starts(shard["sizes"]) for shard in found]
         self.nbytes = sum(int(ends[-1]) for ends in self._starts)
-        largest = max((int(ends[-1]) for ends in self._starts), default=1)
-        self._map = functools.lru_cache(max(1, int(MAPPED_BYTES / largest)))(functools.partial(_mapped, files))
+        self._shard = functools.lru_cache(OPEN_SHARDS)(functools.partial(_opened, files))
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def pixels(self, index: int) -> np.ndarray:
-        """Return one image, uint8 (H, W, 3): a read-only view of the file.
+        """Return one image, uint8 (H, W, 3), read-only.
 
         Raises:
             IndexError: there is no such image.
@@ -255,11 +271,11 @@ class Cache:
         number, place = divmod(index, shards.SHARD)
         height, width = self.sizes[index].tolist()
         start = int(self._starts[number][place])
-        shard = self._map(number)
-        if not shard.is_intact():
-            self._map.cache_clear()
+        pixels = self._shard(number).read(start, 3 * height * width)
+        if pixels is None:
+            self._shard.cache_clear()
             raise IncompleteCacheError(_altered(self.folder, [[*self._checksums][number]]))
-        return np.frombuffer(shard.bytes, np.uint8, 3 * height * width, start).reshape(height, width, 3)
+        return pixels.reshape(height, width, 3)
 
     def verify(self) -> None:
         """Read all pixels and verify their checksums, whether or not the files changed; damaged shards are quarantined.
@@ -302,12 +318,10 @@ def _listed(names: list[str]) -> str:
     return f"the pixels in {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
-def _mapped(files: list[tuple[str, str]], number: int) -> verified.MappedFile:
+def _opened(files: list[tuple[str, str]], number: int) -> verified.VerifiedFile:
     path, sha256 = files[number]
     try:
-        return verified.MappedFile(path, sha256)
-    except ValueError:  # an empty file cannot be mapped
-        raise IncompleteCacheError(_altered(Path(path).parent, [os.path.basename(path)])) from None
+        return verified.VerifiedFile(path, sha256)
     except FileNotFoundError:
         raise IncompleteCacheError(
             f"{_incomplete(Path(path).parent)}: {path} was deleted while it was in use; run the command again."

@@ -17,6 +17,7 @@ from benchmark.images.crops import Crops, centre_crop, cut, draw_boxes
 from benchmark.images.decode import resized
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class CroppedImages:
@@ -70,13 +71,17 @@ class CroppedImages:
     def _resized(self, row: int) -> np.ndarray:
         return resized(self._pixels(row), self.crops.short_side)
 
-    def _map(self, work: Callable[[T], np.ndarray], items: Iterable[T]) -> list[np.ndarray]:
+    def _map(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
         return list(self._pool.map(work, items) if self._pool else map(work, items))
 
     def _batch(self, crop_of: Callable[[int], np.ndarray], items: Iterable[int]) -> Tensor:
         """Crop every item and move the batch to the device, in channels-last memory format like the crops."""
         side, items = self.crops.crop, list(items)
         batch = torch.empty((len(items), side, side, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for place, crop in zip(batch.numpy(), self._map(crop_of, items), strict=True):
-            place[:] = crop
+        places = batch.numpy()
+
+        def fill(place: int) -> None:  # copies at once, so that memory for the next image is that of the last one
+            places[place] = crop_of(items[place])
+
+        self._map(fill, range(len(items)))
         return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)

@@ -4,13 +4,17 @@ import contextlib
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.images.decode import UnreadableImageError, decode
+from benchmark.core.paths import stays_inside
+from benchmark.images.decode import AS_PUBLISHED, Reading, UnreadableImageError, decode
+
+MAX_BYTES = 2**30  # of an image file; more than the largest image that is decoded takes without compression
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[Path]:
@@ -21,7 +25,7 @@ def inside(root: Path, paths: Iterable[str]) -> list[Path]:
     """
     found = []
     for row, path in enumerate(paths):
-        if not path or path.startswith("/") or ".." in path.split("/"):
+        if not path or not stays_inside(path):
             raise UserError(f"Image {row + 1} is named {path!r}: allowed are names below {root}, without '..'.")
         found.append(root / path)
     return found
@@ -43,13 +47,19 @@ def read(path: Path) -> tuple[bytes, tuple[int, int]]:
         UnreadableImageError: the file cannot be read.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe could wait forever
+            raise UnreadableImageError("is not a file")
         with open(path, "rb") as file:
             found = _stamp(os.fstat(file.fileno()))  # before reading, so that a concurrent change is noticed
+            if found[0] > MAX_BYTES:
+                raise UnreadableImageError(f"has {found[0]:,} bytes; at most {MAX_BYTES:,} are read")
             return file.read(), found
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnreadableImageError("is missing") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise UnreadableImageError(f"cannot be read ({error})") from error
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read ({error.strerror})") from error
+    except ValueError:  # a null byte in the name
+        raise UnreadableImageError("is missing") from None
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -71,13 +81,14 @@ class DecodedOnRead:
         root: folder that the paths are relative to.
         paths: paths of the image files, in the order of the data set.
         short_side: length in pixels to which the shorter side is resized; None keeps the size.
+        reading: how pixels become RGB.
 
     Raises:
         UserError: a path leads outside `root`.
     """
 
-    def __init__(self, root: Path, paths: list[str], short_side: int | None) -> None:
-        self.paths, self.short_side = inside(root, paths), short_side
+    def __init__(self, root: Path, paths: list[str], short_side: int | None, reading: Reading = AS_PUBLISHED) -> None:
+        self.paths, self.short_side, self._reading = inside(root, paths), short_side, reading
         self._sha256: list[str | None] = [None] * len(paths)  # of each file that was read
 
     def __len__(self) -> int:
@@ -91,7 +102,7 @@ class DecodedOnRead:
                 names the file.
         """
         with self._naming_file(index):
-            return decode(self._read(index), self.short_side)
+            return decode(self._read(index), self.short_side, self._reading)
 
     @functools.cached_property
     def contents(self) -> str:

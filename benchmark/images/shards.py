@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypedDict
+from typing import Annotated, BinaryIO, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import features
 from benchmark.core import records
 from benchmark.images import decoded_on_read as image_files
 from benchmark.images import verified
-from benchmark.images.decode import UnreadableImageError, decode
+from benchmark.images.decode import Reading, Tally, Traits, UnreadableImageError, decode_with_traits
 
 SHARD = 128  # images
 Pixels = Annotated[int, msgspec.Meta(ge=1)]
@@ -37,6 +37,7 @@ class Metadata(TypedDict):
         pixels: SHA-256 of the pixel file.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
         paths: names of the image files.
+        tally: numbers of images with special pixels; caches of earlier versions have none.
     """
 
     sizes: list[tuple[Pixels, Pixels]]
@@ -44,6 +45,7 @@ class Metadata(TypedDict):
     pixels: str
     short_side: int | None
     paths: list[str]
+    tally: NotRequired[Tally]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class ImageFiles:
         paths: names of the files in the data set.
         files: location of each file.
         short_side: length in pixels to which shorter sides are resized; None keeps the size.
+        reading: how pixels become RGB.
     """
 
     paths: list[str]
     files: list[Path]
     short_side: int | None
+    reading: Reading
 
 
 def numbers(num_images: int) -> range:
@@ -135,12 +139,13 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
     """Write the pixels of all decodable images; return their metadata, and the reasons for the others by position."""
     sizes: list[tuple[int, int]] = []
     facts: list[tuple[int, int, str]] = []
+    traits: list[Traits] = []
     bad: dict[int, str] = {}
     checksum = hashlib.sha256()
     for i, path in enumerate(images.files):
         try:
             payload, (size, time) = image_files.read(path)
-            pixels = decode(payload, images.short_side)
+            pixels, special = decode_with_traits(payload, images.short_side, images.reading)
         except UnreadableImageError as error:
             bad[i] = str(error)
         else:
@@ -148,10 +153,11 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
             out.write(pixels.data)
             sizes.append((pixels.shape[0], pixels.shape[1]))
             facts.append((size, time, hashlib.sha256(payload).hexdigest()))
+            traits.append(special)
         tick()
     metadata: Metadata = {
         "sizes": sizes, "files": facts, "pixels": checksum.hexdigest(),
-        "short_side": images.short_side, "paths": images.paths,
+        "short_side": images.short_side, "paths": images.paths, "tally": Tally.of(traits),
     }  # fmt: skip
     return metadata, bad
 
@@ -162,7 +168,9 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
     os.replace(temporary, path)
     verified.remember(path, metadata["pixels"])
     made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
-    records.write_record(metadata_path(folder, number), records.Record("pictures", dict(metadata), made_by))
+    records.write_record(
+        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), made_by)
+    )
     for other in outdated:
         other.unlink()
 

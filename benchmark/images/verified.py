@@ -12,62 +12,82 @@ Damage that leaves no trace in the file system, such as that of a failing disk, 
 
 import contextlib
 import hashlib
-import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.threads import usable_cores
+from benchmark.core.wording import human_size
 
 MEMO = "verified.json"
 TICK_NS = 10_000_000  # on Linux, the clock of change times advances in steps of 10 ms at most
 LARGE = 2e9  # bytes; hashing more is announced
+CHUNK = 2**20  # bytes
 MOST_THREADS = 8  # more only make a hard disk seek
 Stamp = tuple[int, int, int]  # size in bytes, inode, change time in ns
 
 _known: dict[str, tuple[str, Stamp]] = {}  # by path: SHA-256, and the stamp that the file had when it was verified
 
 
-class MappedFile:
-    """A memory-mapped file that is verified before its bytes are used.
+class VerifiedFile:
+    """An open file whose bytes are verified whenever they are read.
+
+    Bytes are copied, since a memory-mapped file that is truncated ends the process that reads it (SIGBUS).
 
     Args:
         path: the file.
         sha256: SHA-256 that its bytes should have.
 
-    Attributes:
-        bytes: the mapped file; valid while `is_intact` is true.
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty.
     """
 
     def __init__(self, path: str, sha256: str) -> None:
         self._path, self._sha256 = path, sha256
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self.bytes = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._intact: tuple[str, Stamp] | None = None  # as in `_known`, where the path can mean a newer file
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # an argument, since at exit `os` goes first
         if hasattr(self, "_descriptor"):
             close(self._descriptor)
 
-    def is_intact(self) -> bool:
+    def read(self, start: int, size: int) -> np.ndarray | None:
+        """Return some of the file's bytes, read-only uint8 (size,); None if the file was altered.
+
+        Args:
+            start: offset of the first byte.
+            size: number of bytes.
+        """
+        found = np.empty(size, np.uint8)
+        if os.preadv(self._descriptor, [found.data], start) != size:
+            return None
+        found.flags.writeable = False
+        return found if self._is_intact() else None  # after reading, so that it covers what was read
+
+    def _is_intact(self) -> bool:
         """Return whether the file has the expected SHA-256; it is hashed only if it may have changed."""
         now = self._sha256, _stamp(os.fstat(self._descriptor))
         if now == self._intact:
             return True
         if now != _known.get(self._path):
-            if now[1][0] != len(self.bytes) or hashlib.sha256(self.bytes).hexdigest() != self._sha256:
-                return False  # checks the length first: reading the map of a truncated file would end the process
+            if self._hash() != self._sha256:
+                return False
             _known[self._path] = now
         self._intact = now
         return True
+
+    def _hash(self) -> str:
+        digest, offset = hashlib.sha256(), 0
+        while part := os.pread(self._descriptor, CHUNK, offset):  # without moving the position, which threads share
+            digest.update(part)
+            offset += len(part)
+        return digest.hexdigest()
 
 
 def remember(path: Path, sha256: str) -> None:
@@ -110,7 +130,7 @@ def _hash(folder: Path, files: Mapping[str, str]) -> list[str]:
     paths = [os.path.join(folder, name) for name in files]
     size = sum(os.stat(path).st_size for path in paths if os.path.exists(path))
     if size > LARGE:
-        write(f"Verifying {size / 1e9:,.1f} GB of decoded images in {folder} ...", error=True)
+        write(f"Verifying {human_size(size)} of decoded images in {folder} ...", error=True)
     with ThreadPoolExecutor(min(MOST_THREADS, usable_cores()), "verify") as pool:  # hashing releases the GIL
         intact = list(pool.map(_is_intact, paths, files.values()))
     return [name for name, good in zip(files, intact, strict=True) if not good]

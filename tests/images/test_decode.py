@@ -3,7 +3,10 @@
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,16 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import Resize
 
 from benchmark.images import decode as module
-from benchmark.images.decode import UnreadableImageError, decode, resized, resized_shape, shape_of
+from benchmark.images.decode import (
+    Reading,
+    UnreadableImageError,
+    decode,
+    decode_with_traits,
+    examine,
+    resized,
+    resized_shape,
+    shape_of,
+)
 from tests.images.synthetic_photos import encoded, synthetic_photo
 
 SHAPES = [(375, 500), (500, 375), (256, 256), (300, 256), (257, 255), (48, 64), (1, 40), (40, 1), (3, 7), (1, 1)]
@@ -35,7 +47,6 @@ KINDS = {
     "CMYK JPEG": encoded(Image.fromarray(synthetic_photo(60, 80)).convert("CMYK")),
     "progressive JPEG": encoded(synthetic_photo(60, 80), progressive=True),
     "JPEG with a rotation tag": encoded(synthetic_photo(60, 80), exif=rotated()),
-    "16-bit PNG": encoded(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13, "PNG"),
     "1-bit PNG": encoded(Image.fromarray(GREY).convert("1"), "PNG"),
     "palette PNG, transparent": encoded(palette(), "PNG", transparency=bytes(range(16))),
     "grey PNG, transparent": encoded(np.dstack([GREY, GREY]), "PNG"),
@@ -95,18 +106,18 @@ def png_header(width: int, height: int) -> bytes:
 
 
 HOSTILE = {
-    "nothing": (b"", "UnidentifiedImageError"),
-    "a web page": (b"<html>404</html>", "UnidentifiedImageError"),
+    "nothing": (b"", "is empty"),
+    "a web page": (b"<html>404</html>", "is a web page"),
     "header only": (encoded(synthetic_photo(60, 80))[:300], "cannot be decoded"),
     "JPEG, cut short": (encoded(synthetic_photo(60, 80))[:-300], "truncated"),
     "progressive JPEG, cut short": (encoded(synthetic_photo(60, 80), progressive=True)[:-900], "truncated"),
     "PNG, cut short": (encoded(synthetic_photo(60, 80), "PNG")[:-900], "truncated"),
-    "EPS, which starts a program": (encoded(synthetic_photo(8, 8), "EPS"), "UnidentifiedImageError"),
+    "EPS, which starts a program": (encoded(synthetic_photo(8, 8), "EPS"), "is a PostScript .EPS. program"),
     "a bomb": (png_header(50_000, 50_000), "more than 89,478,485 pixels"),
     "a bomb of which PIL only warns": (png_header(10_000, 10_000), "100,000,000 pixels; at most 89,478,485"),
     "a thread": (
         encoded(synthetic_photo(1, 2_000), "PNG"),
-        "131,072,000 pixels after resizing its shorter side to 256",
+        r"is too thin \(2,000 x 1 pixels\): a side may be at most 200 times the other",
     ),
 }
 
@@ -130,3 +141,66 @@ def test_no_image_is_decoded_before_its_size_is_known(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(UnreadableImageError, match="4,800 pixels; at most 4,799 are read"):
         decode(payload, None)
+
+
+def outcome(work: Callable[[bytes], object], payload: bytes) -> bool:
+    """Whether an image can be read."""
+    try:
+        work(payload)
+    except UnreadableImageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}], ids=str)
+def test_the_check_at_low_resolution_refuses_exactly_what_decoding_refuses(options: dict[str, Any]) -> None:
+    whole = encoded(synthetic_photo(40, 56), quality=85, **options)
+    rng = np.random.default_rng(0)
+    payloads = [whole[:-n] for n in range(0, len(whole), 61)]
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= int(rng.integers(1, 256))
+        payloads.append(bytes(damaged))
+    read = [outcome(lambda found: decode(found, 32), payload) for payload in payloads]
+    assert [outcome(examine, payload) for payload in payloads] == read
+    assert 0 < sum(read) < len(read)
+
+
+def test_the_check_at_low_resolution_sees_what_decoding_sees() -> None:
+    exif = rotated()
+    for payload in (*KINDS.values(), encoded(synthetic_photo(60, 80), "WEBP", exif=exif)):
+        assert examine(payload) == decode_with_traits(payload, 32, Reading(True, (1, 2, 3)))[1]
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(12, 4095), (16, 65535), (10, 1023)])
+def test_one_range_for_all_images_keeps_them_comparable(bits: int, largest: int) -> None:
+    dark, bright = (encoded(np.array([[0, value]], np.uint16), "PNG") for value in (largest // 8, largest))
+    reading = Reading(grey_bits=bits)
+    assert decode(dark, None, reading)[0, 1].tolist() == [round(largest // 8 * 255 / largest)] * 3
+    assert decode(bright, None, reading)[0].tolist() == [[0] * 3, [255] * 3]
+
+
+def test_a_value_beyond_the_expected_range_is_refused() -> None:
+    payload = encoded(np.array([[0, 5000]], np.uint16), "PNG")
+    with pytest.raises(UnreadableImageError, match=r"up to 5,000, but 12 bits were expected \(4,095\).*check"):
+        decode(payload, None, Reading(grey_bits=12))
+
+
+def test_equal_files_have_equal_messages_without_addresses() -> None:
+    payload = encoded(synthetic_photo(60, 80), "TIFF", compression="tiff_lzw")[:-4000]
+    messages = set()
+    for _ in range(3):
+        with pytest.raises(UnreadableImageError) as caught:
+            decode(bytes(bytearray(payload)), None)
+        messages.add(str(caught.value))
+    assert len(messages) == 1 and "0x" not in messages.pop()
+
+
+def test_decoders_are_silent_in_every_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    lzw = bytearray(encoded(synthetic_photo(60, 80), "TIFF", compression="tiff_lzw"))
+    lzw[20:60] = bytes(range(40))
+    bad_exif = encoded(synthetic_photo(60, 80), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda payload: outcome(examine, payload), [bytes(lzw), bad_exif] * 8))
+    assert found == [False, True] * 8
+    assert capfd.readouterr() == ("", "")
