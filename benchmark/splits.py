@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.core.wording import counted
 from benchmark.study.preflight import check_values, folds_of
 from benchmark.study.study import Study
 
 
 def splits(study: Study, overrides: list[str]) -> None:
-    """Write `results/splits/DATASET.csv`, which the data set `csv` can read.
+    """Write `results/splits/DATASET.csv`, and print the command with which the data set `csv` reads it.
 
     Args:
         study: the study whose data set and folds are written.
@@ -30,18 +33,31 @@ def splits(study: Study, overrides: list[str]) -> None:
     listing = study.make_dataset().listing
     if listing is None:
         raise UserError(f"{config.dataset.label} has no image files, so there is no split to write.")
-    folds = folds_of(study, listing.classes("trainval"), listing.total_classes)
+    trainval = listing.classes("trainval")
+    folds = folds_of(study, trainval, listing.total_classes) if len(trainval) else []
     columns = {}
     for number, fold in enumerate(folds):
         part = np.full(listing.total_classes, "", dtype="U10")
         part[fold.train_classes], part[fold.validation_classes] = "train", "validation"
         columns[f"fold_{number}"] = part[listing.labels].tolist()
     path = Path(config.results_dir) / "splits" / f"{config.dataset.name}.csv"
+    records.remove_abandoned(path.parent)
     listing.to_csv(path, columns)
-    write(f"{path}: {len(listing.paths):,} images, paths relative to {listing.root.absolute()}")
+    root = listing.root.absolute()
+    write(f"{path}: {counted(len(listing.paths), 'image')}, paths relative to {root}")
     for number, fold in enumerate(folds):
         train, validation = (
-            f"{int(np.isin(listing.labels, classes).sum()):,} images of {len(classes):,} classes"
+            f"{counted(int(np.isin(listing.labels, classes).sum()), 'image')} of "
+            f"{counted(len(classes), 'class', 'classes')}"
             for classes in (fold.train_classes, fold.validation_classes)
         )
         write(f"  fold {number}: trains on {train}, validates on {validation}")
+    if not folds:
+        write("  no folds, since all classes are for testing")
+    own = {
+        "dataset": "csv",
+        "dataset.module.path": path,
+        "dataset.module.root": root,
+        "dataset.name": config.dataset.name,
+    }
+    write(f"Read it: {command('data', own | {'dataset.module.order': 'class_id'})}")

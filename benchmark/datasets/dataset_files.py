@@ -1,103 +1,28 @@
-"""Find the files of a data set, however they were unpacked, and read its lists."""
+"""List the files in the folders of a data set, and read its lists."""
 
-import glob
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_type_hints
 
+from benchmark.core import formats
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
+from benchmark.datasets.image_tree import is_hidden
 from benchmark.datasets.listing import MissingDataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+TEXT_BYTES = 1 << 28  # the largest genuine list, train2019.json of iNaturalist, has less than 100 MB
+LIST_BYTES = 1 << 26  # of a list in rows; the largest genuine ones have 4 MB
+LARGEST = 10_000_000  # id
+DIGITS = re.compile("[0-9]{1,12}")
 Row = TypeVar("Row", bound=NamedTuple)
-
-
-def find(root: Path, *patterns: str) -> Path | None:
-    """Find the first file or folder below `root` that matches, trying patterns in order; macOS metadata is ignored.
-
-    Args:
-        root: folder to search.
-        patterns: glob patterns, relative to `root`.
-    """
-    for pattern in patterns:
-        for path in sorted(root.glob(pattern)):
-            if not any(part.startswith("._") or part == "__MACOSX" for part in path.relative_to(root).parts):
-                return path
-    return None
-
-
-def up_to_two_levels(name: str) -> tuple[str, ...]:
-    """Return patterns for a name in a folder, in its subfolders and in their subfolders.
-
-    >>> up_to_two_levels("images.txt")
-    ('images.txt', '*/images.txt', '*/*/images.txt')
-    """
-    return name, f"*/{name}", f"*/*/{name}"
-
-
-def find_required(root: str | Path, dataset: str, *patterns: str) -> Path:
-    """Find the first file or folder below `root` that matches; without a match, the data set is missing.
-
-    Args:
-        root: folder of the data set.
-        dataset: name of the data set.
-        patterns: glob patterns, relative to `root`.
-
-    Raises:
-        MissingDataError: nothing matches.
-        UserError: nothing matches, but one of the folders cannot be read.
-    """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise MissingDataError(f"There is no folder {folder}. {_get(dataset)}")
-    if (found := find(folder, *patterns)) is None:
-        _check_readable(folder, max(pattern.count("/") for pattern in patterns))
-        marks = " or ".join(dict.fromkeys(pattern.rpartition("*/")[2] for pattern in patterns))
-        raise MissingDataError(f"{folder} holds no {marks}. {_get(dataset)}")
-    return found
-
-
-def _check_readable(folder: Path, depth: int) -> None:
-    """Check that all subfolders are readable, since `Path.glob` silently skips those that are not."""
-    for name in subfolders(folder):
-        if depth > 0:
-            _check_readable(folder / name, depth - 1)
-
-
-def _get(dataset: str) -> str:
-    get = command("data", {"dataset": dataset})
-    find = command("data", {"dataset": dataset, "dataset.module.root": "FOLDER"})
-    return f"Get the data: {get}; or name its folder: {find}."
-
-
-def find_base(root: str | Path, dataset: str, image: str, *places: str) -> Path:
-    """Find the folder that the paths of a list are relative to.
-
-    Args:
-        root: folder of the data set.
-        dataset: name of the data set.
-        image: first path in the list.
-        places: glob patterns of folders below `root`, each empty or ending with a slash.
-
-    Raises:
-        MissingDataError: the image is in none of these folders.
-    """
-    folder = Path(root).expanduser()
-    for place in places:
-        if found := find(folder, f"{place}{glob.escape(image)}"):
-            return found.parents[image.count("/")]
-    raise MissingDataError(
-        f"{folder} has the lists, but not {image}, the first image in them, in any known place. {_get(dataset)}"
-    )
 
 
 def read_rows(path: Path, kind: type[Row], *, skip: int = 0, separator: str | None = None) -> list[Row]:
     """Read the rows of a list; blank lines are ignored.
 
     Args:
-        path: text file in UTF-8.
-        kind: a named tuple whose fields are `str` or `int`.
+        path: text file in UTF-8, at most `LIST_BYTES`.
+        kind: a named tuple whose fields are `str`, not empty, or `int`, from 0 to `LARGEST` in decimal digits.
         skip: number of header lines.
         separator: separator of fields; None: any whitespace.
 
@@ -105,66 +30,76 @@ def read_rows(path: Path, kind: type[Row], *, skip: int = 0, separator: str | No
         MissingDataError: there is no such file.
         UserError: the file cannot be read, or a row has other fields; the message names the line.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingDataError(f"There is no file {path}. The copy is incomplete; download it again.")
-    types = [get_type_hints(kind)[field] for field in kind._fields]
+    types = get_type_hints(kind)
     rows = []
-    for number, line in enumerate(read_text(path).splitlines()[skip:], start=skip + 1):
-        texts = [text.strip() for text in line.split(separator)]
+    for number, line in enumerate(read_text(path, at_most=LIST_BYTES).splitlines()[skip:], start=skip + 1):
+        texts = [text.strip() for text in line.split(separator, len(types))]
         if not any(texts):
             continue
-        values = [_typed(text, field) for text, field in zip(texts, types, strict=False)]
-        if len(texts) != len(types) or None in values:
-            raise UserError(f"{path}, line {number}: {line[:80]!r} should hold {', '.join(kind._fields)}.")
-        rows.append(kind._make(values))
+        said = f"{path}, line {number}: {line[:80]!r} should hold {', '.join(types)}"
+        if len(texts) != len(types):
+            raise UserError(f"{said}.")
+        for (name, field), text in zip(types.items(), texts, strict=True):
+            if wrong := _wrong(text, field):
+                raise UserError(f"{said}, but {name} is {wrong}.")
+        rows.append(kind._make(field(text) for field, text in zip(types.values(), texts, strict=True)))
     return rows
 
 
-def _typed(text: str, field: type[str] | type[int]) -> str | int | None:
-    try:
-        return field(text)
-    except ValueError:
-        return None
+def _wrong(text: str, field: type[str] | type[int]) -> str | None:
+    """What is wrong with a field, in words; None if nothing is."""
+    if not text:
+        return "empty"
+    if field is int and not (DIGITS.fullmatch(text) and int(text) <= LARGEST):
+        return f"{text[:40]!r}, not a number from 0 to {LARGEST:,}"
+    if not text.isprintable():
+        return f"{text[:40]!r}, with characters that cannot be printed"
+    return None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, at_most: int = TEXT_BYTES) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
+    Args:
+        path: path of the file.
+        at_most: a file with more bytes is refused.
+
     Raises:
-        UserError: the file cannot be read or is not UTF-8.
+        UserError: the file cannot be read, is not UTF-8, or is too large.
     """
+    if special := formats.kind(path):
+        raise UserError(f"{path} is {special}, not a file with a list. Move it away, or get the list again.")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        if (size := path.stat().st_size) > at_most:
+            raise UserError(f"{path} has {size:,} bytes, but a list has at most {at_most:,}. Is it another file?")
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. Make it readable, or get it again.") from error
+    found = formats.name(content[: formats.HEAD]) if content else None
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8, or get it again.") from error
-
-
-def image_names(folder: Path) -> list[str]:
-    """Return the names of the image files in a folder, sorted as strings; hidden and other files are ignored.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
-    return [name for name, is_folder in _entries(folder) if not is_folder and name.lower().endswith(SUFFIXES)]
+        line = content.count(b"\n", 0, error.start) + 1
+        wrong = f"it is {found}" if found else f"line {line} has the byte 0x{content[error.start]:02x}"
+    else:
+        if found not in formats.TEXTS and "\0" not in text:
+            return text
+        wrong = f"it is {found or 'binary, or UTF-16'}"
+    raise UserError(f"{path} cannot be read as UTF-8 text: {wrong}. Save it as UTF-8, or get it again.")
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the subfolders of a folder, sorted as strings; hidden ones are ignored.
+    """Return the names of the subfolders of a folder, sorted as strings; see `is_hidden` for those left out.
 
     Raises:
         UserError: the folder cannot be read.
     """
-    return [name for name, is_folder in _entries(folder) if is_folder and name != "__MACOSX"]
-
-
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Return the sorted names of all entries of a folder that are not hidden, and whether each is a folder."""
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if entry.name[0] != "."]
-            return sorted((entry.name, entry.is_dir()) for entry in visible if entry.is_dir() or entry.is_file())
+            names = [entry.name for entry in entries if not is_hidden(entry.name)]
+            return sorted(name for name in names if os.path.isdir(folder / name))
     except OSError as error:
         raise UserError(
             f"The folder {folder} cannot be read: {error.strerror}. Make it readable, or move it elsewhere."

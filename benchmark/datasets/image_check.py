@@ -10,22 +10,28 @@ import hashlib
 import json
 import os
 import stat
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import cast
+
+import msgspec
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.errors import UserError
 from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
-from benchmark.images.decode import FORMATS, MAX_PIXELS, describe_unusable
+from benchmark.images.decode import Tally, Traits, UnreadableImageError, describe_unusable, examine
+from benchmark.images.decoded_on_read import read
 
 CHECKS = ("lists", "files", "images")
 MAX_THREADS = 16  # decoders release the global interpreter lock
-Facts = list[int]  # size in bytes and modification time in ns
+RULES = 2  # counts the changes of what `examine` refuses or reports
+Entry = tuple[int, int, str, bool, bool, int, int]  # of the memo: `Facts`, and the fields of `Seen` from `sha256` on
+Facts = tuple[int, int]  # size in bytes and modification time in ns
 
 
 def check_images(listing: Listing, check: str) -> Listing:
@@ -33,27 +39,48 @@ def check_images(listing: Listing, check: str) -> Listing:
 
     Args:
         listing: a published data set.
-        check: `lists`, `files` or `images`, see `find_problems`.
+        check: `lists`, `files` or `images`, see `inspect`.
 
     Raises:
         UserError: some images cannot be used; the message names the first few and their positions.
     """
-    problems = enumerate(find_problems(listing.root, listing.paths, check))
-    bad = [f"image {row + 1}: {listing.paths[row]} {problem}" for row, problem in problems if problem]
+    seen = enumerate(inspect(listing.root, listing.paths, check))
+    bad = [f"image {row + 1}: {listing.paths[row]} {one.problem}" for row, one in seen if one.problem]
     if bad:
         remedy = "The copy is incomplete; download it again, or unpack it again."
         raise UserError(describe_unusable(listing.root, len(listing.paths), bad, remedy))
     return listing
 
 
-def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | None]:
-    """Return the problem of each image, None if it has none.
+@dataclass(frozen=True)
+class Seen:
+    """What the check found out about an image file.
+
+    Attributes:
+        problem: why it cannot be used, as a predicate ("is missing"); None if it can.
+        sha256: SHA-256 of its bytes; None unless it was read (`check=images`) and can be used.
+        oriented: see `decode.Traits`.
+        transparent: see `decode.Traits`.
+        grey_bits: see `decode.Traits`.
+        frames: see `decode.Traits`.
+    """
+
+    problem: str | None = None
+    sha256: str | None = None
+    oriented: bool = False
+    transparent: bool = False
+    grey_bits: int = 0
+    frames: int = 1
+
+
+def inspect(root: Path, paths: Sequence[str], check: str) -> list[Seen]:
+    """Return what the check finds out about each image.
 
     Args:
         root: folder that the paths are relative to.
         paths: paths of the images.
-        check: `lists` checks nothing, `files` that the files exist, `images` that they can be decoded (at
-            low resolution if the format allows it; PIL's own `verify` would accept a truncated JPEG).
+        check: `lists` checks nothing, `files` that the files exist, `images` that they can be decoded, by the same
+            rules as the cache. (PIL's own `verify` would accept a truncated JPEG.)
 
     Raises:
         UserError: `check` is unknown.
@@ -61,21 +88,34 @@ def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | No
     if check not in CHECKS:
         raise UserError(f"check={check!r}: allowed are {', '.join(CHECKS)}.")
     if check == "lists":
-        return [None] * len(paths)
+        return [Seen()] * len(paths)
     facts = [_facts(os.path.join(root, path)) for path in paths]
-    problems = [fact if isinstance(fact, str) else None for fact in facts]
+    seen = [Seen(fact if isinstance(fact, str) else None) for fact in facts]
     if check == "files":
-        return problems
+        return seen
     memo = memo_path(root)
     known = _read(memo)
-    new = [i for i, fact in enumerate(facts) if not isinstance(fact, str) and known.get(paths[i]) != fact]
-    for i, problem in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
-        problems[i] = problem
-    decoded = {paths[i]: fact for i in new if not isinstance(fact := facts[i], str) and not problems[i]}
-    if decoded:
+    seen = [
+        Seen(None, *known[path][2:]) if path in known and known[path][:2] == fact else one
+        for path, fact, one in zip(paths, facts, seen, strict=True)
+    ]
+    new = [i for i, one in enumerate(seen) if not one.problem and not one.sha256]
+    for i, one in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
+        seen[i] = one
+    if fresh := {paths[i]: _entry(facts[i], seen[i]) for i in new if not seen[i].problem}:
         with suppress(OSError):  # without the memo, the next check only takes longer
-            _write(memo, _read(memo) | decoded)  # read again: another process may have checked images in the meantime
-    return problems
+            _write(memo, _read(memo) | fresh)  # read again: another process may have checked images in the meantime
+    return seen
+
+
+def tally(seen: Iterable[Seen]) -> Tally | None:
+    """Count the images with special traits, for `Listing.tally`; None if no image was read.
+
+    Args:
+        seen: what `inspect` found out about the images that are used.
+    """
+    read = [one for one in seen if one.sha256]
+    return Tally.of(Traits(one.oriented, one.transparent, one.grey_bits, one.frames) for one in read) if read else None
 
 
 def memo_path(root: Path) -> Path:
@@ -92,50 +132,47 @@ def _facts(path: str) -> Facts | str:
         return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else "is missing"
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else "is missing"
 
 
-def _decode_all(paths: Sequence[str]) -> list[str | None]:
+def _entry(facts: Facts | str, seen: Seen) -> Entry:
+    return cast(Entry, (*facts, *astuple(seen)[1:]))
+
+
+def _decode_all(paths: Sequence[str]) -> list[Seen]:
     if not paths:
         return []
-    threads = min(MAX_THREADS, usable_cores())  # within which warnings cannot be caught
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, usable_cores())) as pool:
         return list(pool.map(_decode, paths))  # an interruption cancels the rest
 
 
-def _decode(path: str) -> str | None:
-    """Return the problem of an existing file; None if it can be decoded."""
-    from PIL import Image
-
+def _decode(path: str) -> Seen:
+    """Decode an existing file."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f"has {image.width * image.height:,} pixels; at most {MAX_PIXELS:,} are read"
-            image.draft("RGB", (64, 64))
-            image.load()
-    except Exception as error:  # on a malicious file, PIL's decoders can raise nearly anything
-        return f"cannot be decoded ({type(error).__name__}: {str(error)[:80]})"
-    return None
+        payload, _ = read(Path(path))
+        traits = examine(payload)
+    except UnreadableImageError as error:
+        return Seen(str(error))
+    return Seen(None, hashlib.sha256(payload).hexdigest(), *astuple(traits))
 
 
 def _decoder() -> str:
-    """Identify the decoder, on which the result of the check depends too."""
+    """Identify the decoder and its rules, on which the result of the check depends too."""
     import PIL
 
-    return f"Pillow {PIL.__version__}"
+    return f"Pillow {PIL.__version__}, rules {RULES}"
 
 
-def _read(path: Path) -> dict[str, Facts]:
+def _read(path: Path) -> dict[str, Entry]:
     """Read the memo; empty if it is missing, damaged or from another decoder."""
     try:
         memo = json.loads(path.read_bytes())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        if not isinstance(memo, dict) or memo.get("decoder") != _decoder():
+            return {}
+        return msgspec.convert(memo.get("pictures"), dict[str, Entry])
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError):
         return {}
-    if not isinstance(memo, dict) or memo.get("decoder") != _decoder() or not isinstance(memo.get("pictures"), dict):
-        return {}
-    images: dict[str, Facts] = memo["pictures"]
-    return images
 
 
-def _write(path: Path, images: dict[str, Facts]) -> None:
+def _write(path: Path, images: Mapping[str, Entry]) -> None:
     records.write_whole(path, json.dumps({"decoder": _decoder(), "pictures": images}).encode())

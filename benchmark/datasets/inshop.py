@@ -16,15 +16,22 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.datasets.dataset_files import find_base, find_required, read_rows, up_to_two_levels
-from benchmark.datasets.image_check import check_images
-from benchmark.datasets.listing import Expected, Listing, check_counts, grouped
+from benchmark.datasets.dataset_files import read_rows, read_text
+from benchmark.datasets.listing import Expected, Listing, grouped
+from benchmark.datasets.published import LEVELS, Names, below, complete, find_base, find_required
+from benchmark.datasets.published_rows import at_line, inside
 
 LIST = "list_eval_partition.txt"
+NAMES = Names(
+    "inshop",
+    "In-Shop Clothes Retrieval",
+    marks=((LIST,), (f"Eval/{LIST}",), ("list_bbox_inshop.txt",), ("img_highres",), ("WOMEN/Dresses",), ("img/WOMEN",)),
+    archives=("img", "img_highres", "In-shop*Clothes*", "Eval"),
+    likely={25882: "the training part only", 26830: "the queries and the gallery only"},
+)
 LIST_SHA256 = "cfada103c44df866db5e2ee9ecc2301ca691a4d0cdb3c875fe4051b62570894c"  # of a common copy; none is official
 ROLE = {"train": "trainval", "query": "query", "gallery": "gallery"}
 FOLDERS = ("img", "img_highres")
-PLACES = ("", "*/", "*/*/")
 
 
 class _Row(NamedTuple):
@@ -46,19 +53,19 @@ def listing(
         root: folder of the data set.
         pictures: folder of the images, `img` (256 pixels wide) or `img_highres`; None: the first of them that exists.
         expected: the published counts, see `check_counts`.
-        check: `lists`, `files` or `images`, see `image_check.find_problems`.
+        check: `lists`, `files` or `images`, see `image_check.inspect`.
 
     Raises:
-        MissingDataError: the data set was not found.
+        MissingDataError: nothing of the data set was found.
         UserError: the folder is incomplete or holds another data set.
     """
-    path = find_required(root, "inshop", *up_to_two_levels(LIST), *up_to_two_levels(f"Eval/{LIST}"))
+    path = find_required(root, NAMES, *below(LIST), *below(f"Eval/{LIST}"))
     rows = _read(path)
     if pictures not in (None, *FOLDERS):
         raise UserError(f"inshop: pictures={pictures!r}; give img, img_highres, or null for the first that exists.")
     names = [row.image_name.partition("/")[2] for row in rows]  # without img/
-    places = [f"{a}{b}{c}/" for c in ([pictures] if pictures else FOLDERS) for b in ("Img/", "") for a in PLACES]
-    base = find_base(root, "inshop", names[0], *places)
+    places = [f"{a}{b}{c}/" for c in ([pictures] if pictures else FOLDERS) for b in ("Img/", "") for a in LEVELS]
+    base = find_base(root, NAMES, names, *places)
     trained = {row.item_id for row in rows if row.evaluation_status == "train"}
     items = sorted({row.item_id for row in rows}, key=lambda item: (item not in trained, item))
     id_of = {item: i for i, item in enumerate(items)}
@@ -79,13 +86,22 @@ def listing(
         roles=np.array([ROLE[row.evaluation_status] for row in rows]),
         notes=_notes(path, len(several), published=expected is not None),
     )
-    return check_images(check_counts(found, expected, "In-Shop Clothes Retrieval"), check)
+    return complete(found, NAMES, expected, check)
 
 
 def _read(path: Path) -> list[_Row]:
     rows = read_rows(path, _Row, skip=2)
-    if bad := next((row for row in rows if row.evaluation_status not in ROLE or row.image_name.count("/") < 3), None):
-        raise UserError(f"{path}: {' '.join(bad)!r} has no status of {', '.join(ROLE)}, or no category.")
+    head = [line.split() for line in read_text(path).splitlines()[:2]]
+    if rows and (len(head) < 2 or len(head[0]) != 1 or not head[0][0].isdecimal() or head[1] != [*_Row._fields]):
+        raise UserError(f"{path} should begin with a number and a line {' '.join(_Row._fields)!r}. Download it again.")
+    if rows and int(head[0][0][:12]) != len(rows):
+        raise UserError(f"{path} has {len(rows):,} images, but {head[0][0]} in its first line. Download it again.")
+    where = at_line(path, skip=2)
+    paths = inside([row.image_name for row in rows], where)
+    rows = [row._replace(image_name=name) for row, name in zip(rows, paths, strict=True)]
+    for number, row in enumerate(rows):
+        if row.evaluation_status not in ROLE or row.image_name.count("/") < 3:
+            raise UserError(f"{where(number)}: {' '.join(row)!r} has no status of {', '.join(ROLE)}, or no category.")
     if not rows:
         raise UserError(f"{path} is empty. Download it again.")
     return rows

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,8 +14,11 @@ import numpy as np
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.wording import counted
+from benchmark.images.decode import Tally
 
 ROLES = ("trainval", "test", "query", "gallery")
+NO_VALUE = ("nan", "<na>", "nat", "#n/a")  # how data frames and spreadsheets write a value that is missing, lower case
 NO_GROUP = "(none)"  # the only super class of data sets without a hierarchy
 Expected: TypeAlias = Mapping[str, int | Mapping[str, int]]
 
@@ -38,7 +42,7 @@ class Listing:
 
     Class ids are global: trainval classes come first, followed by test classes, so that disjointness can be checked by
     comparing ids. A data set has either test images, which are searched among each other, or query images, which are
-    searched among gallery images of the same classes.
+    searched among gallery images of the same classes. Without trainval images, nothing can be trained on it.
 
     Attributes:
         root: folder that the paths are relative to.
@@ -49,6 +53,7 @@ class Listing:
         super_names: names of the super classes, by id.
         roles: str (N,), one of `ROLES` for each image.
         notes: remarks for the user, such as how many images were skipped.
+        tally: numbers of images with special pixels; None if the images were not read.
 
     Raises:
         ValueError: the fields do not fit together; the message names the first that does not.
@@ -64,6 +69,7 @@ class Listing:
     super_names: list[str]
     roles: np.ndarray
     notes: tuple[str, ...] = ()
+    tally: Tally | None = None
 
     def __post_init__(self) -> None:
         N, C = len(self.paths), len(self.class_names)
@@ -72,6 +78,9 @@ class Listing:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries for {N} images; give one each.")
         if N == 0:
             raise UserError(f"{self.root} holds no usable image.")
+        for name in ("labels", "super_labels"):
+            if not np.issubdtype(getattr(self, name).dtype, np.integer):
+                raise ValueError(f"{name} has the type {getattr(self, name).dtype}; it must hold integers.")
         if len(self.super_labels) != C:
             raise ValueError(f"super_labels has {len(self.super_labels)} entries for {C} classes; give one per class.")
         if self.super_labels.min() < 0 or self.super_labels.max() >= len(self.super_names):
@@ -79,28 +88,30 @@ class Listing:
         if self.labels.min() < 0 or self.labels.max() >= C:
             raise ValueError(f"labels must lie in 0..{C - 1}, the entries of class_names.")
         if len(empty := np.setdiff1d(np.arange(C), self.labels)):
-            raise UserError(f"{self.root}: {len(empty)} classes have no image, such as {self.class_names[empty[0]]!r}.")
-        if len(set(self.paths)) != N:
-            twice = next(path for path in sorted(self.paths) if self.paths.count(path) > 1)
-            raise UserError(f"{self.root}: {N - len(set(self.paths))} images are listed twice, such as {twice}.")
+            lacking = counted(len(empty), "class has", "classes have")
+            raise UserError(f"{self.root}: {lacking} no image, such as {self.class_names[empty[0]]!r}.")
+        if repeats := N - len(set(self.paths)):
+            twice = next(path for path, count in Counter(self.paths).items() if count > 1)
+            listed = counted(repeats, "image is", "images are")
+            raise UserError(f"{self.root}: {listed} listed twice, such as {twice!r}.")
         self._check_roles()
 
     def _check_roles(self) -> None:
         present = set(self.roles.tolist())
         if unknown := sorted(present - set(ROLES)):
             raise ValueError(f"roles holds {', '.join(unknown[:3])}; allowed are {', '.join(ROLES)}.")
-        if present not in ({"trainval", "test"}, {"trainval", "query", "gallery"}):
+        if present - {"trainval"} not in ({"test"}, {"query", "gallery"}):
             raise UserError(
                 f"The images of {self.root} are {', '.join(r for r in ROLES if r in present)} only. A data set has "
-                "trainval images and either test images, or both query and gallery images."
+                "either test images, or both query and gallery images, and trainval images unless it is for tests only."
             )
         trainval = self.classes("trainval")
         if len(shared := np.intersect1d(trainval, self.classes("test", "query", "gallery"))):
             raise UserError(
-                f"{self.root}: {len(shared)} classes are both trainval and test classes, such as "
-                f"{self.class_names[shared[0]]!r}. Each class belongs to one half."
+                f"{self.root}: {counted(len(shared), 'class is', 'classes are')} both for training and for testing, "
+                f"such as {self.class_names[shared[0]]!r}. Each class belongs to one half."
             )
-        if trainval[-1] != len(trainval) - 1:
+        if len(trainval) and trainval[-1] != len(trainval) - 1:
             raise ValueError("The trainval classes must have the first ids.")
 
     def classes(self, *roles: str) -> np.ndarray:
@@ -136,21 +147,35 @@ class Listing:
     def to_csv(self, path: Path, columns: Mapping[str, Sequence[str]] | None = None) -> None:
         """Write a CSV file with one row per image: path, label (the class's name), super_label, split, class_id.
 
+        A name that `csv` would not read back (empty, with blanks around it, or given to two classes) is followed by its
+        number.
+
         Args:
-            path: path of the file, which the data set `csv` can read.
+            path: path of the file, which the data set `csv` can read with `order=class_id`.
             columns: additional columns by name, N values each.
 
         Raises:
             WriteError: the file cannot be written.
         """
         more, text = dict(columns or {}), io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        names, groups = _distinct(self.class_names), _distinct(self.super_names)
+        # The writer does not quote a lone carriage return by itself.
+        returns = any("\r" in name for name in (*self.paths, *names, *groups))
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
         writer.writerow(["path", "label", "super_label", "split", "class_id", *more])
         for i, (file, label) in enumerate(zip(self.paths, self.labels.tolist(), strict=True)):
-            group = self.super_names[self.super_labels[label]]
-            facts = [file, self.class_names[label], group, self.roles[i], label]
+            facts = [file, names[label], groups[self.super_labels[label]], self.roles[i], label]
             writer.writerow([*facts, *(values[i] for values in more.values())])
         records.write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names; a number follows each that equals another one or reads like a missing value."""
+    counts = Counter(name.strip() for name in names)
+    return [
+        f"{name} ({i})" if counts[name.strip()] > 1 or name != name.strip() or name.lower() in ("", *NO_VALUE) else name
+        for i, name in enumerate(names)
+    ]
 
 
 def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
@@ -165,8 +190,10 @@ def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     >>> grouped(["tern", "gull", "tern"])
     (array([1, 0, 1]), ['gull', 'tern'])
     """
-    found, ids = np.unique(list(names), return_inverse=True)
-    return ids.astype(np.int64), found.tolist()
+    named = list(names)
+    found = sorted({*named})  # and not np.unique, in whose array every name takes the space of the longest
+    ids = {name: i for i, name in enumerate(found)}
+    return np.array([ids[name] for name in named], dtype=np.int64), found
 
 
 def halves(labels: np.ndarray, num_trainval: int) -> np.ndarray:
@@ -179,14 +206,17 @@ def halves(labels: np.ndarray, num_trainval: int) -> np.ndarray:
     return np.where(labels < num_trainval, "trainval", "test")
 
 
-def check_counts(listing: Listing, expected: Expected | None, what: str) -> Listing:
+def check_counts(
+    listing: Listing, expected: Expected | None, what: str, likely: Mapping[int, str] | None = None
+) -> Listing:
     """Return the listing if it has the published counts.
 
     Args:
         listing: the listing to check.
         expected: any of `images`, `classes`, `super_classes`, in total or in a mapping by role; `smallest_class` and
             `largest_class`, in images; `images_of_classes`, by first and last class id ("0-23"). None checks nothing.
-        what: name of the data set, and of data sets that it is easily confused with.
+        what: name of the data set.
+        likely: what it probably is instead, by its number of images; without an entry, fewer images are a part of it.
 
     Raises:
         UserError: a count differs; the message lists all that do.
@@ -210,7 +240,17 @@ def check_counts(listing: Listing, expected: Expected | None, what: str) -> List
                 wrong.append(f"{shown} {f'{key} {name}'.strip()}, not {number:,}")
     if wrong:
         raise UserError(
-            f"{listing.root} does not hold the published {what}: it has {'; '.join(wrong)}. Results would not be "
+            f"{listing.root} does not hold the published {what}: it has {'; '.join(wrong)}."
+            f"{_guess(len(listing.paths), (expected or {}).get('images'), likely or {})} Results would not be "
             "comparable. Download it again, or set dataset.module.expected={...} (null: no check)."
         )
     return listing
+
+
+def _guess(images: int, published: object, likely: Mapping[int, str]) -> str:
+    """Say what a data set with other counts probably is."""
+    if images in likely:
+        return f" It is probably {likely[images]}."
+    if isinstance(published, int) and images != published:
+        return " Probably, it is only a part." if images < published else " Probably, other files were added."
+    return " The lists were probably changed." * isinstance(published, int)

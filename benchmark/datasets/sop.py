@@ -15,9 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.datasets.dataset_files import find_base, find_required, read_rows, up_to_two_levels
-from benchmark.datasets.image_check import check_images
+from benchmark.datasets.dataset_files import read_rows, read_text
 from benchmark.datasets.listing import Expected, Listing, check_counts, halves
+from benchmark.datasets.published import LEVELS, Names, below, beside, complete, find_base, find_required
+from benchmark.datasets.published_rows import at_line, distinct, inside, numbered
+
+HEADER = "image_id class_id super_class_id path"
+NAMES = Names(
+    "sop",
+    "Stanford Online Products",
+    marks=(("Ebay_train.txt",), ("Ebay_test.txt",), ("Ebay_info.txt",), ("bicycle_final",)),
+    archives=("*Online?Products*",),
+    fetched=("Stanford_Online_Products.zip",),
+    likely={59551: "the training list only", 60502: "the test list only"},
+)
 
 
 class _Row(NamedTuple):
@@ -30,44 +41,70 @@ class _Row(NamedTuple):
 def listing(
     root: str, *, sop_cut: int | None = None, expected: Expected | None = None, check: str = "files"
 ) -> Listing:
-    """List the images of `Ebay_train.txt` and `Ebay_test.txt`, at `root` or up to two levels below it.
+    """List the images of `Ebay_train.txt` and `Ebay_test.txt`, at `root` or up to three levels below it.
 
     Args:
         root: folder of the data set.
         sop_cut: number of products for training, 11,317 in the Reality Check; None: those of the training list.
         expected: the published counts of the lists, see `check_counts`; the cut is applied afterwards.
-        check: `lists`, `files` or `images`, see `image_check.find_problems`.
+        check: `lists`, `files` or `images`, see `image_check.inspect`.
 
     Raises:
-        MissingDataError: the data set was not found.
+        MissingDataError: nothing of the data set was found.
         UserError: the folder is incomplete or holds another data set, or the cut leaves one half empty.
     """
-    train_list = find_required(root, "sop", *up_to_two_levels("Ebay_train.txt"))
-    train = read_rows(train_list, _Row, skip=1)
-    rows = train + read_rows(train_list.with_name("Ebay_test.txt"), _Row, skip=1)
+    train_list = find_required(root, NAMES, *below("Ebay_train.txt"))
+    test_list = beside(train_list, "Ebay_test.txt", NAMES)
+    train, rows = _read(train_list, test_list)
     ids = sorted({row.class_id for row in rows})
-    if not train or ids != list(range(1, len(ids) + 1)):
-        raise UserError(f"{train_list} and Ebay_test.txt do not hold classes numbered from 1. Download them again.")
-    base = find_base(root, "sop", rows[0].path, "", "*/", "*/*/")
+    paths = [row.path for row in rows]
+    base = find_base(root, NAMES, paths, *LEVELS)
     labels = np.array([row.class_id - 1 for row in rows])
     categories = _categories(train_list, rows)
     super_ids = sorted(categories)
     group_of = {row.class_id: super_ids.index(row.super_class_id) for row in rows}
     found = Listing(
         root=base,
-        paths=[row.path for row in rows],
+        paths=paths,
         labels=labels,
         class_names=[f"{categories[super_ids[group_of[i]]]} {i}" for i in ids],
         super_labels=np.array([group_of[i] for i in ids]),
         super_names=[categories[i] for i in super_ids],
         roles=np.array(["trainval"] * len(train) + ["test"] * (len(rows) - len(train))),
     )
-    check_counts(found, expected, "Stanford Online Products")
+    check_counts(found, expected, NAMES.label, NAMES.likely)
     if sop_cut is not None:
         if not 0 < sop_cut < len(ids):
             raise UserError(f"sop: sop_cut={sop_cut}; give a number of classes from 1 to {len(ids) - 1}, or null.")
         found = dataclasses.replace(found, roles=halves(labels, sop_cut))
-    return check_images(found, check)
+    return complete(found, NAMES, None, check)
+
+
+def _read(train_list: Path, test_list: Path) -> tuple[list[_Row], list[_Row]]:
+    """Return the rows of the training list, and those of both lists."""
+    train, test = (_rows(path) for path in (train_list, test_list))
+    rows = train + test
+    first, second = at_line(train_list, skip=1), at_line(test_list, skip=1)
+
+    def where(row: int) -> str:
+        return first(row) if row < len(train) else second(row - len(train))
+
+    distinct([row.image_id for row in rows], where, "image id")
+    numbered([row.class_id for row in train], first)  # the training list has the first ones
+    numbered([row.class_id for row in rows], where)
+    numbered([row.super_class_id for row in rows], where, what="super class")
+    paths = inside([row.path for row in rows], where)
+    rows = [row._replace(path=path) for row, path in zip(rows, paths, strict=True)]
+    return rows[: len(train)], rows
+
+
+def _rows(path: Path) -> list[_Row]:
+    rows = read_rows(path, _Row, skip=1)
+    if read_text(path).splitlines()[:1] and read_text(path).split(None, 4)[:4] != HEADER.split():
+        raise UserError(f"{path}, line 1: the header {HEADER!r} is missing. Download it again.")
+    if not rows:
+        raise UserError(f"{path} is empty. Download it again.")
+    return rows
 
 
 def _categories(path: Path, rows: list[_Row]) -> dict[int, str]:

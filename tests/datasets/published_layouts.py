@@ -1,4 +1,4 @@
-"""Small copies of the five published data sets in their layouts, with learnable images, for whole searches.
+"""Small copies of the published data sets in their layouts, with learnable images, for whole searches.
 
 Half of the classes are for training. `trees` covers the quirks of real copies; here, as in the real data sets, one
 image is grey and image sizes differ.
@@ -13,7 +13,8 @@ from scipy.io import savemat
 from tests.datasets.synthetic_images import FAMILIES, families, synthetic_image
 from tests.datasets.trees import cell, structs, write_text
 
-MORE = {"sop": ("dataset.module.sop_cut=null",), "inaturalist2019": ("+dataset.module.num_trainval={half}",)}
+MORE = {"sop": ("dataset.module.sop_cut=null",), "inaturalist2019": ("+dataset.module.num_trainval={half}",),
+        "grocery": ("+dataset.module.num_trainval={half}",)}  # fmt: skip
 
 
 def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> list[str]:
@@ -26,8 +27,9 @@ def write_small(name: str, root: Path, num_classes: int = 16, per_class: int = 6
         per_class: number of images of each class, at least 4.
         seed: seed of the images.
     """
-    make = {"cub": cub, "cars196": cars196, "sop": sop, "inshop": inshop, "inaturalist2019": inaturalist2019}[name]
-    make(root, num_classes, per_class, seed)
+    make = {"cub": cub, "cars196": cars196, "sop": sop, "inshop": inshop, "inaturalist2019": inaturalist2019,
+            "grocery": grocery}  # fmt: skip
+    make[name](root, num_classes, per_class, seed)
     more = [override.format(half=num_classes // 2) for override in MORE.get(name, ())]
     return [f"dataset={name}", f"dataset.module.root={root}", "dataset.module.expected=null", *more]
 
@@ -106,6 +108,25 @@ def inaturalist2019(root: Path, num_classes: int = 16, per_class: int = 6, seed:
                 annotations.append({"id": serial, "image_id": serial, "category_id": label})
         body = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
         write_text(root / f"{name}2019.json", json.dumps(body))
+    return root
+
+
+def grocery(root: Path, num_classes: int = 16, per_class: int = 6, seed: int = 0) -> Path:
+    """Write the repository `GroceryStoreDataset` with its three lists; a family is a group, in both halves."""
+    folder = root / "GroceryStoreDataset" / "dataset"
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    classes = ["Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Icon (str),Text (str)"]
+    for label, family in enumerate(families(num_classes)):
+        group = FAMILIES[family].title()
+        classes.append(f"{group}-{label},{label},{group},{family},/{label}.jpg,/{label}.txt")
+        for number in range(per_class):
+            part = ("train", "val", "test")[number % 3]
+            path = f"{part}/Fruit/{group}/{group}-{label}/{group}-{label}_{number:03}.jpg"
+            _save(folder / path, label, family, number, seed)
+            lists[part].append(f"{path}, {label}, {family}")
+    for part, lines in lists.items():
+        write_text(folder / f"{part}.txt", *lines)
+    write_text(folder / "classes.csv", *classes)
     return root
 
 

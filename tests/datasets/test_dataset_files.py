@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.datasets import cub, folder, manifest
-from benchmark.datasets.dataset_files import find, find_base, find_required, image_names, read_rows, subfolders
+from benchmark.datasets import cub, manifest
+from benchmark.datasets.dataset_files import read_rows, subfolders
 from benchmark.datasets.listing import MissingDataError
 from tests.datasets import trees
 
@@ -34,42 +34,6 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return forbid
 
 
-def test_finds_the_nearest_match_and_ignores_macos_metadata(tmp_path):
-    trees.write_text(tmp_path / "__MACOSX" / "list.txt", "litter")
-    trees.write_text(tmp_path / "._a" / "list.txt", "litter")
-    assert find(tmp_path, "list.txt", "*/list.txt") is None
-    trees.write_text(tmp_path / "b" / "list.txt", "one")
-    trees.write_text(tmp_path / "a" / "list.txt", "two")
-    assert find(tmp_path, "list.txt", "*/list.txt") == tmp_path / "a" / "list.txt"
-
-
-def test_a_missing_folder_or_list_is_reported_with_how_to_get_the_data(tmp_path):
-    with pytest.raises(MissingDataError, match=r"There is no folder .*nowhere\. Get the data: make data DATASET=sop"):
-        find_required(tmp_path / "nowhere", "sop", "list.txt")
-    with pytest.raises(MissingDataError, match=r"holds no list\.txt or other\.txt.*ROOT=FOLDER"):
-        find_required(tmp_path, "sop", "list.txt", "*/list.txt", "other.txt")
-
-
-def test_advice_uses_the_command_syntax_of_the_user(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCHMARK_COMMAND_FORM", "dmlbench")
-    with pytest.raises(MissingDataError, match=r"dmlbench data dataset=sop; .*dataset\.module\.root=FOLDER"):
-        find_required(tmp_path, "sop", "list.txt")
-
-
-def test_images_of_a_list_are_found_with_special_characters_in_their_names(tmp_path):
-    trees.write_text(tmp_path / "deep" / "images" / "a[1]" / "x*.jpg", "")
-    assert find_base(tmp_path, "sop", "a[1]/x*.jpg", "", "*/", "*/images/") == tmp_path / "deep" / "images"
-    with pytest.raises(MissingDataError, match=r"has the lists, but not b/y\.jpg"):
-        find_base(tmp_path, "sop", "b/y.jpg", "", "*/")
-
-
-def test_only_images_count_regardless_of_the_case_of_their_suffix(tmp_path):
-    for name in ("b.JPG", "a.jpeg", "._a.jpeg", ".DS_Store", "Thumbs.db", "c.PnG", "notes.txt"):
-        trees.write_text(tmp_path / name, "")
-    (tmp_path / "folder.jpg").mkdir()
-    assert image_names(tmp_path) == ["a.jpeg", "b.JPG", "c.PnG"]
-
-
 def test_reads_rows_despite_odd_whitespace_line_endings_and_a_byte_order_mark(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffheader\r\na.jpg   \t7 \r\n\r\n  b.jpg 8".encode())
     assert read_rows(tmp_path / "list.txt", PathAndId, skip=1) == [("a.jpg", 7), ("b.jpg", 8)]
@@ -90,11 +54,10 @@ def test_a_list_that_is_missing_or_not_text_is_refused(tmp_path):
         read_rows(tmp_path / "list.txt", PathAndId)
 
 
-@pytest.mark.parametrize("read", [image_names, subfolders])
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, unreadable, read):
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, unreadable):
     unreadable(tmp_path)
     with pytest.raises(UserError, match=f"The folder {tmp_path} cannot be read: Permission denied"):
-        read(tmp_path)
+        subfolders(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["birds", "birds/terns"])
@@ -103,14 +66,6 @@ def test_an_unreadable_folder_is_not_mistaken_for_one_without_the_data(tmp_path,
     unreadable(tmp_path / below)
     with pytest.raises(UserError, match=f"The folder {tmp_path / below} cannot be read: Permission denied"):
         cub.listing(str(tmp_path))
-
-
-def test_an_unreadable_folder_of_a_class_is_named(tmp_path, unreadable):
-    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
-        trees.write_image(tmp_path / name)
-    unreadable(tmp_path / "b")
-    with pytest.raises(UserError, match=f"The folder {tmp_path / 'b'} cannot be read: Permission denied"):
-        folder.listing(str(tmp_path))
 
 
 @pytest.mark.parametrize("read", [lambda path: read_rows(path, PathAndId), lambda path: manifest.listing(str(path))])

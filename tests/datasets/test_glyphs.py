@@ -59,6 +59,7 @@ def digest(data):
     return sha256(images, labels.astype("<i4"), code_points.astype("<i4"))
 
 
+@pytest.mark.slow
 def test_prepare_returns_the_numbers_of_images_and_classes(full):
     summary = full.prepare()
     assert summary.total == Counts(25_173, 2_087, 26)
@@ -70,6 +71,7 @@ def test_prepare_returns_the_numbers_of_images_and_classes(full):
     assert summary.fingerprint == full.fingerprint
 
 
+@pytest.mark.slow
 def test_the_halves_hold_what_prepare_returns(full):
     for half, images, classes, super_classes in (
         (full.trainval(), 14_387, 1_067, 11),
@@ -85,6 +87,7 @@ def test_the_halves_hold_what_prepare_returns(full):
     assert (full.total_classes, full.num_trainval_classes) == (2_087, 1_067)
 
 
+@pytest.mark.slow
 def test_every_block_has_its_number_of_classes_and_images(full):
     classes, images = Counter(), Counter()
     for half in (full.trainval(), full.test()):
@@ -94,11 +97,13 @@ def test_every_block_has_its_number_of_classes_and_images(full):
     assert {name: (classes[name], images[name]) for name in half.super_names} == BLOCK_COUNTS
 
 
+@pytest.mark.slow
 def test_every_class_has_eight_to_sixteen_images(full):
     _, labels, _ = whole(full)
     assert Counter(Counter(labels.tolist()).values()) == IMAGES_PER_CLASS
 
 
+@pytest.mark.slow
 def test_images_labels_and_characters_match_the_known_digest(full):
     images, labels, code_points = whole(full)
     assert sha256(images) == "86b611485c4eab73946aafb618188bb79b95d830d0fef4367285bb2540edfd8e"
@@ -122,16 +127,18 @@ def test_upright_images_match_the_known_digest(tmp_path):
     assert sha256(whole(upright)[0]) == "229f8ef0f35c331c3425c1e3909860ca750edf62d6961589232f6cb9ef5a77a9"
 
 
-def test_the_halves_share_no_class_and_no_super_class(full, small):
-    for data in (full, small):
-        trainval, test = data.trainval(), data.test()
-        assert not set(trainval.class_ids.tolist()) & set(test.class_ids.tolist())
-        assert not set(trainval.super_labels.tolist()) & set(test.super_labels.tolist())
-        assert trainval.class_ids.tolist() + test.class_ids.tolist() == list(range(data.total_classes))
-        assert trainval.super_names[trainval.super_labels.max()] == "Georgian"
-        assert test.super_names[test.super_labels.min()] == "Phonetic Extensions"
+@pytest.mark.parametrize("preset", ["small", pytest.param("full", marks=pytest.mark.slow)])
+def test_the_halves_share_no_class_and_no_super_class(preset, request):
+    data = request.getfixturevalue(preset)
+    trainval, test = data.trainval(), data.test()
+    assert not set(trainval.class_ids.tolist()) & set(test.class_ids.tolist())
+    assert not set(trainval.super_labels.tolist()) & set(test.super_labels.tolist())
+    assert trainval.class_ids.tolist() + test.class_ids.tolist() == list(range(data.total_classes))
+    assert trainval.super_names[trainval.super_labels.max()] == "Georgian"
+    assert test.super_names[test.super_labels.min()] == "Phonetic Extensions"
 
 
+@pytest.mark.slow
 def test_classes_are_named_by_character_and_look_alikes_are_dropped(full):
     names = full.trainval().class_names
     assert names[0] == "U+0021 EXCLAMATION MARK"
@@ -142,6 +149,7 @@ def test_classes_are_named_by_character_and_look_alikes_are_dropped(full):
     assert "U+2190 LEFTWARDS ARROW" in full.test().class_names
 
 
+@pytest.mark.slow
 def test_the_small_preset_is_every_eighth_class_with_the_very_same_images(full, small):
     images, labels, code_points = whole(full)
     few_images, few_labels, few_code_points = whole(small)
@@ -154,6 +162,7 @@ def test_the_small_preset_is_every_eighth_class_with_the_very_same_images(full, 
     )
 
 
+@pytest.mark.slow
 def test_the_base_letters_are_a_finer_level_than_the_characters(full):
     trainval = full.trainval()
     letters = base_letters(trainval)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -12,8 +13,11 @@ from PIL import Image
 
 from benchmark.core.errors import UserError
 from benchmark.datasets import cub, image_check
-from benchmark.datasets.image_check import check_images, find_problems, memo_path
+from benchmark.datasets.image_check import Seen, check_images, inspect, memo_path, tally
+from benchmark.images import decode
+from benchmark.images.decode import Tally
 from tests.datasets import trees
+from tests.datasets.trees import find_problems
 
 NAMES = ["a.jpg", "b/c.jpg", "d.png"]
 
@@ -62,11 +66,11 @@ def root(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of decoded images, in order."""
     names: list[str] = []
-    decode = image_check._decode
+    real = image_check._decode
 
-    def counted(path: str) -> str | None:
+    def counted(path: str) -> image_check.Seen:
         names.append(Path(path).name)
-        return decode(path)
+        return real(path)
 
     monkeypatch.setattr(image_check, "_decode", counted)
     return names
@@ -120,7 +124,7 @@ def test_results_of_a_concurrent_process_are_kept(
 ) -> None:
     decode_all = image_check._decode_all
 
-    def while_another_process_checks(paths: list[str]) -> list[str | None]:
+    def while_another_process_checks(paths: list[str]) -> list[image_check.Seen]:
         monkeypatch.setattr(image_check, "_decode_all", decode_all)
         find_problems(root, NAMES[2:], "images")
         return decode_all(paths)
@@ -161,12 +165,12 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
 
 def test_images_are_decoded_in_parallel(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2, timeout=20)  # breaks unless two images are decoded concurrently
-    monkeypatch.setattr(image_check, "_decode", lambda path: f"{both.wait() * 0}")
+    monkeypatch.setattr(image_check, "_decode", lambda path: image_check.Seen(f"{both.wait() * 0}"))
     monkeypatch.setattr(image_check, "usable_cores", lambda: 2)
     assert find_problems(root, NAMES[:2], "images") == ["0", "0"]
 
 
-@pytest.mark.parametrize(("limit", "error"), [(100, ""), (50, "DecompressionBombError")])
+@pytest.mark.parametrize(("limit", "error"), [(100, ""), (50, "has more than")])
 def test_an_image_of_too_many_pixels_is_refused_without_a_warning(
     limit: int, error: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +201,7 @@ def test_files_that_the_cache_would_not_read_are_refused_by_the_check(
 ) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.eps")  # a PostScript program, which PIL would run in another program
     Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
-    monkeypatch.setattr(image_check, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     eps, large = find_problems(tmp_path, ["a.eps", "b.png"], "images")
     assert eps is not None and "cannot be decoded" in eps
     assert large == "has 1,200 pixels; at most 1,000 are read"
@@ -225,3 +229,44 @@ def test_an_image_in_an_unreadable_folder_is_not_reported_as_missing(
 
     monkeypatch.setattr(os, "stat", refuse)
     assert find_problems(tmp_path, ["a.jpg"], "files") == ["cannot be read (Permission denied)"]
+
+
+def test_the_check_reports_what_is_special_and_remembers_it(root: Path, decoded: list[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 3)).save(root / "turned.jpg", exif=exif)
+    Image.new("RGBA", (4, 3)).save(root / "clear.png")
+    Image.new("I;16", (4, 3), 4000).save(root / "deep.png")
+    Image.new("RGB", (4, 3)).save(root / "pages.tiff", save_all=True, append_images=[Image.new("RGB", (4, 3))])
+    names = ["turned.jpg", "clear.png", "deep.png", "pages.tiff", "lost.jpg"]
+    found = inspect(root, names, "images")
+    assert found == inspect(root, names, "images") and len(decoded) == 4
+    bytes_of = [(root / name).read_bytes() for name in names[:4]]
+    assert [one.sha256 for one in found[:4]] == [hashlib.sha256(payload).hexdigest() for payload in bytes_of]
+    assert [one.oriented for one in found] == [True, False, False, False, False]
+    assert [one.transparent for one in found] == [False, True, False, False, False]
+    assert [one.grey_bits for one in found] == [0, 0, 12, 0, 0]
+    assert [one.frames for one in found] == [1, 1, 1, 2, 1]
+    assert found[4] == Seen("is missing")
+    assert tally(found) == Tally(oriented=1, transparent=1, deep=1, grey_bits=12, animated=1)
+    assert tally(inspect(root, names[:4], "files")) is None
+
+
+def test_a_memo_with_other_entries_is_ignored(root: Path, decoded: list[str]) -> None:
+    find_problems(root, NAMES, "images")
+    memo = json.loads(memo_path(root).read_bytes())
+    memo["pictures"]["a.jpg"] = memo["pictures"]["a.jpg"][:2]
+    memo_path(root).write_text(json.dumps(memo))
+    assert find_problems(root, NAMES, "images") == [None] * 3 and len(decoded) == 6
+
+
+@pytest.mark.parametrize("content", ["pipe", "huge"])
+def test_a_pipe_and_a_file_that_is_too_large_are_not_read(root: Path, content: str) -> None:
+    path = root / "a.jpg"
+    if content == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+        assert problem_of(path, "images") == "is missing"
+    else:
+        os.truncate(path, 2**31)  # sparse
+        assert problem_of(path, "images") == "has 2,147,483,648 bytes; at most 1,073,741,824 are read"

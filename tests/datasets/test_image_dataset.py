@@ -1,5 +1,6 @@
 """Data sets of image files: opened files, coverage of the fingerprint, and changed files."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -7,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import arguments
 from benchmark.datasets import manifest
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import Counts
 from benchmark.images.crops import Crops
+from benchmark.images.decode import Reading
+from benchmark.images.decoded_on_read import contents_of
 from tests.datasets.synthetic_images import write_small_images
 
 CROPS = {"short_side": 32, "crop": 24, "scale": (0.2, 1.0), "ratio": (0.75, 1.33), "flip": 0.5}
@@ -165,3 +170,66 @@ def test_altered_pixels_are_decoded_again_when_a_half_is_opened(tmp_path: Path, 
 def test_an_unknown_value_of_decode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="decode='twice': allowed are once, always"):
         image_dataset(tmp_path / "a", decode="twice")
+
+
+def special(folder: Path) -> Path:
+    """Two classes of two images, of which one is turned, one transparent, one deep; the last equals the first."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder.mkdir()
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    Image.fromarray(pixels).save(folder / "0.png", exif=exif)
+    Image.fromarray(np.dstack([pixels] * 4)).save(folder / "1.png")
+    Image.fromarray(pixels.astype(np.uint16) * 16).save(folder / "2.png")
+    (folder / "3.png").write_bytes((folder / "0.png").read_bytes())
+    rows = "".join(f"{i}.png,{'ab'[i // 2]}\n" for i in range(4))
+    (folder / "list.csv").write_text("path,label\n" + rows)
+    return folder / "list.csv"
+
+
+def special_dataset(path: Path, check: str, reading: Reading, decode: str = "once") -> ImageDataset:
+    found = manifest.listing(str(path), check=check)
+    return ImageDataset(found, "mine", Crops(**CROPS, resize_first=False), decode, reading)
+
+
+@pytest.mark.parametrize("decode", ["once", "always"])
+def test_special_images_are_counted_with_what_becomes_of_them(tmp_path: Path, decode: str) -> None:
+    path = special(tmp_path / "a")
+    ours = special_dataset(path, "images", Reading(True, (255, 0, 0), 12), decode).prepare().notes
+    assert "2 images are stored turned or mirrored (EXIF): turned upright" in ours
+    assert "1 image has transparent pixels: put on the background [255, 0, 0]" in ours
+    assert "1 grey image has more than 8 bits: 0 to 4,095 becomes 0 to 255" in ours
+
+
+def test_the_reading_of_published_results_is_counted_from_the_cache(tmp_path: Path) -> None:
+    path = special(tmp_path / "a")
+    data = special_dataset(path, "files", Reading())
+    notes = data.prepare().notes[len(data.listing.notes) :]
+    assert notes[:3] == (
+        "2 images are stored turned or mirrored (EXIF): read as they are stored, as in published results",
+        "1 image has transparent pixels: the transparency is dropped, as in published results",
+        "1 grey image has more than 8 bits: 0 to 65,535 becomes 0 to 255 (it needs 12 bits: "
+        f"{arguments({'dataset.module.check': 'images'})} uses that range)",
+    )
+    assert notes[3] == "1 test image is also a trainval image, byte for byte: 0.png and 3.png"
+
+
+def test_a_search_compares_no_bytes_across_the_halves(tmp_path: Path) -> None:
+    data = special_dataset(special(tmp_path / "a"), "files", Reading())
+    notes = data.prepare(halves=("trainval",)).notes[len(data.listing.notes) :]
+    assert not any("byte for byte" in note for note in notes)
+    assert "1 image is stored turned" in notes[0]  # and not 2
+
+
+def test_another_reading_has_another_fingerprint_and_cache(tmp_path: Path) -> None:
+    path = special(tmp_path / "a")
+    readings = [Reading(), Reading(orient=True), Reading(background=(0, 0, 0)), Reading(grey_bits=12)]
+    found = [special_dataset(path, "files", reading).prepare() for reading in readings]
+    assert len({one.fingerprint for one in found}) == len({one.cache for one in found}) == 4
+    assert special_dataset(path, "files", Reading(orient=True)).trainval().images.pixels(0).shape == (8, 6, 3)
+
+
+def test_the_reading_of_published_results_leaves_the_fingerprint_as_it_was(tmp_path: Path) -> None:
+    data = special_dataset(special(tmp_path / "a"), "files", Reading())
+    contents = contents_of(hashlib.sha256((tmp_path / "a" / f"{i}.png").read_bytes()).hexdigest() for i in (0, 1))
+    assert data.fingerprint == records.digest({"listing": data.listing.fingerprint, "trainval": contents})

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
+from benchmark.datasets import folder, manifest
 from benchmark.datasets.listing import Counts, Listing, check_counts, grouped, halves
 
 
@@ -47,11 +48,11 @@ def test_names_the_field_that_does_not_fit(changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"labels": np.array([0, 0, 0, 2, 2])}, "1 classes have no image, such as 'b'"),
-        ({"paths": ["a", "b", "a", "c", "d"]}, "1 images are listed twice, such as a"),
+        ({"labels": np.array([0, 0, 0, 2, 2])}, "1 class has no image, such as 'b'"),
+        ({"paths": ["a", "b", "a", "c", "d"]}, "1 image is listed twice, such as 'a'"),
         ({"roles": np.array(["trainval"] * 5)}, "The images of data are trainval only"),
         ({"roles": np.array(["trainval"] * 3 + ["test", "gallery"])}, "trainval, test, gallery only"),
-        ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 classes are both trainval and test classes"),
+        ({"roles": np.array(["trainval"] * 4 + ["test"])}, "1 class is both for training and for testing"),
     ],
 )
 def test_unusable_data_are_refused(changes, said):
@@ -86,6 +87,55 @@ def test_the_csv_has_a_row_for_each_image(tmp_path):
     assert rows[3] == ["b/1.jpg", "b", "high", "trainval", "1", "y"]
     assert rows[5] == ["c/2.jpg", "c, the third", "low", "test", "2", ""]
     assert len(rows) == 6
+
+
+STRANGE = (
+    "a,b", 'a"b', "it's", "a\nb", "a\rb", "a\r\nb", "\n", "caf\udce9", " a ", "a ", "a", "nan", "null", "-a", "#a",
+    "=1+1", "a\\b", "é", "e\u0301", "10", "2", "~", "%20", "C:", "$HOME", "${a}", "x;y", "x\ty", "1.0", "1", "'q'",
+    "   ", "m (0)",
+)  # fmt: skip
+
+
+@pytest.mark.bad_input("folder", "strange names")
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_written_split_of_classes_with_strange_names_is_read_back(tmp_path, name):
+    root = tmp_path / "root"
+    for label in {name, name.strip() or "x", "m", "n"}:
+        for file in ("1", "2", label):
+            (root / "g" / label).mkdir(parents=True, exist_ok=True)
+            (root / "g" / label / f"{file}.jpg").write_bytes(b"")
+    found = folder.listing(str(root))
+    found.to_csv(tmp_path / "split.csv", {"fold_0": ["train"] * len(found.paths)})
+    again = manifest.listing(str(tmp_path / "split.csv"), root=str(root), order="class_id")
+    assert again.fingerprint == found.fingerprint and again.super_names == found.super_names
+
+
+def test_the_order_of_the_classes_is_written_even_if_images_are_not_sorted_by_it(tmp_path):
+    given = listing(
+        root=tmp_path,
+        paths=["3.jpg", "1.jpg", "2.jpg", "4.jpg", "5.jpg", "0.jpg"],
+        labels=np.array([1, 0, 0, 2, 2, 1]),
+        roles=np.array(["trainval"] * 3 + ["test"] * 2 + ["trainval"]),
+        class_names=["same", "same", "z"],
+        super_names=["high", "low"],
+    )
+    given.to_csv(tmp_path / "split.csv")
+    again = manifest.listing(str(tmp_path / "split.csv"), order="class_id", check="lists")
+    assert again.fingerprint == given.fingerprint and again.class_names == ["same (0)", "same (1)", "z"]
+
+
+@pytest.mark.parametrize("role", ["test", "query"])
+def test_a_listing_may_be_for_testing_only(role):
+    roles = np.array([role, "gallery" if role == "query" else role] * 3)
+    found = listing(paths=[*"abcdef"], labels=np.array([0, 0, 1, 1, 2, 2]), roles=roles)
+    assert len(found.classes("trainval")) == 0 and "trainval" not in found.counts_by_role()
+
+
+@pytest.mark.parametrize("field", ["labels", "super_labels"])
+def test_ids_that_are_not_whole_numbers_are_refused(field):
+    ids = np.array([0.0, 0, 1, 2, np.nan]) if field == "labels" else np.array([1, np.nan, 0])
+    with pytest.raises(ValueError, match=f"{field} has the type float64; it must hold integers"):
+        listing(**{field: ids})
 
 
 def test_counts_that_differ_are_all_in_the_message():

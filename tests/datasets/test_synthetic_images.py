@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from benchmark.datasets import manifest
-from benchmark.datasets.image_check import find_problems
 from tests.datasets import published_layouts
 from tests.datasets.synthetic_images import families, look, synthetic_image, write_small_images, write_synthetic_images
+from tests.datasets.trees import find_problems
 
-LAYOUTS = ("cub", "cars196", "sop", "inshop", "inaturalist2019")
+LAYOUTS = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "grocery")
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Tiny copies of the real data sets, with the layouts and quirks of copies in circulation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+from benchmark.datasets.image_check import inspect
 
 
 def write_image(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, int] = (12, 9)) -> None:
@@ -14,6 +17,11 @@ def write_image(path: Path, mode: str = "RGB", seed: int = 0, size: tuple[int, i
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise).convert(mode)
     image.save(path, format={".png": "PNG", ".gif": "GIF"}.get(path.suffix.lower(), "JPEG"))
+
+
+def find_problems(root: Path, paths: Sequence[str], check: str) -> list[str | None]:
+    """Return the problem of each image; None if it has none."""
+    return [seen.problem for seen in inspect(root, paths, check)]
 
 
 def write_text(path: Path, *lines: str, end: str = "\n") -> None:
@@ -173,4 +181,29 @@ def inaturalist(root: Path, genera: tuple[str, ...] = ("Xq",) * 4 + ("Bt",) * 3 
                 annotations.insert(0, {"id": serial, "image_id": serial, "category_id": i})
         body = {"info": {}, "images": images, "annotations": annotations, "categories": categories[::-1]}
         write_text(root / f"{name}2019.json", json.dumps(body))
+    return root
+
+
+GROCERY = {"Golden-Delicious": ("Apple", 2), "Oranges": ("Orange", 2), "Fat-Milk": ("Milk", 3), "Soy-Milk": ("Milk", 2)}
+
+
+def grocery(root: Path, repository: str = "GroceryStoreDataset") -> Path:
+    """Write four products in three groups, one of which lies in both halves; two images of each are in `train.txt`."""
+    folder = root / repository / "dataset"
+    groups = list(dict.fromkeys(group for group, _ in GROCERY.values()))
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for label, (name, (group, count)) in enumerate(GROCERY.items()):
+        for number in range(2 * count):
+            part = "val" if number >= 2 * count - 1 else ("train", "test")[number % 2]
+            path = f"{part}/Food/{group}/{name}/{name}_{number:03}.jpg"
+            write_image(folder / path)
+            lists[part].append(f"{path}, {label}, {groups.index(group)}")
+    for part, lines in lists.items():
+        write_text(folder / f"{part}.txt", *lines)
+    header = "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic (str),Text (str)"
+    rows = (
+        f"{n},{i},{g},{groups.index(g)},/icon/{n}.jpg,/text/{n}.txt" for i, (n, (g, _)) in enumerate(GROCERY.items())
+    )
+    write_text(folder / "classes.csv", header, *rows)
+    write_image(folder / "iconic-images-and-descriptions" / "Apple_Iconic.jpg")
     return root

@@ -1,12 +1,11 @@
-"""`folder` and `csv`: a user's own images, and everything that can be wrong with them."""
+"""`csv`: a user's own images in a list, and everything that can be wrong with the list."""
 
 import csv
 
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.datasets import cub, folder, manifest
-from benchmark.datasets.listing import Counts, MissingDataError
+from benchmark.datasets import cub, manifest
 from tests.datasets import trees
 
 ROWS = [
@@ -30,9 +29,6 @@ def parts(found):
     return [
         [found.class_names[i] for i in found.classes(*roles)] for roles in (("trainval",), ("test", "query", "gallery"))
     ]
-
-
-# -- csv --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -81,13 +77,17 @@ def test_an_exported_split_is_read_back(tmp_path):
     ("header", "rows", "said"),
     [
         (("path", "class"), [("a", "b")], r"mine\.csv has the columns path, class; it needs path and label"),
-        (("path;label",), [("a;b",)], r"has the columns path;label; it needs .* separated by commas"),
-        (("path", "label", "label"), [("a", "b", "b")], "each once"),
+        (("path;class",), [("a;b",)], r"has the columns path, class; it needs .* separated by commas"),
+        (("path", "label", "label"), [("a", "b", "b")], "label may be there once only"),
         (("path", "label"), [], "has a header and no rows"),
         (("path", "label"), [("a", "b"), ("c",)], "line 3: the row has fewer fields"),
         (("path", "label"), [("a", "b", "c")], "line 2: the row has more fields"),
         (("path", "label"), [("a", " ")], "line 2: label is empty"),
-        (("path", "label", "split"), [("a", "b", "val")], "line 2: split='val'; allowed are train, trainval, test"),
+        (
+            ("path", "label", "split"),
+            [("a", "b", "fold 1")],
+            "line 2: split='fold 1'; allowed are train, trainval, test",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_line(tmp_path, header, rows, said):
@@ -125,7 +125,7 @@ BAD = [
     (
         [("v/0.jpg", "v", "group"), ("v/1.jpg", "v", "other")],
         "line 10: v/0.jpg is of a label with two super classes ('v': 'group' and 'other')",
-        "2 is of a label with two super classes",
+        "2 are of a label with two super classes",
     ),
 ]
 
@@ -153,7 +153,9 @@ def test_a_row_that_cannot_be_used_is_skipped_and_counted(tmp_path, rows, _, sai
     found = manifest.listing(with_bad(tmp_path, rows), check="images", on_bad="leave_out")
     clean = manifest.listing(table(tmp_path / "clean.csv", GOOD))
     assert found.fingerprint == clean.fingerprint
-    assert found.notes[0].startswith(f"{len(rows)} of {8 + len(rows)} images are skipped: {said}")
+    assert found.notes[0].startswith(
+        f"{len(rows)} of {8 + len(rows)} images {'is' if len(rows) == 1 else 'are'} skipped: {said}"
+    )
 
 
 def test_a_class_with_one_image_left_is_skipped_too(tmp_path):
@@ -161,7 +163,9 @@ def test_a_class_with_one_image_left_is_skipped_too(tmp_path):
     (tmp_path / "x" / "0.jpg").unlink()
     found = manifest.listing(path, on_bad="leave_out")
     assert found.class_names == ["w", "y", "z"]
-    assert found.notes == ("2 of 8 images are skipped: 1 is missing, 1 is the only one of its class",)
+    assert (
+        found.notes[0] == "2 of 8 images are skipped: 1 is missing (x/0.jpg), 1 is the only one of its class (x/1.jpg)"
+    )
 
 
 def test_queries_without_a_gallery_are_named(tmp_path):
@@ -173,69 +177,10 @@ def test_queries_without_a_gallery_are_named(tmp_path):
 
 def test_a_class_in_both_halves_is_refused(tmp_path):
     rows = [(*row[:2], ("trainval", "test")[i % 2]) for i, row in enumerate(GOOD)]
-    with pytest.raises(UserError, match="are both trainval and test classes, such as 'w'"):
+    with pytest.raises(UserError, match="are both for training and for testing, such as 'w'"):
         manifest.listing(table(tmp_path / "mine.csv", rows, ("path", "label", "split")))
 
 
 def test_no_usable_class_is_refused(tmp_path):
     with pytest.raises(UserError, match="has 0 usable classes"):
         manifest.listing(table(tmp_path / "mine.csv", GOOD, images=False), on_bad="leave_out")
-
-
-# -- folder -----------------------------------------------------------------------------------------------------------
-
-
-def tree(root, *paths):
-    for path in paths:
-        trees.write_image(root / path)
-    return str(root)
-
-
-def test_a_folder_is_a_class_and_its_parent_is_the_super_class(tmp_path):
-    names = ["gulls/herring", "gulls/lesser", "terns/arctic", "terns/common"]
-    tree(tmp_path, *(f"{name}/{file}" for name in names for file in ("1.JPG", "2.jpeg", "3.png")))
-    trees.write_text(tmp_path / "gulls" / "herring" / "._1.JPG", "litter")
-    trees.write_text(tmp_path / "readme.txt", "not an image")
-    (tmp_path / "empty").mkdir()
-    found = folder.listing(str(tmp_path), check="images")
-    assert found.class_names == names
-    assert [found.super_names[i] for i in found.super_labels] == ["gulls", "gulls", "terns", "terns"]
-    assert found.counts_by_role()["trainval"] == Counts(6, 2, 1)
-    assert found.paths[:4] == [f"gulls/herring/{name}" for name in ("1.JPG", "2.jpeg", "3.png")] + [
-        "gulls/lesser/1.JPG"
-    ]
-
-
-def test_flat_folders_have_the_order_of_imagefolder(tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    tree(tmp_path, *(f"{name}/{i}.jpg" for name in ("10", "2", "b", "A") for i in (10, 9)))
-    found, theirs = folder.listing(str(tmp_path)), ImageFolder(str(tmp_path))
-    assert [
-        (str(found.root / path), label) for path, label in zip(found.paths, found.labels, strict=True)
-    ] == theirs.samples
-    assert found.super_names == ["(none)"]
-
-
-def test_an_image_without_a_class_and_a_class_that_is_also_a_super_class_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"a holds both images and folders with images \(a/b\)"):
-        folder.listing(tree(tmp_path / "x", "a/1.jpg", "a/b/1.jpg", "c/1.jpg"))
-    with pytest.raises(UserError, match=r"1\.jpg has no class"):
-        folder.listing(tree(tmp_path / "y", "1.jpg", "a/b/1.jpg"))
-
-
-def test_an_empty_a_missing_and_an_endless_folder_are_refused(tmp_path):
-    for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(MissingDataError):
-            folder.listing(str(root))
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "again").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="nested more than 16 folders deep"):
-        folder.listing(str(tmp_path))
-
-
-def test_folder_skips_unusable_images(tmp_path):
-    root = tree(tmp_path, *(f"{name}/{i}.jpg" for name in "abcd" for i in range(2)), "lone/1.jpg")
-    with pytest.raises(UserError, match=r"lone: lone/1\.jpg is the only one of its class"):
-        folder.listing(root)
-    assert folder.listing(root, on_bad="leave_out").total_classes == 4
