@@ -3,6 +3,11 @@
 The configuration is composed and checked before a command's own module is imported: PyTorch takes seconds to load, and
 a typo, `--help` or `status` does not need it.
 """
+# ruff: noqa: E402 - the first import prepares the process
+
+from benchmark.core import process
+
+process.begin()  # before the other imports, which take long enough for a Ctrl-C
 
 import difflib
 import importlib
@@ -14,16 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-
-import yaml
+from types import ModuleType
 
 from benchmark.core import invocation
 from benchmark.core.console import write, write_traceback
 from benchmark.core.errors import UserError
-from benchmark.core.paths import conf_dir
+from benchmark.core.wording import human_size
 from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
-from benchmark.study.preflight import check_values
+from benchmark.study.preflight import check_space, check_values
 from benchmark.study.selected import names_a_study
 from benchmark.study.study import Study
 
@@ -33,7 +37,10 @@ def _opening_of_search(study: Study, overrides: list[str]) -> str:
     check_executor(study.config)
     if study.config.preset:
         return ""  # the command itself refuses a preset
-    return f"{study.title}: search of {study.config.trials} trials, records in {study.directory}"
+    check_space(study)
+    asked, possible = study.config.trials, study.num_trials
+    all_of_them = f" (not {asked}: its space has {possible} settings, and each is tried once)" * (possible < asked)
+    return f"{study.title}: search of {possible} trials{all_of_them}, records in {study.directory}"
 
 
 def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
@@ -80,7 +87,18 @@ class Verb:
             line = self.opening(study, overrides)
             if line and study.config.display != "quiet":
                 write(line)
-        getattr(importlib.import_module(self.module), self.function.rpartition(".")[2])(study, overrides)
+        getattr(self._import(), self.function.rpartition(".")[2])(study, overrides)
+
+    def _import(self) -> ModuleType:
+        try:
+            return importlib.import_module(self.module)
+        except (ImportError, MemoryError) as error:
+            if (limit := process.memory_limit()) is None:
+                raise
+            raise UserError(
+                f"The libraries of this command cannot be loaded ({error}). Its memory is limited to "
+                f"{human_size(limit)}: raise the limit (ulimit -v)."
+            ) from error
 
 
 VERBS = {
@@ -190,7 +208,7 @@ def _help(form: str) -> str:
 def _help_of(name: str, form: str, arguments: list[str]) -> str:
     usage = f"usage: make {name} [VARIABLE=VALUE ...]" if form == "make" else f"usage: {form} {name} [KEY=VALUE ...]"
     lines = [usage, "", f"{name}: {VERBS[name].help}.", "", "Choices (KEY=VALUE):"]
-    for group in _groups():
+    for group in cli.groups():
         options = ", ".join(cli.choices(group, arguments))
         lines += textwrap.wrap(f"{group}: {options}", 110, initial_indent="  ", subsequent_indent="      ")
     lines += [
@@ -199,12 +217,6 @@ def _help_of(name: str, form: str, arguments: list[str]) -> str:
         "To see every key and its value: --cfg job --resolve. For several studies: --multirun loss=proxy_nca,hpl_nca.",
     ]
     return "\n".join(lines)
-
-
-def _groups() -> list[str]:
-    """Keys that select a file in `conf/`."""
-    defaults = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override")]
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import cast
 
 from benchmark.core import records
-from benchmark.core.console import human_time
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import devices_of, provenance
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import human_time
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings
 from benchmark.jobs.train_unit import train_unit
@@ -32,7 +32,7 @@ from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.searchers import Parameter, Searcher, Value
 from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
-from benchmark.study.preflight import check_before_search
+from benchmark.study.preflight import check_parts, check_space
 from benchmark.study.study import Study
 from benchmark.study.trial_score import trial_result
 
@@ -56,12 +56,13 @@ def bo(study: Study, overrides: list[str]) -> None:
         raise UserError(
             f"preset={study.config.preset} is a fixed setting and needs no search. Run {study.command('final-eval')}"
         )
+    check_space(study)  # needs no data
     # 1. prepare the data and check everything that can be checked before training
     with session:
-        check_before_search(study)
+        check_parts(study)
 
         # 2. read the finished trials from disk
-        total = study.config.trials
+        total = study.num_trials
         trials = session.open(total, lambda own: layout.read_trials(study.directory, own, total))
         search = Search(session, trials)
 
@@ -95,13 +96,13 @@ class Search:
         self.trials: Trials = trials
         opened = session.opened
         lost = read_lost(self.directory / "bo", opened.identity, trials)
-        self.lost: Trials = {index: record for index, record in lost.items() if index < self.study.config.trials}
+        self.lost: Trials = {index: record for index, record in lost.items() if index < self.study.num_trials}
         self.training: Trials = {}
         self.searcher: Searcher = self.study.make_searcher()
 
     def is_unfinished(self) -> bool:
         """Whether a trial is missing, or was proposed while a trial was lost that has finished since."""
-        return any(i not in self.trials or self._is_stale(i) for i in range(self.study.config.trials))
+        return any(i not in self.trials or self._is_stale(i) for i in range(self.study.num_trials))
 
     def run(self) -> None:
         """Train the missing trials, round by round, with all folds of a round in parallel.
@@ -112,7 +113,7 @@ class Search:
             IncompleteError: several trials in a row are lost.
         """
         started, compute, lost_in_a_row = time.perf_counter(), 0.0, 0
-        total, config = self.study.config.trials, self.study.config.searcher
+        total, config = self.study.num_trials, self.study.config.searcher
         step = 1 if config.asynchronous else config.round
         rounds = deque(range(first, min(first + step, total)) for first in range(0, total, step))
         if config.asynchronous:
@@ -120,7 +121,7 @@ class Search:
                 "searcher.asynchronous=true: a proposal depends on which trial finishes first, so this search cannot "
                 "be reproduced. State this where you report it."
             )
-        with self.session.jobs(train_unit, ["benchmark.jobs.train_unit"]) as jobs:
+        with self.session.jobs(train_unit, ["benchmark.jobs.train_unit"], self._most_units()) as jobs:
             for index, record in self.trials.items():
                 if record.result["map_at_r"] is not None:
                     self.display.best_so_far(record.result["map_at_r"], index)
@@ -248,7 +249,7 @@ class Search:
         """Write `best.yaml`, and print the result, where it is and the next command.
 
         Raises:
-            UserError: no trial has a score.
+            UserError: no trial has a score, or records were deleted meanwhile.
             IncompleteError: no trial has a score, and some are lost.
         """
         trials = [self.trials[i] for i in sorted(self.trials)]
@@ -261,6 +262,7 @@ class Search:
                 "training diverges everywhere: lower the learning rates (training.optimizers.trunk.lr=1e-4) or narrow "
                 "the search space (loss.space.NAME.bounds=[LOW,HIGH]), and start another study with variant=NAME."
             )
+        self.session.check_records(layout.trial_path(self.directory, i) for i in sorted(self.trials))
         known = self.lost | self.trials
         best = self.searcher.best([layout.to_observation(known[i]) for i in sorted(known)])
         result = self.trials[best].result
@@ -279,6 +281,14 @@ class Search:
             index: [LostUnit.from_json(unit) for unit in record.provenance["units"]]
             for index, record in self.lost.items()
         })  # fmt: skip
+
+    def _most_units(self) -> int:
+        """How many folds can be trained at the same time: those of a round, as far as they are not trained yet."""
+        config, num_folds = self.study.config, self.study.config.protocol.num_folds
+        missing = [i for i in range(config.trials) if i not in self.trials or self._is_stale(i)]
+        folders = [layout.trial_dir(self.directory, i) / f"fold_{fold}" for i in missing for fold in range(num_folds)]
+        untrained = sum(not (folder / "record.json").exists() for folder in folders)
+        return min(config.searcher.round * num_folds, untrained)
 
     def _is_stale(self, index: int) -> bool:
         return is_stale(layout.trial_dir(self.directory, index) / "ask.json", self.trials)

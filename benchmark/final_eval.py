@@ -13,12 +13,16 @@ Departure: 10 fresh runs; the best trial of the search, which was selected for i
 
 import sys
 
-# Before the slow imports, so that a mistake on the command line is reported at once.
-if __name__ == "__main__" and "--serve" not in sys.argv:
-    from benchmark.__main__ import main
+if __name__ == "__main__":  # before the slow imports, so that a mistake on the command line is reported at once
+    if "--serve" not in sys.argv:
+        from benchmark.__main__ import main
 
-    raise SystemExit(main("final-eval"))
+        raise SystemExit(main("final-eval"))
+    from benchmark.core.process import begin_worker
 
+    begin_worker()
+
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +36,7 @@ from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
+from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings
@@ -41,6 +46,7 @@ from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.study import contents, layout
 from benchmark.study.layout import Chosen
+from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
 from benchmark.study.selected import from_folder, names_a_study
 from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study
@@ -108,7 +114,7 @@ def chosen_setting(study: Study) -> Chosen:
     """
     if preset := study.config.preset:
         return Chosen(preset, None, study.config.loss.setting)
-    stored, trials = stored_search(study), study.config.trials
+    stored, trials = stored_search(study), study.num_trials
     if trials != stored.trials:
         raise UserError(
             f"trials={trials}: the search of {study.title} was run with trials={stored.trials}. Omit this option, or "
@@ -131,6 +137,8 @@ def stored_search(study: Study) -> StoredStudy:
     try:
         return read_study(study.directory)
     except NoStudyError:
+        with contextlib.suppress(MissingDataError):
+            check_trainable(study.make_dataset())  # otherwise, the search would say so
         raise UserError(f"There is no search of {study.title} in {study.directory}. Run {search} first.") from None
     except records.CorruptFileError as error:
         raise UserError(f"{error} Run {search}: it writes a new one and repeats nothing that belongs to it.") from error
@@ -158,13 +166,16 @@ def evaluate(study: Study) -> None:
 
         # 2. train the folds of the other runs, and score each run once its folds are trained
         if len(runs) < num_runs:
-            with session.jobs(run_unit, ["benchmark.final_eval", "--serve"]) as jobs:
-                for run in (r for r in range(num_runs) if r not in runs):
-                    for unit in fold_units(session, chosen, run):
-                        jobs.add(unit)
+            missing = [run for run in range(num_runs) if run not in runs]
+            units = [unit for run in missing for unit in fold_units(session, chosen, run)]
+            most_units = max(sum(not unit.has_record() for unit in units), len(missing))
+            with session.jobs(run_unit, ["benchmark.final_eval", "--serve"], most_units) as jobs:
+                for unit in units:
+                    jobs.add(unit)
                 runs |= score_runs(session, jobs, chosen)
 
         # 3. print the mean over the runs
+        session.check_records(layout.run_path(study.directory, chosen.name, run) for run in sorted(runs))
         for line in summary(study, [runs[run] for run in sorted(runs)]):
             session.display.say(line)
         session.check_complete()

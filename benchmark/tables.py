@@ -75,14 +75,17 @@ def tables(study: Study, overrides: list[str]) -> None:
     if not groups:
         raise UserError(f"There are no studies to read in {results_dir}/studies. Run {command('bo final-eval')} first.")
     fault: WriteError | None = None  # raised at the end: the tables of a read-only folder are still printed
+    texts: list[str] = []  # printed once all tables are written, since the reader of the output may end early
     for name, entries in groups.items():
         table = make_table(name, entries, read_experiment(name, results_dir), study.config.accept_code)
         try:
-            for path in [] if study.config.study else write_table(table, results_dir / "tables"):
-                write(f"wrote {visible(str(path))}")
+            paths = [] if study.config.study else write_table(table, results_dir / "tables")
+            texts += [f"wrote {visible(str(path))}" for path in paths]
         except WriteError as error:
             fault = error
-        write("\n" + markdown(table))
+        texts.append("\n" + markdown(table))
+    for text in texts:
+        write(text)
     if fault is not None:
         raise fault
 

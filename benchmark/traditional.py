@@ -12,11 +12,14 @@ Departure: a record also holds the last epoch, which involves no choice, and, wi
 
 import sys
 
-# Before the slow imports, so that a mistake on the command line is reported at once.
-if __name__ == "__main__" and "--serve" not in sys.argv:
-    from benchmark.__main__ import main
+if __name__ == "__main__":  # before the slow imports, so that a mistake on the command line is reported at once
+    if "--serve" not in sys.argv:
+        from benchmark.__main__ import main
 
-    raise SystemExit(main("traditional"))
+        raise SystemExit(main("traditional"))
+    from benchmark.core.process import begin_worker
+
+    begin_worker()
 
 import functools
 import time
@@ -71,7 +74,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
 
         # 3. train and score the missing runs
         if len(runs) < num_runs:
-            with session.jobs(run_unit, ["benchmark.traditional", "--serve"]) as jobs:
+            with session.jobs(run_unit, ["benchmark.traditional", "--serve"], num_runs - len(runs)) as jobs:
                 for run in (r for r in range(num_runs) if r not in runs):
                     jobs.add(unit_of(session, run))
                 for unit, answer in session.answers(jobs):

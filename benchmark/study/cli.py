@@ -7,40 +7,36 @@ import contextlib
 import functools
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from select import poll
 from typing import cast
 
 import hydra
 import hydra.core.global_hydra
-import hydra.core.hydra_config
 import hydra.errors
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark.core import errors, invocation
-from benchmark.core.console import write
+from benchmark.core import cache_dir, errors, invocation, places, process
+from benchmark.core.console import OutputError, drop_output, write
 from benchmark.core.paths import conf_dir
-from benchmark.study import messages, plugins
+from benchmark.study import arguments, messages, plugins
+from benchmark.study.preflight import check_values
 from benchmark.study.selected import PLACE_KEYS, key_of, select
 from benchmark.study.study import ConfigurationError, Study
 
-INCOMPLETE, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit statuses
+INCOMPLETE, MISTAKE, UNREAD = 1, 2, 141  # exit statuses; the last is what a shell reports for SIGPIPE
 Command = Callable[[Study, list[str]], None]
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
 
 
 def main(command: Command, protocol: str = "", only_reads: bool = False) -> None:
     """Compose the configuration from `sys.argv` and run a command on each study that it selects.
 
-    Hydra's own flags work. With `--multirun`, a study that cannot run does not stop the others.
+    `arguments` describes what may be given. With `--multirun`, a study that cannot run does not stop the others.
 
     Args:
         command: receives the study and the overrides that the user gave.
@@ -48,97 +44,135 @@ def main(command: Command, protocol: str = "", only_reads: bool = False) -> None
         only_reads: whether the command itself reads stored studies, and needs only folders from the configuration.
 
     Raises:
-        SystemExit: 1 if results are missing, 2 for a user error, 130 for Ctrl-C, 143 for SIGTERM.
+        SystemExit: 1 if results are missing, 2 for a user error, 130 for Ctrl-C, 143 for SIGTERM, 141 if the reader of
+            the output ended before a command that does more than show results.
         Exception: a defect, which shows its traceback.
     """
     selects = ("protocol=", "study=")
     if protocol and not any(argument.startswith(selects) for argument in sys.argv[1:]):
-        overrides = [place for place, argument in enumerate(sys.argv) if "=" in argument and argument[0] != "-"]
-        sys.argv.insert(next(iter(overrides), len(sys.argv)), f"protocol={protocol}")  # Hydra wants overrides together
+        sys.argv.append(f"protocol={protocol}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-
-    def terminate(*_: object) -> None:
-        raise _Terminated
-
-    before, statuses = signal.signal(signal.SIGTERM, terminate), [0]
+    statuses = [0 if only_reads else UNREAD]
     try:
         with until_the_reader_ends():
             statuses = _run_all(command, only_reads)
     except KeyboardInterrupt as stop:
-        write(f"\nStopped. {errors.GO_ON}", error=True)
-        raise SystemExit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        number = stop.number if isinstance(stop, process.Stopped) else process.SIGNALS[0]
+        write(f"\n{process.reason(number)}", error=True)
+        raise SystemExit(128 + number) from None
+    if statuses == [UNREAD]:
+        write(f"\nStopped, because the reader of this command's output has ended. {errors.GO_ON}", error=True)
     if any(statuses):
         raise SystemExit(max(statuses))
 
 
 def _run_all(command: Command, only_reads: bool) -> list[int]:
     """Run a command on every study of the command line and return the exit statuses."""
-    places: dict[str, object] = {}
-    composed: list[tuple[DictConfig, list[str]]] = []
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def compose(config: DictConfig) -> None:
-        given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-        composed.append((config, [str(override) for override in given]))
+    composed: list[tuple[DictConfig, list[str], dict[str, object]]] = []
 
     def compose_all() -> None:
-        try:
-            places.update(_take_places())
-            sys.argv[1:] = with_search_path(sys.argv[1:])
-            compose()
-        except (hydra.errors.HydraException, OmegaConfBaseException) as error:
-            raise errors.UserError(explain(error)) from error
-        except yaml.MarkedYAMLError as error:  # a file of `conf/`, or of a plug-in
-            place = error.problem_mark or error.context_mark
-            where = f"{place.name}:{place.line + 1}" if place else "A file of the configuration"
-            raise errors.UserError(
-                f"{where}: {error.problem}. Correct this line, then run the same command again."
-            ) from error
-        except ValueError as error:  # Hydra's, of a choice that is no name, such as loss=3
-            raise errors.UserError(_not_a_choice(sys.argv[1:]) or messages.does_not_fit(str(error))) from error
+        process.check_folder()
+        if not only_reads:
+            process.check_temporary_folder()
+        plugin_folders = plugins.conf_dirs(plugins_in(sys.argv[1:]))[1:]
+        given = arguments.read(sys.argv[1:], groups(), functools.partial(choices, given=sys.argv[1:]))
+        cache = os.environ.get(cache_dir.VARIABLE)
+        if cache:
+            places.usable_folder(cache_dir.VARIABLE, cache)
+        for overrides in given.jobs:
+            rest, where = _without_places(overrides)
+            composed.append((_compose(rest, plugin_folders), rest, where))
+        if given.shows:
+            for config, rest, where in composed:
+                shown = OmegaConf.create(selected(config, rest, where).raw) if config.study else config
+                write(OmegaConf.to_yaml(shown, resolve=given.resolves), end="")
+            composed.clear()
 
-    def run(config: DictConfig, given: list[str]) -> None:
+    def selected(config: DictConfig, given: list[str], where: dict[str, object]) -> Study:
         try:
-            study = Study.of(config) if only_reads else select(config, given, places)
+            return Study.of(config) if only_reads else select(config, given, where)
         except ConfigurationError as error:
-            raise errors.UserError(explain(error.__cause__ or error)) from error
+            raise errors.UserError(explain(error.__cause__ or error, given)) from error
+
+    def run(config: DictConfig, given: list[str], where: dict[str, object]) -> None:
+        study = selected(config, given, where)
+        check_values(study, study.config.protocol.story)
         try:
             with invocation.overridden(given):
                 command(study, given)
         except SystemExit as error:  # only a plug-in calls it: a command returns, or raises what went wrong
             raise RuntimeError(f"Code that this command runs called sys.exit({error.code!r}).") from error
 
-    return [_status_of(compose_all), *(_status_of(functools.partial(run, *study)) for study in composed)]
+    status = _status_of(compose_all)
+    return [status] if status else [_status_of(functools.partial(run, *study)) for study in composed]
 
 
-def _take_places() -> dict[str, object]:
-    """Remove the overrides of `PLACE_KEYS` from `sys.argv` if there is `study=`, and return them by key.
+def _compose(overrides: list[str], plugin_folders: Sequence[Path]) -> DictConfig:
+    """The configuration that Hydra composes.
+
+    Args:
+        overrides: in Hydra's grammar.
+        plugin_folders: folders `conf/` of plug-ins.
+
+    Raises:
+        UserError: a key is unknown, a choice has no file, or a file is invalid.
+    """
+    own = ",".join(invocation.override("", f"file://{folder}")[1:] for folder in plugin_folders)
+    search_path = [f"hydra.searchpath=[{own}]"] if own else []
+    try:
+        hydra.core.global_hydra.GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra.compose("config", [*search_path, *overrides])
+    except (hydra.errors.HydraException, OmegaConfBaseException) as error:
+        raise errors.UserError(explain(error, overrides)) from error
+    except yaml.MarkedYAMLError as error:  # a file of `conf/`, or of a plug-in
+        place = error.problem_mark or error.context_mark
+        where = f"{place.name}:{place.line + 1}" if place else "A file of the configuration"
+        raise errors.UserError(
+            f"{where}: {error.problem}. Correct this line, then run the same command again."
+        ) from error
+    except ValueError as error:
+        raise errors.UserError(messages.does_not_fit(str(error))) from error
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if value.strip() == "{}" and OmegaConf.select(config, key):
+            raise errors.UserError(
+                f"{override} changes nothing: what is given in braces is added to what {key} has. Delete a part, as in "
+                f"~{key}.{next(iter(OmegaConf.select(config, key)))}, or give its keys other values."
+            )
+    return config
+
+
+def _without_places(overrides: list[str]) -> tuple[list[str], dict[str, object]]:
+    """The overrides without those of `PLACE_KEYS` if there is `study=`, and the values of these by key.
 
     Hydra would refuse them, because it composes the default data set instead of the stored study's.
     """
-    if not any(argument.startswith("study=") for argument in sys.argv[1:]):
-        return {}
-    taken = [argument for argument in sys.argv[1:] if key_of(argument) in PLACE_KEYS]
-    sys.argv = [argument for argument in sys.argv if argument not in taken]
+    if not any(override.startswith("study=") for override in overrides):
+        return overrides, {}
+    taken = [override for override in overrides if key_of(override) in PLACE_KEYS]
     parsed = OverridesParser.create().parse_overrides(taken)
-    for override in parsed:
-        if override.is_sweep_override():
-            raise errors.UserError(f"{override.input_line}: give one value, for all studies.")
-    return {key_of(argument): override.value() for argument, override in zip(taken, parsed, strict=True)}
+    places: dict[str, object] = {key_of(override): found.value() for override, found in zip(taken, parsed, strict=True)}
+    return [override for override in overrides if override not in taken], places
 
 
 @contextlib.contextmanager
 def until_the_reader_ends() -> Iterator[None]:
-    """End the block quietly if the reader of our output, such as `head`, ends before it."""
+    """End the block quietly if the reader of our output, such as `head`, ends before it.
+
+    Raises:
+        SystemExit: standard output cannot be written for another reason.
+    """
     try:
         yield
-        sys.stdout.flush()
+        write("", end="")  # flush what was printed without `write`
     except BrokenPipeError:
         if not _reader_has_ended():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output(1)
+    except OutputError as error:
+        write(f"\n{error}", error=True)
+        raise SystemExit(MISTAKE) from None
 
 
 def _reader_has_ended() -> bool:
@@ -166,100 +200,80 @@ def _status_of(work: Callable[[], None]) -> int:
     return status
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, overrides: Sequence[str]) -> str:
     """Describe what is wrong with the configuration, with the closest match and the allowed values.
 
     Args:
         error: an exception from Hydra or OmegaConf.
+        overrides: the overrides of the study.
     """
     if isinstance(error, hydra.errors.MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return messages.unknown_choice(group, name, list(error.options))
     if isinstance(error, hydra.errors.OverrideParseException):
         return messages.unreadable(error.override)
+    if found := re.search(r"An item is already at '([^']+)'", str(error)):
+        return f"+{found[1]} adds a key that exists already. Write {found[1]}=VALUE to change it.\n{messages.see_all()}"
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
-    if found := re.search(r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in", str(error)):
-        return messages.unknown_key(key or found[1] or found[2], known_keys(sys.argv[1:]))
+    if found := re.search(
+        r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in|delete from config\. '([^']+)' does not",
+        str(error),
+    ):
+        return messages.unknown_key(key or found[1] or found[2] or found[3], known_keys(overrides))
     if isinstance(error, ValidationError) and key:
         return messages.wrong_type(key, str(error.msg))
     return messages.does_not_fit(str(error.__cause__ or error))
 
 
-def plugins_in(arguments: list[str]) -> list[str]:
+def plugins_in(given: Sequence[str]) -> list[str]:
     """Return the names of the plug-ins that the command line names.
 
     Args:
-        arguments: command-line arguments.
+        given: command-line arguments.
 
     Raises:
         UserError: they are not a list of names that a plug-in may have.
     """
-    given = [argument for argument in arguments if _names_plugins(argument)]
-    names: list[str] = []
+    found: list[str] = []
     try:
-        for override in OverridesParser.create().parse_overrides(given):
+        for override in OverridesParser.create().parse_overrides([word for word in given if _names_plugins(word)]):
             if override.is_sweep_override():
                 raise errors.UserError(f"{override.input_line}: give one list in brackets, for all studies.")
-            plugins.check_names(found := override.value())
-            names = cast(list[str], found)
+            plugins.check_names(value := override.value())
+            found = cast(list[str], value)
     except hydra.errors.OverrideParseException as error:
-        raise errors.UserError(messages.unreadable(error.override)) from error
-    return names
+        raise errors.UserError(messages.unreadable(str(error.override))) from error
+    return found
 
 
 def _names_plugins(argument: str) -> bool:
     return argument.lstrip("+").startswith(f"{plugins.KEY}=")
 
 
-def with_search_path(arguments: list[str]) -> list[str]:
-    """Return command-line arguments with the folders `conf/` of plug-ins on Hydra's search path.
-
-    Args:
-        arguments: command-line arguments.
-
-    Raises:
-        UserError: a plug-in cannot be found, or has a file with the name of another one.
-    """
-    folders = plugins.conf_dirs(plugins_in(arguments))[1:]
-    if not folders:
-        return arguments
-    own = ",".join(invocation.override("", f"file://{folder}")[1:] for folder in folders)
-    place = next(number for number, argument in enumerate(arguments) if _names_plugins(argument))
-    return [*arguments[:place], f"hydra.searchpath=[{own}]", *arguments[place:]]  # Hydra wants overrides together
+@functools.cache
+def groups() -> tuple[str, ...]:
+    """Keys that select a file in `conf/`."""
+    defaults = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return tuple(key for entry in defaults if isinstance(entry, dict) for key in entry)
 
 
-def choices(group: str, arguments: list[str]) -> list[str]:
+def choices(group: str, given: Sequence[str]) -> list[str]:
     """Return the names of the YAML files in a group, of this project and of the plug-ins on the command line.
 
     Args:
         group: a folder of `conf/`.
-        arguments: command-line arguments.
+        given: command-line arguments.
     """
-    folders = plugins.conf_dirs(plugins_in(arguments))
+    folders = plugins.conf_dirs(plugins_in(given))
     return sorted(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))
 
 
-def _not_a_choice(arguments: list[str]) -> str:
-    """The message for the first argument that chooses no file of `conf/`; empty if all do."""
-    for argument in arguments:
-        group, _, name = argument.partition("=")
-        if not group:
-            return messages.unreadable(argument)
-        allowed = choices(group, arguments)
-        if allowed and name not in allowed:
-            return messages.unknown_choice(group, name, allowed)
-    return ""
-
-
-def known_keys(arguments: list[str]) -> list[str]:
+def known_keys(overrides: Sequence[str]) -> list[str]:
     """Return every dotted key of the configuration with the loss, data set, ... that the user chose.
 
     Args:
-        arguments: command-line arguments; those that do not select a file in `conf/` are ignored.
+        overrides: the overrides of a study; those that do not select a file in `conf/` are ignored.
     """
-    folders = plugins.conf_dirs(plugins_in(arguments))
-    chosen = [a for a in arguments if any((folder / f"{a.replace('=', '/')}.yaml").is_file() for folder in folders)]
-    chosen += [a for a in arguments if a.startswith("hydra.searchpath=")]
-    hydra.core.global_hydra.GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return messages.dotted(Study.of(hydra.compose("config", chosen)).raw)
+    folders = plugins.conf_dirs(plugins_in(overrides))
+    chosen = [o for o in overrides if any((folder / f"{o.replace('=', '/')}.yaml").is_file() for folder in folders)]
+    return messages.dotted(Study.of(_compose(chosen, folders[1:])).raw)

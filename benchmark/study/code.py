@@ -15,6 +15,7 @@ from benchmark.study.study import Study
 COMPUTES = ("assemble", "data", "instantiate", "passes", "recipes", "schedules", "scoring", "study", "testset",
             "trial_score")  # fmt: skip
 DESCRIBES = (
+    "arguments",
     "cli",
     "code",
     "command",

@@ -4,13 +4,15 @@ Hydra composes the YAML files, `study.py` merges them into these classes, and an
 that names the full key. The keys of a `Node` are checked by the object that is built from it.
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 Node = dict[str, Any]  # a part of the configuration with any keys and values
-PLACES = ("root", "path", "images_root", "check", "expected")  # keys of a data set that its fingerprint replaces
+# Keys of a data set that its fingerprint replaces.
+PLACES = ("root", "path", "images_root", "check", "expected", "split", "on_duplicates")
 
 
 @dataclass
@@ -44,10 +46,10 @@ class DatasetConfig:
         patience: epochs without improvement before a training stops.
         max_epochs: maximum number of epochs of a training.
         iterations_per_epoch: batches per epoch.
-        licence: licence of the images.
-        sources: files that `make data` downloads: `url`, `file`, `bytes`, `md5`, `sha256`, and for an archive `unpack`
-            with its largest allowed number of `members` and `bytes`; `room` is the disk space for all of it, in bytes.
-        by_hand: instructions for obtaining the data by hand.
+        licence: licence of the images; empty for that in `conf/sources.yaml`.
+        sources: files that `make data` downloads, one mapping with the fields of `core.sources.Source` for each; empty
+            for those in `conf/sources.yaml`.
+        by_hand: instructions for obtaining the data by hand; empty for those in `conf/sources.yaml`.
         images: how image files are resized, cropped and flipped, see `images.crops.Crops`.
         recall_at: the K of Recall@K under the traditional protocol.
         version_1: loss schedules that a configuration of version 1 held here; they are only part of its identity.
@@ -184,6 +186,7 @@ class ProtocolConfig:
     """The constants of an evaluation protocol.
 
     Attributes:
+        failed: what the searcher sees for a trial without a score, see `searchers.ax.Ax`.
         images: how image files are resized, cropped and flipped, unless their data set says otherwise.
         held_out: fraction of the training classes that chooses the epoch under the traditional protocol.
         story: the command that runs it: `search` (and final_eval) or `traditional`.
@@ -204,6 +207,7 @@ class ProtocolConfig:
     select: str
     defaults_first: bool
     loss_optimizer: str = "searched"
+    failed: str | None = None
     images: Node = field(default_factory=dict)
     held_out: float = 0.0
     story: str = "search"
@@ -262,8 +266,12 @@ class Config:
     plugins: list[str] = field(default_factory=list)
 
 
+@functools.cache
 def schema() -> DictConfig:
-    """The configuration's keys and types for OmegaConf; `executor` takes further keys, those of the chosen executor."""
+    """The configuration's keys and types for OmegaConf; `executor` takes further keys, those of the chosen executor.
+
+    It is shared: merge into a copy of it, as `OmegaConf.merge` does.
+    """
     shape = OmegaConf.structured(Config)
     shape.executor = OmegaConf.structured(ExecutorConfig)
     OmegaConf.set_struct(shape.executor, False)

@@ -8,9 +8,9 @@ comparing identities, never by its name alone.
 because a seed or a default changed. Studies of an older version can be read, but not continued.
 """
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from benchmark.core import records
 from benchmark.core.records import JsonObject
@@ -35,11 +35,11 @@ NOT_SCIENCE = (
     "unit",
 )
 PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
-# These are hashed where they are used, not where they are defined: the data set takes the protocol's images, and the
-# training takes the loss's recipe. The number of runs can be extended at any time.
+# These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
+# searcher its `failed`, and the training the loss's recipe. The number of runs can be extended at any time.
 TAKEN = {
     "dataset": ("trials", "recall_at", "version_1"),
-    "protocol": ("trials", "num_runs", "images", "story", "sop_cut"),
+    "protocol": ("trials", "num_runs", "images", "story", "sop_cut", "failed"),
     "loss": ("recipe",),
 }
 UNLESS_SET = {
@@ -64,12 +64,14 @@ def science(plain: Node, config: Config, fingerprint: str) -> Node:
         if isinstance(value, dict):
             absent = [key for key in UNLESS_SET.get(group, ()) if not value[key]]
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
+    if kept["searcher"]["module"].get("failed", "") is None:
+        del kept["searcher"]["module"]["failed"]
     if config.searcher.round == 1:
         del kept["searcher"]["round"]
     if config.protocol.story == "traditional":
         kept["dataset"]["recall_at"] = config.dataset.recall_at
     weights = kept["trunk"]["module"].get("weights")
-    if isinstance(weights, str) and Path(weights).expanduser().is_file():  # identified by its content
+    if isinstance(weights, str) and os.path.isfile(os.path.expanduser(weights)):  # identified by its content
         from benchmark.trunks import weights as files
 
         kept["trunk"]["module"]["weights"] = files.fingerprint(weights)

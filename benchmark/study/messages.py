@@ -2,9 +2,12 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from benchmark.core import invocation
+from benchmark.core.escape import shown
+from benchmark.core.names import PATTERN
 
 VALUE = re.compile(
     r"[Vv]alue '(.*)'(?: of type '\w+' could not be converted to| is not a valid| for field of type) '?(\w+)"
@@ -31,8 +34,8 @@ def unknown_choice(group: str, name: str, allowed: Sequence[str]) -> str:
         allowed: names of the files in that folder.
     """
     near = _did_you_mean(_nearest(name, allowed))
-    ending = f" To add one, write conf/{group}/{name}.yaml." if re.fullmatch(r"\w+", name) else ""
-    return f"There is no {group} {name!r}.{near}\nAllowed: {', '.join(allowed)}.{ending}"
+    ending = f" To add one, write conf/{group}/{name}.yaml." if re.fullmatch(PATTERN, name) and name != "null" else ""
+    return f"There is no {group} {shown(name)}.{near}\nAllowed: {', '.join(allowed)}.{ending}"
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
@@ -59,7 +62,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     there = f"Keys of {'.'.join(above)}: {', '.join(siblings)}." if above else f"Keys: {', '.join(siblings)}."
     if len(above) > 1:
         there += f" To set a key that its file does not set, write +{key}=VALUE."
-    return f"There is no key {key!r}.{_did_you_mean(near)}\n{there}\n{see_all()}"
+    return f"There is no key {shown(key)}.{_did_you_mean(near)}\n{there}\n{see_all()}"
 
 
 def wrong_type(key: str, complaint: str) -> str:
@@ -67,28 +70,51 @@ def wrong_type(key: str, complaint: str) -> str:
 
     >>> print(wrong_type("trials", "Value 'abc' of type 'str' could not be converted to Integer").splitlines()[0])
     trials=abc: give a whole number.
+    >>> print(wrong_type("loss.setting", "field 'loss.setting' is not Optional").splitlines()[0])
+    loss.setting=null: this key needs a value. Leave it out for its default.
 
     Args:
         key: the dotted key.
         complaint: OmegaConf's message.
     """
+    if re.search(r"is not Optional|Incompatible value 'None'", complaint):
+        return f"{key}=null: this key needs a value. Leave it out for its default.\n{see_all()}"
+    if "missing mandatory value" in complaint:
+        return f"{key} has no value, and this key needs one: {key}=VALUE\n{see_all()}"
     found = VALUE.search(complaint)
     if found is None or found[2] not in KINDS:
-        return f"{key} is invalid: {complaint.strip()}\n{see_all()}"
-    value = "null" if found[1] == "None" else found[1]
+        return f"{key} is invalid: {complaint.strip().splitlines()[0]}.\n{see_all()}"
+    value = {"None": "null", "True": "true", "False": "false"}.get(found[1], found[1])
     return f"{key}={value}: give {KINDS[found[2]]}.\n{see_all()}"
 
 
 def does_not_fit(complaint: str) -> str:
     """The message for any other configuration error, based on the message of the library that found it."""
-    return f"The configuration is invalid. {complaint.strip()}\n{see_all()}"
+    if key := re.search(r"full_key: (\S+)", complaint):
+        return wrong_type(key[1], complaint)
+    first = complaint.strip().splitlines()[0] if complaint.strip() else "No reason was given"
+    return f"The configuration is invalid. {first.rstrip('.')}.\n{see_all()}"
 
 
-def unreadable(override: str) -> str:
-    """The message for an argument that is not an override."""
+def unreadable(argument: str, meant: str = "") -> str:
+    """The message for an argument that is not an override.
+
+    >>> print(unreadable("\u2013loss=hpl_pa", "loss=hpl_pa").splitlines()[0])
+    '–loss=hpl_pa' cannot be read: it contains '–' (EN DASH). Did you mean loss=hpl_pa?
+
+    Args:
+        argument: the argument.
+        meant: what was probably meant.
+    """
+    foreign = next((char for char in argument if not char.isascii()), "")
+    why = f": it contains {foreign!r} ({unicodedata.name(foreign, 'unnamed')})" if foreign else ""
+    if not why and any(argument.count(quote) % 2 for quote in "'\""):
+        why = ": a quote in it is not closed"
+    guess = f" Did you mean {meant}?" if meant else ""
     return (
-        f"{override!r} cannot be read. Write key=value, such as trials=20 or loss=contrastive; put an override with "
-        f"blanks, commas or brackets in quotes, such as 'loss.space.alpha.bounds=[1,100]'.\n{see_all()}"
+        f"{shown(argument)} cannot be read{why}.{guess}\nWrite key=value without blanks, such as trials=20 or "
+        "loss=contrastive; put a value with other characters in quotes, such as 'loss.space.alpha.bounds=[1,100]' or "
+        f"'dataset.module.root=\"my birds\"'.\n{see_all()}"
     )
 
 
@@ -104,7 +130,7 @@ def dotted(node: object, prefix: str = "") -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return difflib.get_close_matches(re.sub(r"[\s.-]+", "_", name.lower()), known, n=1, cutoff=0.6)
 
 
 def _did_you_mean(near: Sequence[str]) -> str:

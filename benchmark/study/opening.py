@@ -71,7 +71,7 @@ def open_study(study: Study, command: Command, fingerprint: str) -> Opened:
     if found is None:
         stored = StoredStudy(
             version=VERSION, identity=identity, fingerprint=fingerprint, versions=versions(),
-            science=study.science(fingerprint), config=_config(study), trials=study.config.trials,
+            science=study.science(fingerprint), config=_config(study), trials=study.num_trials,
             num_runs=study.config.protocol.num_runs, code=[code], search_code=[search] if command == "bo" else [],
             plugins=list(study.config.plugins), overrides=_overrides(),
         )  # fmt: skip
@@ -90,7 +90,7 @@ def open_study(study: Study, command: Command, fingerprint: str) -> Opened:
         notes += _changed_versions(found.versions)
         stored = dataclasses.replace(
             found, config=_config(study, found), num_runs=study.config.protocol.num_runs, code=codes,
-            trials=study.config.trials if command == "bo" else found.trials,
+            trials=study.num_trials if command == "bo" else found.trials,
             search_code=searches, plugins=sorted({*found.plugins, *study.config.plugins}),
         )  # fmt: skip
     if stored != found:

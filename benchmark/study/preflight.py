@@ -3,24 +3,25 @@
 import json
 import math
 import operator
-import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
+from benchmark.core.names import check_case, check_name
 from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.folds import Fold
 from benchmark.searchers import Parameter, Value
-from benchmark.study.config import TrainingConfig
+from benchmark.study.config import Node, TrainingConfig
 from benchmark.study.stored import check_references
 from benchmark.study.study import Study
 from benchmark.training.lr_schedule import learning_rate_factor
 
-CHOICES: dict[str, tuple[str | bool, ...]] = {
+CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "protocol.noise": ("inferred", "fold_sem"),
     "protocol.select": ("raw", "model"),
+    "protocol.failed": ("worst", "zero", None),
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
     "loss.retrieval": ("cosine", "l2", "hyperbolic"),
     "protocol.loss_optimizer": ("searched", "authors"),
@@ -30,25 +31,43 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "precision": ("ieee", "tf32", "bf16"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
-AT_LEAST = dict.fromkeys(("trials", "threads", "protocol.batch_size", "protocol.embedding_dim", "protocol.num_runs",
-                          "protocol.iterations_per_epoch", "dataset.evaluate_every", "dataset.max_epochs"), 1) | {
-    "protocol.num_folds": 2, "seed": 0, "dataset.patience": 0, "training.shift": 0, "executor.retries": 0,
-    "searcher.round": 1}  # fmt: skip
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
-
-
-def check_before_search(study: Study) -> None:
-    """Check the search space and the folds, and build every component of a training once.
-
-    Raises:
-        UserError: a value is not allowed; the message has the allowed values and the next step.
-    """
-    check_space(study)
-    check_parts(study)
+# Lowest and highest number that a key allows; null is checked elsewhere. The upper ends are far beyond what is useful:
+# they only keep a slip of the finger from filling the memory or the disk.
+RANGES: dict[str, tuple[int, int]] = {
+    "seed": (0, LARGEST_INT),  # the largest integer that records can hold
+    "trials": (1, 100_000),
+    "threads": (1, 1024),
+    "protocol.trials": (1, 100_000),
+    "protocol.batch_size": (1, 1_000_000),
+    "protocol.embedding_dim": (1, 65_536),
+    "protocol.num_folds": (2, 1000),
+    "protocol.num_runs": (1, 10_000),
+    "protocol.iterations_per_epoch": (1, 100_000_000),
+    "dataset.trials": (1, 100_000),
+    "dataset.evaluate_every": (1, 1_000_000),
+    "dataset.patience": (0, 1_000_000),
+    "dataset.max_epochs": (1, 1_000_000),
+    "dataset.iterations_per_epoch": (1, 100_000_000),
+    "dataset.recall_at": (1, 1_000_000),
+    "training.shift": (0, 1024),
+    "training.batch_size": (1, 1_000_000),
+    "training.epochs": (1, 1_000_000),
+    "training.warmup_epochs": (0, 1_000_000),
+    "trunk.width": (1, 4096),
+    "trunk.crop": (1, 4096),
+    "executor.workers": (1, 100_000),
+    "executor.retries": (0, 1_000_000),
+    "searcher.round": (1, 10_000),
+    "image_threads": (0, 1024),
+}
+NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
+NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",
+         "executor.name", "variant", "preset")  # fmt: skip
+MAY_BE_EMPTY = ("variant", "preset")
 
 
 def check_values(study: Study, story: str = "search") -> None:
-    """Check names that become paths, choices, and ranges of numbers, before the study's folder is created.
+    """Check names that become paths, choices, and ranges of numbers, before anything is written.
 
     Args:
         study: the study to check.
@@ -61,50 +80,147 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.protocol.story != story:
         target = "traditional" if c.protocol.story == "traditional" else "bo"
         raise UserError(f"protocol={c.protocol.name} is run by another command: {study.command(target)}")
-    for key in ("dataset.name", "loss.name", "trunk.name", "protocol.name", "variant", "preset"):
-        if not NAME.fullmatch(name := operator.attrgetter(key)(c)) and (name or key not in ("variant", "preset")):
-            raise UserError(f"{key}={name!r} becomes part of a path: use up to 64 letters, digits and underscores.")
+    _check_names(study)
     for key, allowed in CHOICES.items():
         if (value := operator.attrgetter(key)(c)) not in allowed:
-            raise UserError(f"{key}={value!r}: allowed are {', '.join(str(a).lower() for a in allowed)}.")
-    for key, lowest in AT_LEAST.items():
-        if (value := operator.attrgetter(key)(c)) < lowest:
-            raise UserError(f"{key}={value}: must be at least {lowest}.")
-    if c.seed > LARGEST_INT:
-        raise UserError(f"seed={c.seed}: must be at most {LARGEST_INT}, the largest integer that records can hold.")
-    if c.searcher.asynchronous and c.searcher.round == 1:
-        raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
-                        "may train together, such as searcher.round=4.")  # fmt: skip
-    if c.image_threads != "auto" and (type(c.image_threads) is not int or c.image_threads < 0):
-        raise UserError(f"image_threads={c.image_threads!r}: give a whole number of at least 0, or auto.")
+            words = ("null" if choice is None else str(choice).lower() for choice in allowed)
+            raise UserError(f"{key}={value!r}: allowed are {', '.join(words)}.")
+    for key in ("dataset.label", "loss.label"):
+        if not operator.attrgetter(key)(c).strip():
+            raise UserError(f"{key} is empty: it is the name in tables. Give a text, or leave {key}= out.")
     try:
-        check_references(study.raw)  # else its study.yaml could be written, but not read
+        check_references(study.raw | {"study": ""})  # else its study.yaml could be written, but not read
     except ValueError as error:
         raise UserError(f"{error}. Write the value itself.") from error
     if strange := list(_not_finite(study.raw)):
         raise UserError(f"{', '.join(strange)}: only finite numbers can be recorded; give one, or omit the key.")
+    if c.image_threads != "auto" and type(c.image_threads) is not int:
+        raise UserError(f"image_threads={c.image_threads!r}: give a whole number of at least 0, or auto.")
+    for key in RANGES:
+        check_range(key, operator.attrgetter(key)(c))
+    if c.searcher.asynchronous and c.searcher.round == 1:
+        raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
+                        "may train together, such as searcher.round=4.")  # fmt: skip
     check_training(c.training)
+    _check_batches(study)
+    check_optimizer("loss.optimizer", c.loss.optimizer or {})
+    _check_width(study)
     if not 0 < c.protocol.confidence < 1:
         raise UserError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
+    if not 0 <= c.protocol.held_out < 1:
+        raise UserError(f"protocol.held_out={c.protocol.held_out:g}: must be at least 0 and below 1, such as 0.1.")
     if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
         raise UserError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
     if c.device not in ("auto", "cpu") and c.device not in (here := devices()):
         raise UserError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
 
 
+def _check_names(study: Study) -> None:
+    """Check the names that become parts of paths, and that no folder differs from the study's only in its case."""
+    for key in NAMES:
+        name = operator.attrgetter(key)(study.config)
+        if name or key not in MAY_BE_EMPTY:
+            check_name(key, name)
+    if not study.config.study:
+        check_case(study.directory.parent)
+        check_case(study.directory)
+
+
+def check_range(key: str, value: object) -> None:
+    """Check a number, or each number of a list, against the range of its key; null and words are left to other checks.
+
+    Args:
+        key: a key of `RANGES`.
+        value: its value.
+
+    Raises:
+        UserError: it lies outside the range.
+    """
+    lowest, highest = RANGES[key]
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, int | float) and not lowest <= number <= highest:
+            raise UserError(f"{key}={number}: must be at least {lowest} and at most {highest}.")
+
+
 def check_training(training: TrainingConfig) -> None:
-    """Check the lengths, the learning-rate schedule and the gradient clipping of a training.
+    """Check the lengths, the learning-rate schedule, the gradient clipping and the optimisers of a training.
 
     Raises:
         UserError: a value is out of range, or an option is unknown.
     """
-    for key, lowest in {"batch_size": 1, "epochs": 1, "warmup_epochs": 0}.items():
-        if (value := getattr(training, key)) is not None and value < lowest:
-            raise UserError(f"training.{key}={value}: must be at least {lowest}.")
-    learning_rate_factor(training.decay or {}, 1, 1)  # refuses unknown options
+    for key in ("batch_size", "epochs", "warmup_epochs"):
+        check_range(f"training.{key}", getattr(training, key))
+    _check_decay(training.decay or {})
     clip = training.clip or {}
     if len(clip) > 1 or not clip.keys() <= {"value", "norm"} or any(limit <= 0 for limit in clip.values()):
         raise UserError(f"training.clip={clip}: give value or norm with a number above 0, such as {{value: 10}}.")
+    for part in ("trunk", "head", "loss"):
+        key = f"training.optimizers.{part}"
+        if not isinstance(node := training.optimizers.get(part), dict):
+            what = "null" if node is None else node
+            raise UserError(f"{key}={what}: give the options of an optimiser, such as {key}.lr=0.001.")
+        check_optimizer(key, node)
+
+
+def _check_decay(decay: Node) -> None:
+    """Check the settings of a learning-rate schedule."""
+    for name in ("every", "factor", "epochs"):
+        for number in _listed(decay.get(name, [])):
+            if not _is_rate(number) or number == 0 or (name != "factor" and not isinstance(number, int)):
+                kind = "numbers" if name == "factor" else "whole numbers"
+                raise UserError(f"training.decay.{name}={decay[name]}: allowed are {kind} above 0.")
+    learning_rate_factor(decay, 1, 1)  # refuses unknown options
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def check_optimizer(key: str, options: Node) -> None:
+    """Check the numbers among an optimiser's options, and in its groups of parameters.
+
+    Args:
+        key: the configuration key of the options.
+        options: the options; null takes the default, and what is not a number here is checked by the optimiser.
+
+    Raises:
+        UserError: a learning rate, weight decay or momentum is no number, or is negative.
+    """
+    for name, value in options.items():
+        if name == "groups" and isinstance(value, dict):
+            for prefix, group in value.items():
+                check_optimizer(f"{key}.groups.{prefix}", group if isinstance(group, dict) else {})
+        elif name in NOT_NEGATIVE and value is not None and not _is_rate(value):
+            raise UserError(f"{key}.{name}={value}: give a number of at least 0, such as 0.001.")
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _check_batches(study: Study) -> None:
+    """Check that a batch has room for images of two classes, without which no loss can compare anything."""
+    sampler, batch_size = study.config.loss.sampler, study.config.protocol.batch_size
+    m = sampler.get("m", 1)
+    if "_target_" in sampler or study.config.protocol.story != "search":
+        return
+    if type(m) is not int or m < 1:
+        raise UserError(f"loss.sampler.m={m}: give the number of images per class in a batch, at least 1.")
+    if batch_size < 2 * m:
+        raise UserError(
+            f"protocol.batch_size={batch_size}: a batch has at least two classes, and {study.config.loss.name} draws "
+            f"{m} images of each (loss.sampler.m={m}). Give {2 * m} or more."
+        )
+
+
+def _check_width(study: Study) -> None:
+    """Check that a trunk gets a width if, and only if, it takes one."""
+    trunk = study.config.trunk
+    takes = "${trunk.width}" in json.dumps(study.raw["trunk"]["module"])
+    if takes and trunk.width is None:
+        raise UserError(f"trunk.width=null: {trunk.name} needs a number of channels, such as trunk.width=64.")
+    if not takes and trunk.width is not None:
+        raise UserError(f"trunk.width={trunk.width} is not used: {trunk.name} has one size. Leave it out.")
 
 
 def _not_finite(node: object, key: str = "") -> Iterator[str]:

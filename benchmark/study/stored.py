@@ -19,7 +19,8 @@ from msgspec import Meta
 from benchmark.core import plain_yaml, records, typed
 from benchmark.core.code import Code
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import arguments, command
+from benchmark.core.names import PATTERN
 from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError
 from benchmark.core.typed import AtLeastOne
 from benchmark.study.identity import VERSION, StudyIdentity, short_digest
@@ -30,8 +31,8 @@ DEEPEST = 20  # limit of levels of nesting, references followed
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z", description="8 to 64 hexadecimal digits")]
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}\Z", description="a name")]
-WordOrNone = Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_]{0,63})?\Z", description="a name or nothing")]
+Word = Annotated[str, Meta(pattern=rf"^{PATTERN}\Z", description="a name")]
+WordOrNone = Annotated[str, Meta(pattern=rf"^({PATTERN})?\Z", description="a name or nothing")]
 Plugin = Annotated[str, Meta(pattern=r"^[^\W\d_]\w*(\.[^\W\d_]\w*)*\Z", description="the name of a package")]
 
 
@@ -177,7 +178,16 @@ class StoredStudy:
 
 def all_studies(results_dir: Path) -> list[Path]:
     """The folders of all studies below a results folder, sorted."""
-    return sorted(path.parent for path in (results_dir / "studies").glob(f"*/*/{NAME}"))
+    return sorted(folder for folder in (results_dir / "studies").glob("*/*") if _is_study(folder))
+
+
+def _is_study(folder: Path) -> bool:
+    """Whether a folder holds a `study.yaml`, or may hold one because it cannot be searched; its reader says so."""
+    try:
+        (folder / NAME).stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def write_study(directory: Path, stored: StoredStudy) -> None:
@@ -244,7 +254,13 @@ def _parsed(path: Path) -> JsonObject:
     try:
         data = records.read_file(path, plain_yaml.MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise NoStudyError(f"There is no study in {path.parent}. Run {command('bo')} to start one.") from None
+        folder = path.parent
+        advice = f"Run {command('bo')} to start one."
+        if above := next((part for part in folder.parents[:2] if (part / NAME).is_file()), None):
+            advice = f"It is part of the study {arguments({'study': above})}."
+        raise NoStudyError(f"There is no study in {folder}. {advice}") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Make it and its folder readable.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. Restore the file, or delete the folder.") from error
     try:

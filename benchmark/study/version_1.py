@@ -89,6 +89,9 @@ def as_version_1(science: Node, config: Config) -> Node:
         config: the typed configuration.
     """
     science.pop("precision")
+    science["searcher"]["module"].pop("failed", None)
+    for key in ("orient", "background"):  # version 1 read all images as published ones are read
+        science["dataset"].get("images", {}).pop(key, None)
     dataset, schedule = science["dataset"], config.loss.schedule
     blocks = config.dataset.version_1 or _blocks(dataset)
     for key, block in blocks.items():

@@ -20,11 +20,7 @@ from benchmark.trunks.published import PublishedTrunk
 
 MEAN_RGB = (128 / 255, 117 / 255, 104 / 255)  # the file's 104, 117, 128 are in the order B, G, R
 STD_RGB = (1 / 255, 1 / 255, 1 / 255)
-PUBLISHED = {
-    "imagenet": files.Published(
-        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", sha256="52deb4733"
-    )
-}
+PUBLISHED = files.published("bn_inception")
 # Channels of each block: 1x1 | reduce, 3x3 | reduce, twice 3x3 | pooling, its projection. 0: the branch is missing
 # (no projection: the pooled maps are used directly), and the block halves the map.
 BLOCKS = {

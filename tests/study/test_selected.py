@@ -131,7 +131,7 @@ def test_the_command_line_accepts_a_new_place_for_stored_data(compose_study: Com
     seen: list[Study] = []
     ended = run(lambda study, _: seen.append(study), f"study={folder}", 'dataset.module.path="/new, place.csv"')
     assert ended.status == 0 and seen[0].config.dataset.module["path"] == "/new, place.csv", ended
-    assert_refused(run(bo, f"study={folder}", "dataset.module.path=a.csv,b.csv"), "a.csv,b.csv: give one value")
+    assert_refused(run(bo, f"study={folder}", "dataset.module.path=a.csv,b.csv"), "There is no file 'a.csv,b.csv'")
     assert seen[0].config.loss.name == "proxy_nca"
     assert_refused(run(lambda *_: None, f"study={folder}", "dataset.name=other"), "dataset.name=other cannot be")
 

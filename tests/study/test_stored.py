@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import datetime
+import errno
 import math
 import os
 import time
@@ -373,3 +374,23 @@ def test_a_study_that_a_command_opened_is_read_back_equal(compose_study: Callabl
     write_study(tmp_path / "again", stored)
     assert read_study(tmp_path / "again") == stored
     assert (tmp_path / "again" / "study.yaml").read_bytes() == (study.directory / "study.yaml").read_bytes()
+
+
+def test_a_study_that_may_not_be_read_is_listed_and_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not left out silently, and no message advises to delete it."""
+    sealed, empty = (tmp_path / "studies" / "a" / name for name in ("sealed", "empty"))
+    stat, read_file = Path.stat, records.read_file
+
+    def denied(path: Path) -> None:
+        if path.parent == sealed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for folder in (sealed, empty):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(Path, "stat", lambda path, **options: denied(path) or stat(path, **options))
+    monkeypatch.setattr(records, "read_file", lambda path, most: denied(path) or read_file(path, most))
+    assert all_studies(tmp_path) == [sealed]
+    with pytest.raises(UserError, match=r"study\.yaml cannot be read: Permission denied\. Make it .* readable\."):
+        read_study(sealed)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark.core.errors import UserError
+from benchmark.trunks import vit_small
 from benchmark.trunks.vit_small import ViTSmall
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -128,3 +129,34 @@ def test_an_npz_file_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"'fortran_order'", b"(fortran_order'"))
     with pytest.raises(UserError, match=r"cut\.npz does not fit vit_small"):
         ViTSmall(weights=str(path), **HALF)
+
+
+NPZ = {
+    "an unknown array": {"embedding/weight": np.ones(3, np.float32)},
+    "another shape": {"embedding/bias": np.ones(1, np.float32)},
+    "other positions": {"Transformer/posembed_input/pos_embedding": np.ones((1, 50, WIDTH), np.float32)},
+    "double precision": {"cls": np.ones((1, 1, WIDTH))},
+    "half precision": {"cls": np.ones((1, 1, WIDTH), np.float16)},
+    "integers": {"cls": np.ones((1, 1, WIDTH), np.int32)},
+    "complex": {"cls": np.ones((1, 1, WIDTH), np.complex64)},
+    "texts": {"cls": np.array(["a"])},
+    "not a number": {"cls": np.full((1, 1, WIDTH), np.nan, np.float32)},
+    "infinity": {"cls": np.full((1, 1, WIDTH), np.inf, np.float32)},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("arrays", NPZ.values(), ids=NPZ)
+def test_an_npz_file_with_other_arrays_is_refused_before_timm_resizes_or_repeats_them(
+    tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    np.savez(tmp_path / "net.npz", **arrays)
+    with pytest.raises(UserError, match=rf"net\.npz does not fit vit_small \(.*{next(iter(arrays), 'missing')}"):
+        vit_small._check_npz(tmp_path / "net.npz")
+
+
+def test_an_npz_file_that_holds_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vit_small, "NPZ_BYTES", 1000)
+    np.savez_compressed(tmp_path / "net.npz", cls=np.zeros((1, 1, WIDTH), np.float32))
+    with pytest.raises(UserError, match="holds more than 1,000 bytes"):
+        vit_small._check_npz(tmp_path / "net.npz")

