@@ -36,11 +36,15 @@ class Jobs:
         run: runs one unit in this process (`executor=inline`).
         module: serves units as `python -m module` (every other executor).
         on_progress: called, from any thread, with what units report, and with `{"trouble": text}` for each failure.
+        most_units: how many units can run at the same time; no more workers are started. None if that is not known.
     """
 
-    def __init__(self, study: Study, run: RunUnit, module: list[str], on_progress: Report) -> None:
+    def __init__(
+        self, study: Study, run: RunUnit, module: list[str], on_progress: Report, most_units: int | None = None
+    ) -> None:
         self._retries, self._minutes = study.config.executor.retries, study.config.executor.timeout_minutes
-        self.num_workers = num_workers(study.config)
+        room = num_workers(study.config)
+        self.num_workers = room if most_units is None else max(1, min(room, most_units))
         logs = study.directory / "logs"
         self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
         self._on_progress, self._directory = on_progress, study.directory

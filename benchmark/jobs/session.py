@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict
 
-from benchmark.core import records
+from benchmark.core import process, records
 from benchmark.core.console import Display
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import UNKNOWN, kinds_of
@@ -125,14 +126,19 @@ class Session:
         }  # fmt: skip
 
     @contextlib.contextmanager
-    def jobs(self, run: RunUnit, module: list[str]) -> Iterator[Jobs]:
-        """Run the study's executor and the live display during the block.
+    def jobs(self, run: RunUnit, module: list[str], most_units: int) -> Iterator[Jobs]:
+        """Run the study's executor and the live display during the block, which a signal ends by an exception.
 
         Args:
             run: runs one unit in this process (`executor=inline`).
             module: serves units as `python -m module` (every other executor).
+            most_units: how many units can run at the same time.
         """
-        with Jobs(self.study, run, module, self.display.report) as jobs, self.display:
+        with (
+            process.stopped_by_exception(),
+            Jobs(self.study, run, module, self.display.report, most_units) as jobs,
+            self.display,
+        ):
             yield jobs
 
     def answers(self, jobs: Jobs) -> Iterator[tuple[Unit, Answer]]:
@@ -142,6 +148,7 @@ class Session:
             UserError: a unit failed for a reason that the user can fix.
         """
         for unit, answer in jobs.finished():
+            self._check_folder()
             if isinstance(answer, LostUnit):
                 self.lost.setdefault(unit.index, []).append(answer)
             else:
@@ -151,6 +158,33 @@ class Session:
                     for kind in (*device["earlier"], device["kind"]):
                         self._compare_device(kind, f"{unit.name} ran on {kind}")
             yield unit, answer
+
+    def check_records(self, paths: Iterable[Path]) -> None:
+        """Check that the records from which a result is about to be computed are still on disk.
+
+        Args:
+            paths: the records of finished trials or runs.
+
+        Raises:
+            UserError: some were deleted while this command ran.
+        """
+        if gone := [path for path in paths if not path.exists()]:
+            raise UserError(
+                f"{len(gone)} finished {self._kind}s were deleted or moved while this command ran, such as {gone[0]}. "
+                f'The same command repeats them: "{self.study.command(self.command)}"'
+            )
+
+    def _check_folder(self) -> None:
+        """Check that the study was not deleted meanwhile, so that what is left is not taken for the whole of it.
+
+        Raises:
+            UserError: its description is gone.
+        """
+        if not (path := self.study.directory / "study.yaml").exists():
+            raise UserError(
+                f"{path} was deleted or moved while this command ran, perhaps with finished results. The same command "
+                f'goes on with what is left: "{self.study.command(self.command)}"'
+            )
 
     def _compare_device(self, kind: str, what_runs: str) -> None:
         """Warn, once per kind of device, that earlier results of the study are from another kind.

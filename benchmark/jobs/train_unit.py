@@ -7,6 +7,11 @@ classes.
 Run as `python -m benchmark.jobs.train_unit`, it runs units for a driver, see `executors/serve.py`.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from benchmark.core.process import begin_worker
+
+    begin_worker()
+
 import contextlib
 import functools
 import os

@@ -67,6 +67,10 @@ class Unit:
         """The unit's name in messages, as in `make logs ARGS=unit=trial_003/fold_1`."""
         return "/".join(self.directory.parts[-2:])
 
+    def has_record(self) -> bool:
+        """Whether the unit's folder has a record of a training; whether it is valid is for a worker to find out."""
+        return (self.directory / "record.json").exists()
+
     def to_json(self) -> JsonObject:
         """All fields, the task, the package versions that a worker must share, and the folders of plug-ins."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

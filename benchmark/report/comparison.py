@@ -25,7 +25,11 @@ from benchmark.core.records import JsonObject
 
 OF_LOSSES = ("hpl", "xbm")  # keys of `dataset` in studies of version 1
 # Values that the oldest studies had but did not record.
-OLDEST: dict[str, object] = {"protocol.loss_optimizer": "searched", "head.module.normalize_features": False}
+OLDEST: dict[str, object] = {
+    "protocol.loss_optimizer": "searched",
+    "head.module.normalize_features": False,
+    "searcher.module.failed": None,
+}
 FIELDS = ("data", "precision", "protocol.num_runs", "protocol.confidence")  # compared as fields of a `Comparable`
 LENGTHS = ("dataset.max_epochs", "dataset.iterations_per_epoch", "protocol.iterations_per_epoch")
 RECIPE = ("training.", "protocol.batch_size", *LENGTHS)  # beginnings of the keys of a recipe, traditional protocol only

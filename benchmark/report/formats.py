@@ -148,6 +148,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     """
     texts = {"csv": as_csv(table), "tex": latex(table), "md": markdown(table)}
     paths = []
+    records.remove_abandoned(folder)
     for ending, text in texts.items():
         path = folder / f"{table.name}.{ending}"
         records.write_whole(path, text.encode())

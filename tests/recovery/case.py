@@ -15,6 +15,7 @@ from tests.command_line import on_tiny, results_of
 from tests.processes import is_alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 300.0  # seconds to wait for a process; Ray alone takes a minute to start on a busy machine
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Case:
     @property
     def unit(self) -> Path:
         """Return the folder of the unit under test, once a worker has created it."""
-        return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None)))
+        return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None), PATIENCE))
 
     def heartbeat(self, unit: Path | None = None) -> dict[str, Any]:
         """Return the last heartbeat of a unit (None: the unit under test); empty without one."""
@@ -110,7 +111,7 @@ class Case:
             scored = attempts and re.search(r"epoch [1-9]", attempts[-1])
             return self.heartbeat(unit).get("pid") if scored else None
 
-        found = int(wait_for(worker))
+        found = int(wait_for(worker, PATIENCE))
         self.seen.add(found)
         return found
 
@@ -120,7 +121,7 @@ class Case:
         Returns:
             Exit status and output of the command.
         """
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out + err
 
 

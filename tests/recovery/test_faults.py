@@ -128,13 +128,16 @@ time.time = shifted_time
 """
 
 
-def clock_jumps(seconds: int) -> Callable[[Case], Ended]:
+def clock_jumps(seconds: int, *overrides: str) -> Callable[[Case], Ended]:
     def fault(case: Case) -> Ended:
+        if "executor=ray" in overrides:
+            pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
         folder = case.results.parent
         (folder / "sitecustomize.py").write_text(CLOCK)
         (clock := folder / "clock").write_text("0")
-        case.environment |= {"PYTHONPATH": str(folder), "CLOCK": str(clock)}
-        driver = case.start("executor.timeout_minutes=0.25")
+        case.environment |= {"PYTHONPATH": f"{folder}:{ROOT}", "CLOCK": str(clock)}
+        minutes = 10  # less than the jump, and more than a batch takes on a busy machine
+        driver = case.start(f"executor.timeout_minutes={minutes}", *overrides)
         case.worker_in_the_middle()
         before = case.heartbeat()["at"]
         records.write_whole(clock, str(seconds).encode())
@@ -298,6 +301,7 @@ class Row:
 AGAIN = "tried again (1 of 2)"
 STOPPED = "Stopped. Nothing finished is lost: the same command"
 EVERY = tuple(COMMANDS)
+LAUNCHED = ("executor=slurm", "executor.prefix=[env]")  # jobs of a launcher, without a cluster
 FAULTS = {
     "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL), 0, ("killed by signal 9", AGAIN), commands=EVERY),
     "worker SIGTERM": Row(signal_to_the_worker(signal.SIGTERM), 0, ("killed by signal 15", AGAIN)),
@@ -310,6 +314,10 @@ FAULTS = {
     "second driver": Row(second_driver, 0, (), (0,)),
     "clock back a day": Row(clock_jumps(-90_000), 0, (), (0,)),
     "clock forward a day": Row(clock_jumps(90_000), 0, (), (0,)),
+    "clock back, SLURM": Row(clock_jumps(-90_000, *LAUNCHED), 0, (), (0,)),
+    "clock forward, SLURM": Row(clock_jumps(90_000, *LAUNCHED), 0, (), (0,)),
+    "clock back, Ray": Row(clock_jumps(-90_000, "executor=ray"), 0, (), (0,)),
+    "clock forward, Ray": Row(clock_jumps(90_000, "executor=ray"), 0, (), (0,)),
     "disk full, read-only": Row(disk_full_and_then_read_only, 2, ("the disk is full",), (1, 2)),
     "launcher's jobs survive": Row(driver_killed_and_its_jobs(survive=True), -9, (), (0,)),
     "launcher's jobs die": Row(driver_killed_and_its_jobs(survive=False), -9, (), (1, 2)),

@@ -99,7 +99,7 @@ def test_every_hostile_text_can_be_a_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("studies", "overrides"),
     [
-        (SEARCH, ("dataset=glyphs", "protocol.num_runs=3", "protocol.defaults_first=true")),
+        (SEARCH, ("dataset=glyphs", "protocol.num_runs=3", "protocol.defaults_first=true", "protocol.failed=null")),
         (TRADITIONAL, ("dataset=glyphs", "protocol=traditional", "protocol.num_runs=3")),
     ],
     ids=["search", "traditional"],

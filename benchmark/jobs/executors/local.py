@@ -188,8 +188,8 @@ class _Worker:
             raise WorkerDiedError(f"A worker ended in the middle of a unit, {self._exit_summary()}")
         try:
             return result_of(answer)
-        except UnitFailedError:
-            self.kill()  # a defect may leave a process unusable, as a CUDA error does
+        except (UnitFailedError, WorkerDiedError):
+            self.kill()  # a defect may leave a process unusable, as a CUDA error does, or out of memory
             raise
 
     def kill(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Protocol
 
+from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
 from benchmark.jobs.executors.messages import WorkerStartError
 
@@ -46,6 +47,7 @@ class Pool:
 
     Raises:
         ValueError: there is no worker.
+        UserError: the system refuses a thread.
     """
 
     queues = False
@@ -59,8 +61,14 @@ class Pool:
         self._doing: dict[Future[JsonObject], Worker] = {}
         self._closed = False
         self._threads = [threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in workers]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            raise UserError(
+                f"No thread could be started for each of {len(workers)} workers ({error}). Use fewer workers "
+                "(executor.workers=1), or raise the limit of processes (ulimit -u)."
+            ) from error
 
     def submit(self, spec: JsonObject) -> Future[JsonObject]:
         """Queue a unit for the first free worker; `Executor.submit` describes the future.
