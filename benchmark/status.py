@@ -5,10 +5,11 @@ The command writes nothing, so it can run next to a driver, on another machine, 
 
 from pathlib import Path
 
-from benchmark.core.console import human_time, write, write_table
+from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.escape import one_line
 from benchmark.core.invocation import command
+from benchmark.core.wording import human_time
 from benchmark.report.progress import Stage, age, failures, stages, unreadable_lines
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import all_studies, read_study

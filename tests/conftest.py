@@ -27,12 +27,18 @@ def compose_study_in() -> Callable[..., Study]:
 
     @functools.cache
     def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-        from hydra import compose, initialize_config_dir
+        from hydra import initialize_config_dir
+
+        from tests.command_line import compose
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return Study.of(compose("config", list(overrides))).raw
 
-    return lambda results_dir, *overrides: Study.of(composed(overrides) | {"results_dir": str(results_dir)})
+    @functools.lru_cache(maxsize=32)
+    def study(results_dir: str, overrides: tuple[str, ...]) -> Study:
+        return Study.of(composed(overrides) | {"results_dir": results_dir})
+
+    return lambda results_dir, *overrides: study(str(results_dir), overrides)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Build every loss of conf/loss as a study does, with the configuration that its file refers to."""
 
+import copy
 import functools
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def load(path):
 
 def config(name, folder=FOLDER, **setting):
     """Return the resolved YAML file of a loss as plain containers."""
+    return copy.deepcopy(resolved(name, folder, **setting))
+
+
+@functools.cache
+def resolved(name, folder, **setting):
     loss = load(folder / f"{name}.yaml")
     protocol = {"embedding_dim": DIM, "batch_size": 12}
     whole = OmegaConf.create({"dataset": DATASET, "protocol": protocol, "loss": loss})
