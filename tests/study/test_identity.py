@@ -127,3 +127,23 @@ def test_a_data_set_of_image_files_chooses_its_trunk_and_a_pretrained_trunk_its_
     assert names("trunk=efficientnet_lite0") == ("efficientnet_lite0", "finetune")
     assert names("dataset=cub", "trunk=small_conv") == ("small_conv", "from_scratch")
     assert names("dataset=cub", "training=from_scratch") == ("bn_inception", "from_scratch")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "identity"),
+    [
+        (("loss=hist", "searcher=sobol"), "8004f24182f3e5af"),
+        (("dataset=cub", "searcher=sobol"), "365a7cfd3a0a7e24"),
+        (("loss=hpl_pa", "protocol=traditional"), "4eb56cdb09aa913c"),
+        (("loss=xbm", "dataset=sop", "protocol=traditional"), "570256281d8b4baf"),
+    ],
+)
+def test_a_study_whose_searcher_sees_no_failures_keeps_the_identity_that_it_had_before_that_option(
+    overrides: tuple[str, ...], identity: str, compose_study: Callable[..., Study]
+) -> None:
+    assert compose_study(*overrides).identity("f" * 64) == identity
+
+
+def test_what_the_searcher_sees_of_failures_is_part_of_a_search_by_ax(compose_study: Callable[..., Study]) -> None:
+    found = {compose_study(f"protocol.failed={value}").identity("f" * 64) for value in ("worst", "zero", "null")}
+    assert len(found) == 3
