@@ -65,6 +65,70 @@ def retrieval_metrics(
         ValueError: shapes, types or options do not fit, vectors are not finite or outside the ball, or no query has a
             relevant reference.
     """
+    _, (r_precision, map_at_r, first_rank) = _scored(
+        queries, query_labels, gallery, gallery_labels,
+        metric=metric, recall_at=recall_at, block=block, curvature=curvature, parts=parts,
+    )  # fmt: skip
+    wanted = {"precision_at_1": 1} | {f"recall_at_{k}": k for k in recall_at}
+    metrics = {name: (first_rank <= k).double().mean().item() for name, k in wanted.items()}
+    metrics |= {"r_precision": r_precision.mean().item(), "map_at_r": map_at_r.mean().item()}
+    return metrics | {"num_queries": len(queries), "num_lone_queries": len(queries) - len(first_rank)}
+
+
+@torch.no_grad()
+def query_scores(
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    *,
+    metric: str = "cosine",
+    recall_at: Sequence[int] = (),
+    block: int = 256,
+    curvature: float | None = None,
+    parts: int = 1,
+) -> dict[str, Tensor]:
+    """Compute the score of each query, float64 (Q,), by the names of `retrieval_metrics`; NaN for a lone query.
+
+    The mean over the queries that have a score is the metric.
+
+    Args:
+        queries: (Q, D), as in `retrieval_metrics`.
+        query_labels: (Q,) integer class ids.
+        gallery: (G, D) references; None: each query is searched among the other queries.
+        gallery_labels: (G,) integer class ids of the gallery.
+        metric: distance of the search, as in `retrieval_metrics`.
+        recall_at: each K of Recall@K, 1 or more.
+        block: number of queries scored at a time.
+        curvature: curvature of the ball; for "hyperbolic" only.
+        parts: number of points of the ball in one vector, for "hyperbolic".
+
+    Raises:
+        ValueError: as in `retrieval_metrics`.
+    """
+    order, (r_precision, map_at_r, first_rank) = _scored(
+        queries, query_labels, gallery, gallery_labels,
+        metric=metric, recall_at=recall_at, block=block, curvature=curvature, parts=parts,
+    )  # fmt: skip
+    found = {"r_precision": r_precision, "map_at_r": map_at_r, "precision_at_1": (first_rank <= 1).double()}
+    found |= {f"recall_at_{k}": (first_rank <= k).double() for k in recall_at}
+    lone = queries.new_full((len(queries),), torch.nan, dtype=torch.float64)
+    return {name: lone.index_copy(0, order, scores) for name, scores in found.items()}
+
+
+def _scored(
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None,
+    gallery_labels: Tensor | None,
+    *,
+    metric: str,
+    recall_at: Sequence[int],
+    block: int,
+    curvature: float | None,
+    parts: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the rows (S,) of the queries that have a relevant reference, and their values of `_by_rank` (3, S)."""
     if block < 1 or any(k < 1 for k in recall_at):
         raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of them must be 1 or more.")
     query_labels = _checked_labels(queries, query_labels, "queries")
@@ -87,11 +151,7 @@ def retrieval_metrics(
             late = part[2].isinf().nonzero()[:, 0]
             part[2, late] = _first_rank(scores, late, labels, own)
         blocks.append(part)
-    r_precision, map_at_r, first_rank = torch.cat(blocks, dim=1)  # (3, Q without lone queries)
-    wanted = {"precision_at_1": 1} | {f"recall_at_{k}": k for k in recall_at}
-    metrics = {name: (first_rank <= k).double().mean().item() for name, k in wanted.items()}
-    metrics |= {"r_precision": r_precision.mean().item(), "map_at_r": map_at_r.mean().item()}
-    return metrics | {"num_queries": len(queries), "num_lone_queries": len(queries) - len(order)}
+    return order, torch.cat(blocks, dim=1)
 
 
 def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:

@@ -45,9 +45,19 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     error, mean, n = standard_error(values), statistics.mean(_finite(values)), len(values)
     if error is None:
         return Interval(mean, None, n)
+    return Interval(mean, t_quantile(n - 1, (1 + confidence) / 2) * error, n)
+
+
+def t_quantile(freedom: float, probability: float) -> float:
+    """Return a quantile of Student's t.
+
+    Args:
+        freedom: degrees of freedom.
+        probability: the probability below it.
+    """
     from scipy.special import stdtrit  # only the quantile function: scipy.stats takes three times as long to import
 
-    return Interval(mean, float(stdtrit(n - 1, (1 + confidence) / 2)) * error, n)
+    return float(stdtrit(freedom, probability))
 
 
 def standard_error(values: Sequence[float]) -> float | None:
