@@ -91,7 +91,7 @@ class HPL(CountingLoss):
         weights: Sequence[float],
         warmup_iterations: int,
         update_every: int,
-        proxy_init: Literal["normal", "kaiming_fan_out", "kaiming_uniform"],
+        proxy_init: Literal["normal", "unit", "kaiming_fan_out", "kaiming_uniform"],
         seed: int,
         num_coarse: int | Sequence[int] | None = None,
         class_to_super: Groups | None = None,
@@ -214,8 +214,20 @@ class HPL(CountingLoss):
                 report[f"purity_level_{level}"] = purity(of_class, self.true_groups)
         return report
 
+    def _idle_levels(self) -> list[int]:
+        """The coarse levels that are on and whose groups never changed, although they could."""
+        return [level for level in self._learned_levels() if not self.ever_changed[level - 1]]
+
+    def _learned_levels(self) -> list[int]:
+        """The coarse levels that are on and whose groups can change."""
+        able = self._counters[2] and not self.has_given_groups
+        return [level for level in range(1, self.num_levels) if able and len(self.centres(level)) > 1]
+
     def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
-        """Return whether the best epoch preceded the grouping, and the number of updates at the last evaluation.
+        """Return whether the best epoch preceded the grouping, the number of updates, and whether none changed a group.
+
+        `idle_hierarchy` is true if the coarse levels were on and the groups of a learned level never changed, false if
+        those of each one did, and None if no level was on that could change.
 
         Args:
             history: one row per evaluation with `epoch` and `diagnostics`.
@@ -225,6 +237,7 @@ class HPL(CountingLoss):
         return {
             "best_epoch_in_warmup": None if best is None else best.get("kmeans_done") == 0,
             "coarse_updates": history[-1]["diagnostics"].get("coarse_updates") if history else None,
+            "idle_hierarchy": bool(self._idle_levels()) if self._learned_levels() else None,
         }
 
     def warnings(self) -> list[str]:
@@ -233,11 +246,7 @@ class HPL(CountingLoss):
             return []
         if self._counters[1] == 0:
             return ["the hierarchy was never updated"]
-        return [
-            f"the groups of level {level} never changed"
-            for level, changed in enumerate(self.ever_changed.tolist(), start=1)
-            if not changed and not self.has_given_groups and len(self.centres(level)) > 1
-        ]
+        return [f"the groups of level {level} never changed" for level in self._idle_levels()]
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -322,6 +331,11 @@ def _level_sizes(num_classes: int, num_coarse: int | Sequence[int] | None, group
     if groups is not None and num_coarse is not None:
         raise UserError(f"num_coarse={num_coarse} of HPL must be omitted, since class_to_super gives the groups.")
     if groups is not None:
+        if not groups.any():
+            raise UserError(
+                "class_to_super of HPL puts all classes into one group: these data have no hierarchy. Use a loss that "
+                "learns one, such as loss=hpl_nca, or data with super classes."
+            )
         return [num_classes, int(groups.max()) + 1]
     sizes = [num_classes]
     for size in [] if num_coarse is None else num_coarse if isinstance(num_coarse, Sequence) else [num_coarse]:

@@ -4,6 +4,7 @@ The initial vectors follow the sources. A loss of cosines depends on directions 
 vector grows, so the initial norm determines how far a step at a given learning rate turns a vector:
 
 - "normal": N(0, 1), the Reality Check's (arXiv 2003.08505) for ProxyNCA, Normalized Softmax, CosFace and ArcFace;
+- "unit": the directions of "normal" with norm 1, as ProxyNCA's paper (arXiv 1703.07464) constrains its proxies;
 - "kaiming_fan_out": N(0, 2/C), as Proxy-Anchor (arXiv 2003.13911);
 - "kaiming_uniform": uniform within 1/sqrt(C K), PyTorch's rule with a = sqrt(5) on the (D, C K) matrix of
   SoftTriple (arXiv 1909.05235).
@@ -18,11 +19,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_choice, check_whole
 
-INITS = ("normal", "kaiming_fan_out", "kaiming_uniform")
+INITS = ("normal", "unit", "kaiming_fan_out", "kaiming_uniform")
 
 
 class ProxyLoss(nn.Module):
@@ -83,8 +85,9 @@ def initial_proxies(
     if proxy_init == "kaiming_uniform":
         bound = 1 / math.sqrt(num_classes * centres_per_class)
         return proxies.uniform_(-bound, bound, generator=generator)
-    std = 1.0 if proxy_init == "normal" else math.sqrt(2) / math.sqrt(num_classes)
-    return proxies.normal_(0, std, generator=generator)
+    std = math.sqrt(2) / math.sqrt(num_classes) if proxy_init == "kaiming_fan_out" else 1.0
+    drawn = proxies.normal_(0, std, generator=generator)
+    return functional.normalize(drawn, dim=-1) if proxy_init == "unit" else drawn
 
 
 @torch.no_grad()

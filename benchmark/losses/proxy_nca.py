@@ -23,6 +23,7 @@ from torch.nn import functional
 from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_choice, check_positive
 from benchmark.losses.numerics import cosine_similarity
+from benchmark.losses.proxies import initial_proxies
 
 DENOMINATORS = ("all", "others")
 
@@ -55,7 +56,7 @@ def proxy_nca(embeddings: Tensor, labels: Tensor, proxies: Tensor, *, scale: flo
 
 
 class ProxyNCA(nn.Module):
-    """ProxyNCA with one learnable proxy per class, drawn from a normal distribution.
+    """ProxyNCA with one learnable proxy per class.
 
     Args:
         num_classes: C, at least 1 (2 with "others").
@@ -63,7 +64,8 @@ class ProxyNCA(nn.Module):
         softmax_scale: k, factor of the squared distances, above 0; the cosine scale is 2k.
         seed: seeds the initial proxies; the global generator is not used.
         denominator: "all" (Reality Check) or "others" (Eq. 3).
-        proxy_std: standard deviation of the initial proxies, above 0; 1 in the Reality Check. The loss depends on
+        proxy_init: initialisation of the proxies, as in `proxies.py`.
+        proxy_std: factor of the initial proxies, above 0; 1 in the Reality Check. The loss depends on
             directions alone, but the shorter a proxy, the farther a step at a given learning rate turns it.
 
     Raises:
@@ -78,6 +80,7 @@ class ProxyNCA(nn.Module):
         softmax_scale: float,
         seed: int,
         denominator: str = "all",
+        proxy_init: str = "normal",
         proxy_std: float = 1.0,
     ) -> None:
         super().__init__()
@@ -85,8 +88,7 @@ class ProxyNCA(nn.Module):
         _check_denominator(denominator, num_classes)
         self.scale = 2 * softmax_scale
         self.denominator = denominator
-        generator = torch.Generator().manual_seed(seed)
-        self.proxies = nn.Parameter(proxy_std * torch.randn(num_classes, embedding_dim, generator=generator))
+        self.proxies = nn.Parameter(proxy_std * initial_proxies(num_classes, embedding_dim, proxy_init, seed))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""

@@ -1,8 +1,10 @@
 """ProxyGML as a pure function: a softmax over the classes of the few proxies nearest to a sample.
 
 Source: Zhu, Yang, Deng and Liu, "Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies", NeurIPS
-2020, arXiv 2010.13636, Section 3, and the authors' code, whose r and lambda are r and reg_weight here. There is no
-temperature: a class's vote is a sum of at most N cosines, so one proxy per class never comes near certainty.
+2020, arXiv 2010.13636, Section 3, and the authors' code, whose r and lambda are r and reg_weight here. The released
+code has no temperature: a class's vote is a sum of at most N cosines, so one proxy per class never comes near
+certainty. In the repository's issue 2, its author confirms that the cosines were multiplied by 20 on SOP, a line that
+the release lacks; `scale` is this factor.
 
 Departures from the authors' code:
 - embeddings are normalised here. The authors' network does it before the loss;
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core.errors import UserError
-from benchmark.losses.checks import check_non_negative
+from benchmark.losses.checks import check_non_negative, check_positive
 from benchmark.losses.numerics import BackwardContext, cosine_similarity
 
 CHUNK = 2**22  # entries of a chunk of the regulariser's matrix
@@ -30,12 +32,20 @@ DENOMINATOR_EPSILON, PROBABILITY_EPSILON = 1e-8, 1e-20
 
 
 def proxygml(
-    embeddings: Tensor, labels: Tensor, proxies: Tensor, *, r: float, reg_weight: float = 0.0, replicate_k: bool = False
+    embeddings: Tensor,
+    labels: Tensor,
+    proxies: Tensor,
+    *,
+    r: float,
+    reg_weight: float = 0.0,
+    scale: float = 1.0,
+    replicate_k: bool = False,
 ) -> Tensor:
     """Mean of -log(1e-20 + p_i), plus reg_weight times the cross entropy of the proxies among themselves, a scalar.
 
     Of the C N proxies a sample keeps k: the N of its own class, then the most similar ones. With Z_c the sum of its
-    cosines with the kept proxies of class c, p = exp(Z_own) / (1e-8 + sum exp(Z_c) over the classes with a kept proxy).
+    cosines with the kept proxies of class c, times scale, p = exp(Z_own) / (1e-8 + sum exp(Z_c) over the classes with
+    a kept proxy).
     The regulariser is the mean over proxies of CE(cosines summed per class, own class), the proxy itself included.
 
     Easily got wrong: votes are sums, not means; classes without a kept proxy have no vote, not the vote 0.
@@ -46,6 +56,7 @@ def proxygml(
         proxies: (C, N, D), of any norm; (C, D) is N = 1.
         r: fraction of the proxies to keep, in (0, 1]; k = max(ceil(r C N), N + 1), at most C N.
         reg_weight: lambda, at least 0; 0 skips the regulariser.
+        scale: factor of the cosines of samples with proxies, above 0.
         replicate_k: whether k is the authors' ceil(r C N), even if that is N or less.
 
     Raises:
@@ -54,6 +65,7 @@ def proxygml(
     if not 0 < r <= 1:
         raise UserError(f"r={r} of proxygml is the share of proxies that a sample keeps; set it within (0, 1].")
     check_non_negative("proxygml", reg_weight=reg_weight)
+    check_positive("proxygml", scale=scale)
     by_class = proxies.reshape(len(proxies), -1, proxies.shape[-1])
     C, N, _ = by_class.shape
     k = math.ceil(r * C * N)
@@ -62,7 +74,8 @@ def proxygml(
     similarity = cosine_similarity(embeddings, by_class.flatten(0, 1))  # (B, C N)
     own = labels[:, None] == torch.arange(C, device=labels.device)  # (B, C)
     kept = _nearest(similarity.detach(), own.repeat_interleave(N, dim=1), k).view(-1, C, N)
-    votes = (similarity.view(-1, C, N) * kept).sum(dim=2).masked_fill(~kept.any(dim=2), -torch.inf)  # (B, C)
+    votes = scale * (similarity.view(-1, C, N) * kept).sum(dim=2)
+    votes = votes.masked_fill(~kept.any(dim=2), -torch.inf)  # (B, C)
     epsilons = votes.new_tensor([DENOMINATOR_EPSILON, PROBABILITY_EPSILON]).log()
     total = torch.cat([votes, epsilons[:1].expand(len(votes), 1)], dim=1).logsumexp(dim=1)
     log_probability = votes.gather(1, labels[:, None]).squeeze(1) - total

@@ -1,7 +1,7 @@
 """The contract of a trunk: a network that maps images to features."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,4 +32,15 @@ class Trunk(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map normalised images, float32 (B, in_channels, H, W), to features (B, F)."""
+        ...
+
+
+@runtime_checkable
+class HasLastMap(Protocol):
+    """A trunk that pools a last map to its features, for figures; a transformer, say, has none."""
+
+    pool: str
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """Map normalised images, float32 (B, in_channels, H, W), to the map (B, F, h, w) that `pool` pools."""
         ...

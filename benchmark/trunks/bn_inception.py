@@ -66,13 +66,17 @@ class BNInception(PublishedTrunk):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to features (B, 1024)."""
+        return global_pool(self.last_map(images), self.pool)
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to the last map (B, 1024, h, w), before pooling."""
         maps = self._unit("conv1_7x7_s2", self.prepared(images))
         maps = functional.max_pool2d(maps, 3, 2, ceil_mode=True)
         maps = self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", maps))
         maps = functional.max_pool2d(maps, 3, 2, ceil_mode=True)
         for block in BLOCKS:
             maps = self._block(block, maps)
-        return global_pool(maps, self.pool)
+        return maps
 
     def _add(self, name: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))

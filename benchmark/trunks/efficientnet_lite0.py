@@ -43,7 +43,12 @@ class EfficientNetLite0(PublishedTrunk):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to features (B, 1280)."""
-        return global_pool(self.network.forward_features(self.prepared(images)), self.pool)
+        return global_pool(self.last_map(images), self.pool)
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to the last map (B, 1280, h, w), before pooling."""
+        found: Tensor = self.network.forward_features(self.prepared(images))
+        return found
 
     def _fill(self, state: dict[str, Tensor], path: Path) -> None:
         """Fill the network by position; the last parts of the names (weight, running_var, ...) must agree."""

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     class TimmNetwork(nn.Module):
         """The methods of timm networks that the trunks use."""
 
+        patch_embed: nn.Module
+
         def __call__(self, images: Tensor) -> Tensor:
             """Map images (B, 3, H, W) to features or logits."""
 

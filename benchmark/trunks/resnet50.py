@@ -41,6 +41,11 @@ class ResNet50(PublishedTrunk):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to features (B, 2048)."""
+        return global_pool(self.last_map(images), self.pool)
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to the last map (B, 2048, h, w), before pooling."""
         net = self.network
         maps = net.maxpool(net.relu(net.bn1(net.conv1(self.prepared(images)))))
-        return global_pool(net.layer4(net.layer3(net.layer2(net.layer1(maps)))), self.pool)
+        found: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(maps))))
+        return found

@@ -67,7 +67,12 @@ class SmallConv(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, in_channels, H, W) to features (B, out_features)."""
-        return global_pool(self.stages(images), self.pool)
+        return global_pool(self.last_map(images), self.pool)
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, in_channels, H, W) to the last map (B, out_features, h, w), before pooling."""
+        found: Tensor = self.stages(images)
+        return found
 
 
 def stage_channels(width: int) -> tuple[int, ...]:

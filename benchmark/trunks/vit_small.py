@@ -1,19 +1,24 @@
-"""ViT-S/16: one network with four sets of published weights, including those that HIER compares.
+"""ViT-S/16: one network with five sets of published weights, including those that HIER compares.
 
 Source: Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021, arXiv:2010.11929; the small size is that of
 Touvron et al. Training data-efficient image transformers (DeiT). ICML 2021, arXiv:2012.12877, table 1. Weights:
 
 * `imagenet21k`, `imagenet21k_1k`: Steiner et al. How to train your ViT? TMLR 2022, arXiv:2106.10270 (augreg), without
-  and with fine-tuning on ImageNet-1k; images with mean and standard deviation 0.5. HIER's "ViT-S" is the first;
+  and with fine-tuning on ImageNet-1k; images with mean and standard deviation 0.5. HIER's paper describes the first,
+  and the version of timm that its code pins loads the second;
 * `deit`: DeiT-S without distillation, ImageNet-1k; ImageNet mean and standard deviation;
+* `deit_distilled`: DeiT-S with distillation, ImageNet-1k, whose network has one more token; HIER's "DeiT-S";
 * `dino`: Caron et al. Emerging Properties in Self-Supervised Vision Transformers. ICCV 2021, arXiv:2104.14294.
 
-timm builds the network. The feature is the class token after the last layer norm.
+timm builds the network. The feature is the class token after the last layer norm. With a distillation token, HIER's
+code (github.com/tjddus9597/HIER-CVPR23, with timm 0.4.12) trains on the class token and retrieves by the mean of both
+tokens; so does this module, unless `tokens` says otherwise.
 """
 
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -27,9 +32,11 @@ NORMALISATION = {
     "imagenet21k": (HALF, HALF),
     "imagenet21k_1k": (HALF, HALF),
     "deit": (IMAGENET_MEAN, IMAGENET_STD),
+    "deit_distilled": (IMAGENET_MEAN, IMAGENET_STD),
     "dino": (IMAGENET_MEAN, IMAGENET_STD),
 }
 SIZE, WIDTH, HEADS = 224, 384, 6
+TOKENS = ("class", "mean", "class_then_mean")
 NPZ_BYTES = 1 << 29  # the genuine files hold 122 MB
 
 
@@ -38,8 +45,12 @@ class ViTSmall(PublishedTrunk):
 
     Args:
         in_channels: 3 for RGB, 1 for grey.
-        weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `dino`, the path of a file in one of their formats (.npz: that
-            of the first two), or None for random weights.
+        weights: `imagenet21k`, `imagenet21k_1k`, `deit`, `deit_distilled`, `dino`, the path of a file in one of their
+            formats (.npz: that of the first two), or None for random weights.
+        distilled: whether the network has a distillation token, as `deit_distilled` requires.
+        tokens: the feature of a network with a distillation token: the `class` token, the `mean` of both, or
+            `class_then_mean`, the class token in training and the mean in evaluation.
+        freeze_patches: whether the patch embedding keeps its weights, as in HIER's code.
         any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides must still be
             multiples of 16.
         mean: mean of the pixels scaled to [0, 1], three numbers; required with your own file, by default that of the
@@ -58,6 +69,9 @@ class ViTSmall(PublishedTrunk):
         in_channels: int = 3,
         weights: str | None = None,
         any_size: bool = False,
+        distilled: bool = False,
+        tokens: Literal["class", "mean", "class_then_mean"] = "class_then_mean",
+        freeze_patches: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
@@ -67,19 +81,31 @@ class ViTSmall(PublishedTrunk):
                 f"vit_small has weights={weights}, mean={mean}, std={std}. For a file of your own, say which mean and "
                 f"std of the pixels it was trained with. Weights with known ones: {', '.join(PUBLISHED)}."
             )
+        if distilled != (weights == "deit_distilled") and weights in PUBLISHED:
+            raise UserError(
+                f"vit_small has weights={weights}, distilled={distilled}: deit_distilled, and no other published "
+                "weights, has a distillation token. Set distilled accordingly."
+            )
+        if tokens not in TOKENS:
+            raise UserError(f"vit_small has tokens={tokens}; allowed are {', '.join(TOKENS)}.")
         known_mean, known_std = known or (HALF, HALF)
         super().__init__(out_features=384, mean=mean or known_mean, std=std or known_std, in_channels=in_channels)
-        self.any_size = any_size
-        self.network = timm_network("vit_small_patch16_224", num_classes=0, dynamic_img_size=any_size)
+        self.any_size, self.distilled, self.tokens = any_size, distilled, tokens
+        name = "deit_small_distilled_patch16_224" if distilled else "vit_small_patch16_224"
+        self.network = timm_network(name, num_classes=0, dynamic_img_size=any_size)
         if weights is not None:
             path = files.find(weights, PUBLISHED)
+            if path.suffix == ".npz" and distilled:
+                raise _misfit(path, "it has no distillation token")
             if path.suffix == ".npz":
                 self._fill_from_npz(path)
             else:
-                files.fill(self.network, files.read(path), path, without=("head.",))
+                files.fill(self.network, files.read(path), path, without=("head.", "head_dist."))
+        for parameter in self.network.patch_embed.parameters() if freeze_patches else ():
+            parameter.requires_grad = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, in_channels, 224, 224) to class tokens (B, 384).
+        """Map normalised images (B, in_channels, 224, 224) to features (B, 384), see `tokens`.
 
         Raises:
             UserError: the images have another size.
@@ -91,7 +117,12 @@ class ViTSmall(PublishedTrunk):
                 f"vit_small got images of {height} x {width} pixels; allowed: {allowed}. Crop them to {SIZE}, or set "
                 "any_size=true, which interpolates the position embeddings."
             )
-        return self.network(self.prepared(images))
+        if not self.distilled:
+            return self.network(self.prepared(images))
+        found = self.network.forward_features(self.prepared(images))  # (B, 2 + patches, 384): class, distillation, ...
+        if self.tokens == "mean" or (self.tokens == "class_then_mean" and not self.training):
+            return found[:, :2].mean(dim=1)
+        return found[:, 0]
 
     def _fill_from_npz(self, path: Path) -> None:
         if not zipfile.is_zipfile(path):

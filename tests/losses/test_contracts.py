@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from benchmark.losses import HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings
-from benchmark.study.instantiate import build as build_node
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,
@@ -23,7 +22,7 @@ from tests.losses.every_loss import (
 )  # fmt: skip
 
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
-OPTIONAL = {"head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule"}
+OPTIONAL = {"base", "head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule", "usual"}
 RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
@@ -91,10 +90,9 @@ def test_has_only_the_known_keys(name):
 
 
 @every_loss
-def test_its_sampler_draws_batches(name):
-    node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | config(name)["sampler"]
+def test_its_sampler_draws_batches(name, compose_study):
     labels = torch.arange(200).remainder(20).numpy()
-    sampler = build_node(node, "sampler", labels=labels, batch_size=12, seed=0)
+    sampler = compose_study(f"loss={name}", "protocol.batch_size=12").make_sampler(labels, seed=0)
     assert len(set(sampler.batch(3).tolist())) == 12
 
 
@@ -117,7 +115,10 @@ def test_published_setting_lies_inside_its_space(name):
 @every_loss
 def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
     node = config(name)
-    for preset in node.get("presets", {}).values():
+    presets = [
+        part for preset in node.get("presets", {}).values() for part in preset.get("trunks", {"": preset}).values()
+    ]
+    for preset in presets:
         assert set(preset) <= DATASETS
         for dataset, setting in preset.items():
             assert setting and setting.keys() <= node["setting"].keys()
@@ -151,15 +152,18 @@ def test_an_authors_recipe_fits_the_parameters(name):
     names = [parameter for parameter, _ in module.named_parameters()]
     recipe = node.get("authors", {})
     assert "lr_multiplier" in recipe or not names or name not in PAPERS
-    trunks = recipe.get("trunks", {})
-    by_dataset = [part for node in (recipe, *trunks.values()) for part in node.get("datasets", {}).values()]
-    for part in (recipe, *trunks.values(), *by_dataset):
-        assert part.keys() <= RECIPE | {"warmup_epochs", "datasets", "trunks"}
+    trunks, recipes = recipe.get("trunks", {}), recipe.get("recipes", {})
+    nodes = (recipe, *trunks.values(), *recipes.values())
+    by_dataset = [part for part in nodes for part in part.get("datasets", {}).values()]
+    for part in (*nodes, *by_dataset):
+        assert part.keys() <= RECIPE | {"warmup_epochs", "datasets", "trunks", "recipes", "usual"}
+        assert part.get("usual", {}).keys() <= node.get("usual", {}).keys()
         for prefix, group in part.get("groups", {}).items():
             assert group.keys() <= RECIPE
             assert any(parameter.startswith(prefix) for parameter in names)
-    assert set().union(*(node.get("datasets", {}) for node in (recipe, *trunks.values()))) <= DATASETS
+    assert set().union(*(part.get("datasets", {}) for part in nodes)) <= DATASETS
     assert all((FOLDER.parent / "trunk" / f"{trunk}.yaml").exists() for trunk in trunks)
+    assert all((FOLDER.parent / "recipe" / f"{name}.yaml").exists() for name in recipes)
 
 
 @every_loss

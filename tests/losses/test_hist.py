@@ -3,11 +3,13 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from benchmark.core.errors import UserError
 from benchmark.losses.hist import HIST, incidence, propagation, squared_distances
+from benchmark.study.passes import in_passes
 
 SETTINGS = {"tau": 6.0, "alpha": 0.8, "hidden": 4, "semantic_weight": 0.7, "logvar_clamp": (0.0, 6.0), "seed": 1}
 BATCHES = {
@@ -277,3 +279,131 @@ def test_initial_values_depend_on_the_seed_alone_and_follow_the_authors():
 def test_an_argument_out_of_range_is_named(name, value):
     with pytest.raises(UserError, match=re.escape(f"{name}={value} of HIST")):
         HIST(**({"num_classes": 8, "embedding_dim": 5} | SETTINGS | {name: value}))
+
+
+# -- the supplement's ablations ---------------------------------------------------------------------------------------
+
+
+def by_numpy(
+    state, embeddings, labels, *, tau=6.0, alpha=0.8, lambda_d=1.0, lambda_s=0.7, relations, variances="learned"
+):
+    """The loss of an ablation, written out with numpy arrays and the attention of Vaswani et al. (equation 1)."""
+    num = len(labels)
+    z = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    mu = state["means"] / np.linalg.norm(state["means"], axis=1, keepdims=True)
+    scale = np.exp(np.clip(state["log_vars"], 0, 6)) if variances == "learned" else np.ones_like(mu)
+    distance = np.array([[np.sum((a - b) ** 2 / c) for b, c in zip(mu, scale, strict=True)] for a in z])
+    same = np.array([[float(a == b) for b in labels] for a in labels])
+    if relations == "none":
+        graph = np.identity(num)
+    elif relations == "positive":  # a class of n images: each is the mean of all n
+        graph = same / same.sum(axis=1, keepdims=True)
+    elif relations == "attention":
+        q = embeddings @ state["hgnn.query.weight"].T + state["hgnn.query.bias"]
+        k = embeddings @ state["hgnn.key.weight"].T + state["hgnn.key.bias"]
+        exponentials = np.exp(q @ k.T / math.sqrt(q.shape[1]))
+        graph = exponentials / exponentials.sum(axis=1, keepdims=True)
+    else:
+        graph = np.array(graph_by_loops(distance.tolist(), labels, alpha))
+    hidden = graph @ (embeddings @ state["hgnn.theta1.weight"].T + state["hgnn.theta1.bias"])
+    hidden = (hidden - hidden.mean(axis=0)) / np.sqrt(hidden.var(axis=0) + 1e-5)
+    hidden = hidden * state["hgnn.bn1.weight"] + state["hgnn.bn1.bias"]
+    hidden = np.where(hidden > 0, hidden, 0.1 * hidden)
+    scores = graph @ (hidden @ state["hgnn.theta2.weight"].T + state["hgnn.theta2.bias"])
+    first, second = (cross_entropy_by_loops(x.tolist(), labels) for x in (-tau * distance, scores))
+    return lambda_d * first + lambda_s * second
+
+
+@pytest.mark.parametrize("relations", ["semantic", "positive", "attention", "none"])
+@pytest.mark.parametrize("variances", ["learned", "unit"])
+@pytest.mark.parametrize("lambda_d", [0.0, 1.0, 0.3])
+def test_each_ablation_agrees_with_its_equations_in_numpy(relations, variances, lambda_d):
+    labels, embeddings = BATCHES["several classes"], embeddings_of(8)
+    module = HIST(8, 5, **SETTINGS, relations=relations, variances=variances, distribution_weight=lambda_d).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.linspace(-0.7, 1.9, parameter.numel(), dtype=torch.float64).view_as(parameter))
+    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    expected = by_numpy(state, embeddings.numpy(), labels, lambda_d=lambda_d, relations=relations, variances=variances)
+    assert module(embeddings, torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_the_distribution_loss_the_distributions_learn_from_semantic_tuples_alone():
+    labels = torch.tensor(BATCHES["several classes"])
+    for relations in ("semantic", "positive", "attention", "none"):
+        module = hist(relations=relations, distribution_weight=0.0)
+        module(embeddings_of(8), labels).backward()
+        assert (module.means.grad is not None) == (relations == "semantic"), relations
+        assert "loss_distribution" not in module.diagnostics()
+        used = {name: p for name, p in module.hgnn.named_parameters() if name not in ("theta1.bias", "key.bias")}
+        assert all(parameter.grad.abs().max() > 0 for parameter in used.values()), relations  # the others can cancel
+
+
+def test_an_ablation_starts_from_the_weights_of_the_full_method():
+    full = HIST(8, 5, **SETTINGS).state_dict()
+    assert set(full) == set(HIST(8, 5, **SETTINGS, relations="positive").state_dict())
+    attention, unit = (HIST(8, 5, **SETTINGS, **{key: value}).state_dict()
+                       for key, value in (("relations", "attention"), ("variances", "unit")))  # fmt: skip
+    assert {*attention} - {*full} == {
+        f"hgnn.{layer}.{part}" for layer in ("query", "key") for part in ("weight", "bias")
+    }
+    assert {*full} - {*unit} == {"log_vars"}
+    for other in (attention, unit):
+        assert all(torch.equal(other[name], full[name]) for name in {*other} & {*full})
+    assert not torch.equal(attention["hgnn.query.weight"], attention["hgnn.key.weight"])
+
+
+def test_unit_variances_are_proxies_and_report_no_log_variances():
+    module = HIST(2, 2, **SETTINGS, variances="unit")
+    with torch.no_grad():
+        module.means.copy_(torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
+    # z = (0.6, 0.8): 0.16 + 0.64 to (1, 0), and 0.36 + 0.04 to (0, 1)
+    found = squared_distances(torch.tensor([[3.0, 4.0]]), module.means, module.log_vars, (1.0, 6.0))
+    assert found.tolist() == [pytest.approx([0.8, 0.4], rel=1e-6)]
+    module(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([1, 0]))
+    assert module.diagnostics().keys() == {"loss_distribution", "loss_semantic"}
+
+
+def test_switches_that_leave_no_loss_are_refused():
+    with pytest.raises(UserError, match=r"semantic_weight=0\.0 and distribution_weight=0\.0 of HIST leave no loss"):
+        HIST(8, 5, **(SETTINGS | {"semantic_weight": 0.0}), distribution_weight=0.0)
+    with pytest.raises(UserError, match="a batch of one image"):
+        hist(distribution_weight=0.0)(embeddings_of(1), torch.tensor([3]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [("relations", "all", "semantic, positive, attention, none"), ("variances", "fixed", "learned, unit")],
+)
+def test_an_unknown_switch_is_refused_with_its_choices(name, value, choices):
+    with pytest.raises(UserError, match=f"{name}='{value}' of HIST must be one of {choices}"):
+        HIST(8, 5, **SETTINGS, **{name: value})
+
+
+TABLES = {  # by the rows of the supplement's tables 4 to 6
+    "Baseline": {"loss.module.relations": "none", "loss.module.distribution_weight": 0.0},
+    "TF-like": {"loss.module.relations": "attention", "loss.module.distribution_weight": 0.0},
+    "H-Pos": {"loss.module.relations": "positive", "loss.module.distribution_weight": 0.0},
+    "w.o. L_D": {"loss.module.distribution_weight": 0.0},
+    "proxies": {"loss.module.variances": "unit"},
+    "balanced": {"loss.sampler.m": 4},
+    "HIST": {},
+}
+
+
+@pytest.mark.parametrize("row", TABLES)
+def test_the_overrides_of_a_row_reach_the_loss_and_the_sampler(row, compose_study):
+    overrides = TABLES[row]
+    study = compose_study("protocol=traditional", "dataset=cub", "trunk=resnet50", "loss=hist", "preset=authors",
+                          *(f"{key}={value}" for key, value in overrides.items()))  # fmt: skip
+    study = in_passes(study, 5864)
+    loss = study.make_loss(100, 0, np.zeros(100, np.int64), 5864)
+    wanted = {key.rpartition(".")[2]: value for key, value in overrides.items()}
+    assert (loss.relations, loss.distribution_weight) == (
+        wanted.get("relations", "semantic"), wanted.get("distribution_weight", 1.0)
+    )  # fmt: skip
+    assert (loss.log_vars is None) == (row == "proxies")
+    labels = np.repeat(np.arange(100), 50)
+    counts = [np.unique(labels[study.make_sampler(labels, seed=0).batch(i)], return_counts=True)[1] for i in range(3)]
+    assert study.config.protocol.batch_size == 32
+    assert all((c.tolist() == [4] * 8) == (row == "balanced") for c in counts)

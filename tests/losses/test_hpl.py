@@ -223,13 +223,13 @@ def test_a_copy_is_independent(batch):
         ),
         ({"base": "no proxies"}, "Level 0 of HPL.*cannot call its base batch_only: too many positional arguments"),
         ({"base": "pa", "levels": [{"alpha": 9.0, "margin": -1.0}] * 2}, "Level 0 of HPL.*margin=-1.0"),
-        ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, kaiming_fan_out, kaiming_un"),
+        ({"proxy_init": "uniform"}, "proxy_init='uniform' of HPL must be one of normal, unit, kaiming_fan_out, kaim"),
         ({"coarse_update": "none"}, "coarse_update='none' of HPL must be one of centroid, tied, gradient"),
         ({"cluster_space": "unit"}, "cluster_space='unit' of HPL must be one of normalized, raw"),
         ({"class_to_super": [0, 1, 0]}, r"shape \(3,\).* each of the 7 classes"),
         ({"class_to_super": [0.5] * 7}, "float64; it must hold one integer"),
         ({"class_to_super": [0, 1, 0, 1, 0, 1, 2], "num_coarse": 3}, "num_coarse=3 of HPL must be omitted"),
-        ({"base": "eq3", "class_to_super": [4] * 7}, "Level 1 of HPL, 1 proxies"),
+        ({"base": "eq3", "class_to_super": [4] * 7}, "one group: these data have no hierarchy.*loss=hpl_nca"),
     ],
 )
 def test_invalid_arguments_are_refused_at_construction(options, message):

@@ -226,7 +226,7 @@ def test_a_record_has_whether_the_best_epoch_was_in_the_warm_up_and_the_number_o
     history, best_epoch, in_warmup, updates
 ):
     fields = make().record_fields(history, best_epoch)
-    assert list(fields) == ["best_epoch_in_warmup", "coarse_updates"]
+    assert list(fields) == ["best_epoch_in_warmup", "coarse_updates", "idle_hierarchy"]
     assert fields["best_epoch_in_warmup"] is in_warmup
     assert (fields["coarse_updates"], type(fields["coarse_updates"])) == (updates, type(updates))
 
@@ -239,6 +239,10 @@ def test_record_fields_match_the_diagnostics_of_training():
     in_warmup = [module.record_fields(history, epoch)["best_epoch_in_warmup"] for epoch in range(4)]
     assert in_warmup == [True, True, False, False]
     assert module.record_fields(history, 3)["coarse_updates"] == 2  # after steps 4 and 7
+
+
+def is_idle(module):
+    return module.record_fields([row(1, **module.diagnostics())], 1)["idle_hierarchy"]
 
 
 def resumed(module, **options):
@@ -267,6 +271,7 @@ def test_warns_of_groups_that_no_update_changed(coarse_update):
         still.append(resumed(module, **options).warnings())
     expected = [f"the groups of level {level} never changed" for level in (1, 2)]
     assert still == [expected] * 7  # the first update is in step 4
+    assert is_idle(module) is True
     module.owners(0).copy_(module.owners(0).roll(1))  # as if the proxies had moved
     for _ in range(3):
         module.after_step()
@@ -285,7 +290,13 @@ def test_does_not_warn_of_groups_that_cannot_change(options):
     module = make(**options)
     train(module, 9)
     assert module.diagnostics()["coarse_updates"] == 2
-    assert module.warnings() == []
+    assert module.warnings() == [] and is_idle(module) is None
+
+
+def test_a_hierarchy_that_was_never_on_is_not_idle():
+    module = make()
+    train(module, 2)
+    assert module.diagnostics()["kmeans_done"] == 0 and is_idle(module) is None
 
 
 def test_one_level_is_not_an_idle_hierarchy():
@@ -300,6 +311,7 @@ def test_does_not_warn_if_updates_change_groups():
     train(module, 7, first=3)
     assert module.diagnostics()["coarse_updates"] == 3
     assert module.warnings() == resumed(module).warnings() == []
+    assert is_idle(module) is False and is_idle(resumed(module)) is False
 
 
 def test_an_older_checkpoint_without_the_count_of_changes_loads_and_does_not_warn():

@@ -86,7 +86,13 @@ def test_uniform_initialisation_has_the_spread_of_the_librarys_soft_triple():
     assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
 
 
-@pytest.mark.parametrize("proxy_init", ["normal", "kaiming_fan_out", "kaiming_uniform"])
+def test_unit_proxies_have_norm_1_and_the_directions_of_normal_ones():
+    normal, unit = (initial_proxies(30, 16, name, 3, 2) for name in ("normal", "unit"))
+    torch.testing.assert_close(unit.square().sum(dim=-1), torch.ones(30, 2))
+    torch.testing.assert_close((unit * normal).sum(dim=-1), normal.square().sum(dim=-1).sqrt())
+
+
+@pytest.mark.parametrize("proxy_init", ["normal", "unit", "kaiming_fan_out", "kaiming_uniform"])
 def test_the_initial_proxies_depend_only_on_the_seed(proxy_init):
     before = torch.get_rng_state()
     first, again, other = (make(proxy_init=proxy_init, seed=seed).proxies for seed in (1, 1, 2))
@@ -168,7 +174,9 @@ def test_a_count_below_one_is_refused(option):
 
 
 def test_an_unknown_initialisation_is_refused():
-    with pytest.raises(UserError, match="proxy_init='xavier' of the loss must be one of normal, kaiming_fan_out, kaim"):
+    with pytest.raises(
+        UserError, match="proxy_init='xavier' of the loss must be one of normal, unit, kaiming_fan_out, kaim"
+    ):
         make(proxy_init="xavier")
 
 

@@ -13,7 +13,7 @@ from benchmark.losses.proxygml import proxygml
 from tests.losses.conftest import cosine
 
 
-def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=False):
+def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, scale=1.0, replicate_k=False):
     """Compute the loss from lists of floats; `proxies` has C lists of N vectors."""
     C, N = len(proxies), len(proxies[0])
     k = math.ceil(r * C * N)
@@ -25,7 +25,7 @@ def by_loops(embeddings, labels, proxies, *, r, reg_weight=0.0, replicate_k=Fals
         order = sorted(similar, key=lambda pair: (pair[1] != label, -pair[0]))
         votes = {}
         for value, c in order[:k]:
-            votes[c] = votes.get(c, 0.0) + value
+            votes[c] = votes.get(c, 0.0) + scale * value
         p = math.exp(votes[label]) / (1e-8 + sum(math.exp(vote) for vote in votes.values()))
         losses.append(-math.log(p + 1e-20))
     regulariser = []
@@ -52,6 +52,14 @@ def test_agrees_with_the_definition_in_loops(case, r, replicate_k, reg_weight):
     settings = {"r": r, "reg_weight": reg_weight, "replicate_k": replicate_k}
     expected = by_loops(*(tensor.tolist() for tensor in case), **settings)
     assert proxygml(*case, **settings).item() == pytest.approx(expected, rel=1e-11)
+
+
+def test_the_scale_multiplies_the_cosines_of_samples_and_not_those_among_proxies(case):
+    settings = {"r": 0.4, "reg_weight": 0.3, "scale": 20.0}
+    expected = by_loops(*(tensor.tolist() for tensor in case), **settings)
+    assert proxygml(*case, **settings).item() == pytest.approx(expected, rel=1e-11)
+    with pytest.raises(UserError, match="scale"):
+        proxygml(*case, r=0.4, scale=0.0)
 
 
 def test_two_orthogonal_proxies_worked_out_by_hand():

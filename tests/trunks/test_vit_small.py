@@ -69,6 +69,48 @@ def test_both_published_layouts_fill_every_tensor(tmp_path: Path) -> None:
         assert_holds(ViTSmall(weights=str(tmp_path / name), **HALF), state)
 
 
+def distilled_state() -> dict[str, torch.Tensor]:
+    """Return a state with the names and shapes of DeiT's file with distillation, its two classifiers included."""
+    torch.manual_seed(6)
+    state = some_state()
+    state |= {"dist_token": torch.randn(1, 1, WIDTH) / 20, "pos_embed": torch.randn(1, 198, WIDTH) / 20}
+    for head in ("head", "head_dist"):
+        state |= {f"{head}.weight": torch.zeros(1000, WIDTH), f"{head}.bias": torch.zeros(1000)}
+    return state
+
+
+@pytest.mark.slow
+def test_deits_file_with_distillation_fills_every_tensor_and_the_feature_depends_on_the_mode(tmp_path: Path) -> None:
+    """HIER's code, with timm 0.4.12: the class token in training, the mean of both tokens in evaluation."""
+    state = distilled_state()
+    torch.save({"model": state}, tmp_path / "deit.pth")
+    file = str(tmp_path / "deit.pth")
+    trunk = ViTSmall(weights=file, distilled=True, freeze_patches=True, **HALF)
+    held = trunk.network.state_dict()
+    assert set(held) == {name for name in state if not name.startswith("head")}
+    assert all(torch.equal(held[name], state[name]) for name in held)
+    frozen = [name for name, p in trunk.named_parameters() if not p.requires_grad]
+    assert frozen == ["network.patch_embed.proj.weight", "network.patch_embed.proj.bias"]
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        tokens = trunk.network.forward_features(images)
+        assert tokens.shape == (1, 198, WIDTH)
+        assert torch.equal(trunk.train()(images), tokens[:, 0])
+        torch.testing.assert_close(trunk.eval()(images), (tokens[:, 0] + tokens[:, 1]) / 2)
+        trunk.tokens = "class"
+        assert torch.equal(trunk(images), tokens[:, 0])
+    with pytest.raises(UserError, match=r"deit\.pth does not fit VisionTransformer\. Tensors .*dist_token"):
+        ViTSmall(weights=file, **HALF)
+
+
+def test_a_distillation_token_is_there_exactly_for_the_weights_that_have_one() -> None:
+    for weights, distilled in (("deit_distilled", False), ("deit", True)):
+        with pytest.raises(UserError, match=f"weights={weights}, distilled={distilled}"):
+            ViTSmall(weights=weights, distilled=distilled)
+    with pytest.raises(UserError, match="tokens=both; allowed are class, mean, class_then_mean"):
+        ViTSmall(distilled=True, tokens="both")  # type: ignore[arg-type]
+
+
 def test_the_feature_is_the_class_token_after_the_last_norm() -> None:
     torch.manual_seed(0)
     trunk = ViTSmall().eval()
