@@ -15,6 +15,7 @@ from benchmark.core.errors import UserError
 
 Form = Literal["make", "dmlbench", "python -m benchmark"]
 FORM = "BENCHMARK_COMMAND_FORM"  # environment variable, so that workers suggest commands in the driver's form
+STARTED_AS = "BENCHMARK_STARTED_AS"  # environment variable with the form of the experiment that started this command
 OVERRIDES = "BENCHMARK_COMMAND_OVERRIDES"  # environment variable with the overrides of the command line, as JSON
 FROM_MAKE = "BENCHMARK_MAKE_"  # prefix under which the Makefile exports the variables of its command line
 ARGS = "ARGS"  # make variable that holds all other overrides
@@ -29,10 +30,17 @@ VARIABLES = {
     "PROTOCOL": "protocol",
     "PRESET": "preset",
     "TRIALS": "trials",
+    "SEARCHES": "searches",
     "STUDY": "study",
     "EXECUTOR": "executor",
     "WORKERS": "executor.workers",
+    "A": "a",
+    "B": "b",
+    "CELL": "cell",
+    "BUDGET": "budget",
 }  # make variables and the configuration keys that they set
+OF_EXPERIMENTS = ("experiments", "experiment", "plan", "tables")  # targets for which NAME is an experiment
+OF_SEVERAL_LOSSES = ("bo", "final-eval", "traditional")  # targets that take LOSS=a,b
 TEXT = (
     "dataset.module.root",
     "dataset.module.path",
@@ -40,6 +48,9 @@ TEXT = (
     "dataset.name",
     "study",
     "results_dir",
+    "a",
+    "b",
+    "cell",
 )  # never a number or null
 FILE_OR_NAME = "trunk.module.weights"  # text as well, or null
 _NAME = re.compile(r"[A-Za-z_/.][\w/.-]*", re.ASCII)  # Hydra reads no other letters without quotes
@@ -61,13 +72,22 @@ def command(
         flags: arguments that are not options, such as `--cfg job`.
         overrides: more options, in Hydra's grammar.
     """
-    words = arguments(options or {}, flags, overrides)
+    words = arguments(options or {}, flags, overrides, target)
     if (form := os.environ.get(FORM, "make")) == "make":
         return " ".join(filter(None, ["make", target, words]))
     return " && ".join(" ".join(filter(None, [form, name, words])) for name in target.split())
 
 
-def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequence[str] = ()) -> str:
+def variables(target: str) -> dict[str, str]:
+    """The make variables of a target and the configuration keys that they set.
+
+    Args:
+        target: name of a command, or of several, separated by blanks.
+    """
+    return VARIABLES | ({"NAME": "experiment"} if target in OF_EXPERIMENTS else {})
+
+
+def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequence[str] = (), target: str = "") -> str:
     """Return options the way the user types them after a command, quoted for the shell.
 
     >>> arguments({"dataset.module.root": "my birds", "seed": 7})
@@ -77,12 +97,13 @@ def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequenc
         options: values by configuration key.
         flags: arguments that are not options, such as `--cfg job`.
         overrides: more options, in Hydra's grammar.
+        target: the command.
     """
     given = {key: str(value) for key, value in options.items()}
     if os.environ.get(FORM, "make") != "make":
         words = [*(override(key, value) for key, value in given.items()), *overrides]
         return " ".join(filter(None, [*map(shlex.quote, words), flags]))
-    names = {key: name for name, key in VARIABLES.items()}
+    names = {key: name for name, key in variables(target).items()}
     words = [f"{names[key]}={value}" for key, value in given.items() if key in names]
     rest = [_within_args(override(key, value)) for key, value in given.items() if key not in names]
     for entry in overrides:
@@ -152,7 +173,7 @@ def escaped(value: str) -> str:
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
 
 
-def from_make(environment: Mapping[str, str]) -> list[str]:
+def from_make(environment: Mapping[str, str], target: str = "") -> list[str]:
     """Convert the variables on make's command line to overrides.
 
     Every variable is one value, whatever characters it holds; only ARGS is split, as a shell splits words.
@@ -160,6 +181,7 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
     Args:
         environment: environment variables of a make recipe; the Makefile exports each variable with the prefix
             `FROM_MAKE`.
+        target: the command; NAME names an experiment or a data set, and some commands take several values of LOSS.
 
     Raises:
         UserError: a variable is empty, or a quote in ARGS is not closed.
@@ -175,4 +197,8 @@ def from_make(environment: Mapping[str, str]) -> list[str]:
         raise UserError(
             f"{ARGS}={rest} cannot be split into words: {error}. Quote it as in {ARGS}=\"seed=7 'dataset.name=mine'\"."
         ) from error
-    return [override(VARIABLES[name], value) for name, value in values.items()] + words
+    keys, losses = variables(target), values.get("LOSS", "").split(",")
+    found = {name: override(keys[name], value) for name, value in values.items()}
+    if target in OF_SEVERAL_LOSSES and len(losses) > 1 and all(map(_NAME.fullmatch, losses)):
+        found["LOSS"] = f"loss={','.join(losses)}"  # a list in Hydra's grammar, where a quoted text is one name
+    return [*found.values(), *words]

@@ -22,7 +22,7 @@ def conf_dir() -> Path:
 
 def experiments_dir() -> Path:
     """Return the folder of the experiments: next to the package in a checkout, inside it in an installed wheel."""
-    return (PACKAGE_DIR if is_installed() else CHECKOUT_DIR) / "experiments"
+    return PACKAGE_DIR / "experiment" / "files" if is_installed() else CHECKOUT_DIR / "experiments"
 
 
 def stays_inside(path: str) -> bool:

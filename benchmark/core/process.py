@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from benchmark.core.errors import GO_ON, UserError
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")  # not all systems have the last two
+_PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
@@ -96,6 +97,14 @@ def memory_limit() -> int | None:
 def begin_worker() -> None:
     """Let Ctrl-C end this process quietly, as SIGTERM does: its driver says what happened."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process, as SIGTERM does, when the process that started it ends; elsewhere do nothing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -228,6 +228,33 @@ class Session:
         )  # fmt: skip
 
 
+def run_each(studies: Sequence[Study], run: Callable[[Study], None]) -> None:
+    """Run a command on several studies, one after the other; one that fails does not stop the others.
+
+    Args:
+        studies: the studies.
+        run: runs the command on one of them.
+
+    Raises:
+        WriteError: a file cannot be written; the studies that follow are not run, since it would happen to them too.
+        UserError: a study cannot be run.
+        IncompleteError: results of a study are missing.
+    """
+    faults: list[UserError | IncompleteError] = []
+    for study in studies:
+        try:
+            run(study)
+        except records.WriteError:
+            raise
+        except (UserError, IncompleteError) as error:
+            if len(studies) == 1:
+                raise
+            faults.append(error)
+    if faults:
+        kind = next((type(error) for error in faults if isinstance(error, IncompleteError)), UserError)
+        raise kind("\n\n".join(dict.fromkeys(map(str, faults))))
+
+
 def code_of_all(answers: Sequence[FinishedUnit]) -> list[str]:
     """Digests of the code that computed some units, sorted; more than one only if an edit was accepted."""
     return sorted({digest for answer in answers if answer.identity for digest in answer.identity["code"]})

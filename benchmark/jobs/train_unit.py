@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmark.core import records
+from benchmark.core.memory import peak_bytes, reset_peak
 from benchmark.core.provenance import device_facts, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -63,6 +64,14 @@ class Trained:
         loss = self.parts.loss
         return loss.warnings() if isinstance(loss, HasWarnings) else []
 
+    def costs(self) -> JsonObject:
+        """Seconds of training per iteration, and the peak memory of the device or, without CUDA, of this process."""
+        seconds, steps = self.outcome.seconds["train"], self.outcome.iterations
+        return {
+            "seconds_per_iteration": seconds / steps if steps else None,
+            "peak_memory_bytes": peak_bytes(self.parts.images.device),
+        }
+
     def device(self) -> JsonObject:
         """The device that trained, see `provenance.device_facts`."""
         device = self.parts.images.device
@@ -96,7 +105,7 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
             write_curves(unit.directory / "curves", outcome.result["history"])
             record = records.Record("fold", fold_result(unit, trained), provenance(
                 seconds=outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
-                warnings=trained.warnings(), device=trained.device(),
+                warnings=trained.warnings(), device=trained.device(), **trained.costs(),
             ), unit.identity().to_json())  # fmt: skip
             if unit.keep_weights and outcome.weights is not None:
                 write_state(unit.directory / "best.pt", outcome.weights, unit.identity().to_json())
@@ -218,6 +227,7 @@ def train(
     """
     use_threads(unit.study.config.threads)
     use_precision(unit.study.config.precision, unit.study.make_device())
+    reset_peak(unit.study.make_device())
     folder, identity = unit.directory, unit.identity()
     # A checkpoint of other code is not continued even if that code is accepted: a unit is computed by one version.
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity.to_json(), identity.mismatch)
@@ -242,11 +252,14 @@ def train(
         return train_fold(parts, schedule, checkpoint, on_epoch), parts
 
     try:
-        return Trained(*attempt(), notes=())
+        trained = Trained(*attempt(), notes=())
     except records.CorruptFileError as error:
         note = quarantine(checkpoint.path, error)
         unit_log.note(folder, note)
-        return Trained(*attempt(), notes=(note,))
+        trained = Trained(*attempt(), notes=(note,))
+    for text in trained.warnings():
+        unit_log.note(folder, f"WARNING: {text}")
+    return trained
 
 
 def epoch_line(row: HistoryRow) -> str:

@@ -94,7 +94,7 @@ class Searcher(Protocol):
     It proposes no setting twice, so a search of a space with N settings ends after N trials (`num_settings`).
 
     The constructor takes `space`, the searched parameters by name, and `seed`, and raises `UserError` if it cannot use
-    the space or an option.
+    the space or an option. With `searcher.share_design`, it also takes `shared`, see `design_spaces`.
     """
 
     def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
@@ -130,6 +130,33 @@ def num_settings(space: dict[str, Parameter]) -> int | None:
     if any(parameter.type == "float" for parameter in space.values()):
         return None
     return math.prod(int(high) - int(low) + 1 for low, high in (parameter.bounds for parameter in space.values()))
+
+
+def design_spaces(space: dict[str, Parameter], shared: Sequence[str]) -> list[dict[str, Parameter]]:
+    """Return the spaces whose Sobol designs make up an initial design; a later one replaces values of the first.
+
+    Without shared parameters, it is the space alone. Shared ones take the points of another search's design, that of a
+    method's base, so that both try the same values of what they have in common: the last space consists of them in the
+    other search's order, and has the other design if the seeds are equal. The first space begins with them too, so that
+    the remaining parameters take the dimensions after those of the other design. Dimensions of a scrambled design are
+    scrambled independently, so the joined points are one scrambled design. The first has a seed of its own.
+
+    Args:
+        space: searched parameters by name.
+        shared: names of the shared parameters, in the order of the other search's space.
+
+    Raises:
+        UserError: a shared parameter is not in the space.
+    """
+    if not shared:
+        return [space]
+    if absent := [name for name in shared if name not in space]:
+        raise UserError(
+            f"{absent[0]} is not searched, so it cannot take the points of another design; the search space is "
+            f"{', '.join(space)}. Give searcher.share_design=false."
+        )
+    other = {name: space[name] for name in shared}
+    return [other | space, other] if len(other) < len(space) else [other]
 
 
 def check_not_exhausted(space: dict[str, Parameter], settings: Sequence[Setting]) -> None:

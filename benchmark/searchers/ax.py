@@ -30,7 +30,15 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.protocol.seeds import stable_seed
-from benchmark.searchers import Parameter, Setting, Trial, best_by_mean, check_history, check_not_exhausted
+from benchmark.searchers import (
+    Parameter,
+    Setting,
+    Trial,
+    best_by_mean,
+    check_history,
+    check_not_exhausted,
+    design_spaces,
+)
 
 if TYPE_CHECKING:
     from ax.api.client import Client
@@ -54,9 +62,12 @@ class Ax:
         select: criterion of `best`: "raw", the highest mean, or "model", the highest prediction of the model.
         defaults_first: whether trial 0 tries `defaults`.
         defaults: the published setting; entries outside the search space are ignored.
+        shared: parameters of the space that take the points of another search's design, in the order of its space; see
+            `searchers.design_spaces`.
 
     Raises:
-        UserError: the space is empty, an option is unknown, or a default is missing or out of bounds.
+        UserError: the space is empty, an option is unknown, a default is missing or out of bounds, or a shared
+            parameter is not in the space.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Ax:
         select: Literal["raw", "model"] = "raw",
         defaults_first: bool = False,
         defaults: Setting | None = None,
+        shared: Sequence[str] = (),
     ) -> None:
         if not space:
             raise UserError("The search space is empty; name at least one parameter in the loss's `space`.")
@@ -83,6 +95,7 @@ class Ax:
         if failed not in ("worst", "zero", None):
             raise UserError(f'failed={failed!r}: allowed are "worst", "zero" and null.')
         self._space, self._seed, self._noise, self._failed, self._select = space, seed, noise, failed, select
+        self._designs = design_spaces(space, shared)
         self._num_sobol = max(5, len(space)) if num_sobol == "mlrc" else num_sobol
         self._first = _first(space, defaults or {}) if defaults_first else None
 
@@ -163,8 +176,13 @@ class Ax:
 
     def _design_point(self, number: int) -> Setting:
         """Return point `number` of the Sobol design, a pure function of the seed."""
-        client = self._client(number + 1, stable_seed("ax design", self._seed))
-        return cast(Setting, list(client.get_next_trials(max_trials=number + 1).values())[number])
+        point: Setting = {}
+        for space in self._designs:
+            own = space is not self._designs[-1]
+            seed = stable_seed("ax design", self._seed, *(["own"] if own else []))
+            client = self._client(number + 1, seed, space)
+            point |= cast(Setting, list(client.get_next_trials(max_trials=number + 1).values())[number])
+        return point
 
     def _client_with(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> "Client":
         """Build a client from the history and the pending settings; its next proposal comes from the model."""
@@ -201,7 +219,7 @@ class Ax:
             raise UserError(f'Trial {trial.index} has no standard error; use noise="inferred" or more than one fold.')
         return mean, sem
 
-    def _client(self, num_sobol: int, seed: int) -> "Client":
+    def _client(self, num_sobol: int, seed: int, space: dict[str, Parameter] | None = None) -> "Client":
         from ax.api.client import Client
         from ax.api.configs import RangeParameterConfig
 
@@ -210,7 +228,7 @@ class Ax:
             RangeParameterConfig(
                 name=name, bounds=(p.cast(p.bounds[0]), p.cast(p.bounds[1])), parameter_type=p.type, scaling=p.scale
             )
-            for name, p in self._space.items()
+            for name, p in (space or self._space).items()
         ]
         client.configure_experiment(parameters=parameters)
         client.configure_optimization(objective=_SCORE)

@@ -5,12 +5,14 @@ Computational Mathematics and Mathematical Physics 7(4), 1967. Scrambled as in O
 and (t, s)-sequences", 1995, by `torch.quasirandom.SobolEngine`.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from benchmark.core.errors import UserError
+from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import (
     Parameter,
     Setting,
@@ -19,6 +21,7 @@ from benchmark.searchers import (
     best_by_mean,
     check_history,
     check_not_exhausted,
+    design_spaces,
     num_settings,
 )
 
@@ -31,15 +34,17 @@ class Sobol:
     Args:
         space: searched parameters by name.
         seed: seed of the scrambling.
+        shared: parameters of the space that take the points of another search's design, in the order of its space; see
+            `searchers.design_spaces`.
 
     Raises:
-        UserError: the space is empty.
+        UserError: the space is empty, or a shared parameter is not in it.
     """
 
-    def __init__(self, space: dict[str, Parameter], seed: int) -> None:
+    def __init__(self, space: dict[str, Parameter], seed: int, shared: Sequence[str] = ()) -> None:
         if not space:
             raise UserError("The search space is empty; name at least one parameter in the loss's `space`.")
-        self._space, self._seed = space, seed
+        self._space, self._seed, self._designs = space, seed, design_spaces(space, shared)
 
     def ask(self, history: Sequence[Trial], pending: Sequence[Setting] = ()) -> Setting:
         """Propose the next setting; scores in the history are ignored.
@@ -54,17 +59,26 @@ class Sobol:
         check_history(history, self._space)
         tried = [*(trial.parameters for trial in history), *pending]
         check_not_exhausted(self._space, tried)
-        engine = torch.quasirandom.SobolEngine(len(self._space), scramble=True, seed=self._seed)
+        points = self._points()
         if num_settings(self._space) is None:
-            return self._setting(engine.draw(len(tried) + 1, dtype=torch.float64)[-1])
+            return next(itertools.islice(points, len(tried), None))
         distinct: list[Setting] = []
         while len(distinct) <= len(tried):
-            if (setting := self._setting(engine.draw(1, dtype=torch.float64)[0])) not in distinct:
+            if (setting := next(points)) not in distinct:
                 distinct.append(setting)
         return distinct[-1]
 
-    def _setting(self, point: torch.Tensor) -> Setting:
-        return {name: value_at(p, u) for (name, p), u in zip(self._space.items(), point.tolist(), strict=True)}
+    def _points(self) -> Iterator[Setting]:
+        """Yield the points of the design."""
+        seeds = [stable_seed("own design", self._seed), self._seed][-len(self._designs) :]
+        engines = [torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed)
+                   for space, seed in zip(self._designs, seeds, strict=True)]  # fmt: skip
+        while True:
+            point: Setting = {}
+            for space, engine in zip(self._designs, engines, strict=True):
+                values = engine.draw(1, dtype=torch.float64)[0].tolist()
+                point |= {name: value_at(p, u) for (name, p), u in zip(space.items(), values, strict=True)}
+            yield {name: point[name] for name in self._space}
 
     def best(self, history: Sequence[Trial]) -> int:
         """Return the index of the trial with the highest mean; the first one in case of a tie.

@@ -2,7 +2,8 @@
 
 An argument is `key=value` in Hydra's grammar or one of a few flags. Whatever Hydra would ignore, guess or answer with
 its own usage text is refused here: a key that is given twice, a key of Hydra itself, a list where one choice is needed,
-values for several studies without `--multirun`, a value that is computed from something outside the configuration.
+values for several studies without `--multirun` (except losses, for commands that take several), a value that is
+computed from something outside the configuration.
 """
 
 import itertools
@@ -36,7 +37,7 @@ MOST_CHARACTERS = 10_000  # of one argument
 KEY = re.compile(r"[+~]{0,2}[\w.]+(?:/[\w.]+)*(?:@[\w.:]*)?")
 DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
 QUOTES = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"), "'")
-FOLDERS = ("results_dir", "study", "dataset.module.root", "dataset.module.images_root")
+FOLDERS = ("results_dir", "study", "a", "b", "dataset.module.root", "dataset.module.images_root")
 FILES = ("dataset.module.path",)
 REQUIRED = tuple(field.name for field in fields(Config))  # keys of the top level, none of which may be deleted
 Choices = Callable[[str], Sequence[str]]
@@ -57,13 +58,14 @@ class Arguments:
     resolves: bool = False
 
 
-def read(given: Sequence[str], groups: Sequence[str], choices: Choices) -> Arguments:
+def read(given: Sequence[str], groups: Sequence[str], choices: Choices, several: Sequence[str] = ()) -> Arguments:
     """Check the arguments of a command, and return them by study.
 
     Args:
         given: the arguments.
         groups: keys that select a file of `conf/`.
         choices: returns the names of the files that a group has.
+        several: groups of which several names may be given without `--multirun`, such as `loss=a,b`.
 
     Raises:
         UserError: an argument cannot be read, or may not be given.
@@ -74,7 +76,7 @@ def read(given: Sequence[str], groups: Sequence[str], choices: Choices) -> Argum
     lists = []
     for override in parsed:
         _check_key(override)
-        if override.is_sweep_override() and not multirun:
+        if override.is_sweep_override() and not multirun and override.key_or_group not in several:
             raise UserError(_several(override, groups))
         values = _values(override, groups, choices)
         for value in values:

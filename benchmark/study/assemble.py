@@ -27,8 +27,8 @@ def build(
 ) -> tuple[TrainingComponents, Schedule]:
     """Fresh components and the schedule for training one fold.
 
-    Batches, augmentation, trunk and head are seeded by (seed, data set, kind, index, fold), so that losses are compared
-    on paired runs; the seed of the loss's own state also depends on the loss's name.
+    All seeds derive from (seed, data set, kind, index, fold) and from no name of a loss, so that losses are compared on
+    paired runs, and two losses with equal proxies start from the same ones.
 
     Args:
         study: the study to train, without `setting` applied.
@@ -45,7 +45,7 @@ def build(
     split, folds = _trainval(study, fingerprint)
     study = study.with_setting(setting)
     images, labels, classes = study.make_images(split.images), split.labels, folds[fold]
-    seed_prefix = (study.config.seed, study.config.dataset.name, kind, index, fold)
+    seed_prefix = (study.seed, study.config.dataset.name, kind, index, fold)
     train, validation = (
         np.flatnonzero(np.isin(labels, c)) for c in (classes.train_classes, classes.validation_classes)
     )
@@ -74,8 +74,7 @@ def make_parts(
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
     trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
-    loss_seed = stable_seed(*seed_prefix, "loss", study.config.loss.name)
-    loss = study.make_loss(len(classes), loss_seed, class_to_super, num_images=len(ranked))
+    loss = study.make_loss(len(classes), stable_seed(*seed_prefix, "loss"), class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):
         part.to(images.device)
     return TrainingComponents(
@@ -102,7 +101,7 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         freeze_batchnorm=c.training.freeze_batchnorm,
         retrieval=c.loss.retrieval,
         retrieval_options=c.loss.retrieval_options,
-        warmup_epochs=recipes.authors_recipe(c).get("warmup_epochs", c.training.warmup_epochs or 0),
+        warmup_epochs=recipes.warmup_epochs(c),
         clip=c.training.clip or {},
         decay=c.training.decay or {},
         seed=seed,

@@ -26,22 +26,24 @@ from benchmark.core.console import OutputError, drop_output, write
 from benchmark.core.paths import conf_dir
 from benchmark.study import arguments, messages, plugins
 from benchmark.study.preflight import check_values
-from benchmark.study.selected import PLACE_KEYS, key_of, select
+from benchmark.study.selected import BOOKKEEPING, PLACE_KEYS, key_of, select
 from benchmark.study.study import ConfigurationError, Study
 
 INCOMPLETE, MISTAKE, UNREAD = 1, 2, 141  # exit statuses; the last is what a shell reports for SIGPIPE
 Command = Callable[[Study, list[str]], None]
+OF_THE_COMMAND = (*BOOKKEEPING, "experiment", "budget", "measure")  # not options of its studies
 
 
-def main(command: Command, protocol: str = "", only_reads: bool = False) -> None:
+def main(command: Command, protocol: str = "", only_reads: bool = False, several: Sequence[str] = ()) -> None:
     """Compose the configuration from `sys.argv` and run a command on each study that it selects.
 
-    `arguments` describes what may be given. With `--multirun`, a study that cannot run does not stop the others.
+    `arguments` describes what may be given. Of several studies, one that cannot run does not stop the others.
 
     Args:
         command: receives the study and the overrides that the user gave.
         protocol: the command's default protocol, used unless the user selects one.
         only_reads: whether the command itself reads stored studies, and needs only folders from the configuration.
+        several: groups of `conf/` of which the command takes several names without `--multirun`.
 
     Raises:
         SystemExit: 1 if results are missing, 2 for a user error, 130 for Ctrl-C, 143 for SIGTERM, 141 if the reader of
@@ -55,7 +57,7 @@ def main(command: Command, protocol: str = "", only_reads: bool = False) -> None
     statuses = [0 if only_reads else UNREAD]
     try:
         with until_the_reader_ends():
-            statuses = _run_all(command, only_reads)
+            statuses = _run_all(command, only_reads, several)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, process.Stopped) else process.SIGNALS[0]
         write(f"\n{process.reason(number)}", error=True)
@@ -66,7 +68,7 @@ def main(command: Command, protocol: str = "", only_reads: bool = False) -> None
         raise SystemExit(max(statuses))
 
 
-def _run_all(command: Command, only_reads: bool) -> list[int]:
+def _run_all(command: Command, only_reads: bool, several: Sequence[str]) -> list[int]:
     """Run a command on every study of the command line and return the exit statuses."""
     composed: list[tuple[DictConfig, list[str], dict[str, object]]] = []
 
@@ -75,13 +77,13 @@ def _run_all(command: Command, only_reads: bool) -> list[int]:
         if not only_reads:
             process.check_temporary_folder()
         plugin_folders = plugins.conf_dirs(plugins_in(sys.argv[1:]))[1:]
-        given = arguments.read(sys.argv[1:], groups(), functools.partial(choices, given=sys.argv[1:]))
+        given = arguments.read(sys.argv[1:], groups(), functools.partial(choices, given=sys.argv[1:]), several)
         cache = os.environ.get(cache_dir.VARIABLE)
         if cache:
             places.usable_folder(cache_dir.VARIABLE, cache)
         for overrides in given.jobs:
             rest, where = _without_places(overrides)
-            composed.append((_compose(rest, plugin_folders), rest, where))
+            composed.append((_compose(_of_the_command(rest), plugin_folders), rest, where))
         if given.shows:
             for config, rest, where in composed:
                 shown = OmegaConf.create(selected(config, rest, where).raw) if config.study else config
@@ -154,6 +156,13 @@ def _without_places(overrides: list[str]) -> tuple[list[str], dict[str, object]]
     parsed = OverridesParser.create().parse_overrides(taken)
     places: dict[str, object] = {key_of(override): found.value() for override, found in zip(taken, parsed, strict=True)}
     return [override for override in overrides if override not in taken], places
+
+
+def _of_the_command(overrides: list[str]) -> list[str]:
+    """The overrides that the command itself needs: with `experiment=`, the others are options of its studies."""
+    if not any(override.startswith("experiment=") for override in overrides):
+        return overrides
+    return [override for override in overrides if key_of(override).partition(".")[0] in OF_THE_COMMAND]
 
 
 @contextlib.contextmanager
@@ -266,6 +275,21 @@ def choices(group: str, given: Sequence[str]) -> list[str]:
     """
     folders = plugins.conf_dirs(plugins_in(given))
     return sorted(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))
+
+
+def study_of(overrides: Sequence[str]) -> Study:
+    """The study that Hydra composes from overrides, without regard to stored ones.
+
+    Args:
+        overrides: in Hydra's grammar.
+
+    Raises:
+        UserError: the configuration is invalid.
+    """
+    try:
+        return Study.of(_compose([*overrides], plugins.conf_dirs(plugins_in(overrides))[1:]))
+    except ConfigurationError as error:
+        raise errors.UserError(explain(error.__cause__ or error, overrides)) from error
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:

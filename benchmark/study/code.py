@@ -16,13 +16,16 @@ COMPUTES = ("assemble", "data", "instantiate", "passes", "recipes", "schedules",
             "trial_score")  # fmt: skip
 DESCRIBES = (
     "arguments",
+    "base",  # finds a setting, which the identity covers
     "cli",
     "code",
     "command",
     "config",  # its defaults are part of the configuration, which the identity covers
     "contents",
     "identity",
+    "kept_models",  # finds weights files
     "layout",
+    "ledger",
     "lost_trials",
     "messages",
     "opening",
@@ -31,6 +34,7 @@ DESCRIBES = (
     "prepare",
     "selected",
     "stored",
+    "unused",  # chooses what the identity covers of a setting
     "version_1",  # converts configurations, which the identity covers
 )
 
@@ -39,7 +43,7 @@ ALWAYS = (
     "benchmark.training.loop",
     "benchmark.protocol.statistics",  # the standard error of a trial
     "benchmark.samplers.m_per_class",  # for a loss that names no sampler
-    "benchmark.samplers.random",  # its replacement under the traditional protocol
+    "benchmark.samplers.random",  # for one with `m: null`, and its replacement under the traditional protocol
     *(f"benchmark.study.{name}" for name in COMPUTES),
 )
 

@@ -51,6 +51,7 @@ class DatasetConfig:
             for those in `conf/sources.yaml`.
         by_hand: instructions for obtaining the data by hand; empty for those in `conf/sources.yaml`.
         images: how image files are resized, cropped and flipped, see `images.crops.Crops`.
+        share_design: default of the searcher's `share_design`.
         recall_at: the K of Recall@K under the traditional protocol.
         version_1: loss schedules that a configuration of version 1 held here; they are only part of its identity.
     """
@@ -68,8 +69,27 @@ class DatasetConfig:
     sources: list[Node] = field(default_factory=list)
     by_hand: str = ""
     images: Node = field(default_factory=dict)
+    share_design: bool = False
     recall_at: list[int] = field(default_factory=list)
     version_1: Node = field(default_factory=dict)
+
+
+@dataclass
+class BaseConfig:
+    """The loss that another one adds a term to.
+
+    Attributes:
+        loss: its name.
+        setting: for each hyper-parameter that comes from it, its name there. The order of first mention is that of the
+            base's search space, all of which occurs.
+        times: factors by which values of the base are multiplied, by the name here.
+        chosen: identity of the base's study and number of the trial that were taken with `preset=base`.
+    """
+
+    loss: str
+    setting: dict[str, str]
+    times: dict[str, float] = field(default_factory=dict)
+    chosen: Node = field(default_factory=dict)
 
 
 @dataclass
@@ -82,7 +102,8 @@ class LossConfig:
         description: what it computes.
         source: paper and equation.
         module: `_target_` node from which it is built.
-        sampler: options of the m-per-class sampler; with `_target_`, another sampler.
+        sampler: options of the m-per-class sampler; with `m: null`, batches are drawn from all images regardless of
+            their classes; with `_target_`, another sampler.
         setting: published hyper-parameters.
         space: searched hyper-parameters.
         needs: arguments of the constructor that depend on the fold, see `Study.make_loss`.
@@ -93,8 +114,10 @@ class LossConfig:
         retrieval: distance used to retrieve its embeddings.
         retrieval_options: options of that distance.
         authors: how its authors optimise it, for protocols with `loss_optimizer: authors`.
-        presets: settings published for a data set, by name and data set.
+        base: the loss that it adds a term to, see `study.base`.
+        presets: settings published for a data set, by name and data set; under `trunks`, by name, trunk and data set.
         recipe: its training under the traditional protocol, a file of `conf/recipe/`.
+        usual: values that other keys refer to, which the authors' own replace, see `recipes.usual_values`.
     """
 
     name: str
@@ -112,8 +135,10 @@ class LossConfig:
     retrieval: str = "cosine"
     retrieval_options: Node = field(default_factory=dict)
     authors: Node = field(default_factory=dict)
+    base: BaseConfig | None = None
     presets: dict[str, dict[str, Node]] = field(default_factory=dict)
     recipe: str = "proxy_anchor"
+    usual: Node = field(default_factory=dict)
 
 
 @dataclass
@@ -132,10 +157,13 @@ class SearcherConfig(ModuleConfig):
         round: settings that are proposed together, all from the same finished trials.
         asynchronous: propose a setting whenever one of the `round` trials in training ends; such a search cannot be
             reproduced.
+        share_design: whether what a method has in common with its base takes the values of the base's initial design;
+            None takes the data set's `share_design`.
     """
 
     round: int = 1
     asynchronous: bool = False
+    share_design: bool | None = False
 
 
 @dataclass
@@ -167,6 +195,8 @@ class TrainingConfig:
         warmup_epochs: epochs at the start in which the trunk is not updated.
         clip: gradient clipping, by `value` or by `norm`.
         decay: schedule of the learning rates, see `lr_schedule.learning_rate_factor`.
+        sampler: how the traditional protocol draws the batches of a loss whose own sampler is `{m: 1}`; empty or None
+            for shuffled images.
     """
 
     name: str
@@ -179,6 +209,7 @@ class TrainingConfig:
     warmup_epochs: int | None = None
     clip: dict[str, float] | None = None
     decay: Node | None = None
+    sampler: Node | None = None
 
 
 @dataclass
@@ -191,6 +222,7 @@ class ProtocolConfig:
         held_out: fraction of the training classes that chooses the epoch under the traditional protocol.
         story: the command that runs it: `search` (and final_eval) or `traditional`.
         sop_cut: number of training classes of Stanford Online Products; None uses its published lists.
+        usual: values that other keys refer to, which a recipe's `protocol` replaces.
     """
 
     name: str
@@ -212,6 +244,7 @@ class ProtocolConfig:
     held_out: float = 0.0
     story: str = "search"
     sop_cut: int | None = 11317
+    usual: Node = field(default_factory=dict)
 
 
 @dataclass
@@ -238,7 +271,13 @@ class ExecutorConfig:
 
 @dataclass
 class Config:
-    """The whole configuration of a command."""
+    """The whole configuration of a command.
+
+    Attributes:
+        seed: every random number of a study is derived from it.
+        searches: how often a search is repeated, each time with seeds of its own and final runs of its own.
+        search: number of the repetition that a study is; 0 for the first, whose seeds are those of a single search.
+    """
 
     dataset: DatasetConfig
     loss: LossConfig
@@ -256,13 +295,27 @@ class Config:
     results_dir: str
     keep: str
     display: str
+    searches: int = 1
+    search: int = 0
     preset: str = ""
     decode: str = "once"
     image_threads: Any = "auto"
     unit: str = ""
+    corruptions: list[str] = field(default_factory=list)
+    a: str = ""
+    b: str = ""
+    cell: str = ""
+    bootstrap: int = 0
+    experiment: str = ""
+    budget: str = "full"
+    measure: bool = True
+    figure: list[str] = field(default_factory=list)
+    run: int = 0
+    projection: str = "tsne"
     precision: str = "ieee"
     study: str = ""
     accept_code: bool = False
+    keep_epochs: list[int] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
 
 

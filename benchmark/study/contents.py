@@ -132,7 +132,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldResult:
-    """The result of a fold; further keys are the loss's own.
+    """The result of a fold; further keys are the loss's own, such as `idle_hierarchy`.
 
     Attributes:
         fold: number of the fold.
@@ -199,12 +199,17 @@ class FoldProvenance(Origin):
         fingerprint: identifies the data.
         warnings: the loss's warnings; written since 28 November 2026.
         device: the device that trained it; written since 28 November 2026.
+        seconds_per_iteration: seconds of training per optimiser step; None without a step, and in older records.
+        peak_memory_bytes: peak bytes that PyTorch allocated on a CUDA device, else that the process occupied; None in
+            older records.
     """
 
     seconds: Times
     fingerprint: Text
     warnings: tuple[str, ...] = ()
     device: DeviceFacts | None = None
+    seconds_per_iteration: Seconds | None = None
+    peak_memory_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -593,7 +598,7 @@ class Selected:
 
 @dataclass(frozen=True, kw_only=True)
 class TraditionalResult:
-    """The result of a run under the traditional protocol.
+    """The result of a run under the traditional protocol; further keys are the loss's own, such as `idle_hierarchy`.
 
     Attributes:
         run: number of the run.
@@ -604,6 +609,7 @@ class TraditionalResult:
         history: one row per epoch.
     """
 
+    other_keys: ClassVar = dict[str, object]
     run: Count
     setting: Setting
     status: Literal["completed", "diverged"]
@@ -640,6 +646,10 @@ class TraditionalProvenance(Origin):
         test_contents: SHA-256 of the test image files; None if there are no files.
         warnings: the loss's warnings; written since 28 November 2026.
         device: the device that trained it; written since 28 November 2026.
+        seconds_per_iteration: seconds of training per optimiser step; None without a step, and in older records.
+        peak_memory_bytes: peak bytes that PyTorch allocated on a CUDA device, else that the process occupied; None in
+            older records.
+        embeddings_sha256: SHA-256 of `embeddings.npz`; None if none is kept.
     """
 
     seconds: Times
@@ -647,6 +657,9 @@ class TraditionalProvenance(Origin):
     test_contents: Text | None
     warnings: tuple[str, ...] = ()
     device: DeviceFacts | None = None
+    seconds_per_iteration: Seconds | None = None
+    peak_memory_bytes: Count | None = None
+    embeddings_sha256: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -660,6 +673,60 @@ class Traditional:
     def places(self) -> dict[str, str]:
         """The name of the record's file, by the field that determines it."""
         return {"result.run": f"run_{self.result.run:02d}.json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessResult:
+    """The scores of a run's models on corrupted test images.
+
+    Attributes:
+        run: number of the run.
+        corruption: a key of `images.corruptions.CORRUPTIONS`, or `none`.
+        seed: seed of the corruptions.
+        separated: mean of the models' own scores.
+        concatenated: scores of the concatenated embeddings; those of the only model under the traditional protocol.
+    """
+
+    run: Count
+    corruption: Text
+    seed: Integer
+    separated: ModeScores
+    concatenated: ModeScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringTime:
+    """Wall-clock time of an evaluation, in seconds."""
+
+    score: Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessProvenance(Origin):
+    """The checked fields of the provenance of scores on corrupted images.
+
+    Attributes:
+        seconds: wall-clock time.
+        test_contents: SHA-256 of the test image files; None if there are no files.
+        device: the device that scored.
+    """
+
+    seconds: ScoringTime
+    test_contents: Text | None
+    device: DeviceFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """The scores of a run on corrupted test images, `run_03/blur.json`."""
+
+    kind: ClassVar = "robustness"
+    result: RobustnessResult
+    provenance: RobustnessProvenance
+
+    def places(self) -> dict[str, str]:
+        """The names of the record's file and folder, by the field that determines it."""
+        return {"result.run": f"run_{self.result.run:02d}", "result.corruption": f"{self.result.corruption}.json"}
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

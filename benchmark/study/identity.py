@@ -16,10 +16,11 @@ from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.study.config import PLACES, Config, Node
 
-VERSION = 2
+VERSION = 3
 # Keys of the top level that change no result.
 NOT_SCIENCE = (
     "trials",
+    "searches",
     "results_dir",
     "study",
     "accept_code",
@@ -27,36 +28,51 @@ NOT_SCIENCE = (
     "executor",
     "display",
     "keep",
+    "keep_epochs",
     "device",
     "variant",
     "preset",
     "decode",
     "image_threads",
     "unit",
+    "corruptions",
+    "a",
+    "b",
+    "cell",
+    "bootstrap",
+    "experiment",
+    "budget",
+    "measure",
+    "figure",
+    "run",
+    "projection",
 )
-PROSE = ("label", "description", "source", "presets", "licence", "sources", "by_hand")
+PROSE = ("label", "description", "source", "presets", "base", "licence", "sources", "by_hand")
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
-# searcher its `failed`, and the training the loss's recipe. The number of runs can be extended at any time.
+# searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be
+# extended at any time.
 TAKEN = {
-    "dataset": ("trials", "recall_at", "version_1"),
-    "protocol": ("trials", "num_runs", "images", "story", "sop_cut", "failed"),
-    "loss": ("recipe",),
+    "dataset": ("trials", "share_design", "recall_at", "version_1"),
+    "protocol": ("trials", "num_runs", "images", "story", "sop_cut", "failed", "usual"),
+    "loss": ("recipe", "usual"),
+    "searcher": ("share_design",),
 }
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
-    "training": ("recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay"),
+    "training": ("recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
     "protocol": ("held_out",),
     "searcher": ("asynchronous",),
 }
 
 
-def science(plain: Node, config: Config, fingerprint: str) -> Node:
+def science(plain: Node, config: Config, setting: Node, fingerprint: str) -> Node:
     """What identifies a study: its data, and its configuration without bookkeeping, prose and unused options.
 
     Args:
         plain: the resolved configuration; it is changed.
         config: the typed configuration.
+        setting: the loss's hyper-parameters that the study reads.
         fingerprint: identifies the data.
     """
     kept = {key: value for key, value in plain.items() if key not in NOT_SCIENCE}
@@ -66,6 +82,8 @@ def science(plain: Node, config: Config, fingerprint: str) -> Node:
             kept[group] = {k: v for k, v in value.items() if k not in (*PROSE, *TAKEN.get(group, ()), *absent)}
     if kept["searcher"]["module"].get("failed", "") is None:
         del kept["searcher"]["module"]["failed"]
+    if config.search == 0:
+        del kept["search"]
     if config.searcher.round == 1:
         del kept["searcher"]["round"]
     if config.protocol.story == "traditional":
@@ -76,8 +94,13 @@ def science(plain: Node, config: Config, fingerprint: str) -> Node:
 
         kept["trunk"]["module"]["weights"] = files.fingerprint(weights)
     kept["dataset"]["module"] = {k: v for k, v in kept["dataset"]["module"].items() if k not in PLACES}
-    if config.protocol.loss_optimizer == "searched":
-        del kept["loss"]["authors"]
+    if shared_parameters(config):  # the only use of the base that is not in the setting
+        kept["loss"]["base"] = {"setting": plain["loss"]["base"]["setting"]}
+    kept["loss"]["schedule"] = {key: value for key, value in kept["loss"]["schedule"].items() if key != "usual"}
+    kept["loss"]["setting"] = setting
+    del kept["loss"]["authors" if config.protocol.loss_optimizer == "searched" else "optimizer"]
+    if config.protocol.story == "search":  # whose epochs and batches are the protocol's, even with a recipe
+        kept["training"] = {k: v for k, v in kept["training"].items() if k not in ("batch_size", "epochs")}
     for name, parameter in kept["loss"]["space"].items():
         del parameter["datasets"]
         parameter["bounds"] = bounds(config, name)
@@ -89,6 +112,22 @@ def bounds(config: Config, name: str) -> list[float]:
     parameter = config.loss.space[name]
     found: list[float] = parameter.datasets.get(config.dataset.name, parameter.bounds)
     return found
+
+
+def shared_parameters(config: Config) -> list[str]:
+    """Parameters that take the values of the initial design of the loss's base, in the order of the base's space.
+
+    Empty unless the searcher's `share_design` asks for it. Where only the data set does, the whole design is the loss's
+    own if one of them is not searched.
+    """
+    base, asked = config.loss.base, config.searcher.share_design
+    if base is None or config.preset or config.protocol.story != "search":
+        return []
+    if not (config.dataset.share_design if asked is None else asked):
+        return []
+    own = {there: here for here, there in reversed(base.setting.items())}  # the first of each
+    names = [own[there] for there in dict.fromkeys(base.setting.values())]
+    return names if asked or all(name in config.loss.space for name in names) else []
 
 
 def short_digest(value: object) -> str:

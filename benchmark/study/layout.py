@@ -11,6 +11,7 @@
                                      which needs no search, final_eval/published/run_03.json
     traditional/setting/run_00.json  one training under the traditional protocol, scored on the test classes at every
                                      epoch; with a preset, traditional/authors/run_00.json
+    robustness/setting/run_00/blur.json  the scores of a run on corrupted test images
     test_ledger.jsonl                one line for every access to the test classes
 
 A record is used only if its identity agrees with that of its study, see `identity`. Reading moves no file and caches
@@ -63,6 +64,18 @@ def run_path(directory: Path, chosen: str, run: int) -> Path:
 def run_dir(directory: Path, chosen: str, run: int) -> Path:
     """The folder of a run's units."""
     return run_path(directory, chosen, run).with_suffix("")
+
+
+def robustness_path(directory: Path, chosen: str, run: int, corruption: str) -> Path:
+    """The path of the record of a run's scores on corrupted test images.
+
+    Args:
+        directory: folder of the study.
+        chosen: name of the folder of the study's runs, such as `trial_007`, `setting` or a preset.
+        run: number of the run.
+        corruption: name of the corruption, or `none`.
+    """
+    return directory / "robustness" / chosen / f"run_{run:02d}" / f"{corruption}.json"
 
 
 def traditional_path(directory: Path, preset: str, run: int) -> Path:

@@ -56,9 +56,9 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in known)  # depth of the first wrong part
     above, below = parts[:depth], parts[depth + 1 :]
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == ".".join(above)]
-    near = [".".join([*above, name, *below]) for name in _nearest(parts[depth], siblings)]
-    if not near:
-        near = [k for k in known if k.rpartition(".")[2] == parts[-1]]
+    near = [k for k in known if k.rpartition(".")[2] == parts[-1]]  # right, but at another place
+    if not near or below:
+        near = [".".join([*above, name, *below]) for name in _nearest(parts[depth], siblings)] or near
     there = f"Keys of {'.'.join(above)}: {', '.join(siblings)}." if above else f"Keys: {', '.join(siblings)}."
     if len(above) > 1:
         there += f" To set a key that its file does not set, write +{key}=VALUE."

@@ -18,7 +18,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.study import schedules
 from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
 from benchmark.study.study import Study
-from benchmark.study.testset import open_test_set
+from benchmark.study.testset import OpenedTestSet, open_test_set
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
@@ -83,8 +83,8 @@ def in_passes(study: Study, num_images: int) -> Study:
     """The study with epochs that are passes over the training images.
 
     A pass leaves out the incomplete last batch. The loss's schedule is converted to passes, every epoch is scored, and
-    there is no early stopping. Proxy losses, which get class-balanced batches under the other protocols, get shuffled
-    batches.
+    there is no early stopping. Proxy losses, which get class-balanced batches under the other protocols, get those of
+    `training.sampler`, or shuffled ones.
 
     Args:
         study: the study as configured.
@@ -103,11 +103,13 @@ def in_passes(study: Study, num_images: int) -> Study:
     raw["protocol"]["batch_size"] = batch_size
     raw["dataset"] |= {"max_epochs": num_epochs, "patience": num_epochs, "evaluate_every": 1}
     if c.loss.sampler == {"m": 1}:
-        raw["loss"]["sampler"] = SHUFFLED
+        raw["loss"]["sampler"] = c.training.sampler or SHUFFLED
     if c.training.epochs:
         batches = num_images // batch_size
         raw["protocol"]["iterations_per_epoch"] = batches
-        raw["loss"]["schedule"] = schedules.in_passes(c.loss.schedule, batches, c.protocol.iterations_per_epoch)
+        if "usual" in c.loss.schedule:
+            usual = schedules.in_passes(c.loss.schedule, batches, c.protocol.iterations_per_epoch)
+            raw["loss"]["schedule"]["usual"] = usual
     return Study.of(raw)
 
 
@@ -122,8 +124,8 @@ def seed_prefix(plan: Plan, run: int) -> SeedPrefix:
     return plan.study.config.seed, plan.study.config.dataset.name, "traditional", run
 
 
-def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[TrainingComponents, Schedule]:
-    """Fresh components of a run, with the test classes to monitor, and its schedule; the access is logged first.
+def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[OpenedTestSet, TrainingComponents, Schedule]:
+    """The test classes, fresh components of a run that monitor them, and its schedule; the access is logged first.
 
     Args:
         plan: what all runs train on.
@@ -139,7 +141,7 @@ def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[Traini
     looks = {"run": run, "story": "traditional", "looks": "after every epoch, the best of which is reported"}
     test = open_test_set(study, looks | entry)
     parts.monitored = EvaluationSet(test.images, test.labels, test.is_query, tuple(planned.config.dataset.recall_at))
-    return parts, make_schedule(planned, stable_seed(*seed_prefix(plan, run), "train"))
+    return test, parts, make_schedule(planned, stable_seed(*seed_prefix(plan, run), "train"))
 
 
 def select(history: Sequence[JsonObject], held_out_epoch: int | None, completed: bool) -> dict[str, JsonObject | None]:

@@ -3,6 +3,7 @@
 import json
 import math
 import operator
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,6 +37,8 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 RANGES: dict[str, tuple[int, int]] = {
     "seed": (0, LARGEST_INT),  # the largest integer that records can hold
     "trials": (1, 100_000),
+    "searches": (1, 1000),
+    "search": (0, 999),
     "threads": (1, 1024),
     "protocol.trials": (1, 100_000),
     "protocol.batch_size": (1, 1_000_000),
@@ -59,6 +62,8 @@ RANGES: dict[str, tuple[int, int]] = {
     "executor.retries": (0, 1_000_000),
     "searcher.round": (1, 10_000),
     "image_threads": (0, 1024),
+    "bootstrap": (0, 1_000_000),
+    "keep_epochs": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
 NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",
@@ -101,6 +106,9 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.searcher.asynchronous and c.searcher.round == 1:
         raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
                         "may train together, such as searcher.round=4.")  # fmt: skip
+    _check_searches(study)
+    if c.preset == "base" and c.protocol.story != "search":
+        raise UserError(f"preset=base: protocol={c.protocol.name} has no searches, so {c.loss.name}'s base has none.")
     check_training(c.training)
     _check_batches(study)
     check_optimizer("loss.optimizer", c.loss.optimizer or {})
@@ -121,9 +129,27 @@ def _check_names(study: Study) -> None:
         name = operator.attrgetter(key)(study.config)
         if name or key not in MAY_BE_EMPTY:
             check_name(key, name)
+    if re.fullmatch("search[0-9]+", study.config.variant):
+        raise UserError(f"variant={study.config.variant}: such names are those of repeated searches. Take another one.")
     if not study.config.study:
         check_case(study.directory.parent)
         check_case(study.directory)
+
+
+def _check_searches(study: Study) -> None:
+    """Check that there is a search where one is to be repeated."""
+    c = study.config
+    if c.searches == 1 and c.search == 0:
+        return
+    given = f"search={c.search}" if c.search else f"searches={c.searches}"
+    if c.protocol.story != "search":
+        raise UserError(f"{given}: protocol={c.protocol.name} searches nothing that could be repeated. Leave it out.")
+    if c.preset not in ("", "base"):
+        raise UserError(f"{given}: preset={c.preset} is a fixed setting, and no search is repeated. Leave it out.")
+    if c.search and c.searches > 1:
+        raise UserError(
+            f"search={c.search} is one search, and searches={c.searches} asks for several. Leave out one of them."
+        )
 
 
 def check_range(key: str, value: object) -> None:
@@ -169,6 +195,8 @@ def _check_decay(decay: Node) -> None:
             if not _is_rate(number) or number == 0 or (name != "factor" and not isinstance(number, int)):
                 kind = "numbers" if name == "factor" else "whole numbers"
                 raise UserError(f"training.decay.{name}={decay[name]}: allowed are {kind} above 0.")
+    if type(skip := decay.get("skip", 0)) is not int or skip < 0:
+        raise UserError(f"training.decay.skip={skip}: give a whole number of epochs, at least 0.")
     learning_rate_factor(decay, 1, 1)  # refuses unknown options
 
 
@@ -202,10 +230,15 @@ def _check_batches(study: Study) -> None:
     """Check that a batch has room for images of two classes, without which no loss can compare anything."""
     sampler, batch_size = study.config.loss.sampler, study.config.protocol.batch_size
     m = sampler.get("m", 1)
-    if "_target_" in sampler or study.config.protocol.story != "search":
+    if "_target_" in sampler or m is None:
         return
     if type(m) is not int or m < 1:
-        raise UserError(f"loss.sampler.m={m}: give the number of images per class in a batch, at least 1.")
+        raise UserError(
+            f"loss.sampler.m={m}: give the number of images per class in a batch, at least 1, or null for batches "
+            "that are drawn from all images regardless of their classes."
+        )
+    if study.config.protocol.story != "search":  # the recipe supplies the batch size
+        return
     if batch_size < 2 * m:
         raise UserError(
             f"protocol.batch_size={batch_size}: a batch has at least two classes, and {study.config.loss.name} draws "

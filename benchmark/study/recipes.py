@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,23 +35,53 @@ def read_recipe(folders: Sequence[Path], name: str) -> Node:
 
 
 def preset_setting(config: Config) -> Node:
-    """The hyper-parameters of the configuration's preset for its data set; preset "default" has none.
+    """The hyper-parameters of the configuration's preset for its data set and trunk; preset "default" has none.
 
     Raises:
-        UserError: the loss has no such preset for the data set.
+        UserError: the loss has no such preset for the data set and the trunk.
     """
-    loss, dataset, preset = config.loss, config.dataset.name, config.preset
-    if preset == "default":
+    loss, dataset, preset, trunk = config.loss, config.dataset.name, config.preset, config.trunk.name
+    if preset == "default" or (preset == "base" and loss.base is not None):  # `study.base` fills in the latter
         return {}
-    try:
-        return loss.presets[preset][dataset]
-    except KeyError:
-        known = "; ".join(f"preset={name} for {', '.join(settings)}" for name, settings in loss.presets.items())
-        raise UserError(
-            f"preset={preset}: conf/loss/{loss.name}.yaml holds no such setting for {dataset}. It has "
-            f"{known or 'none'}; preset=default takes the file's own setting. To search instead: "
-            f"{command('bo', {'dataset': dataset, 'loss': loss.name})}"
-        ) from None
+    found = published_setting(config, preset)
+    if found is not None:
+        return found
+    known = []
+    for name, settings in loss.presets.items():
+        by_trunk = settings.get("trunks")
+        known += [f"preset={name} for {', '.join(settings)}"] if by_trunk is None else []
+        known += [f"preset={name} with {one} for {', '.join(own)}" for one, own in (by_trunk or {}).items()]
+    raise UserError(
+        f"preset={preset}: conf/loss/{loss.name}.yaml holds no such setting for {dataset} with the trunk {trunk}. "
+        f"It has {'; '.join(known) or 'none'}; preset=default takes the file's own setting. To search instead: "
+        f"{command('bo', {'dataset': dataset, 'loss': loss.name})}"
+    )
+
+
+def published_setting(config: Config, preset: str) -> Node | None:
+    """A preset's hyper-parameters for the data set and trunk, whichever preset is selected; None if there are none.
+
+    Args:
+        config: the configuration, whose loss holds the presets.
+        preset: name of the preset.
+    """
+    settings = config.loss.presets.get(preset, {})
+    if "trunks" in settings:
+        settings = settings["trunks"].get(config.trunk.name, {})
+    return settings.get(config.dataset.name)
+
+
+def usual_values(config: Config) -> Node:
+    """The values of `loss.usual` that the authors publish for this data set, trunk and recipe.
+
+    A key of a loss that depends on these refers to `loss.usual`, so that a value on the command line replaces the
+    reference and wins. The values are the preset "authors", if there is one, and those in `usual` of `loss.authors`.
+    They are empty where learning rates are searched: there, `loss.usual` stays as its file has it.
+    """
+    if config.protocol.loss_optimizer == "searched":
+        return {}
+    found = (published_setting(config, "authors") or {}) | authors_recipe(config).get("usual", {})
+    return {name: value for name, value in found.items() if name in config.loss.usual}
 
 
 def with_recipe(training: Node, recipe: Node, dataset: str, trunk: str) -> Node:
@@ -62,9 +93,9 @@ def with_recipe(training: Node, recipe: Node, dataset: str, trunk: str) -> Node:
 
     Args:
         training: a configuration of `conf/training`, in which any option may be null.
-        recipe: a file of `conf/recipe`: training options, and under `cases` the options for some data sets and trunks,
-            where a later case overrides an earlier one. Options of optimisers are replaced one by one, all others as a
-            whole.
+        recipe: a file of `conf/recipe`: training options, under `protocol` values for `protocol.usual`, and under
+            `cases` the options for some data sets and trunks, where a later case overrides an earlier one. Options of
+            optimisers and values for the protocol are replaced one by one, all others as a whole.
         dataset: name of the data set, compared with a case's `when`.
         trunk: name of the trunk, compared with a case's `when`.
 
@@ -82,8 +113,13 @@ def with_recipe(training: Node, recipe: Node, dataset: str, trunk: str) -> Node:
 
 
 def _over(old: Node, new: Node) -> Node:
-    """`old`, updated with the values of `new` that are not null; options of optimisers are replaced one by one."""
+    """`old`, updated with the values of `new` that are not null.
+
+    Values of the protocol and options of optimisers are replaced one by one.
+    """
     merged = old | {key: value for key, value in new.items() if value is not None or key not in old}
+    if "protocol" in old:
+        merged["protocol"] = old["protocol"] | new.get("protocol", {})
     parts = new.get("optimizers") or {}
     if "optimizers" in old:
         merged["optimizers"] = {
@@ -91,6 +127,118 @@ def _over(old: Node, new: Node) -> Node:
             for part, node in old["optimizers"].items()
         }
     return merged
+
+
+@dataclass(frozen=True)
+class ComposedTraining:
+    """How a study trains, with every choice of recipe, protocol, loss and command line made.
+
+    Attributes:
+        recipe: name of the recipe, or of the training if it has none.
+        epochs: passes over the training images; None where early stopping ends the training.
+        batch_size: images in a batch.
+        sampler: images of each class in a batch, or `shuffled`.
+        optimizer: class name of the trunk's optimiser.
+        trunk_lr: learning rate of the trunk.
+        head_lr: learning rate of the head.
+        loss_lr: learning rate of the loss's parameters; None if it has none.
+        group_lrs: learning rates of groups of them, by prefix of their names.
+        weight_decay: weight decay of the trunk.
+        loss_weight_decay: weight decay of the loss's parameters; None if it has none.
+        warmup_epochs: epochs at the start in which the trunk is frozen.
+        decay: schedule of the learning rates; empty for constant ones.
+        clip: gradient clipping; empty for none.
+        freeze_batchnorm: as in `TrainingConfig`.
+        pooling: pooling of the trunk's last map; empty for a transformer, whose feature is a token.
+        embedding_dim: D.
+        setting: hyper-parameters of the loss.
+    """
+
+    recipe: str
+    epochs: int | None
+    batch_size: int
+    sampler: str
+    optimizer: str
+    trunk_lr: float
+    head_lr: float
+    loss_lr: float | None
+    group_lrs: dict[str, float]
+    weight_decay: float
+    loss_weight_decay: float | None
+    warmup_epochs: int
+    decay: Node
+    clip: Node
+    freeze_batchnorm: bool | str
+    pooling: str
+    embedding_dim: int
+    setting: Node
+
+    def cells(self) -> dict[str, str]:
+        """The row of a table: texts by the title of their column."""
+        groups = "".join(f", {name} {rate:g}" for name, rate in self.group_lrs.items())
+        return {
+            "recipe": self.recipe,
+            "epochs": "until it stops improving" if self.epochs is None else str(self.epochs),
+            "batch": f"{self.batch_size} {self.sampler}",
+            "optimiser": self.optimizer,
+            "lr trunk": f"{self.trunk_lr:g}",
+            "lr head": f"{self.head_lr:g}",
+            "lr loss": "-" if self.loss_lr is None else f"{self.loss_lr:g}{groups}",
+            "weight decay": f"{self.weight_decay:g}",
+            "pooling": self.pooling or "-",
+            "dim": str(self.embedding_dim),
+            "warm-up": str(self.warmup_epochs),
+            "decay": _words(self.decay) or "none",
+            "clip": _words(self.clip) or "none",
+        }
+
+
+def _words(node: Node) -> str:
+    """Options as text: the kind, then names and values."""
+    rest = (f"{key} {value}" for key, value in node.items() if key != "kind")
+    return " ".join([*([str(node["kind"])] if "kind" in node else []), *rest])
+
+
+def composed_training(config: Config) -> ComposedTraining:
+    """How a study with this configuration trains, in one row.
+
+    Raises:
+        UserError: the loss's YAML gives no learning rate.
+    """
+    training, optimizers, sampler = config.training, config.training.optimizers, config.loss.sampler
+    if config.protocol.story == "traditional" and sampler == {"m": 1}:
+        sampler = training.sampler or {}
+    m = sampler.get("m")
+    own = optimizer_options(config) if config.loss.optimizer else {}
+    decays = dict(optimizers["loss"]) | own
+    return ComposedTraining(
+        recipe=training.recipe or training.name,
+        epochs=training.epochs,
+        batch_size=training.batch_size or config.protocol.batch_size,
+        sampler="shuffled"
+        if m is None
+        else f"x {m} per class{', no class twice' * bool(sampler.get('fresh_classes'))}",
+        optimizer=str(optimizers["trunk"]["_target_"]).rpartition(".")[2],
+        trunk_lr=optimizers["trunk"]["lr"],
+        head_lr=optimizers["head"]["lr"],
+        loss_lr=own.get("lr"),
+        group_lrs={name: group["lr"] for name, group in own.get("groups", {}).items() if "lr" in group},
+        weight_decay=optimizers["trunk"].get("weight_decay") or 0.0,
+        loss_weight_decay=decays.get("weight_decay") if own else None,
+        warmup_epochs=warmup_epochs(config),
+        decay=training.decay or {},
+        clip=training.clip or {},
+        freeze_batchnorm=training.freeze_batchnorm,
+        pooling=config.trunk.module.get("pool", ""),
+        embedding_dim=config.protocol.embedding_dim,
+        setting=config.loss.setting,
+    )
+
+
+def warmup_epochs(config: Config) -> int:
+    """Epochs at the start in which the trunk is frozen: the loss's authors' number, else the recipe's."""
+    found: int = authors_recipe(config).get("warmup_epochs", config.training.warmup_epochs or 0)
+    return found
 
 
 def make_optimizers(config: Config, parts: Mapping[str, torch.nn.Module]) -> dict[str, torch.optim.Optimizer]:
@@ -114,15 +262,21 @@ def make_optimizers(config: Config, parts: Mapping[str, torch.nn.Module]) -> dic
 
 
 def authors_recipe(config: Config) -> Node:
-    """How the authors optimise the loss on this data set and trunk; empty where learning rates are searched."""
+    """How the authors optimise the loss on this data set and trunk, with this recipe; empty where rates are searched.
+
+    The parts of `loss.authors` replace one another in this order: its own values, those of the data set, of the trunk
+    and of the recipe, the last two again with their own values for the data set.
+    """
     if config.protocol.loss_optimizer == "searched":
         return {}
     authors, here = config.loss.authors, config.dataset.name
-    return _for_dataset(authors, here) | _for_dataset(authors.get("trunks", {}).get(config.trunk.name, {}), here)
+    trunk = authors.get("trunks", {}).get(config.trunk.name, {})
+    recipe = authors.get("recipes", {}).get(config.training.recipe, {})
+    return _for_dataset(authors, here) | _for_dataset(trunk, here) | _for_dataset(recipe, here)
 
 
 def _for_dataset(node: Node, dataset: str) -> Node:
-    plain = {key: value for key, value in node.items() if key not in ("datasets", "trunks")}
+    plain = {key: value for key, value in node.items() if key not in ("datasets", "trunks", "recipes")}
     return plain | dict(node.get("datasets", {}).get(dataset, {}))
 
 
@@ -146,7 +300,8 @@ def optimizer_options(config: Config) -> Node:
 
 def _multiplied(recipe: Node, rate: float) -> Node:
     """Optimiser options from a recipe, in which learning rates are multiples of `rate`."""
-    options = {key: value for key, value in recipe.items() if key not in ("lr_multiplier", "groups", "warmup_epochs")}
+    own = ("lr_multiplier", "groups", "warmup_epochs", "usual")
+    options = {key: value for key, value in recipe.items() if key not in own and value is not None}
     if "lr_multiplier" in recipe:
         options["lr"] = rate * recipe["lr_multiplier"]
     if "groups" in recipe:

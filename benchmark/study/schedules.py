@@ -1,31 +1,35 @@
 """Schedules of losses: numbers that depend on the data set, such as the iteration at which a part of a loss starts.
 
 A loss with a schedule names a file of `conf/loss/schedule/` in its `defaults`, and refers to the values as
-`${loss.schedule.NAME}`. In addition to its values, the file may hold three keys about them:
+`${loss.schedule.NAME}`. A value that depends on the data set or on the protocol is in turn a reference to
+`${loss.schedule.usual.NAME}`, so that a value given on the command line replaces the reference and is used as it is.
+The file may hold four keys about its values:
 
+- `usual`: the values themselves, which `in_passes` converts;
 - `starts`: names of the values that give the iteration after which a part of the loss starts;
 - `counts`: names of the values that count iterations but represent epochs, so that they scale with the length of a
     pass;
-- `traditional`: values that replace the others under the traditional protocol.
+- `traditional`: values that replace those of `usual` under the traditional protocol.
 """
 
 from benchmark.study.config import Config, Node
 
 
 def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
-    """Convert a schedule to epochs that are passes over the training images.
+    """The `usual` values of a schedule for epochs that are passes over the training images.
 
-    >>> in_passes({"warmup": 300, "groups": 20, "counts": ["warmup"], "traditional": {"groups": 500}}, 46, 100)
-    {'warmup': 138, 'groups': 500, 'counts': ['warmup'], 'traditional': {'groups': 500}}
+    >>> usual, traditional = {"warmup": 300, "groups": 20}, {"groups": 500}
+    >>> in_passes({"usual": usual, "counts": ["warmup"], "traditional": traditional}, 46, 100)
+    {'warmup': 138, 'groups': 500}
 
     Args:
         schedule: a loss's schedule.
         batches: batches in a pass.
         iterations_per_epoch: iterations per epoch for which the schedule was written.
     """
-    values: Node = dict(schedule) | schedule.get("traditional", {})
-    scaled = {name: max(1, round(values[name] * batches / iterations_per_epoch)) for name in values.get("counts", [])}
-    return values | scaled
+    values: Node = dict(schedule.get("usual", {})) | schedule.get("traditional", {})
+    counts = [name for name in schedule.get("counts", []) if name in values]
+    return values | {name: max(1, round(values[name] * batches / iterations_per_epoch)) for name in counts}
 
 
 def never_reached(config: Config) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,21 @@ from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.images import Images
 from benchmark.images.batches import embed
-from benchmark.protocol.modes import score
+from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
+from benchmark.training.components import HeadModule, TrunkModule
 from benchmark.training.loop import read_state
 from benchmark.training.precision import forward
 
 METRICS = ("map_at_r", "precision_at_1", "r_precision")
-NUM_NEIGHBOURS = 10
+NUM_NEIGHBOURS = 100  # HPL shows ranks up to 32
 Mismatch = Callable[[JsonObject | None], str]  # how the identity in a file differs from the expected one
+
+
+class MisfitError(records.CorruptFileError):
+    """A weights file does not fit its model."""
 
 
 def score_models(
@@ -47,11 +52,66 @@ def score_models(
         WriteError: `embeddings.npz` cannot be written.
     """
     weights = [(directory / f"fold_{fold}" / "best.pt", mismatch) for fold, mismatch in enumerate(mismatches)]
-    embeddings = torch.stack([_embed(study, path, mismatch, test.images, tick) for path, mismatch in weights])
-    loss = study.config.loss  # embeddings: (folds, N, D)
-    scores = score(
+    found = []
+    for path, mismatch in weights:
+        try:
+            found.append(embed_test(study, path, mismatch, test.images, tick))
+        except MisfitError as error:
+            kept_as = records.quarantine(path).name  # else the next command would use it again
+            again = f"It is kept as {kept_as}. Run the same command again: it trains this fold again."
+            raise records.CorruptFileError(f"{error} {again}") from error
+    embeddings = torch.stack(found)
+    scores = _score(study, embeddings, test)  # embeddings: (folds, N, D)
+    states = [read_state(path, torch.device("cpu"), mismatch)["loss"] for path, mismatch in weights]
+    content = for_figures(study, embeddings, test, states)
+    records.write_whole(directory / "embeddings.npz", content)
+    return {**scores}, hashlib.sha256(content).hexdigest()
+
+
+def score_images(
+    study: Study, weights: Sequence[tuple[Path, Mismatch]], test: OpenedTestSet, images: Images,
+    tick: Callable[[], None],
+) -> ModeScores:  # fmt: skip
+    """Score the models of a run on other pixels of the test images, such as corrupted ones.
+
+    Args:
+        study: the study, with the setting that was trained.
+        weights: for each model, its weights file, and a function that describes how the identity in it differs from
+            that of its training.
+        test: the N test images and their labels.
+        images: N images that replace the test images, in their order.
+        tick: called for each batch.
+
+    Raises:
+        MisfitError: a weights file does not fit its model.
+        CorruptFileError: a weights file is damaged, or belongs to another training.
+        FileNotFoundError: a weights file is missing.
+    """
+    return _score(study, torch.stack([embed_test(study, path, wrong, images, tick) for path, wrong in weights]), test)
+
+
+def _score(study: Study, embeddings: Tensor, test: OpenedTestSet) -> ModeScores:
+    """The scores of embeddings (F, N, D) of the test images by F models."""
+    loss = study.config.loss
+    return score(
         embeddings, test.labels, METRICS, metric=loss.retrieval, is_query=test.is_query, **loss.retrieval_options
     )
+
+
+def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: Sequence[Mapping[str, Tensor]]) -> bytes:
+    """Embeddings of the test classes with what figures show beside them, as the content of an npz file.
+
+    It holds `embeddings` (F, N, D), float16; `labels` (N,); `neighbours` (Q, K), positions of the images nearest to
+    each query; `is_query` (N,) if only some images are queries; and the state of each model's loss, such as
+    `fold_0.proxies`, with the learned owners and centres of a hierarchy. Integers stay integers.
+
+    Args:
+        study: the study, with the setting that was trained.
+        embeddings: (F, N, D), of F models.
+        test: the N test images and their labels.
+        states: for each model, the `state_dict` of its loss.
+    """
+    loss = study.config.loss
     neighbours = nearest_neighbours(
         embeddings, test.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
         **loss.retrieval_options,
@@ -63,35 +123,73 @@ def score_models(
     }
     if test.is_query is not None:
         kept["is_query"] = test.is_query.cpu().numpy()
-    for fold, (path, mismatch) in enumerate(weights):
-        state = read_state(path, torch.device("cpu"), mismatch)
-        kept |= {f"fold_{fold}.{name}": value.numpy().astype(np.float16) for name, value in state["loss"].items()}
+    for model, state in enumerate(states):
+        kept |= {f"fold_{model}.{name}": _array(value) for name, value in state.items()}
     buffer = io.BytesIO()
     np.savez(buffer, **kept)  # type: ignore[arg-type]
-    records.write_whole(directory / "embeddings.npz", buffer.getvalue())
-    return {**scores}, hashlib.sha256(buffer.getvalue()).hexdigest()
+    return buffer.getvalue()
 
 
-def _embed(study: Study, path: Path, mismatch: Mismatch, images: Images, tick: Callable[[], None]) -> Tensor:
-    """Embeddings (N, D) from the weights of a fold, L2-normalised if retrieval is by cosine."""
+def _array(tensor: Tensor) -> np.ndarray:
+    array = tensor.detach().cpu()
+    return array.to(torch.float16).numpy() if array.is_floating_point() else array.numpy()
+
+
+def for_retrieval(study: Study, embeddings: Tensor) -> Tensor:
+    """Embeddings (N, D) as retrieval compares them: L2-normalised if it is by cosine."""
+    return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
+
+
+def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images, tick: Callable[[], None]) -> Tensor:
+    """Embeddings (N, D) of test images by the model in a weights file, as retrieval compares them.
+
+    Args:
+        study: the study, with the setting that was trained.
+        path: the weights file.
+        mismatch: describes how its identity differs from that of the model's training.
+        images: the N test images.
+        tick: called for each batch.
+
+    Raises:
+        MisfitError: the file does not fit its model.
+        CorruptFileError: it is damaged, or belongs to another training.
+        FileNotFoundError: there is no such file.
+    """
+    trunk, head = load_model(study, path, mismatch, images)
+
+    def embedder(batch: Tensor) -> Tensor:
+        tick()
+        return forward(trunk, head, batch, study.config.precision)
+
+    return for_retrieval(study, embed(embedder, images, trunk, head))
+
+
+def _check_tensors(state: Mapping[str, object]) -> None:
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise TypeError("a weight of the loss is not a tensor")
+
+
+def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> tuple[TrunkModule, HeadModule]:
+    """The trunk and the head of a weights file, on the device of the images that they will embed.
+
+    Args:
+        study: the study, with the setting that was trained.
+        path: the weights file.
+        mismatch: describes how the identity in the file differs from that of the training.
+        images: the images, whose channels and device the model takes.
+
+    Raises:
+        MisfitError: the file does not fit its model.
+        CorruptFileError: it is damaged, or belongs to another training.
+        FileNotFoundError: it is missing.
+    """
     state = read_state(path, images.device, mismatch)
     trunk = study.make_trunk(images.channels, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)
     try:
         trunk.load_state_dict(state["trunk"])
         head.load_state_dict(state["head"])
-        if not all(isinstance(value, Tensor) for value in state["loss"].values()):
-            raise TypeError("a weight of the loss is not a tensor")
+        _check_tensors(state["loss"])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        kept = records.quarantine(path)  # else the next command would use it again
-        raise records.CorruptFileError(
-            f"{path} does not fit its model: {str(error).splitlines()[0]}. It is kept as {kept.name}. Run the same "
-            "command again: it trains this fold again."
-        ) from error
-
-    def embedder(batch: Tensor) -> Tensor:
-        tick()
-        return forward(trunk, head, batch, study.config.precision)
-
-    embeddings = embed(embedder, images, trunk, head)
-    return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
+        raise MisfitError(f"{path} does not fit its model: {str(error).splitlines()[0]}.") from error
+    return trunk, head

@@ -11,12 +11,16 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, escaped
 from benchmark.study.config import PLACES
 from benchmark.study.plugins import plugins_option
-from benchmark.study.stored import NAME, StoredStudy, check_version, read_study
+from benchmark.study.stored import NAME, StoredStudy, check_version, read_study, value_at
 from benchmark.study.study import Study
 
 # Keys that do not select a study. Their values come from the command line, never from a stored configuration.
-BOOKKEEPING = ("executor", "display", "keep", "device", "results_dir", "unit", "plugins", "accept_code")
-BUDGET = ("trials", "protocol.num_runs")
+BOOKKEEPING = (
+    "executor", "display", "keep", "keep_epochs", "device", "results_dir", "unit", "corruptions", "figure", "run",
+    "projection",
+    "plugins", "accept_code",
+)  # fmt: skip
+BUDGET = ("trials", "searches", "protocol.num_runs")
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)
 FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, "study", "decode", "image_threads")  # allowed together with `study`
 
@@ -97,9 +101,14 @@ def from_folder(
 
 
 def _with_budget(study: Study, stored: StoredStudy, composed: Study, overrides: Sequence[str]) -> Study:
-    """A study with the stored number of trials and runs, or with those on the command line."""
+    """A study with the stored number of trials, searches and runs, or with those on the command line."""
     given = {key_of(entry) for entry in overrides}
     trials = composed.config.trials if "trials" in given else stored.trials
     num_runs = composed.config.protocol.num_runs if "protocol.num_runs" in given else stored.num_runs
-    raw = study.raw | {"trials": trials, "protocol": study.raw["protocol"] | {"num_runs": num_runs}}
+    searches = composed.config.searches if "searches" in given else value_at(stored.config, "searches", 1)
+    raw = study.raw | {
+        "trials": trials,
+        "searches": searches,
+        "protocol": study.raw["protocol"] | {"num_runs": num_runs},
+    }
     return Study.of(raw)

@@ -1,10 +1,11 @@
 """The description of a study on disk, `study.yaml`, which is read as untrusted data.
 
 Reading it builds no objects, runs no code and opens no other file. Its size and depth are limited. A value may refer to
-another value of the same configuration, as in `${loss.setting.margin}`, but to nothing outside it. Version 1, which
-recorded no code, can still be read; version 2 is written.
+another value of the same configuration, as in `${loss.setting.margin}`, but to nothing outside it. Studies of versions
+1, which recorded no code, and 2 can still be read; `identity.VERSION` is written.
 """
 
+import copy
 import dataclasses
 import functools
 import re
@@ -27,6 +28,10 @@ from benchmark.study.identity import VERSION, StudyIdentity, short_digest
 
 NAME = "study.yaml"
 MOST_VALUES = 20_000  # limit of values in a configuration, references followed
+OUTDATED = {
+    1: "whose records do not say which code computed them",
+    2: "whose losses started from other proxies",
+}  # why nothing can be added to a study, by its version
 DEEPEST = 20  # limit of levels of nesting, references followed
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 
@@ -72,6 +77,7 @@ class Facts:
         loss_label: the loss's name in tables.
         preset: the published setting that replaces a search; empty for a study that searches.
         variant: suffix that distinguishes two configurations of one loss.
+        search: number of the repetition of the search that the study is; 0 for the search itself.
         story: `search` (with final runs) or `traditional`.
         num_folds: trainings of each trial and final run.
         embedding_dim: D, the length of an embedding.
@@ -96,6 +102,7 @@ class Facts:
     confidence: Annotated[float, Meta(gt=0, lt=1)]
     select: Literal["raw", "model"]
     setting: JsonObject
+    search: Annotated[int, Meta(ge=0)] = 0
     held_out: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     recall_at: list[AtLeastOne] = dataclasses.field(default_factory=list)
 
@@ -150,9 +157,34 @@ class StoredStudy:
 
     @property
     def label(self) -> str:
-        """The name of the study in a table: its loss and, in parentheses, its preset and variant."""
-        suffix = ", ".join(filter(None, (self.facts.preset, self.facts.variant)))
+        """The name of the study in a table: its loss and, in parentheses, its preset, variant and repeated search."""
+        return self._labelled(f"search{self.facts.search}" if self.facts.search else "")
+
+    @property
+    def row_label(self) -> str:
+        """The name of the study and all repetitions of its search in a table."""
+        return self._labelled()
+
+    def _labelled(self, *more: str) -> str:
+        suffix = ", ".join(filter(None, (self.facts.preset, self.facts.variant, *more)))
         return self.facts.loss_label + f" ({suffix})" * bool(suffix)
+
+    @property
+    def row(self) -> str:
+        """What all repetitions of a search share: the scientific configuration, the preset and the variant.
+
+        At the optimum of its base, the setting belongs to the repetition: each takes that of another search.
+        """
+        science = copy.deepcopy(self.science) | {"search": 0}
+        if self.facts.preset == "base":  # the setting is in many places of the resolved configuration
+            keys = ("name", "module", "sampler", "optimizer", "head", "space")
+            science["loss"] = {key: self._raw_loss(key) for key in keys}
+            science["searcher"] = None
+        return " ".join((short_digest(science), self.facts.preset, self.facts.variant))
+
+    def _raw_loss(self, key: str) -> object:
+        loss = self.config.get("loss")
+        return loss.get(key) if isinstance(loss, dict) else None
 
     def command_for_loss(self, target: str, loss: str) -> str:
         """The shell command that runs a target for another loss, with the options of the command that made this study.
@@ -179,6 +211,18 @@ class StoredStudy:
 def all_studies(results_dir: Path) -> list[Path]:
     """The folders of all studies below a results folder, sorted."""
     return sorted(folder for folder in (results_dir / "studies").glob("*/*") if _is_study(folder))
+
+
+def repetitions(directory: Path) -> list[Path]:
+    """The folders of the studies that repeat the search of a study in its folder's neighbourhood, by their number.
+
+    Args:
+        directory: the study's folder; `glyphs/hpl_pa-search2` repeats the search of `glyphs/hpl_pa`.
+    """
+    numbers = (path.name.removeprefix(f"{directory.name}-search") for path in directory.parent.glob("*-search*"))
+    known = sorted({int(number) for number in numbers if number.isascii() and number.isdecimal()})
+    folders = (directory.with_name(f"{directory.name}-search{number}") for number in known)
+    return [folder for folder in folders if _is_study(folder)]
 
 
 def _is_study(folder: Path) -> bool:
@@ -244,8 +288,8 @@ def check_version(directory: Path, stored: StoredStudy, advice: str) -> None:
     """
     if stored.version < VERSION:
         raise UserError(
-            f"{directory} was made by version {stored.version} of this project, whose records do not say which code "
-            f"computed them. `tables` and `status` can read it, but nothing can be added to it. {advice}"
+            f"{directory} was made by version {stored.version} of this project, {OUTDATED[stored.version]}. `tables` "
+            f"and `status` can read it, but nothing can be added to it. {advice}"
         )
 
 
@@ -308,6 +352,7 @@ def _facts_in(science: JsonObject, config: JsonObject) -> JsonObject:
         "story": value_at(config, "protocol.story", "search"),
         **{key: scientific("protocol", key) for key in ("num_folds", "embedding_dim", "confidence", "select")},
         "setting": scientific("loss", "setting"),
+        "search": science.get("search", 0),
         "held_out": scientific("protocol", "held_out", 0.0),
         "recall_at": scientific("dataset", "recall_at", []),
     }

@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
+from benchmark.core.typed import LARGEST_INT
+from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import Kind, Parameter, Scale, Searcher, num_settings
 from benchmark.study import identity, messages, recipes
 from benchmark.study.command import command_for, command_for_folder, tables_command
@@ -28,6 +30,7 @@ from benchmark.study.config import Config, Node, schema
 from benchmark.study.instantiate import NodeKind, build
 from benchmark.study.plugins import check_names, conf_dirs
 from benchmark.study.stored import read_study
+from benchmark.study.unused import searches, settings_read
 from benchmark.study.version_1 import upgrade
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a configuration is checked without it
@@ -89,7 +92,10 @@ class Study:
         if recipe := merged.training.recipe:
             body = recipes.read_recipe([folder / "recipe" for folder in conf_dirs(merged.plugins)], recipe)
             filled = recipes.with_recipe(_plain(merged.training), body, merged.dataset.name, merged.trunk.name)
+            OmegaConf.update(merged, "protocol.usual", filled.pop("protocol", {}), force_add=True)
             OmegaConf.update(merged, "training", filled, force_add=True)
+        if usual := recipes.usual_values(cast(Config, OmegaConf.to_object(merged))):
+            OmegaConf.update(merged, "loss.usual", usual, force_add=True)
         config = cast(Config, OmegaConf.to_object(merged))
         return cls(raw=_plain(merged), config=config, merged=cast(DictConfig, merged))
 
@@ -115,12 +121,34 @@ class Study:
         if c.study:
             return Path(c.study)
         group = "-".join((c.dataset.name, c.trunk.name, c.protocol.name))
-        return Path(c.results_dir) / "studies" / group / "-".join(filter(None, (c.loss.name, c.preset, c.variant)))
+        number = f"search{c.search}" if c.search else ""
+        names = filter(None, (c.loss.name, c.preset, c.variant, number))
+        return Path(c.results_dir) / "studies" / group / "-".join(names)
 
     @property
     def title(self) -> str:
         """The name of this study in messages."""
-        return f"{self.config.loss.name} on {self.config.dataset.name}"
+        c = self.config
+        return f"{c.loss.name} on {c.dataset.name}" + f" (search{c.search})" * (c.search > 0)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the study's random numbers: `seed`, or for a repeated search one that its number is part of.
+
+        It is at most `LARGEST_INT`, so that records can hold it.
+        """
+        c = self.config
+        return stable_seed(c.seed, "search", c.search) % LARGEST_INT if c.search else c.seed
+
+    def repetitions(self) -> list[Study]:
+        """This study and, with `searches`, those that repeat its search; only itself if it is one of these."""
+        more = range(1, 1 if self.config.search else self.config.searches)
+        return [self, *(self._repetition(number) for number in more)]
+
+    def _repetition(self, number: int) -> Study:
+        folder = self.raw.get("study")
+        named = {"study": f"{folder}-search{number}"} if folder else {}
+        return Study.of(self.raw | {"search": number, "searches": 1} | named)
 
     def command(self, target: str, *more: str) -> str:
         """The shell command that runs a target for this study.
@@ -149,7 +177,13 @@ class Study:
 
     def science(self, fingerprint: str) -> Node:
         """Everything that can change a result, see `identity.science`."""
-        return identity.science(copy.deepcopy(self._resolved), self.config, fingerprint)
+        return identity.science(copy.deepcopy(self._resolved), self.config, self.setting, fingerprint)
+
+    @functools.cached_property
+    def setting(self) -> dict[str, float | int]:
+        """The hyper-parameters of the loss that the study reads; a search proposes values for all of them."""
+        names = self.config.loss.setting if searches(self.config) else settings_read(self.raw, self.config)
+        return {name: self.config.loss.setting[name] for name in names}
 
     @functools.cached_property
     def _resolved(self) -> Node:
@@ -248,7 +282,9 @@ class Study:
             labels: int64 (N,) in 0..C-1, the class of each training image.
             seed: determines all batches.
         """
-        node = {"_target_": "benchmark.samplers.m_per_class.MPerClass"} | self.config.loss.sampler
+        asked, per_class = self.config.loss.sampler, "benchmark.samplers.m_per_class.MPerClass"
+        shuffled = "_target_" not in asked and asked.get("m", 1) is None
+        node = {"_target_": "benchmark.samplers.random.Random"} if shuffled else {"_target_": per_class} | asked
         batch_size = self.config.protocol.batch_size
         sampler: Sampler = self._build(node, "sampler", labels=labels, batch_size=batch_size, seed=seed)
         return sampler
@@ -277,7 +313,9 @@ class Study:
     def make_searcher(self) -> Searcher:
         """Build the searcher."""
         node, space = self.config.searcher.module, self.make_space()
-        searcher: Searcher = self._build(node, "searcher", space=space, seed=self.config.seed)
+        shared = identity.shared_parameters(self.config)
+        more = {"shared": shared} if shared else {}
+        searcher: Searcher = self._build(node, "searcher", space=space, seed=self.seed, **more)
         return searcher
 
     def _build(self, node: Node, kind: NodeKind, **arguments: object) -> Any:

@@ -1,16 +1,15 @@
-"""Access to the test classes, for `final_eval` and `traditional` only; `test_ledger.jsonl` logs every access."""
+"""Access to the test classes; `test_ledger.jsonl` logs every access."""
 
 import functools
-import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset
 from benchmark.images import Images
+from benchmark.study.ledger import log_access
 from benchmark.study.study import Study
 
 
@@ -22,12 +21,14 @@ class OpenedTestSet(NamedTuple):
         labels: (N,) int64, global class ids.
         is_query: (N,) bool, which images are queries; None where every image is.
         contents: SHA-256 of the image files; None where there are no files.
+        class_names: name of each class, by its id.
     """
 
     images: Images
     labels: Tensor
     is_query: Tensor | None
     contents: str | None
+    class_names: dict[int, str]
 
 
 def open_test_set(study: Study, entry: JsonObject) -> OpenedTestSet:
@@ -40,8 +41,12 @@ def open_test_set(study: Study, entry: JsonObject) -> OpenedTestSet:
     Raises:
         OSError: the line cannot be written; the test classes stay closed.
     """
-    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    records.append_line(study.directory / "test_ledger.jsonl", {"when": when} | entry)
+    log_access(study.directory, entry)
+    return _test_set(study)
+
+
+def opened_test_set(study: Study) -> OpenedTestSet:
+    """The test classes for further results of the same access, which `open_test_set` has logged in this process."""
     return _test_set(study)
 
 
@@ -53,4 +58,5 @@ def _test_set(study: Study) -> OpenedTestSet:
     images = study.make_images(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
-    return OpenedTestSet(images, labels.to(device), is_query, dataset.test_contents)
+    names = dict(zip(split.class_ids.tolist(), split.class_names, strict=True))
+    return OpenedTestSet(images, labels.to(device), is_query, dataset.test_contents, names)

@@ -92,6 +92,7 @@ def as_version_1(science: Node, config: Config) -> Node:
     science["searcher"]["module"].pop("failed", None)
     for key in ("orient", "background"):  # version 1 read all images as published ones are read
         science["dataset"].get("images", {}).pop(key, None)
+    science["loss"] |= {"setting": config.loss.setting, "optimizer": config.loss.optimizer}  # whether read or not
     dataset, schedule = science["dataset"], config.loss.schedule
     blocks = config.dataset.version_1 or _blocks(dataset)
     for key, block in blocks.items():
@@ -99,6 +100,7 @@ def as_version_1(science: Node, config: Config) -> Node:
     if schedule.get("traditional"):
         dataset["hpl"]["customary"] = schedule["traditional"]
     del science["loss"]["schedule"]
+    science["loss"].pop("base", None)
     if science["training"]["name"] == "traditional":
         science["training"]["name"] = "customary"
     science["protocol"]["num_runs"] = config.protocol.num_runs

@@ -14,7 +14,7 @@ from benchmark.samplers import Sampler
 from benchmark.training.precision import forward
 from benchmark.trunks import Trunk
 
-Weights = dict[str, dict[str, Tensor]]  # by module (trunk, head, loss): tensors of any shape by parameter name
+Weights = dict[str, dict[str, Tensor]]  # by module (trunk, head, loss): its `state_dict`
 
 
 class TrunkModule(Trunk, nn.Module):
@@ -94,6 +94,8 @@ class TrainingComponents:
             runs to its last epoch.
         monitored: images that are scored at each evaluation without influencing training.
         beat: heartbeat, called for each batch that is trained on or evaluated.
+        keep_monitored: whether the weights of the epoch that is best on the monitored images are kept.
+        on_monitored: called with an epoch and the embeddings (M, D) of the monitored images, before they are scored.
         precision: precision of trunk and head, see `precision.forward`.
     """
 
@@ -107,6 +109,8 @@ class TrainingComponents:
     validation: EvaluationSet | None
     monitored: EvaluationSet | None = None
     beat: Callable[[], None] | None = None
+    keep_monitored: bool = False
+    on_monitored: Callable[[int, Tensor], None] | None = None
     precision: str = "ieee"
 
     @property
@@ -121,12 +125,8 @@ class TrainingComponents:
         return forward(self.trunk, self.head, batch, self.precision)
 
     def weights(self) -> Weights:
-        """Copy the whole state of trunk and head, and the loss's parameters (of any shape)."""
-        return {
-            "trunk": _copy(self.trunk.state_dict().items()),
-            "head": _copy(self.head.state_dict().items()),
-            "loss": _copy(self.loss.named_parameters()),
-        }
+        """Copy the whole state of trunk, head and loss, which includes a hierarchy that the loss has learned."""
+        return {name: _copy(module.state_dict().items()) for name, module in self.modules.items()}
 
 
 def _copy(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

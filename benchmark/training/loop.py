@@ -84,12 +84,17 @@ class Outcome:
         seconds: wall-clock time by activity, `train` and `evaluate`.
         weights: weights of the best trained epoch; None if no trained epoch has a score.
         devices: kinds of the devices that trained it; more than one if it resumed on another kind of device.
+        monitored_weights: weights of the trained epoch with the highest Precision@1 on the monitored images, the first
+            of equal ones; None unless the components keep them.
+        iterations: number of optimiser steps.
     """
 
     result: JsonObject
     seconds: dict[str, float]
     weights: Weights | None
     devices: tuple[str, ...] = ()
+    monitored_weights: Weights | None = None
+    iterations: int = 0
 
 
 class _DivergedError(Exception):
@@ -120,7 +125,7 @@ def train_fold(
         try:
             if progress.epoch >= 0:
                 _train(parts, schedule, progress)
-            best = _evaluate(parts, schedule, progress, best)
+            _evaluate(parts, schedule, progress, best)
         except _DivergedError as error:
             stopped, reason = "diverged", str(error)
             break
@@ -129,8 +134,10 @@ def train_fold(
     return Outcome(
         _result(progress, stopped, reason),
         {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds},
-        best,
+        best.get("validation"),
         tuple(progress.devices),
+        best.get("monitored"),
+        max(0, progress.epoch) * schedule.iterations_per_epoch,
     )
 
 
@@ -234,10 +241,8 @@ def _clip(parts: TrainingComponents, clip: dict[str, float]) -> None:
             torch.nn.utils.clip_grad_norm_(parameters, clip["norm"])
 
 
-def _evaluate(
-    parts: TrainingComponents, schedule: Schedule, progress: Progress, best: Weights | None
-) -> Weights | None:
-    """Evaluate the model, complete the last row of the history, and return the best trained weights so far."""
+def _evaluate(parts: TrainingComponents, schedule: Schedule, progress: Progress, best: dict[str, Weights]) -> None:
+    """Evaluate the model, complete the last row of the history, and update the best trained weights so far."""
     started = time.perf_counter()
     if progress.epoch < 0:
         progress.epoch = 0
@@ -247,7 +252,7 @@ def _evaluate(
         if parts.validation is not None:
             row.update(_scores(parts, parts.validation, schedule))
         if parts.monitored is not None:
-            row["watched"] = _scores(parts, parts.monitored, schedule)
+            row["watched"] = _scores(parts, parts.monitored, schedule, progress.epoch)
     except _DivergedError as error:
         progress.history.pop()
         raise _DivergedError(f"{error} after epoch {progress.epoch}") from None
@@ -258,15 +263,22 @@ def _evaluate(
             progress.incumbent = progress.epoch
         if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > map_at_r[progress.best_epoch]):
             progress.best_epoch = progress.epoch
-            best = parts.weights()
+            best["validation"] = parts.weights()
+    if parts.keep_monitored and progress.epoch > 0:
+        earlier = [r["watched"]["precision_at_1"] for r in progress.history[:-1] if r["epoch"] > 0]
+        if all(row["watched"]["precision_at_1"] > value for value in earlier):
+            best["monitored"] = parts.weights()
     progress.evaluate_seconds += time.perf_counter() - started
-    return best
 
 
-def _scores(parts: TrainingComponents, evaluated: EvaluationSet, schedule: Schedule) -> Scores:
+def _scores(
+    parts: TrainingComponents, evaluated: EvaluationSet, schedule: Schedule, monitored_epoch: int | None = None
+) -> Scores:
     embeddings = embed(parts.embedder, evaluated.images, parts.trunk, parts.head)
     if not bool(torch.isfinite(embeddings).all()):
         raise _DivergedError("the embeddings are not finite")
+    if monitored_epoch is not None and parts.on_monitored is not None:
+        parts.on_monitored(monitored_epoch, embeddings)
     metrics = metrics_of(embeddings, evaluated.labels, evaluated.is_query, metric=schedule.retrieval,
                          recall_at=evaluated.recall_at, **schedule.retrieval_options)  # fmt: skip
     names = ("map_at_r", "r_precision", "precision_at_1", *(f"recall_at_{k}" for k in evaluated.recall_at))
@@ -289,7 +301,7 @@ def _result(progress: Progress, stopped: str, reason: str | None) -> JsonObject:
     }
 
 
-def _save(parts: TrainingComponents, progress: Progress, best: Weights | None, checkpoint: Checkpoint) -> None:
+def _save(parts: TrainingComponents, progress: Progress, best: dict[str, Weights], checkpoint: Checkpoint) -> None:
     states = {name: module.state_dict() for name, module in parts.modules.items()}
     optimizers = {name: optimizer.state_dict() for name, optimizer in parts.optimizers.items()}
     state = {"progress": asdict(progress), "best": best, "modules": states, "optimizers": optimizers}
@@ -337,8 +349,10 @@ def read_state(path: Path, device: torch.device, mismatch: Callable[[JsonObject 
     return dict(state)
 
 
-def _resume(parts: TrainingComponents, checkpoint: Checkpoint) -> tuple[Progress, Weights | None]:
-    """Load the checkpoint, if any, into the components and return the progress and the best weights.
+def _resume(parts: TrainingComponents, checkpoint: Checkpoint) -> tuple[Progress, dict[str, Weights]]:
+    """Load the checkpoint, if any, into the components, and return the progress and the best weights.
+
+    The latter are those of the epochs that are best on the `validation` and on the `monitored` images, by these names.
 
     Raises:
         CorruptFileError: it is damaged, does not fit the components, or belongs to another training.
@@ -346,7 +360,7 @@ def _resume(parts: TrainingComponents, checkpoint: Checkpoint) -> tuple[Progress
     try:
         state = read_state(checkpoint.path, parts.images.device, checkpoint.mismatch)
     except FileNotFoundError:
-        return Progress(), None
+        return Progress(), {}
     try:
         msgspec.convert(state["progress"], Progress, strict=True)  # checks the fields
         progress, best = Progress(**state.pop("progress")), state.pop("best")
@@ -359,9 +373,11 @@ def _resume(parts: TrainingComponents, checkpoint: Checkpoint) -> tuple[Progress
             _check_moments(optimizer, name)
         if unused := [*state.pop("modules"), *state.pop("optimizers"), *state]:
             raise ValueError(f"it has unknown entries: {', '.join(unused)}")
-        fitting = {"trunk": parts.trunk.state_dict(), "head": parts.head.state_dict()}
-        if best is not None and _shapes(best) != _shapes(fitting | {"loss": dict(parts.loss.named_parameters())}):
-            raise ValueError("the best weights have other names or shapes than the model")
+        best = {name: weights for name, weights in best.items() if name != "monitored" or parts.keep_monitored}
+        fitting = _shapes({name: module.state_dict() for name, module in parts.modules.items()})
+        kept = {"validation": progress.best_epoch is not None, "monitored": parts.keep_monitored and progress.epoch > 0}
+        if _shapes(best) != {name: fitting for name in kept if kept[name]}:
+            raise ValueError("the best weights have other names or shapes than the model, or are missing")
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         fault = str(error).splitlines()[0]
         raise records.CorruptFileError(f"{checkpoint.path} does not fit this training: {fault}.") from error

@@ -11,6 +11,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
 
 KINDS = {"step": {"every", "factor"}, "milestones": {"epochs", "factor"}, "cosine": set[str]()}
+SKIP = "skip"  # optional with every kind
 
 
 def learning_rate_factor(decay: JsonObject, epoch: int, num_epochs: int) -> float:
@@ -22,6 +23,7 @@ def learning_rate_factor(decay: JsonObject, epoch: int, num_epochs: int) -> floa
     Args:
         decay: empty for constant rates; else `kind` with its settings: step (multiply by `factor` every `every`
             epochs), milestones (multiply by `factor` after each of `epochs`), cosine (down to 0 over all epochs).
+            `skip` epochs at the start, such as a warm-up, come before the schedule, whose epochs they do not count as.
         epoch: counts from 1.
         num_epochs: epochs in the whole training.
 
@@ -30,11 +32,12 @@ def learning_rate_factor(decay: JsonObject, epoch: int, num_epochs: int) -> floa
     """
     if not decay:
         return 1.0
-    kind, settings = decay.get("kind"), {key: value for key, value in decay.items() if key != "kind"}
+    kind, settings = decay.get("kind"), {key: value for key, value in decay.items() if key not in ("kind", SKIP)}
     if kind not in KINDS or set(settings) != KINDS[kind]:
         allowed = "; ".join(f"kind: {name}" + "".join(f", {key}" for key in sorted(KINDS[name])) for name in KINDS)
-        raise UserError(f"training.decay={decay}: allowed are {allowed}.")
-    num_finished = epoch - 1
+        raise UserError(f"training.decay={decay}: allowed are {allowed}; and with each, {SKIP}.")
+    skipped = decay.get(SKIP, 0)
+    num_finished, num_epochs = max(0, epoch - 1 - skipped), max(1, num_epochs - skipped)
     if kind == "cosine":
         return (1 + math.cos(math.pi * num_finished / num_epochs)) / 2
     if kind == "step":

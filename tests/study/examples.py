@@ -108,7 +108,14 @@ def good() -> dict[type, list[tuple[Path, records.Record]]]:
         "reason": "killed",
     }
     origin = {"versions": {"torch": "2.9.1"}, "hardware": {"cpu": "a CPU", "gpu": None}}
-    of_fold = origin | {"seconds": SECONDS, "fingerprint": FINGERPRINT, "warnings": ["idle"], "device": DEVICE_FACTS}
+    of_fold = origin | {
+        "seconds": SECONDS,
+        "fingerprint": FINGERPRINT,
+        "warnings": ["idle"],
+        "device": DEVICE_FACTS,
+        "seconds_per_iteration": 0.25,
+        "peak_memory_bytes": 1_000_000,
+    }
     of_run = origin | {"seconds": SECONDS | {"score": 5.0}, "test_contents": "ab12", "device": DEVICE_FACTS} | of_folds
     found: dict[type, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
         contents.Fold: [
@@ -124,7 +131,11 @@ def good() -> dict[type, list[tuple[Path, records.Record]]]:
             ("published/run_03.json", run_result(3, None, failed, None), of_run | {"test_contents": None}),
         ],
         contents.Traditional: [
-            ("setting/run_03.json", traditional_result(3), of_fold | {"test_contents": "ab12"}),
+            (
+                "setting/run_03.json",
+                traditional_result(3),
+                of_fold | {"test_contents": "ab12", "embeddings_sha256": "cd34"},
+            ),
             ("setting/run_04.json", traditional_result(4, diverged=True), of_fold | {"test_contents": None}),
         ],
         contents.Ask: [("trial_007/ask.json", scope, asked)],

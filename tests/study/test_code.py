@@ -160,7 +160,7 @@ def test_the_code_of_a_plug_in_counts_where_the_study_names_the_package(
 def test_the_code_of_a_search_is_its_searcher_and_nothing_that_trains(compose_study: Compose, edit: Edit) -> None:
     ax, sobol = compose_study("searcher=ax"), compose_study("searcher=sobol")
     assert names(search_code(ax)) == {"searchers", "searchers.ax", "protocol", "protocol.seeds"}
-    assert names(search_code(sobol)) == {"searchers", "searchers.sobol"}
+    assert names(search_code(sobol)) == {"searchers", "searchers.sobol", "protocol", "protocol.seeds"}
     before = search_code(ax), search_code(sobol)
     edit("training/loop.py", "losses/hpl.py", "study/study.py", "bo.py", "searchers/sobol.py")
     assert search_code(ax) == before[0]

@@ -217,15 +217,15 @@ def test_a_record_on_disk_is_read_and_checked(tmp_path: Path) -> None:
         contents.read(tmp_path / "run_04.json", contents.Run)
 
 
-def test_anything_may_be_added_to_a_fold_and_to_a_provenance_only() -> None:
+def test_anything_may_be_added_to_a_training_and_to_a_provenance_only() -> None:
     classes = [value for value in vars(contents).values() if dataclasses.is_dataclass(value)]
     found = {c.__name__ for c in classes if getattr(c, "other_keys", None) == dict[str, object]}
-    assert found == {"FoldResult", "Origin"} | {
-        f"{name}Provenance" for name in ("Fold", "Trial", "Lost", "Run", "Traditional")
+    assert found == {"FoldResult", "TraditionalResult", "Origin"} | {
+        f"{name}Provenance" for name in ("Fold", "Trial", "Lost", "Run", "Traditional", "Robustness")
     }
 
 
-def test_a_loss_may_add_fields_to_a_fold_and_to_nothing_else() -> None:
+def test_a_loss_may_add_fields_to_a_fold_and_not_to_its_trial() -> None:
     own = {"epochs_and_best": [2, 1], "purity": {"level_1": 0.5}}
     path, record = good()[contents.Trial][0]
     result = trial_result(7, [fold_result(number, 0.4) | own for number in range(2)])

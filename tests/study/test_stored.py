@@ -21,7 +21,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.records import CorruptFileError, NewerFileError
 from benchmark.core.typed import convert
 from benchmark.study import opening
-from benchmark.study.identity import short_digest
+from benchmark.study.identity import VERSION, short_digest
 from benchmark.study.selected import from_folder
 from benchmark.study.stored import StoredStudy, all_studies, check_references, read_study, value_at, write_study
 from benchmark.study.study import Study
@@ -325,23 +325,38 @@ def test_every_field_is_checked(good: Body) -> None:
     assert {field.name for field in dataclasses.fields(StoredStudy)} <= {m.field.split("[")[0] for m in wrong}
 
 
-@pytest.mark.parametrize("change", [{"version": 3}, {"version": 10**9, "config": None, "new": 1}])
+@pytest.mark.parametrize("change", [{"version": 4}, {"version": 10**9, "config": None, "new": 1}])
 def test_a_newer_version_is_named_and_the_file_stays(change: Body, good: Body, tmp_path: Path) -> None:
     message = refusal(write(tmp_path, good | change), NewerFileError)
-    assert f"has version {change['version']}; this version reads up to 2" in message
+    assert f"has version {change['version']}; this version reads up to 3" in message
 
 
-def test_nothing_can_be_added_to_a_study_of_an_older_version(compose_study: Callable[..., Study], good: Body) -> None:
+@pytest.mark.parametrize(("version", "why"), [(1, "which code computed"), (2, "started from other proxies")])
+def test_nothing_can_be_added_to_a_study_of_an_older_version(
+    version: int, why: str, compose_study: Callable[..., Study], good: Body
+) -> None:
     study = compose_study("dataset=glyphs_small", "loss=proxy_nca")
     study.directory.mkdir(parents=True)
-    path = write(study.directory, good | {"version": 1})
+    path = write(study.directory, good | {"version": version})
     before = path.read_bytes()
     for add in (
         lambda: opening.open_study(study, "bo", good["fingerprint"]), lambda: from_folder(study.directory, study, [])
     ):  # fmt: skip
-        with pytest.raises(UserError, match=r"made by version 1 .* nothing can be added to it\. Start "):
+        with pytest.raises(
+            UserError, match=rf"made by version {version} .*{why}.* nothing can be added to it\. Start "
+        ):
             add()
-    assert path.read_bytes() == before and read_study(study.directory).version == 1
+    assert path.read_bytes() == before and read_study(study.directory).version == version
+
+
+def test_records_of_version_2_belong_to_their_study_and_to_no_newer_one(good: Body, tmp_path: Path) -> None:
+    write(tmp_path, good | {"version": 2})
+    older = read_study(tmp_path).expected
+    record = records.Record("trial", {}, {}, older.of("trial", 3, {"scale": 2.0}).to_json())
+    assert record.identity is not None and record.identity["version"] == 2
+    assert older.mismatch(record, 3, {"scale": 2.0}) == ""
+    newer = dataclasses.replace(older, version=VERSION)
+    assert newer.mismatch(record, 3, {"scale": 2.0}) == "version is 2, not 3"
 
 
 def test_a_wrong_checksum_is_damage(good: Body, tmp_path: Path) -> None:

@@ -117,9 +117,41 @@ def test_the_weights_are_those_of_the_best_trained_epoch(script: Any, tmp_path: 
     kept = [(part, key, value) for part, state in outcome.weights.items() for key, value in state.items()]
     assert all(torch.equal(value, seen[2][part][key]) for part, key, value in kept)
     assert not torch.equal(outcome.weights["head"]["linear.weight"], seen[3]["head"]["linear.weight"])
-    assert "num_batches_tracked" in str(outcome.weights["trunk"].keys()) and list(outcome.weights["loss"]) == [
-        "proxies"
-    ]
+    assert "num_batches_tracked" in str(outcome.weights["trunk"].keys())
+    assert list(outcome.weights["loss"]) == ["proxies", "steps"]  # buffers too: a learned hierarchy is among them
+    assert int(outcome.weights["loss"]["steps"]) == 2 and outcome.iterations == 3
+
+
+def test_the_weights_of_the_epoch_that_is_best_on_the_monitored_images_survive_an_interruption(
+    script: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, tuple[int, ...]]] = []
+
+    def fold(keeps: bool = True) -> Any:
+        parts = a_fold()
+        parts.monitored, parts.validation = parts.validation, None
+        parts.keep_monitored = keeps
+        parts.on_monitored = lambda epoch, embeddings: seen.append((epoch, tuple(embeddings.shape)))
+        return parts
+
+    def stop_after_two(history: list[dict[str, Any]]) -> None:
+        if len(history) == 3:
+            raise KeyboardInterrupt
+
+    script(0.9, 0.1, 0.3, 0.3)
+    whole = train_fold(fold(), a_schedule(max_epochs=3), a_checkpoint(tmp_path / "whole.pt"), nothing)
+    assert whole.monitored_weights is not None and whole.weights is None
+    assert int(whole.monitored_weights["loss"]["steps"]) == 2  # not epoch 0, and the first of equal ones
+    assert seen == [(epoch, (15, 6)) for epoch in range(4)]
+    script(0.9, 0.1, 0.3, 0.3)
+    checkpoint = a_checkpoint(tmp_path / "checkpoint.pt")
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(fold(), a_schedule(max_epochs=3), checkpoint, stop_after_two)  # type: ignore[arg-type]
+    resumed = train_fold(fold(), a_schedule(max_epochs=3), checkpoint, nothing)
+    assert resumed.result == whole.result and resumed.monitored_weights is not None
+    for part, state in whole.monitored_weights.items():
+        assert all(torch.equal(resumed.monitored_weights[part][key], value) for key, value in state.items())
+    assert train_fold(fold(keeps=False), a_schedule(max_epochs=3), checkpoint, nothing).monitored_weights is None
 
 
 def test_a_row_holds_the_mean_loss_since_the_last_evaluation_and_the_loss_s_diagnostics(

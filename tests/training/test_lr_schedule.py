@@ -29,6 +29,14 @@ def test_every_epoch_s_rate_is_the_one_of_torch_s_scheduler_stepped_after_each_e
         scheduler.step()
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_that_skips_epochs_starts_after_them(name: str) -> None:
+    """HIST's script, CUB, ResNet-50: a warm-up epoch at the full rate, then 5 epochs until the first drop."""
+    decay, _ = SCHEDULERS[name]
+    later = [learning_rate_factor(decay | {"skip": 3} if decay else {}, epoch, 53) for epoch in range(1, 54)]
+    assert later == [1.0] * 3 + [learning_rate_factor(decay, epoch, 50) for epoch in range(1, 51)]
+
+
 @pytest.mark.parametrize(
     "decay",
     [{"kind": "linear"}, {"kind": "step", "every": 5}, {"kind": "cosine", "factor": 0.5}, {"every": 5, "factor": 0.5}],

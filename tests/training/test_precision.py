@@ -19,7 +19,7 @@ from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Unit
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.study.code import training_code
-from benchmark.study.scoring import _embed
+from benchmark.study.scoring import embed_test
 from benchmark.training import precision
 from benchmark.training.loop import Checkpoint, read_state, train_fold, write_state
 from benchmark.training.precision import OPERATIONS, check_precision, effective_precision, forward, use_precision
@@ -232,7 +232,7 @@ def test_the_final_evaluation_embeds_in_the_precision_of_the_study(compose_study
         trunk = study.make_trunk(1, seed=1)
         head = study.make_head(trunk.out_features, seed=2)
         write_state(tmp_path / "best.pt", {"trunk": trunk.state_dict(), "head": head.state_dict(), "loss": {}}, {})
-        return _embed(study, tmp_path / "best.pt", lambda found: "", images, lambda: None)
+        return embed_test(study, tmp_path / "best.pt", lambda found: "", images, lambda: None)
 
     exact, rounded = embedded("ieee"), embedded("bf16")
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)

@@ -1,0 +1,39 @@
+"""The peak memory of a training: what PyTorch allocated on a CUDA device, else what the process occupied."""
+
+import contextlib
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET = "5"  # what the kernel understands as: forget the peak
+
+
+def reset_peak(device: "torch.device") -> None:
+    """Forget the peak so far, since a process trains one unit after another; where the kernel refuses, it stays."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            REFERENCES.write_text(RESET, encoding="ascii")
+
+
+def peak_bytes(device: "torch.device") -> int:
+    """Peak bytes since `reset_peak`: allocated by PyTorch on a CUDA device, else resident in this process.
+
+    `ru_maxrss` is not used on Linux, where a child inherits its parent's value.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists():
+        return int(STATUS.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,133 @@
+"""A value that was given and that nothing reads is refused, with the reason; whatever is read is not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.study.passes import in_passes
+from benchmark.study.study import Study
+from benchmark.study.unused import check_kept, check_used
+from tests.command_line import commanded
+
+Compose = Callable[..., Study]
+T = "protocol=traditional"
+HIST = (T, "loss=hist", "dataset=cub", "trunk=resnet50")
+NCA = ("dataset=cub", "loss=proxy_nca", "preset=published")
+REFUSED = {
+    (T, "loss=hpl_nca", "loss.setting.proxy_lr=0.5"): "multiples of the trunk's. Give loss.authors.lr_multiplier=",
+    (T, "loss=hier", "loss.setting.hierarchy_lr=0.5"): "multiples of the trunk's",
+    (T, "loss=hist", "loss.setting.distribution_lr=0.5"): "multiples of the trunk's",
+    (T, "loss=hist", "loss.setting.hgnn_lr=0.5"): "multiples of the trunk's",
+    (T, "loss=margin", "loss.setting.beta_lr=0.5"): "multiples of the trunk's",
+    (T, "searches=3"): "neither a search",
+    ("keep_epochs=[1,3]",): "The command traditional reads it",
+    (T, "trials=7"): "protocol=traditional has neither a search nor folds",
+    (T, "searcher=sobol"): "neither a search",
+    (T, "searcher.round=3"): "neither a search",
+    (T, "loss.space.scale_0.bounds=[1,2]"): "neither a search",
+    (T, "~loss.space.scale_0"): "neither a search",
+    (T, "protocol.select=model"): "neither a search",
+    (T, "protocol.noise=fold_sem"): "neither a search",
+    (T, "protocol.failed=zero"): "neither a search",
+    (T, "protocol.defaults_first=true"): "neither a search",
+    (T, "protocol.num_folds=3"): "nor folds",
+    (T, "protocol.fold_rule=kfold"): "nor folds",
+    (T, "dataset.patience=3"): "never stops early",
+    (T, "dataset.evaluate_every=3"): "scores every epoch",
+    (T, "dataset.max_epochs=3"): "training.epochs=30 counts passes",
+    (T, "protocol.batch_size=64"): "training.batch_size=128 replaces it. Give training.batch_size",
+    (T, "protocol.images.crop=64"): "protocol.images.crop=64 has no effect",
+    (T, "dataset=cub", "trunk=vit_small", "protocol.images.crop=64"): "trunk.crop=224",
+    (T, "training.optimizers.loss.weight_decay=0"): "Give loss.authors.weight_decay",
+    (*HIST, "loss.authors.lr_multiplier=3"): "Give loss.authors.datasets.cub.lr_multiplier",
+    (*HIST, "preset=authors", "loss.setting.tau=3"): "preset=authors sets loss.setting.tau=32",
+    (T, "dataset=cub", "protocol.sop_cut=100"): "nothing reads it in hpl_pa on cub",
+    (T, "dataset=cub", "training.shift=2"): "these are files",
+    ("loss.setting.scale_0=3",): "the search chooses scale_0 within loss.space.scale_0. To fix it, add ~loss.space",
+    ("loss.schedule.num_coarse=7",): "the search chooses num_coarse",
+    ("+training.epochs=4",): "Give dataset.max_epochs",
+    ("+training.batch_size=4",): "Give protocol.batch_size",
+    ("+protocol.held_out=0.1",): "folds choose the epoch",
+    ("+training.warmup_epochs=1", "dataset.recall_at=[3]"): "dataset.recall_at=[3] has no effect",
+    ("trials=5", "protocol.trials=3"): "protocol.trials=3 has no effect",
+    ("searcher=sobol", "protocol.noise=fold_sem"): "searcher=sobol",
+    ("loss.authors.lr_multiplier=3",): "protocol.loss_optimizer=searched",
+    ("loss=hier", "head=linear_fan_out"): "hier brings its own head",
+    ("loss=contrastive", "training.optimizers.loss.weight_decay=0"): "the loss has no parameters",
+    (*NCA, "trials=4"): "preset=published needs no search",
+}
+READ = (
+    (T, "loss=hpl_nca", "loss.setting.num_coarse=48", "loss.setting.update_every=10"),
+    (T, "loss=hpl_nca", "protocol.loss_optimizer=searched", "loss.setting.proxy_lr=0.5"),
+    (
+        T,
+        "keep_epochs=[1,3]",
+        "training.epochs=3",
+        "training.batch_size=64",
+        "training.recipe=hist",
+        "protocol.num_runs=3",
+    ),
+    (T, "training.optimizers.loss.lr=1e-3", "loss.authors.lr_multiplier=3", "protocol.held_out=0.1"),
+    (T, "dataset=sop", "protocol.sop_cut=11317", "dataset.recall_at=[1,2]", "protocol.pooling=avg"),
+    (T, "dataset=cub", "protocol.images.crop=64", "dataset.module.root=elsewhere"),
+    (*HIST, "loss.authors.datasets.cub.lr_multiplier=3", "preset=authors", "loss.setting.tau=32"),
+    ("loss.setting.scale_0=3", "~loss.space.scale_0", "loss.schedule.warmup_iterations=7"),
+    ("loss.setting.scale_0=3", "protocol.defaults_first=true", "searcher.round=2", "trials=3"),
+    ("executor.workers=2", "seed=3", "threads=2", "variant=x", "keep=best", "device=cpu", "decode=always"),
+    ("+loss.module.coarse_update=gradient", "loss.module.weights=[1.0,0.3]", "head=linear_fan_out", "precision=bf16"),
+    ("trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1", "dataset.patience=3"),
+    (*NCA, "protocol.num_folds=3", "protocol.confidence=0.9"),
+)
+DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("loss.setting.scale_0=32",),
+            ("protocol.images.crop=227",))  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+def test_a_value_without_effect_is_refused_with_the_reason(overrides: tuple[str, ...], compose_study: Compose) -> None:
+    with pytest.raises(UserError) as caught:
+        check_used(compose_study(*overrides), overrides, lambda rest: compose_study(*rest))
+    message = str(caught.value)
+    assert f"{overrides[-1]} has no effect: " in message and REFUSED[overrides] in message
+    assert message.splitlines()[-1].startswith("Without it: make ") and overrides[-1] not in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize("overrides", READ, ids=" ".join)
+def test_a_value_that_is_read_is_accepted_without_composing_again(
+    overrides: tuple[str, ...], compose_study: Compose
+) -> None:
+    check_used(compose_study(*overrides), overrides, lambda rest: pytest.fail("composed again"))
+
+
+@pytest.mark.parametrize("overrides", DEFAULTS, ids=" ".join)
+def test_the_default_value_of_a_key_is_accepted(overrides: tuple[str, ...], compose_study: Compose) -> None:
+    check_used(compose_study(*overrides), overrides, lambda rest: compose_study(*rest))
+
+
+def test_bounds_are_those_of_the_data_set(compose_study: Compose) -> None:
+    own = "loss.space.alpha.datasets={glyphs: [1.0, 2.0]}"
+    bounds = "loss.space.alpha.bounds=[2,3]"
+    study = compose_study("loss=proxy_anchor", f"+{own}", bounds)
+    with pytest.raises(UserError, match="bounds="):
+        check_used(study, [bounds], lambda rest: compose_study("loss=proxy_anchor", f"+{own}"))
+    check_used(compose_study("loss=proxy_anchor", bounds), [bounds], lambda rest: pytest.fail("composed again"))
+
+
+def test_a_value_that_the_adaption_to_the_data_replaces_is_refused(compose_study: Compose) -> None:
+    overrides = (T, "loss=hpl_nca", "protocol.iterations_per_epoch=50", "seed=3")
+    study = compose_study(*overrides)
+    adapted = in_passes(study, 1000)
+    assert adapted.config.protocol.iterations_per_epoch == 7
+    with pytest.raises(UserError, match=r"protocol\.iterations_per_epoch=50 has no effect.*=7"):
+        check_kept(study, adapted, overrides)
+    check_kept(study, study, overrides)
+    check_kept(study, adapted, ("seed=3", "loss=hpl_nca"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [("bo", "loss.setting.scale_0=3"), ("final-eval", "+training.epochs=3"), ("traditional", "trials=7")],
+)
+def test_every_command_that_trains_refuses_it_before_it_starts(verb: str, given: str) -> None:
+    ended = commanded(verb, "dataset=glyphs_small", given)
+    assert ended.status == 2 and f"{given} has no effect" in ended.err
