@@ -1,0 +1,127 @@
+"""Where the studies of an experiment are and how many trainings they need, read from `conf/` without composing them.
+
+Composing a configuration takes a third of a second, and the list of all experiments names hundreds of studies. What
+the list shows depends on a few keys only, which are read from the files that Hydra would read. A test compares the two.
+"""
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.core import sources
+from benchmark.core.cache_dir import user_cache_dir
+from benchmark.core.paths import conf_dir
+
+WEIGHTS = "BENCHMARK_WEIGHTS"  # environment variable that names the folder of pretrained weights
+ENDLESS = sys.maxsize
+Node = dict[str, Any]
+Options = Mapping[str, object]
+
+
+@functools.cache
+def choice(group: str, name: str) -> Node:
+    """The content of a file of `conf/`; empty if there is none, as for a component that a plug-in brings.
+
+    Args:
+        group: folder of the file.
+        name: its name, without extension.
+    """
+    path = conf_dir() / group / f"{name}.yaml"
+    if not path.is_file():
+        return {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is installed
+    return dict(yaml.load(path.read_text(encoding="utf-8"), loader))
+
+
+def trunk_of(options: Options) -> str:
+    """The trunk of a study: the one of its options, else its data set's."""
+    if "trunk" in options:
+        return str(options["trunk"])
+    for entry in choice("dataset", str(options["dataset"])).get("defaults", []):
+        for key, name in entry.items() if isinstance(entry, dict) else ():
+            if key.startswith("override /trunk"):
+                return str(name)
+    return "small_conv"
+
+
+def folder(options: Options, results_dir: str) -> Path:
+    """The folder of a study.
+
+    Args:
+        options: its options, by key; `dataset`, `loss` and `protocol` are among them.
+        results_dir: the results folder.
+    """
+    dataset, trunk, protocol = str(options["dataset"]), trunk_of(options), str(options["protocol"])
+    names = (
+        options.get("dataset.name", choice("dataset", dataset).get("name", dataset)),
+        choice("trunk", trunk).get("name", trunk),
+        choice("protocol", protocol).get("name", protocol),
+    )
+    own = filter(None, (options["loss"], options.get("preset"), options.get("variant")))
+    return Path(results_dir) / "studies" / "-".join(map(str, names)) / "-".join(map(str, own))
+
+
+def num_trainings(options: Options) -> int:
+    """The number of models that a study trains.
+
+    Args:
+        options: its options, by key.
+    """
+    protocol = choice("protocol", str(options["protocol"]))
+
+    def number(key: str) -> int:
+        return int(str(options.get(f"protocol.{key}", protocol.get(key, 1))))
+
+    if protocol.get("story") == "traditional":
+        return number("num_runs")
+    asked = options.get("trials", protocol.get("trials", 1))
+    if not str(asked).isdecimal():  # a reference to the data set's
+        asked = options.get("dataset.trials", choice("dataset", str(options["dataset"])).get("trials", 1))
+    trials = 0 if options.get("preset") else min(int(str(asked)), _num_settings(options))
+    return (trials + number("num_runs")) * number("num_folds")
+
+
+def _num_settings(options: Options) -> int:
+    """Number of settings in the search space of a loss, each of which is tried once; `ENDLESS` if it is continuous."""
+    space, dataset = choice("loss", str(options["loss"])).get("space", {}).values(), str(options["dataset"])
+    if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space):
+        return ENDLESS
+    bounds = [one.get("datasets", {}).get(dataset, one["bounds"]) for one in space]
+    return math.prod(int(high) - int(low) + 1 for low, high in bounds)
+
+
+def missing_code(options: Options) -> list[str]:
+    """The components that a study names and that do not exist, such as `loss=lifted_structure`."""
+    named = {"dataset": options["dataset"], "loss": options["loss"], "trunk": trunk_of(options),
+             "protocol": options["protocol"]}  # fmt: skip
+    return [f"{group}={name}" for group, name in named.items() if not choice(group, str(name))]
+
+
+def missing_data(options: Options) -> list[str]:
+    """The data set of a study, if its folder is not on this machine.
+
+    Its files are only checked when it is used: `make data` says what is missing of a folder that exists.
+    """
+    module = choice("dataset", str(options["dataset"])).get("module", {})
+    root = options.get("dataset.module.root", module.get("root"))
+    here = root is None or Path(str(root)).expanduser().exists()
+    return [] if here else [f"data set {options['dataset']}"]
+
+
+def missing_weights(options: Options) -> list[str]:
+    """The pretrained weights of a study's trunk, if they are not on this machine yet; they are then downloaded."""
+    module = choice("trunk", trunk_of(options)).get("module", {})
+    name, target = module.get("weights"), str(module.get("_target_")).split(".")
+    weights = options.get("trunk.module.weights", name)
+    entry = sources.statements().weights.get(target[-2], {}).get(str(weights)) if len(target) > 1 else None
+    if entry is None or entry.package:
+        return []
+    file = str([*entry.url, entry.file][0]).rpartition("/")[2]
+    place = Path(os.environ.get(WEIGHTS) or user_cache_dir() / "weights")
+    return [] if (place / file).is_file() else [f"weights {file}"]

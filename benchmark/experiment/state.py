@@ -1,0 +1,52 @@
+"""How far the studies of an experiment are."""
+
+from benchmark.core.errors import UserError
+from benchmark.experiment.selected import StudyOf
+from benchmark.report.progress import stages
+from benchmark.study.identity import VERSION
+from benchmark.study.opening import difference
+from benchmark.study.stored import NoStudyError, read_study
+from benchmark.study.study import Study
+
+MOST = 3  # differences that are named
+FINISHED, STARTED, MISSING = "finished", "started", "missing"
+
+
+def progress(study: StudyOf) -> tuple[str, int]:
+    """A study's state, and the number of its trainings that are done.
+
+    Args:
+        study: the study.
+
+    Returns:
+        `finished`, `started` or `missing`, or why its folder cannot be read; and the number of trainings.
+    """
+    try:
+        stored = read_study(study.directory)
+        parts = stages(stored, study.directory)
+    except NoStudyError:
+        return MISSING, 0
+    except (UserError, OSError) as error:
+        return str(error), 0
+    done = min(sum(part.count("done") for part in parts), study.num_trainings)
+    last = parts[-1]
+    complete = last.kind == "run" and all(part.finished >= part.total for part in parts)
+    return FINISHED if complete and done == study.num_trainings else STARTED if done else MISSING, done
+
+
+def other_study(study: StudyOf, composed: Study) -> str:
+    """What distinguishes the study in a folder from the one that the experiment describes; empty if they agree.
+
+    Args:
+        study: the study.
+        composed: its configuration.
+    """
+    try:
+        stored = read_study(study.directory)
+        if stored.version < VERSION or composed.identity(stored.fingerprint) == stored.identity:
+            return ""  # an older version has other identities
+        found = difference(stored.science, composed.science(stored.fingerprint))
+    except (UserError, OSError):
+        return ""
+    more = f" and {len(found) - MOST:,} more" if len(found) > MOST else ""
+    return f"another study is in its folder:{';'.join(found[:MOST])}{more}"

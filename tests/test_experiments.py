@@ -1,0 +1,384 @@
+"""Experiments from the command line: listed, planned, run, and their tables and curves."""
+
+import csv
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.__main__ import VERBS
+from benchmark.core import invocation
+from benchmark.experiment import run as running
+from benchmark.experiment import spec
+from benchmark.experiment.run import Command, Fault, Job
+from benchmark.experiment.selected import selected
+from benchmark.study.study import Study
+from tests import command_line
+from tests.command_line import Ended, assert_refused
+from tests.processes import children as children_of
+from tests.processes import is_alive, wait_for
+
+SMALLEST = ("trunk.width=8", "executor=inline", "measure=false")
+SEARCHED = (
+    *SMALLEST,
+    "dataset.iterations_per_epoch=2",
+    "dataset.max_epochs=1",
+    "protocol.num_folds=2",
+    "protocol.num_runs=2",
+)
+FILES = {
+    "sweep": """
+        title: A sweep.
+        datasets: [cub]
+        common: {trunk: resnet50, protocol: traditional, training.recipe: hpl}
+        published: [HPL_main_T5, HPL_supp_T3]
+        columns: [recall_at_1]
+        studies:
+          - {loss: proxy_nca, variant: recipe_hpl, label: Base}
+          - {loss: hpl_nca}
+        sweep: [{key: loss.setting.num_coarse, name: p, title: groups, losses: [hpl_nca], values: [4, 8], log: true}]
+        figures: [sweep]
+    """,
+    "search": """
+        title: A search.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: hpl}
+        studies: [{loss: contrastive}, {loss: proxy_nca, variant: other, set: {seed: 3}}]
+    """,
+    "presets": """
+        title: Published settings.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: mlrc_2020}
+        studies: [{loss: triplet, preset: default}]
+    """,
+}
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(spec, "experiments_dir", lambda: folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def command(verb: str, *overrides: str) -> Ended:
+    def run(study: Study, given: list[str]) -> None:
+        VERBS[verb](study, given)
+
+    run.__name__ = verb.replace("-", "_")
+    return command_line.run(run, *overrides, protocol=VERBS[verb].protocol)
+
+
+class Here:
+    """A child that has run in this process already."""
+
+    def __init__(self, command_: Command) -> None:
+        self.command, self.slots = command_, list[int]()
+        self.ended = command(command_.verb, *command_.overrides)
+        print(self.ended.out)
+
+    @property
+    def fault(self) -> Fault | None:
+        return Fault(self.command, self.ended.status, self.ended.err.strip()) if self.ended.status else None
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run commands in this process; their verbs and folders."""
+    found: list[str] = []
+
+    def start(command_: Command, slots: Sequence[Mapping[str, str]], ended: "queue.Queue[Any]") -> Here:
+        found.append(f"{command_.verb} {command_.name.rpartition('/')[2]}".strip())
+        child = Here(command_)
+        ended.put(child)
+        return child
+
+    monkeypatch.setattr(running, "start", start)
+    return found
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_list_names_every_experiment_with_its_trainings_and_what_is_missing() -> None:
+    ended = command("experiments")
+    assert ended.status == 0, ended.err
+    rows = {line.split("\t")[0]: line.split("\t") for line in ended.out.splitlines()}
+    assert rows["presets"][1:5] == ["glyphs_small", "0 of 1", "0 of 40", "-"]
+    assert rows["search"][2:4] == ["0 of 2", f"0 of {2 * (8 + 10) * 4}"]
+    assert "data set cub" in rows["sweep"][4] and "resnet50" in rows["sweep"][4]
+
+
+def test_the_list_needs_no_training_library() -> None:
+    code = "import sys, benchmark.experiments; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "phrases"),
+    [(["experiment=serch"], ("no experiment 'serch'", "Did you mean 'search'?")),
+     ([], ("Name an experiment", "experiment=hpl_table_3")),
+     (["experiment=search", "loss=hpl_pa"], ("loss=hpl_pa", "has its own")),
+     (["experiment=search", "budget=tiny"], ("budget=tiny: allowed are full, small",)),
+     (["experiment=sweep", "loss.setting.num_coarse=3"], ("sweeps loss.setting.num_coarse itself",)),
+     (["experiment=search", "dataset=glyfs"], ("no dataset 'glyfs'", "glyphs"))],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_fit_an_experiment_is_refused(overrides: list[str], phrases: tuple[str, ...]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(invocation.FORM, "dmlbench")
+        assert_refused(command("plan", *overrides), *phrases)
+
+
+def test_a_command_for_one_study_refuses_an_experiment() -> None:
+    assert_refused(command("bo", "experiment=search"), "experiment=search: this command runs one study")
+
+
+def test_make_names_an_experiment_by_name_and_several_losses_by_loss() -> None:
+    given = {"BENCHMARK_MAKE_NAME": "hpl_table_3", "BENCHMARK_MAKE_BUDGET": "small"}
+    assert invocation.from_make(given, "plan") == ["experiment=hpl_table_3", "budget=small"]
+    assert invocation.from_make(given, "data") == ["dataset.name=hpl_table_3", "budget=small"]
+    assert invocation.from_make({"BENCHMARK_MAKE_LOSS": "hpl_pa,hist"}, "bo") == ["loss=hpl_pa,hist"]
+    assert invocation.from_make({"BENCHMARK_MAKE_LOSS": "hpl_pa,hist"}, "data") == ['loss="hpl_pa,hist"']
+    assert invocation.command("plan", {"experiment": "hpl_table_3"}) == "make plan NAME=hpl_table_3"
+
+
+@pytest.mark.parametrize("verb", ["bo", "traditional"])
+def test_several_losses_run_one_after_the_other_and_the_rest_goes_on(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def run(study: Study, given: list[str]) -> None:
+        seen.append(study.config.loss.name)
+        if study.config.loss.name == "hist":
+            raise spec.UserError("cannot run")
+
+    run.__name__ = verb
+    ended = command_line.run(run, "loss=hpl_pa,hist,triplet", "dataset=glyphs_small")
+    assert seen == ["hpl_pa", "hist", "triplet"] and ended.status == 2 and "cannot run" in ended.err
+
+
+# -- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_data_set_that_the_user_gives_replaces_the_experiments_own() -> None:
+    ended = command("plan", "experiment=search", "measure=false")
+    assert "search on glyphs_small: 2 studies" in ended.out and "Not for reporting" not in ended.out
+    other = command("plan", "experiment=search", "dataset=glyphs", "budget=small", "measure=false")
+    assert "Not for reporting: on glyphs in place of glyphs_small; budget=small." in other.out
+    assert "glyphs-small_conv-hpl/contrastive\tmissing\t0 of 28" in other.out
+
+
+def test_an_option_for_all_studies_reaches_each_once_and_is_named() -> None:
+    chosen = selected("search", ["experiment=search", "seed=9", "results_dir=elsewhere"])
+    for study in chosen.studies["glyphs_small"]:
+        assert [entry for entry in study.overrides if entry.startswith("seed=")] == ["seed=9"]
+        assert study.directory.parts[0] == "elsewhere"
+    assert chosen.remark == "Not for reporting: seed=9."
+    assert selected("search", ["executor.workers=2", "keep=best"]).remark == ""
+
+
+def test_a_plan_says_how_hours_are_unmeasured_and_data_are_missing() -> None:
+    ended = command("plan", "experiment=sweep")
+    assert ended.status == 0, ended.err
+    assert "Time: unmeasured (not on this machine: data set cub)." in ended.out
+    assert "Not on this machine: data set cub, weights resnet50" in ended.out
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+class Recorded:
+    """A child that does nothing and ends when the test says so."""
+
+    def __init__(self, command_: Command, slots: Sequence[Mapping[str, str]], status: int) -> None:
+        self.command, self.slots, self.given, self.status = command_, list[int](), slots, status
+        self.stopped = False
+
+    @property
+    def fault(self) -> Fault | None:
+        return Fault(self.command, self.status, "") if self.status else None
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def end(self) -> None:
+        assert self.stopped
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, int]], list[list[str]]]:
+    """Run jobs with children that all end at once; returns which ran together, with their numbers of workers."""
+
+    def watch(statuses: Mapping[str, int]) -> list[list[str]]:
+        rounds: list[list[str]] = []
+        alive: list[Recorded] = []
+
+        def start(command_: Command, slots: Sequence[Mapping[str, str]], ended: "queue.Queue[Any]") -> Recorded:
+            child = Recorded(command_, slots, statuses.get(command_.name, 0))
+            alive.append(child)
+            return child
+
+        class Ended(queue.Queue[Any]):
+            def get(self, *_: Any, **__: Any) -> Any:
+                if not rounds or rounds[-1] != (now := [f"{c.command.name}:{len(c.given)}" for c in alive]):
+                    rounds.append(now if rounds else [f"{c.command.name}:{len(c.given)}" for c in alive])
+                return alive.pop(0)
+
+        monkeypatch.setattr(running, "start", start)
+        monkeypatch.setattr(running.queue, "Queue", Ended)
+        return rounds
+
+    return watch
+
+
+def jobs(verb: str, wanted: int, *names: str) -> list[Job]:
+    return [Job((Command(name, verb, ()),), {verb: wanted}) for name in names]
+
+
+def test_studies_with_one_run_each_share_the_workers(children: Callable[..., list[list[str]]]) -> None:
+    rounds = children({})
+    assert running.run_all(jobs("traditional", 1, "a", "b", "c"), [{}, {}]) == []
+    assert rounds == [["a:1", "b:1"], ["b:1", "c:1"], ["c:1"]]
+
+
+def test_a_study_takes_no_more_workers_than_are_free(children: Callable[..., list[list[str]]]) -> None:
+    rounds = children({})
+    running.run_all(jobs("bo", 4, "a", "b"), [{}] * 6)
+    assert rounds[0] == ["a:4", "b:2"]
+
+
+def test_another_executor_runs_one_study_at_a_time(children: Callable[..., list[list[str]]]) -> None:
+    rounds = children({})
+    running.run_all(jobs("traditional", 9, "a", "b"), [])
+    assert rounds == [["a:0"], ["b:0"]]
+
+
+def test_a_failed_search_has_no_final_runs_and_the_others_go_on(children: Callable[..., list[list[str]]]) -> None:
+    rounds = children({"a": 2})
+    two = [Job((Command(name, "bo", ()), Command(name, "final-eval", ()))) for name in ("a", "b")]
+    faults = running.run_all(two, [])
+    assert [(fault.command.verb, fault.command.name) for fault in faults] == [("bo", "a")]
+    assert rounds == [["a:0"], ["b:0"], ["b:0"]] or len(rounds) == 2
+    assert running.status_of(faults) == 2 and running.status_of([Fault(two[0].steps[0], -9, "")]) == 1
+
+
+def test_a_signal_ends_every_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Recorded] = []
+
+    def start(command_: Command, slots: Sequence[Mapping[str, str]], ended: "queue.Queue[Any]") -> Recorded:
+        started.append(Recorded(command_, slots, 0))
+        if len(started) == 2:
+            ended.put(KeyboardInterrupt())
+        return started[-1]
+
+    monkeypatch.setattr(running, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        running.run_all(jobs("traditional", 1, "a", "b"), [{}, {}])
+    assert [child.stopped for child in started] == [True, True]
+
+
+# -- from end to end --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_sweep_is_trained_and_gets_a_table_and_a_curve(tmp_path: Path, ran: list[str], no_fsync: None) -> None:
+    given = ["experiment=sweep", "dataset=glyphs_small", "budget=small", "training.epochs=1", *SMALLEST]
+    ended = command("experiment", *given)
+    assert ended.status == 0, ended.err
+    assert ran == ["traditional proxy_nca-recipe_hpl", "traditional hpl_nca-p4", "traditional hpl_nca-p8", "tables"]
+    folder = tmp_path / "results/small/sweep"
+    text = (folder / "tables/sweep-glyphs_small.md").read_text()
+    assert text.startswith("**Not for reporting: on glyphs_small in place of cub; budget=small")
+    assert [label in text for label in ("Base", "HPL-NCA, groups = 4", "HPL-NCA, groups = 8")] == [True] * 3
+    with (folder / "figures/sweep-glyphs_small.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["value"] for row in rows] == ["", "4", "8"] and all(float(row["mean"]) > 0 for row in rows)
+    assert (folder / "figures/sweep-glyphs_small.png").stat().st_size > 1000
+    again = command("experiment", *given)
+    assert again.status == 0 and ran[4:] == ["tables"], "nothing is trained again"
+    assert "2 of 2" in again.out
+
+
+@pytest.mark.slow
+def test_a_search_is_followed_by_its_final_runs_and_a_missing_study_keeps_its_command(
+    tmp_path: Path, ran: list[str], no_fsync: None
+) -> None:
+    failing = Path(tmp_path / "results/studies/glyphs_small-small_conv-hpl/proxy_nca-other")
+    failing.parent.mkdir(parents=True)
+    failing.write_text("in the way")
+    ended = command("experiment", "experiment=search", *SEARCHED, "trials=2", "searcher=sobol")
+    assert ran == ["bo contrastive", "final-eval contrastive", "bo proxy_nca-other", "tables"]
+    assert ended.status == 2 and "proxy_nca-other: bo failed (status 2)" in ended.err
+    text = (tmp_path / "results/tables/search.md").read_text()
+    assert "Contrastive" in text and "variant=other" in text and "seed=3" in text
+
+
+@pytest.mark.slow
+def test_presets_are_not_searched(tmp_path: Path, ran: list[str], no_fsync: None) -> None:
+    ended = command("experiment", "experiment=presets", *SEARCHED)
+    assert ended.status == 0, ended.err
+    assert ran == ["final-eval triplet-default", "tables"]
+    assert (tmp_path / "results/tables/presets.csv").is_file()
+
+
+@pytest.fixture
+def start(files: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start the command in a process of its own; whatever is left of it is killed."""
+    started: list[subprocess.Popen[str]] = []
+    root = Path(__file__).parents[1]
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); sys.argv[0] = 'dmlbench'\n"
+        "from pathlib import Path\nfrom benchmark.experiment import spec\n"
+        f"spec.experiments_dir = lambda: Path({str(files)!r})\n"
+        "from benchmark.__main__ import main\nfrom benchmark.core import process\n"
+        "process._runs_a_command = lambda: True\nprocess.begin()\nraise SystemExit(main())"
+    )
+
+    def run(*arguments: str) -> "subprocess.Popen[str]":
+        words = [sys.executable, "-c", code, *arguments]
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen(words, cwd=tmp_path, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_stopped_experiment_ends_its_commands_and_resumes(
+    tmp_path: Path, start: Callable[..., "subprocess.Popen[str]"], ran: list[str], no_fsync: None
+) -> None:
+    given = [
+        "experiment=presets",
+        *SMALLEST,
+        "dataset.iterations_per_epoch=20",
+        "protocol.num_folds=2",
+        "protocol.num_runs=1",
+    ]
+    process = start("experiment", *given)
+    log = tmp_path / "results/studies/glyphs_small-small_conv-mlrc_2020/triplet-default"
+    folds = "final_eval/default/run_*/fold_*/*"
+    wait_for(lambda: list(log.glob(folds)) or process.poll() is not None, 120, "for a fold")
+    (child,) = children_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, (out, err)
+    assert err.count("Stopped.") == 1 and not is_alive(child)
+    ended = command("experiment", *given)
+    assert ended.status == 0 and ran == ["final-eval triplet-default", "tables"], ended.err
