@@ -2,16 +2,15 @@
 
 There is one table for each data set x trunk x protocol, with one row per loss (under the traditional protocol, one row
 per loss and way to choose the epoch). A cell is the mean over runs with the half width of its t-interval, in percent.
-Means and intervals are the only numbers computed here; everything else is read from records. A row with missing runs
-stays empty, and the reason is given below the table: a mean over only the runs that happened to finish would be a
-different quantity.
+Below, further tables have the differences between rows with their tests, published numbers beside ours, and how the
+numbers came about. All of it is computed from records. A row with missing runs stays empty, and the reason is given
+below the table: a mean over only the runs that happened to finish would be a different quantity.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TypedDict
 
 import yaml
 
@@ -19,50 +18,50 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.escape import visible
 from benchmark.core.invocation import command
-from benchmark.core.paths import conf_dir, experiments_dir
+from benchmark.core.paths import conf_dir
 from benchmark.core.provenance import UNKNOWN, kinds_of
-from benchmark.core.records import Record, WriteError
+from benchmark.core.records import JsonObject, Record, WriteError
+from benchmark.experiment.curves import write_curves
+from benchmark.experiment.layouts import describing, layout_of
+from benchmark.experiment.selected import Selected, StudyOf, selected
+from benchmark.experiment.state import other_study
 from benchmark.report import fold_rows, traditional_rows
-from benchmark.report.comparison import Comparable, parts, printed_labels
-from benchmark.report.formats import Row, Section, Table, markdown, write_table
+from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
+from benchmark.report.differences import compare
+from benchmark.report.effort import budget, effort_block, read_effort
+from benchmark.report.formats import Key, Published, Row, Section, Table, markdown, write_table
+from benchmark.report.joined_searches import joined, unlike
+from benchmark.report.published import published_block
+from benchmark.report.table_layout import Layout, Line
 from benchmark.study import layout
+from benchmark.study.cli import study_of
 from benchmark.study.layout import Chosen
-from benchmark.study.stored import StoredStudy, all_studies, read_study
+from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study, repetitions
 from benchmark.study.study import Study
-
-
-class Experiment(TypedDict, total=False):
-    """A file of `experiments/`.
-
-    Attributes:
-        table: name of the group of studies, `dataset-trunk-protocol`.
-        results: name of the only results folder to which the experiment applies, if it is limited to one.
-        caption: sentence above the table.
-        rows: names of losses, in the order of the rows.
-    """
-
-    table: str
-    results: str
-    caption: str
-    rows: list[str]
 
 
 def tables(study: Study, overrides: list[str]) -> None:
     """Write and print a table for every group of studies below `results_dir`, or print that of the named study alone.
 
     The table of a named study is not written, because it would replace that of its group. A study that cannot be read
-    is reported and left out.
+    is reported and left out. With `experiment=NAME`, the tables are those of its studies, one for each data set, and
+    its curves are drawn too.
 
     Args:
-        study: supplies `results_dir`, `accept_code` and, if given, the folder of one study; the rest is not used.
-        overrides: unused.
+        study: supplies `results_dir`, `accept_code` and, if given, the folder of one study or the name of an
+            experiment; the rest is not used.
+        overrides: the overrides on the command line, which select the experiment's data set and budget.
 
     Raises:
         UserError: there are no studies that can be read.
         WriteError: the tables were printed, but cannot be written.
     """
+    if study.config.experiment:
+        of_experiment(selected(study.config.experiment, overrides), study.config.accept_code)
+        return
     results_dir = Path(study.config.results_dir)
-    folders = [study.directory] if study.config.study else all_studies(results_dir)
+    named = [study.directory, *repetitions(study.directory)]
+    folders = named if study.config.study else all_studies(results_dir)
     groups: dict[str, list[Entry]] = {}
     for directory in folders:
         try:
@@ -77,7 +76,8 @@ def tables(study: Study, overrides: list[str]) -> None:
     fault: WriteError | None = None  # raised at the end: the tables of a read-only folder are still printed
     texts: list[str] = []  # printed once all tables are written, since the reader of the output may end early
     for name, entries in groups.items():
-        table = make_table(name, entries, read_experiment(name, results_dir), study.config.accept_code)
+        layout = describing(name, results_dir, [entry.depends.name for entry in entries])
+        table = make_table(name, entries, layout, study.config.accept_code)
         try:
             paths = [] if study.config.study else write_table(table, results_dir / "tables")
             texts += [f"wrote {visible(str(path))}" for path in paths]
@@ -90,21 +90,6 @@ def tables(study: Study, overrides: list[str]) -> None:
         raise fault
 
 
-def read_experiment(name: str, results_dir: Path) -> Experiment:
-    """Return the experiment that describes a table, or an empty one if there is none.
-
-    An experiment that names its results folder takes precedence there and is ignored for any other folder.
-
-    Args:
-        name: name of the table and of its files.
-        results_dir: the folder with the studies.
-    """
-    paths = sorted(experiments_dir().glob("*.yaml"))
-    bodies: list[Experiment] = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
-    asking = [body for body in bodies if body["table"] == name and body.get("results") in (None, results_dir.name)]
-    return max(asking, key=lambda body: "results" in body, default=Experiment())
-
-
 @dataclass(frozen=True)
 class Entry:
     """A study in a table.
@@ -113,11 +98,13 @@ class Entry:
         stored: its description.
         rows: its rows.
         depends: what its numbers depend on, for the comparison of rows.
+        base: name of the loss with which its own is compared; empty for none.
     """
 
     stored: StoredStudy
     rows: list[Row]
     depends: Comparable
+    base: str
 
 
 def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
@@ -133,8 +120,63 @@ def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
     stored = read_study(directory)
     alone = [folder.name for folder in folders].count(directory.name) == 1
     name = directory.name if alone else f"{directory.parent.name}/{directory.name}"
-    rows = shape_of(stored).rows(stored, directory)
-    return Entry(stored, [replace(row, name=name) for row in rows], comparable(stored, directory, name))
+    used = records_of(stored, directory)
+    effort = read_effort(stored, directory, used)
+    rows = [replace(row, name=name, effort=effort) for row in shape_of(stored).rows(stored, directory)]
+    base = at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or ""
+    return Entry(stored, rows, comparable(stored, used, name), str(base))
+
+
+def of_experiment(chosen: Selected, accept_code: bool) -> None:
+    """Write and print the tables of an experiment, one for each data set, and draw its curves.
+
+    Args:
+        chosen: the experiment.
+        accept_code: whether studies that different code computed may share a section.
+
+    Raises:
+        UserError: none of its studies can be read.
+        WriteError: the tables were printed, but a file cannot be written.
+    """
+    results_dir, texts, fault = Path(chosen.results_dir), list[str](), None
+    for dataset, studies in chosen.studies.items():
+        entries = [entry for one in studies if (entry := entry_of(one)) is not None]
+        if not entries:
+            continue
+        name, commands = chosen.name_on(dataset), {one.name: one.command for one in studies}
+        table = make_table(name, entries, layout_of(chosen.experiment, dataset, chosen.remark, commands), accept_code)
+        try:
+            paths = write_table(table, results_dir / "tables")
+            if "sweep" in chosen.experiment.figures:
+                members, log = [one.member for one in studies], chosen.experiment.sweep[-1].log
+                paths += write_curves(name, table, members, results_dir / "figures", log)
+            texts += [f"wrote {visible(str(path))}" for path in paths]
+        except WriteError as error:
+            fault = error
+        texts.append("\n" + markdown(table))
+    if not texts:
+        raise UserError(
+            f"No study of {chosen.experiment.name} has been started in {results_dir}. Run "
+            f"{command('experiment', overrides=chosen.overrides)}"
+        )
+    for text in texts:
+        write(text)
+    if fault is not None:
+        raise fault
+
+
+def entry_of(one: StudyOf) -> Entry | None:
+    """A study of an experiment for its table; None if it was not started, or its folder holds another study."""
+    try:
+        if other := other_study(one, study_of(one.overrides)):
+            write(f"{one.directory} is left out: {other}")
+            return None
+        return read_entry(one.directory, [one.directory])
+    except NoStudyError:
+        return None
+    except (UserError, OSError) as error:
+        write(f"{one.directory} is left out: {error}")
+        return None
 
 
 def shape_of(stored: StoredStudy) -> ModuleType:
@@ -142,48 +184,146 @@ def shape_of(stored: StoredStudy) -> ModuleType:
     return traditional_rows if stored.facts.story == "traditional" else fold_rows
 
 
-def make_table(name: str, entries: Sequence[Entry], experiment: Experiment, accept_code: bool = False) -> Table:
+def make_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool = False) -> Table:
     """Return the table of a group of studies, with an empty row for each requested loss that has no results.
 
     Args:
         name: the group's name, `dataset-trunk-protocol`.
         entries: the group's studies, at least one.
-        experiment: supplies the caption and the requested rows, if any.
+        layout: supplies the caption, and the requested rows and columns, if any.
         accept_code: whether studies that different code computed may share a section.
     """
-    found = {entry.depends.name: entry for entry in entries}
-    requested = experiment.get("rows", [])
-    order = [*requested, *(key for key in found if key not in requested)]
-    compared = [found[key].depends for key in order if key in found]
+    named = {line.study: line for line in layout.lines if line.study}
+    found = {entry.depends.name: entry for entry in join_searches(entries, accept_code)}
+    lines = [*layout.lines, *(Line(key) for key in found if key not in named)]
+    compared = [_labelled(found[line.study].depends, line) for line in lines if line.study in found]
     labels, (main, *others) = printed_labels(compared), parts(compared, accept_code)
-    first = found[main.rows[0]].stored
-    caption = experiment.get("caption", f"{first.facts.dataset_label}, protocol {first.facts.protocol}.")
-    shape = shape_of(first)
+    facts = found[main.rows[0]].stored.facts
+    caption = layout.caption or f"{facts.dataset_label}, protocol {facts.protocol}."
     sections = []
     for part in (main, *others):
         stored = found[part.rows[0]].stored
-        section = Section(shape.columns(stored), [], stored.facts.confidence, shape.REMARK)
+        shape = shape_of(stored)
+        columns = [column for column in shape.columns(stored) if not layout.columns or column.key in layout.columns]
+        section = Section(columns or shape.columns(stored), [], stored.facts.confidence, shape.REMARK)
         section.differences, section.footnotes = part.differences, part.footnotes
-        for key in order:
-            if key in part.rows:
-                texts = {title: column[key] for title, column in part.columns.items()}
-                section.rows += [replace(row, label=labels[key], settings=texts) for row in found[key].rows]
-            elif key not in found and part is main:
-                section.rows += shape.absent(first, key, label_of(key))
+        for line in lines:
+            if line.study in part.rows:
+                texts = {title: column[line.study] for title, column in part.columns.items()}
+                base = base_of(found, part, line, layout)
+                section.rows += [
+                    replace(
+                        row,
+                        label=labels[line.study],
+                        settings=texts,
+                        base=base,
+                        published=_beside(line, row.kind, shape),
+                    )
+                    for row in found[line.study].rows
+                ]
+            elif part is main and line.study not in found:
+                section.rows += absent(stored, line, shape)
+        section.budget = budget(section)
+        compare(section)
+        section.blocks += [*published_block(section), *effort_block(section)]
         sections.append(section)
-    return Table(name, caption, sections)
+    return Table(name, caption, sections, layout.warning)
 
 
-def comparable(stored: StoredStudy, directory: Path, name: str) -> Comparable:
+def join_searches(entries: Sequence[Entry], accept_code: bool = False) -> list[Entry]:
+    """Return the studies with one entry for a search and its repetitions, in the order of the first searches.
+
+    A repetition whose first search is absent, and a copy of a study, stay entries of their own. One with another number
+    of trials or runs, or of other code, is left out with a reason.
+
+    Args:
+        entries: studies of one group.
+        accept_code: whether searches that different code computed may be joined.
+    """
+    searches: dict[str, dict[int, Entry]] = {}
+    for entry in entries:
+        if entry.stored.facts.story == "search":
+            searches.setdefault(entry.stored.row, {}).setdefault(entry.stored.facts.search, entry)
+    repeated = {id(entry): group for group in searches.values() if 0 in group for entry in group.values()}
+    found = []
+    for entry in entries:
+        group = repeated.get(id(entry), {})
+        if len(group) < 2:
+            found.append(entry)
+        elif entry is group[0]:
+            found.append(_joined(group, accept_code))
+    return found
+
+
+def _joined(group: Mapping[int, Entry], accept_code: bool) -> Entry:
+    """Return the entry of a search with those of its repetitions, by their numbers."""
+    first = group[0]
+    known = replace(first.depends, code=None) if accept_code else first.depends
+    faults = {number: unlike(known, entry.depends) for number, entry in group.items()}
+    rows = {number: entry.rows[0] for number, entry in group.items() if not faults[number]}
+    stored = first.stored
+    keys = [column.key for column in shape_of(stored).columns(stored) if column.is_main]
+    row = joined(rows, keys, stored.facts.confidence) if len(rows) > 1 else first.rows[0]
+    left_out = [f"search{number} is left out: {fault}" for number, fault in sorted(faults.items()) if fault]
+    return replace(first, rows=[replace(row, reason="; ".join(filter(None, (row.reason, *left_out))))])
+
+
+def _labelled(row: Comparable, line: Line) -> Comparable:
+    return replace(row, label=line.label or row.label)
+
+
+def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]:
+    """Return the published numbers that stand beside a row of some kind."""
+    return line.published if kind == shape.KIND_OF_PAPERS else {}
+
+
+def absent(stored: StoredStudy, line: Line, shape: ModuleType) -> list[Row]:
+    """Return the rows of a line without a study: its published numbers, or empty ones with the command that runs it.
+
+    Args:
+        stored: the study of another loss in the table, which supplies the command's other options.
+        line: the line.
+        shape: see `shape_of`.
+    """
+    if not line.study:
+        return [Row("", line.label, published=line.published, kind=shape.KIND_OF_PAPERS)]
+    rows = shape.absent(stored, line.study, line.label or label_of(line.study))
+    reason = {"reason": f"not run; {line.command}"} if line.command else {}
+    return [replace(row, published=_beside(line, row.kind, shape), **reason) for row in rows]
+
+
+def base_of(found: Mapping[str, Entry], part: Part, line: Line, layout: Layout) -> str:
+    """Return the name of the row with which a row is compared; empty for the best one.
+
+    A line or the layout may name it. Otherwise, it is a study of the base of the row's loss, preferably one with the
+    same preset and variant.
+
+    Args:
+        found: the studies by name.
+        part: the rows that may be compared.
+        line: the row's line.
+        layout: the table's layout.
+    """
+    if (given := line.base or layout.base) in part.rows:
+        return given
+    entry = found[line.study]
+    ours = (entry.stored.facts.preset, entry.stored.facts.variant)
+    facts = {name: found[name].stored.facts for name in part.rows if name != line.study}
+    bases = [name for name, each in facts.items() if entry.base and each.loss == entry.base]
+    alike = [name for name in bases if (facts[name].preset, facts[name].variant) == ours]
+    plain = [name for name in bases if not facts[name].variant]
+    return next(iter([*alike, *plain, *bases]), "")
+
+
+def comparable(stored: StoredStudy, used: Sequence[Record], name: str) -> Comparable:
     """Return what the numbers of a study depend on, from its `study.yaml` and its records.
 
     Args:
         stored: the study.
-        directory: its folder.
+        used: its trials and the runs of its row.
         name: its name among the rows.
     """
     facts = stored.facts
-    used = records_of(stored, directory)
     origins = [record.provenance for record in used]
     seen = [origin["versions"] for origin in origins if "versions" in origin] or [stored.versions]
     packages = dict.fromkeys(package for versions in seen for package in versions)
@@ -227,8 +367,13 @@ def records_of(stored: StoredStudy, directory: Path) -> list[Record]:
 
 def label_of(loss: str) -> str:
     """Return a loss's label from its YAML file, or its name if there is no such file."""
+    return str(loss_file(loss).get("label", loss))
+
+
+def loss_file(loss: str) -> JsonObject:
+    """Return the content of a loss's YAML file; empty if there is no such file."""
     path = conf_dir() / "loss" / f"{loss}.yaml"
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["label"]) if path.exists() else loss
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from benchmark import tables
 from benchmark.core import records
 from benchmark.core.errors import UserError
-from benchmark.core.paths import conf_dir
+from benchmark.experiment import spec
 from benchmark.report import formats
+from benchmark.report.formats import Published
+from benchmark.report.table_layout import Layout, Line
 from benchmark.study import opening
 from benchmark.study.study import Study
 from tests import fake_results
@@ -40,8 +41,8 @@ def write_tables(study: Study) -> Path:
     return Path(study.config.results_dir)
 
 
-def made(studies: list[Study], **experiment: Any) -> formats.Table:
-    return table_of("any", studies, tables.Experiment(**experiment))
+def made(studies: list[Study], **layout: Any) -> formats.Table:
+    return table_of("any", studies, Layout(**layout))
 
 
 def test_a_cell_is_the_mean_and_the_t_interval_worked_out_by_hand(compose_study: Compose) -> None:
@@ -78,11 +79,16 @@ def test_the_heads_name_the_two_modes_and_their_dimensions(compose_study: Compos
 
 
 def markdown_rows(text: str) -> dict[str, list[str]]:
-    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
-    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    """The rows of the main table by label; further tables repeat the labels."""
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("|"):
+            label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows.setdefault(label, cells)
+    return rows
 
 
-def test_the_best_mean_of_each_column_is_bold(compose_study: Compose) -> None:
+def test_a_row_that_is_better_in_every_run_is_bold_alone(compose_study: Compose) -> None:
     high, low = (compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca"))
     fake_results.finish(low, RUNS)
     fake_results.finish(high, [value + 0.001 for value in RUNS])
@@ -96,20 +102,35 @@ def test_the_best_mean_of_each_column_is_bold(compose_study: Compose) -> None:
     ]  # fmt: skip
 
 
-def test_equal_means_as_printed_are_both_bold(compose_study: Compose) -> None:
+def test_rows_that_cannot_be_told_from_the_best_are_bold_together(compose_study: Compose) -> None:
     studies = [compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_nca", "contrastive")]
-    for study, more in zip(studies, (0.0, 0.00001, -0.01), strict=True):
-        fake_results.finish(study, [value + more for value in RUNS])
-    rows = markdown_rows(formats.markdown(made(studies)))
-    assert rows["HPL-PA"][0] == rows["ProxyNCA"][0] == "**43.00** ± 4.11" and rows["Contrastive"][0] == "42.00 ± 4.11"
+    # The second is 2, -2, 2 and -3 points above the first, the third 9, 11, 10 and 10 points below it.
+    for study, more in zip(studies, ([0] * 4, [2, -2, 2, -3], [-9, -11, -10, -10]), strict=True):
+        fake_results.finish(study, [value + extra / 100 for value, extra in zip(RUNS, more, strict=True)])
+    table = made(studies)
+    rows = markdown_rows(formats.markdown(table))
+    assert rows["HPL-PA"][0] == "**43.00** ± 4.11" and rows["ProxyNCA"][0].startswith("**42.75** ± ")
+    assert rows["Contrastive"][0].startswith("33.00 ± ")
+    assert (
+        "Bold: the rows that cannot be told from the best one of a column (paired t-tests"
+        in table.sections[0].notes()[0]
+    )
+    csv_rows = list(csv.DictReader(io.StringIO(formats.as_csv(table))))
+    assert [row["concatenated_map_at_r_in_best_group"] for row in csv_rows] == ["1", "1", "0"]
 
 
-def test_one_run_has_a_mean_and_no_interval(compose_study: Compose) -> None:
-    study = compose_study("loss=hpl_pa", "protocol.num_runs=1")
-    fake_results.finish(study, [0.4])
-    table = made([study])
-    assert markdown_rows(formats.markdown(table))["HPL-PA"][0] == "**40.00**"
-    assert table.sections[0].notes()[0].startswith("Mean over n = 1 run, in percent")
+def test_one_run_has_a_mean_no_interval_and_is_never_bold(compose_study: Compose) -> None:
+    studies = [compose_study(f"loss={loss}", "protocol.num_runs=1") for loss in ("hpl_pa", "proxy_nca")]
+    for study, value in zip(studies, (0.4, 0.1), strict=True):
+        fake_results.finish(study, [value])
+    table = made(studies)
+    rows = markdown_rows(text := formats.markdown(table))
+    assert rows["HPL-PA"][0] == "40.00" and r"\textbf" not in formats.latex(table)
+    statistic = table.sections[0].notes()[0]
+    assert (
+        statistic.startswith("Mean over n = 1 run, in percent") and "Bold" not in statistic and "noise" not in statistic
+    )
+    assert "| HPL-PA | ProxyNCA |" not in text and "| ProxyNCA | HPL-PA | -30.00 |" in text and "t-test" not in text
 
 
 def check_empty(table: formats.Table, label: str) -> None:
@@ -117,7 +138,7 @@ def check_empty(table: formats.Table, label: str) -> None:
     line = next(line for line in formats.latex(table).splitlines() if line.startswith(f"{label} &"))
     assert re.sub(r"[&\s]", "", line) == re.sub(r"\s", "", label) + r"\\"
     row = pd.read_csv(io.StringIO(formats.as_csv(table)), index_col="label").loc[label]
-    assert row.filter(regex="^(concatenated|separated)").isna().all()
+    assert row.filter(regex="^(concatenated|separated)_").isna().all()
 
 
 def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose_study: Compose) -> None:
@@ -129,7 +150,7 @@ def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose
     reason = f"of 4 runs, run_01, run_03 missing; make final-eval STUDY={study.directory}"
     assert table.sections[0].notes()[1] == f"HPL-PA: {reason}"
     assert table.rows[0].reason == reason and table.rows[0].num_runs == 2
-    assert markdown_rows(formats.markdown(table))["ProxyNCA"][0] == "**43.00** ± 4.11"
+    assert markdown_rows(formats.markdown(table))["ProxyNCA"][0] == "43.00 ± 4.11"
     assert "n = 4 runs" in table.sections[0].notes()[0]
 
 
@@ -199,7 +220,7 @@ def test_a_row_with_another_configuration_stands_in_a_table_of_its_own(
     assert apart.differences[-1].startswith("and ") and len(apart.differences) == 6
     above, below = formats.markdown(table).split("Not comparable with the first table: ")
     assert "| Contrastive | **44.00** ± 4.11 |" in above and "n = 4 runs" in above and "(2048-d)" not in above
-    assert "| HPL-PA | **61.00** ± " in below and "n = 2 runs" in below and "(2048-d)" in below
+    assert "| HPL-PA | 61.00 ± " in below and "n = 2 runs" in below and "(2048-d)" in below
     lines = list(csv.DictReader(io.StringIO(formats.as_csv(table))))
     assert [(line["part"], line["label"]) for line in lines] == [
         ("1", "ProxyNCA"),
@@ -228,21 +249,55 @@ def test_another_budget_is_a_footnote_and_a_copied_folder_has_no_row(compose_stu
 def test_the_rows_of_an_experiment_come_in_its_order_and_a_loss_that_was_not_run_is_named(
     compose_study: Compose,
 ) -> None:
-    experiment = yaml.safe_load((Path(__file__).parent.parent / "experiments" / "glyphs.yaml").read_text())
-    missing = "hpl_nca_eq3"
-    for loss in reversed([loss for loss in experiment["rows"] if loss != missing]):
+    experiment = spec.read("glyphs")
+    losses, missing = [entry.loss for entry in experiment.studies], "hpl_nca_eq3"
+    for loss in reversed([loss for loss in losses if loss != missing]):
         fake_results.finish(compose_study(f"loss={loss}", "protocol.num_runs=2"), RUNS[:2])
     fake_results.finish(compose_study("loss=hpl_pa", "variant=wide"), RUNS * 2 + RUNS[:2])
     results_dir = write_tables(compose_study())
     table = the_table(results_dir, "glyphs-small_conv-hpl")
-    assert table.index.tolist() == [*experiment["rows"], "hpl_pa-wide"] and table["part"].tolist() == [1] * 9 + [2]
+    assert table.index.tolist() == [*losses, "hpl_pa-wide"] and table["part"].tolist() == [1] * 9 + [2]
     assert table.loc[missing, "label"] == "HPL-NCA (Eq. 3)"
     assert table.loc[missing, "reason"] == f"not run; make bo final-eval LOSS={missing} DATASET=glyphs TRUNK=small_conv"
     assert table["concatenated_map_at_r"].isna().tolist() == [loss == missing for loss in table.index]
     text = (results_dir / "tables" / "glyphs-small_conv-hpl.md").read_text()
-    assert text.startswith(experiment["caption"])
+    assert text.startswith(experiment.title)
     main, other = text.split("Not comparable with the first table: number of runs: 10 here, 2 in the first table")
-    assert "n = 2 runs" in main and "n = 10 runs" in other and "| HPL-PA (wide) | **42.60** " in other
+    assert "n = 2 runs" in main and "n = 10 runs" in other and "| HPL-PA (wide) | 42.60 ± " in other
+
+
+def test_a_layout_chooses_rows_labels_columns_and_quotes(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", *FOUR)
+    fake_results.finish(study, RUNS)
+    cell = Published(41.5, None, "T3")
+    key = ("concatenated", "map_at_r")
+    lines = [
+        Line("", "HTL", {key: Published(30.0, 0.5, "T3")}),
+        Line("hpl_pa", "Ours", {key: cell}),
+        Line("hpl_pa-p48", "Ours, 48", {key: cell}, command="make bo LOSS=hpl_pa ARGS=variant=p48"),
+    ]
+    table = made([study], lines=lines, columns=[key, ("separated", "r_precision")], caption="Mine.", warning="Not so.")
+    assert [(row.label, row.is_quoted) for row in table.rows] == [("HTL", True), ("Ours", False), ("Ours, 48", False)]
+    assert [column.key for column in table.sections[0].columns] == [key, ("separated", "r_precision")]
+    rows = markdown_rows(text := formats.markdown(table))
+    assert rows["*HTL* <sup>q</sup>"] == ["30.00 ± 0.50", ""] and rows["Ours"][0] == "43.00 ± 4.11"
+    assert text.startswith("**Not so.**\n\nMine.") and "| Ours | 41.50 (+1.50) |" in text
+    assert table.rows[2].reason == "not run; make bo LOSS=hpl_pa ARGS=variant=p48" and "| Ours, 48 | 41.50 |" in text
+
+
+def test_a_row_has_the_base_of_its_loss_its_line_or_its_layout(compose_study: Compose) -> None:
+    studies = [compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_anchor", "contrastive")]
+    for study, more in zip(studies, (0.0, -0.1, 0.1), strict=True):
+        fake_results.finish(study, [value + more for value in RUNS])
+
+    def bases(**layout: Any) -> dict[str, str]:
+        return {row.name: row.compared.name if row.compared else "" for row in made(studies, **layout).rows}
+
+    assert bases() == {"hpl_pa": "proxy_anchor", "proxy_anchor": "contrastive", "contrastive": ""}
+    assert bases(lines=[Line("hpl_pa", base="contrastive")])["hpl_pa"] == "contrastive"
+    of_layout = bases(base="proxy_anchor")
+    assert of_layout == {"hpl_pa": "proxy_anchor", "proxy_anchor": "contrastive", "contrastive": "proxy_anchor"}
+    assert bases(base="not_there") == bases()
 
 
 def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
@@ -268,7 +323,7 @@ def test_there_is_a_table_for_each_data_set_and_protocol(compose_study: Compose,
     ]
     said = capsys.readouterr().out
     assert all(f"wrote {results_dir}/tables/{name}.tex" in said for name in names)
-    assert "Glyphs (small), protocol hpl." in said and "| HPL-PA | **43.00** ± 4.11 |" in said
+    assert "Glyphs (small), protocol hpl." in said and "| HPL-PA | 43.00 ± 4.11 |" in said
 
 
 def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
@@ -282,28 +337,6 @@ def test_the_same_records_make_the_same_files(compose_study: Compose) -> None:
 def test_without_a_study_it_says_what_to_run_first(compose_study: Compose) -> None:
     with pytest.raises(UserError, match=r"There are no studies to read in .*results/studies\. Run make bo"):
         tables.tables(compose_study(), [])
-
-
-def test_an_experiment_may_be_for_one_results_folder_only() -> None:
-    everywhere = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
-    here = tables.read_experiment("glyphs-small_conv-hpl", Path("somewhere/one_of_each"))
-    assert "results" not in everywhere
-    assert here["results"] == "one_of_each"
-    assert set(here["rows"]) > {"hist", "ms"}
-    assert tables.read_experiment("unknown", Path("results")) == {}
-
-
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_asks_for_losses_and_parts_that_there_are(path: Path) -> None:
-    body = yaml.safe_load(path.read_text())
-    assert set(body) <= {"table", "results", "caption", "rows"} and body["caption"].endswith(".")
-    dataset, trunk, protocol = body["table"].split("-")
-    wanted = [("loss", row) for row in body["rows"]]
-    for group, name in [("dataset", dataset), ("trunk", trunk), ("protocol", protocol), *wanted]:
-        assert (conf_dir() / group / f"{name}.yaml").exists(), f"{group}={name}"
 
 
 def test_the_table_of_a_named_study_does_not_replace_that_of_its_group(

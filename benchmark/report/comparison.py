@@ -195,9 +195,10 @@ def _shared(row: Comparable) -> dict[str, object]:
     science = {key: value for key, value in row.science.items() if key != "loss"}
     if isinstance(dataset := science.get("dataset"), dict):
         science["dataset"] = {key: value for key, value in dataset.items() if key not in OF_LOSSES}
-    published = leaves(_at(row.science, "loss", "setting"), "searcher.module.defaults.")
-    copied = leaves(_at(row.science, "searcher", "module", "defaults"), "searcher.module.defaults.")
-    own = published if published == copied else {}
+    published = leaves(at(row.science, "loss", "setting"), "searcher.module.defaults.")
+    copied = leaves(at(row.science, "searcher", "module", "defaults"), "searcher.module.defaults.")
+    # The copy also holds what the study does not read, such as a rate that the authors' replaces.
+    own = copied if all(copied.get(key) == value for key, value in published.items()) else {}
     found = {key: value for key, value in leaves(science).items() if key not in FIELDS and key not in own}
     if found.get("training.name") == "customary":  # the name of version 1
         found["training.name"] = "traditional"
@@ -209,7 +210,16 @@ def _shared(row: Comparable) -> dict[str, object]:
     return given | found
 
 
-def _at(tree: object, *keys: str) -> object:
+def at(tree: object, *keys: str) -> object:
+    """Return the value at a path of keys; None where there is no such value.
+
+    >>> at({"a": {"b": 1}}, "a", "b"), at({"a": 1}, "a", "b")
+    (1, None)
+
+    Args:
+        tree: nested mappings.
+        keys: the keys from the outside to the inside.
+    """
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
@@ -314,7 +324,7 @@ def _described(row: Comparable, differing: set[str]) -> str:
         row: a row of the traditional protocol.
         differing: the keys outside the recipe, and its name, if they differ between rows.
     """
-    training = _at(row.science, "training")
+    training = at(row.science, "training")
     given = dict(training) if isinstance(training, dict) else {}
     name = f"recipe {_words(given['recipe'])}" if given.get("recipe") else f"training {_words(given.get('name'))}"
     effective = [f"{title.lower()} {text}" for title, text in _length_and_batch(row).items()]
@@ -340,7 +350,10 @@ class _Notes:
         return [
             *self.trainings(),
             *self.differing("Number of trials", lambda row: text_of(row.trials), self.those(lambda r: not r.preset)),
-            *self.listed("Not searched, a published setting", lambda row: row.preset, self.those(lambda r: r.preset)),
+            *self.listed("Not searched, a published setting", lambda row: row.preset,
+                         self.those(lambda r: r.preset and r.preset != "base")),
+            *self.listed("Not searched, the setting that the search of its base chose", lambda row: "",
+                         self.those(lambda r: r.preset == "base")),
             *self.listed("Precision not recorded", lambda row: "", self.those(lambda r: not r.precision)),
             *self.versions(),
             *self.several("Kinds of device", lambda row: row.devices),

@@ -15,7 +15,9 @@ from benchmark.study.stored import StoredStudy
 
 MODES = {"concatenated": "Concatenated", "separated": "Separated"}
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
+MAIN = "map_at_r"  # the metric for which differences between rows are printed
 REMARK = ""
+KIND_OF_PAPERS = ""  # kind of the rows that a paper's numbers stand beside; there is one kind only
 
 
 def columns(stored: StoredStudy) -> list[Column]:
@@ -23,7 +25,7 @@ def columns(stored: StoredStudy) -> list[Column]:
     facts = stored.facts
     dims = {"concatenated": facts.num_folds * facts.embedding_dim, "separated": facts.embedding_dim}
     return [
-        Column((mode, metric), title, f"{head} ({dims[mode]}-d)")
+        Column((mode, metric), title, f"{head} ({dims[mode]}-d)", is_main=metric == MAIN)
         for mode, head in MODES.items()
         for metric, title in METRICS.items()
     ]
@@ -64,13 +66,13 @@ def rows(stored: StoredStudy, directory: Path) -> list[Row]:
     runs = layout.read_runs(directory, stored.expected, chosen, requested)
     scored = {r: rec for r, rec in runs.records.items() if rec.result["concatenated"] is not None}
     row.num_runs = len(scored)
-    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in runs.records.values())
     if len(scored) < requested:
         row.reason = "; ".join(filter(None, (row.reason, missing(stored, directory, runs))))
         return [row]
-    results = [scored[r].result for r in sorted(scored)]
     for mode, metric in itertools.product(MODES, METRICS):
-        row.cells[mode, metric] = t_interval([100 * r[mode][metric] for r in results], facts.confidence)
+        values = {run: 100 * scored[run].result[mode][metric] for run in sorted(scored)}
+        row.values[mode, metric] = values
+        row.cells[mode, metric] = t_interval(list(values.values()), facts.confidence)
     return [row]
 
 

@@ -1,22 +1,37 @@
 """A table of means with intervals, and its three formats: CSV, LaTeX and Markdown.
 
 The caller chooses rows and columns, and divides the rows into sections that are not comparable with one another. Rows
-of a section may be of different kinds, which are not comparable either. The best mean of a column is marked separately
-for each section and kind. All text is escaped here, see `core.escape`.
+of a section may be of different kinds, which are not comparable either. In each column, the rows that cannot be told
+from the best one are marked together, separately for each section and kind, see
+`comparisons.cannot_be_told_from_best`. Below its main table, a section has further ones (`Block`): differences between
+rows, published numbers, and how the numbers came about. CSV has all of it in one line per row. All text is escaped
+here, see `core.escape`.
 """
 
 import csv
 import io
 import itertools
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.core import escape, records
+from benchmark.protocol.comparisons import Difference, Rank, Values, cannot_be_told_from_best
+from benchmark.protocol.nested import Scores, search_means
 from benchmark.protocol.statistics import Interval
 
 Key = tuple[str, ...]
 MANY = 6  # a table with more columns is set in smaller type on a narrow page
+FEW = 5  # with fewer runs, tests find only large differences
+MARKS = {
+    "b": "The chosen setting is on a bound of its search space",
+    "m": "More than half of the folds were stopped by the limit of epochs, not by patience",
+    "i": "The hierarchy is idle: its groups never changed",
+    "s": "The search is shorter than its protocol's",
+    "c": "Computed with several versions of the code, accepted as equal",
+    "q": "Quoted from a paper, not run here",
+}
 
 
 @dataclass(frozen=True)
@@ -27,11 +42,112 @@ class Column:
         key: key of its cells in the rows; in CSV its parts are joined by underscores.
         title: printed above the column.
         block: heading that it shares with its neighbours; empty for none.
+        is_main: whether the differences between rows are printed for it; CSV has them for every column.
     """
 
     key: Key
     title: str
     block: str = ""
+    is_main: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The heading that it shares, and its title."""
+        return f"{self.block} {self.title}".strip()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that a paper prints.
+
+    Attributes:
+        value: in percent.
+        half_width: half the width of its interval; None if none is printed.
+        source: where it stands, such as `HPL, Table 3`.
+    """
+
+    value: float
+    half_width: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison of a row with another one.
+
+    Attributes:
+        name: name of the other row.
+        label: its printed name.
+        differences: this row minus the other one, by column.
+        p: p-value by column, adjusted for the number of comparisons; a column without test is absent.
+        runs: number of runs that find a difference of this size, by column; None for too many, absent without test.
+    """
+
+    name: str
+    label: str
+    differences: Mapping[Key, Difference]
+    p: Mapping[Key, float]
+    runs: Mapping[Key, int | None]
+
+
+RESOURCES = {
+    "seconds_per_iteration": "s / iteration",
+    "hours_to_convergence": "h to convergence",
+    "max_memory_gb": "Memory, GB",
+}  # what a training costs, as table 1 of ProxyGML's supplement has it, and the headings
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How the numbers of a row came about; None where its records do not tell.
+
+    Attributes:
+        trials: number of finished trials; None without a search.
+        asked: number of trials that the protocol asks for; None without a search.
+        searched: number of hyper-parameters that were searched.
+        iterations: training iterations of all its trials and runs.
+        epochs: training epochs of all its trials and runs.
+        hours: compute hours of all its trials and runs.
+        looks: number of times that the test classes were read.
+        at_limit: share of the runs' folds that were stopped by the limit of epochs; None under the traditional
+            protocol, which has no other end.
+        validation_of_choice: validation MAP@R of the chosen trial, in percent: the highest of the search.
+        validation: mean validation MAP@R of the runs' folds, in percent.
+        separated: separated MAP@R of the runs on the test classes, in percent.
+        on_bounds: hyper-parameters whose chosen value is on a bound.
+        is_idle: whether the groups of a learned hierarchy never changed in a fold.
+        codes: number of versions of the code that computed the study.
+        resources: under the traditional protocol, means over the runs by the keys of `RESOURCES`.
+    """
+
+    trials: int | None
+    asked: int | None
+    searched: int
+    iterations: int | None
+    epochs: int
+    hours: float
+    looks: int | None
+    at_limit: float | None
+    validation_of_choice: float | None
+    validation: float | None
+    separated: float | None
+    on_bounds: tuple[str, ...]
+    is_idle: bool
+    codes: int
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The keys of `MARKS` that apply, each with details or an empty text."""
+        short = self.trials is not None and self.asked is not None and self.trials < self.asked
+        found = {
+            "b": ", ".join(self.on_bounds) if self.on_bounds else None,
+            "m": "" if (self.at_limit or 0) > 0.5 else None,
+            "i": "" if self.is_idle else None,
+            "s": f"{self.trials} of {self.asked} trials" if short else None,
+            "c": f"{self.codes} versions" if self.codes > 1 else None,
+        }
+        return {mark: text for mark, text in found.items() if text is not None}
 
 
 @dataclass
@@ -39,14 +155,21 @@ class Row:
     """The row of one loss.
 
     Attributes:
-        name: name of the study's folder.
+        name: name of the study's folder; empty for a quoted row.
         label: printed name of the loss.
         cells: mean and interval by column, in percent; empty where runs are missing.
+        values: value of each run by column, in percent; runs with equal names share their seeds.
         num_runs: number of runs that have a score.
         reason: why cells are missing, or another remark about the runs.
-        seconds: compute time of the runs.
         kind: how the epoch was chosen, in tables with several ways to choose it.
         settings: the row's text in each column of text, by the column's title.
+        over_searches: mean and interval that cover the search too, by column; empty with a single search.
+        by_search: value of each run of all searches by search and run, for the same columns.
+        published: what a paper prints, by column.
+        base: name of the row with which this one is compared; empty for the best one.
+        effort: how its numbers came about; None for a row without a study.
+        compared: its comparison with another row; None for the best row, and before `differences.compare`.
+        ranks: how it ranks among the other rows, by column; filled by `differences.compare`.
     """
 
     name: str
@@ -54,9 +177,87 @@ class Row:
     cells: dict[Key, Interval] = field(default_factory=dict)
     num_runs: int = 0
     reason: str = ""
-    seconds: float = 0.0
     kind: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    values: dict[Key, Values] = field(default_factory=dict)
+    over_searches: Mapping[Key, Interval] = field(default_factory=dict)
+    by_search: dict[Key, Scores] = field(default_factory=dict)
+    published: Mapping[Key, Published] = field(default_factory=dict)
+    base: str = ""
+    effort: Effort | None = None
+    compared: Compared | None = None
+    ranks: dict[Key, Rank] = field(default_factory=dict)
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether it has published numbers only."""
+        return not self.name and bool(self.published)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The keys of `MARKS` that apply, each with details or an empty text."""
+        return {"q": ""} if self.is_quoted else self.effort.marks if self.effort else {}
+
+    @property
+    def full_label(self) -> str:
+        """Its label and kind."""
+        return ", ".join(filter(None, (self.label, self.kind)))
+
+
+class Head(NamedTuple):
+    """The heading of a column of text.
+
+    Attributes:
+        title: printed above the column.
+        block: heading that it shares with its neighbours; empty for none.
+    """
+
+    title: str
+    block: str = ""
+
+
+def values_of(rows: Sequence[Row], key: Key) -> dict[str, Values]:
+    """Return what is compared in a column, by name of the row: values of runs, or means of searches.
+
+    Means of searches are compared where all rows have the same searches and runs: differences between runs of one
+    search say nothing about another search.
+
+    Args:
+        rows: rows that have values in the column.
+        key: key of the column.
+    """
+    pairs = [row.by_search.get(key, {}).keys() for row in rows]
+    if rows and pairs[0] and all(each == pairs[0] for each in pairs):
+        return {row.name: search_means(row.by_search[key]) for row in rows}
+    return {row.name: row.values[key] for row in rows}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A further table of text below a section's main one.
+
+    Attributes:
+        name: short name, part of the table's label in LaTeX.
+        title: sentence above it.
+        heads: headings from left to right.
+        num_texts: number of columns on the left that are set flush left.
+        groups: lines by heading; an empty heading is not printed.
+        notes: sentences below it.
+    """
+
+    name: str
+    title: str
+    heads: Sequence[Head]
+    num_texts: int
+    groups: Mapping[str, Sequence[Sequence[str]]]
+    notes: Sequence[str] = ()
+
+    def without_empty_columns(self) -> "Block":
+        """Return the table without columns that are empty in every line."""
+        lines = [line for group in self.groups.values() for line in group]
+        kept = [i for i in range(len(self.heads)) if i < self.num_texts or any(line[i] for line in lines)]
+        groups = {kind: [[line[i] for i in kept] for line in group] for kind, group in self.groups.items()}
+        return Block(self.name, self.title, [self.heads[i] for i in kept], self.num_texts, groups, self.notes)
 
 
 @dataclass
@@ -70,6 +271,8 @@ class Section:
         remark: a caveat about the numbers, printed with the statistic.
         differences: how these rows differ from those of the table's first section.
         footnotes: sentences about rows, printed below the reasons.
+        budget: a sentence about how long was searched and trained, part of the caption.
+        blocks: further tables.
     """
 
     columns: list[Column]
@@ -78,14 +281,25 @@ class Section:
     remark: str = ""
     differences: list[str] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
+    budget: str = ""
+    blocks: list[Block] = field(default_factory=list)
 
-    def best(self) -> dict[tuple[str, Key], float]:
-        """Return the highest mean, rounded as printed, by kind of row and column."""
-        found: dict[tuple[str, Key], float] = {}
-        for row in self.rows:
-            for key, interval in row.cells.items():
-                found[row.kind, key] = max(round(interval.mean, 2), found.get((row.kind, key), -math.inf))
+    def top(self) -> dict[tuple[str, Key], set[str]]:
+        """Return the names of the rows that cannot be told from the best one, by kind of row and column.
+
+        Where all rows have the same searches, the means of searches are compared, so that the luck of a search counts.
+        """
+        found = {}
+        for kind, rows in self.kinds().items():
+            for column in self.columns:
+                complete = [row for row in rows if column.key in row.values]
+                if values := values_of(complete, column.key):
+                    found[kind, column.key] = cannot_be_told_from_best(values, self.confidence)
         return found
+
+    def main_columns(self) -> list[Column]:
+        """Return the main columns, or the first column if none is a main one."""
+        return [column for column in self.columns if column.is_main] or self.columns[:1]
 
     def heads(self) -> dict[str, int]:
         """Return the number of columns below each heading, in order; columns without one have an empty heading."""
@@ -106,18 +320,72 @@ class Section:
         """Return a sentence about how these rows differ from the first section; empty for the first section."""
         return f"Not comparable with the first table: {'; '.join(self.differences)}." if self.differences else ""
 
+    def common_marks(self) -> set[str]:
+        """Return the marks that all complete rows have; these are stated once, not at each row."""
+        rows = [row for row in self.rows if row.effort]
+        complete = [row for row in rows if row.cells]
+        marks = [set(row.marks) for row in complete or rows]
+        return set.intersection(*marks) if marks else set()
+
+    def marks_at(self, row: Row) -> str:
+        """Return the marks that are printed at a row."""
+        return ",".join(mark for mark in MARKS if mark in row.marks and mark not in self.common_marks())
+
     def notes(self) -> list[str]:
-        """Return a sentence about the statistic in the cells, the reason of each row, and the footnotes."""
+        """Return a sentence about the statistic in the cells, the reason of each row, the marks, and the footnotes."""
         reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in self.rows if row.reason))
         counts = {row.num_runs for row in self.rows if row.cells}
         assert len(counts) < 2, f"rows with different numbers of runs in a section: {sorted(counts)}"
         if not counts:
-            return ["No row is complete yet.", *reasons, *self.footnotes]
+            return ["No row is complete yet.", *reasons, *self._explained_marks(), *self.footnotes]
         (count,) = counts
         spread = f"+- {100 * self.confidence:.0f} % t-interval " if count > 1 else ""
-        best = f"the best mean of a column is bold{', each kind of row by itself' * (len(self.kinds()) > 1)}."
-        first = f"Mean {spread}over n = {count} run{'s' * (count > 1)}, in percent, on unseen classes; {best}"
-        return [f"{first} {self.remark}".strip(), *reasons, *self.footnotes]
+        first = f"Mean {spread}over n = {count} run{'s' * (count > 1)}, in percent, on unseen classes."
+        scope = self._scope() if count > 1 else ""
+        texts = (first, scope, self._about_bold(count), self.remark)
+        return [" ".join(filter(None, texts)), *reasons, *self._explained_marks(), *self.footnotes]
+
+    def _scope(self) -> str:
+        """Return a sentence about what the intervals leave out."""
+        searched = [row for row in self.rows if row.cells and row.effort and row.effort.trials is not None]
+        if counts := sorted({value.n for row in self.rows for value in row.over_searches.values()}):
+            listed = " or ".join(map(str, counts))
+            level = f"{100 * self.confidence:.0f} %"
+            return (
+                f"Over searches: mean over {listed} searches and their runs +- {level} t-interval over the means of "
+                "the searches, which covers the luck of the search; the other intervals cover training noise only, of "
+                "the first search."
+            )
+        return f"The intervals cover training noise only{', one search for each row' * bool(searched)}."
+
+    def _about_bold(self, count: int) -> str:
+        """Return sentences about bold means over `count` runs; empty if there are none."""
+        if not any(self.top().values()):
+            return ""
+        each = ", each kind of row by itself" * (len(self.kinds()) > 1)
+        level = f"{100 * (1 - self.confidence):.0f} %"
+        few = f" Bold rows need not be equal: n = {count} runs tell only large differences apart." * (count < FEW)
+        return (
+            f"Bold: the rows that cannot be told from the best one of a column{each} (paired t-tests over runs with "
+            f"equal seeds, adjusted by Holm's method, level {level}).{few}"
+        )
+
+    def _explained_marks(self) -> list[str]:
+        """Return a sentence about each mark, with the rows that have it."""
+        found = []
+        for mark, meaning in MARKS.items():
+            rows = {row.label: row.marks[mark] for row in self.rows if mark in row.marks}
+            details = set(rows.values())
+            if mark in self.common_marks():
+                where = "all rows"
+                if len(details) > 1:
+                    where = ", ".join(f"{label} ({detail})" if detail else label for label, detail in rows.items())
+                detail = f" ({details.pop()})" if len(details) == 1 and "" not in details else ""
+                found.append(f"{meaning}{detail}: {where}.")
+            elif rows:
+                named = ", ".join(f"{label} ({detail})" if detail else label for label, detail in rows.items())
+                found.append(f"{mark}: {meaning[0].lower()}{meaning[1:]}" + (f": {named}." if mark != "q" else "."))
+        return found
 
 
 @dataclass
@@ -128,11 +396,13 @@ class Table:
         name: base name of its files.
         caption: caption, a single sentence.
         sections: its rows, divided into those that may be compared; the main one first.
+        warning: a sentence that all formats show, such as that it is not for reporting; empty for none.
     """
 
     name: str
     caption: str
     sections: list[Section]
+    warning: str = ""
 
     @property
     def rows(self) -> list[Row]:
@@ -156,16 +426,20 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     return paths
 
 
+# -- CSV --------------------------------------------------------------------------------------------------------------
+
+
 def as_csv(table: Table) -> str:
-    """Return the table with full precision: mean and half width of each metric, number of runs, reasons and footnotes.
+    """Return the table with full precision: everything that is known about a row, its notes included, on one line.
 
     If there are several sections, the column `part` numbers them. A text that a spreadsheet would evaluate as a formula
-    has a leading apostrophe.
+    has a leading apostrophe. P-values have three digits.
     """
     with_kinds = any(row.kind for row in table.rows)
     lines = []
     for number, section in enumerate(table.sections, 1):
-        notes = " ".join(filter(None, (section.apart(), *section.footnotes)))
+        notes = " ".join(filter(None, (table.warning, section.apart(), section.budget, *section.footnotes)))
+        top = section.top()
         for row in section.rows:
             line: dict[str, object] = {"part": number} if len(table.sections) > 1 else {}
             line |= {"loss": row.name, "label": row.label}
@@ -177,6 +451,11 @@ def as_csv(table: Table) -> str:
                 interval, name = row.cells.get(column.key), "_".join(column.key)
                 line[name] = interval.mean if interval else None
                 line[f"{name}_half_width"] = interval.half_width if interval else None
+            for column in section.columns:
+                line |= _csv_comparisons(row, column.key, top.get((row.kind, column.key), set()))
+            if row.compared:
+                line["compared_with"] = row.compared.name
+            line |= _csv_effort(row)
             line["reason"] = row.reason
             lines.append(line | ({"notes": notes} if notes else {}))
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -190,42 +469,139 @@ def as_csv(table: Table) -> str:
     return text.getvalue()
 
 
+def _csv_comparisons(row: Row, key: Key, top: set[str]) -> dict[str, object]:
+    """Return a row's comparisons in one column, by name of the field; only the fields that apply."""
+    name = "_".join(key)
+    found: dict[str, object] = {f"{name}_in_best_group": int(row.name in top)} if top and key in row.values else {}
+    if row.compared and key in row.compared.differences:
+        difference = row.compared.differences[key]
+        found |= {f"{name}_difference": difference.mean, f"{name}_difference_half_width": difference.half_width}
+        if key in row.compared.p:
+            found[f"{name}_p"] = float(f"{row.compared.p[key]:.3g}")
+            found[f"{name}_runs_needed"] = row.compared.runs.get(key)
+    if key in row.ranks:
+        found |= {f"{name}_first": row.ranks[key].first, f"{name}_rank": row.ranks[key].mean}
+    if interval := row.over_searches.get(key):
+        found |= {f"{name}_over_searches": interval.mean, f"{name}_over_searches_half_width": interval.half_width}
+    if cell := row.published.get(key):
+        found |= {f"{name}_published": cell.value, f"{name}_published_half_width": cell.half_width}
+        if key in row.cells:
+            found[f"{name}_minus_published"] = row.cells[key].mean - cell.value
+        found[f"{name}_source"] = cell.source
+    return found
+
+
+def _csv_effort(row: Row) -> dict[str, object]:
+    """Return how a row's numbers came about, by name of the field; only the fields that apply."""
+    if (effort := row.effort) is None:
+        return {"marks": _in_words(row)} if row.marks else {}
+    fields = {
+        "trials": effort.trials, "trials_of_protocol": effort.asked, "hyper_parameters_searched": effort.searched,
+        "iterations": effort.iterations, "epochs": effort.epochs, "compute_hours": effort.hours,
+        "looks_at_test_classes": effort.looks, "stopped_at_max_epochs": effort.at_limit,
+        "validation_map_at_r_of_choice": effort.validation_of_choice, "validation_map_at_r": effort.validation,
+        "marks": _in_words(row),
+    }  # fmt: skip
+    return {name: value for name, value in fields.items() if value is not None and value != ""}
+
+
+def _in_words(row: Row) -> str:
+    return "; ".join(MARKS[mark] + f" ({detail})" * bool(detail) for mark, detail in row.marks.items())
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The printed cells of a section.
+
+    Attributes:
+        section: the section.
+        bold: format of a bold text.
+    """
+
+    section: Section
+    bold: str
+
+    def of(self, row: Row) -> list[tuple[str, str]]:
+        """Return the printed mean and half width for each column, and then for each column over searches."""
+        top = self.section.top()
+        found = []
+        for column in self.section.columns:
+            mean, half = _numbers(row.published.get(column.key) if row.is_quoted else row.cells.get(column.key))
+            is_bold = row.name in top.get((row.kind, column.key), ())
+            found.append((self.bold.format(mean) if is_bold else mean, half))
+        return found + [_numbers(row.over_searches.get(column.key)) for column in over_searches(self.section)]
+
+
+def over_searches(section: Section) -> list[Column]:
+    """Return the columns for which a row has an interval that covers the search."""
+    return [column for column in section.columns if any(column.key in row.over_searches for row in section.rows)]
+
+
+def _numbers(value: Interval | Published | None) -> tuple[str, str]:
+    """Return the printed mean and half width, each empty if there is none."""
+    if value is None:
+        return "", ""
+    mean = value.mean if isinstance(value, Interval) else value.value
+    return f"{mean:.2f}", "" if value.half_width is None else f"{value.half_width:.2f}"
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------------
+
+
 def markdown(table: Table) -> str:
-    """Return the table in GitHub's Markdown, with the best means in bold; sections follow one another."""
+    """Return the table in GitHub's Markdown; sections follow one another, each with its further tables."""
     caption = escape.markdown_paragraph(table.caption)
-    return f"{caption}\n\n" + "\n".join(map(_markdown_section, table.sections))
+    warning = f"**{escape.markdown(table.warning)}**\n\n" if table.warning else ""
+    return f"{warning}{caption}\n\n" + "\n".join(map(_markdown_section, table.sections))
 
 
 def _markdown_section(section: Section) -> str:
-    heads = [*section.settings(), *(f"{column.block} {column.title}".strip() for column in section.columns)]
+    heads = [*section.settings(), *(column.heading for column in section.columns)]
+    heads += [f"{column.heading} over searches" for column in over_searches(section)]
     lines = ["| Loss | " + " | ".join(map(escape.markdown, heads)) + " |", "|---" * (1 + len(heads)) + "|"]
-    best = section.best()
+    cells_of = _Cells(section, "**{}**").of
     for row in section.rows:
         cells = [escape.markdown(row.settings.get(title, "")) for title in section.settings()]
-        cells += [" ± ".join(filter(None, _cell(row, column.key, best, "**{}**"))) for column in section.columns]
-        label = escape.markdown(", ".join(filter(None, (row.label, row.kind))))
+        cells += [" ± ".join(filter(None, cell)) for cell in cells_of(row)]
+        label = escape.markdown(row.full_label)
+        label = f"*{label}*" if row.is_quoted else label
+        label += f" <sup>{marks}</sup>" if (marks := section.marks_at(row)) else ""
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    above = [section.apart()] if section.differences else []
+    above = list(filter(None, (section.apart(), section.budget)))
     paragraphs = [*map(escape.markdown_paragraph, above), "\n".join(lines)]
-    return "\n\n".join([*paragraphs, *map(escape.markdown_paragraph, section.notes())]) + "\n"
+    paragraphs += map(escape.markdown_paragraph, section.notes())
+    return "\n\n".join([*paragraphs, *map(_markdown_block, section.blocks)]) + "\n"
 
 
-def _cell(row: Row, key: Key, best: dict[tuple[str, Key], float], bold: str) -> tuple[str, str]:
-    """Return the printed mean and half width, each empty if there is none."""
-    interval = row.cells.get(key)
-    if interval is None:
-        return "", ""
-    mean = f"{interval.mean:.2f}"
-    mean = bold.format(mean) if round(interval.mean, 2) == best[row.kind, key] else mean
-    return mean, "" if interval.half_width is None else f"{interval.half_width:.2f}"
+def _markdown_block(block: Block) -> str:
+    """Return a further table; a heading that several columns share stands above the first of them."""
+    seen: set[str] = set()
+    heads = []
+    for head in block.heads:
+        heads.append(head.title if head.block in seen else f"{head.block} {head.title}".strip())
+        seen.add(head.block)
+    lines = ["| " + " | ".join(map(escape.markdown, heads)) + " |", "|---" * len(block.heads) + "|"]
+    for kind, group in block.groups.items():
+        for first, *rest in group:
+            label = ", ".join(filter(None, (first, kind)))
+            lines.append("| " + " | ".join(map(escape.markdown, (label, *rest))) + " |")
+    paragraphs = [f"**{escape.markdown(block.title)}**", "\n".join(lines)]
+    return "\n\n".join([*paragraphs, *map(escape.markdown_paragraph, block.notes)])
+
+
+# -- LaTeX ------------------------------------------------------------------------------------------------------------
 
 
 def latex(table: Table) -> str:
     r"""Return booktabs tables that compile alone and, unchanged, by `\input` in a paper that loads booktabs.
 
-    There is one for each section, labelled `tab:NAME`, `tab:NAME:2` and so on. It is as wide as the page, spans both
-    columns of a two-column paper, and fits the 345 pt of LaTeX's `article`. To fit, a table with more than `MANY`
-    metrics has no columns of text; its footnotes contain the same information.
+    There is one for each section, labelled `tab:NAME`, `tab:NAME:2` and so on, followed by its further tables,
+    `tab:NAME:differences` and so on. Each is as wide as the page, spans both columns of a two-column paper, and fits
+    the 345 pt of LaTeX's `article`. To fit, a table with more than `MANY` metrics has no columns of text; its footnotes
+    contain the same information.
     """
     lines = [
         r"% Compiles as it is; in a paper that loads booktabs, \input it.",
@@ -233,34 +609,80 @@ def latex(table: Table) -> str:
         r"\documentclass{article}\usepackage{booktabs}\usepackage[margin=2cm]{geometry}",
         r"\begin{document}\def\endalone{\end{document}}\fi",
     ]
+    warning = rf"\textbf{{{escape.latex(table.warning)}}} " if table.warning else ""
     for number, section in enumerate(table.sections, 1):
         label = f"tab:{escape.latex_label(table.name)}" + f":{number}" * (number > 1)
-        lines += _latex_section(section, table.caption, label)
+        lines += _latex_section(section, warning + escape.latex(table.caption), label)
+        for block in section.blocks:
+            lines += _latex_block(block, warning, label)
     return "\n".join([*lines, r"\endalone"]) + "\n"
 
 
 def _latex_section(section: Section, caption: str, label: str) -> list[str]:
     statistic, *notes = section.notes()
-    small, gap = (r"\tiny", "1pt") if len(section.columns) > MANY else (r"\scriptsize", "3pt")
+    extra = over_searches(section)
+    small, gap = (r"\tiny", "1pt") if len(section.columns) + len(extra) > MANY else (r"\scriptsize", "3pt")
     settings = _latex_settings(section)
-    metrics = [rf"\multicolumn{{2}}{{@{{}}c@{{}}}}{{{escape.latex(column.title)}}}" for column in section.columns]
+    titles = [column.title for column in (*section.columns, *extra)]
+    heads = section.heads() | ({"Over searches": len(extra)} if extra else {})
+    metrics = [rf"\multicolumn{{2}}{{@{{}}c@{{}}}}{{{escape.latex(title)}}}" for title in titles]
     fill = rf"@{{\extracolsep{{\fill}}\hspace{{{gap}}}}}r"
     pair = rf"{fill}@{{\extracolsep{{0pt}}}}l"
-    words = " ".join(filter(None, (escape.latex(caption), escape.latex(section.apart()), _plus_minus(statistic))))
+    above = (escape.latex(section.apart()), escape.latex(section.budget), _plus_minus(statistic))
+    words = " ".join(filter(None, (caption, *above)))
     lines = [
-        rf"\begin{{table*}}[!t]\centering\ifdim\textwidth<400pt{small}\else\small\fi",
-        rf"\caption{{{words}}}\label{{{label}}}\smallskip",
+        *_latex_start(words, label, small),
         r"\begin{tabular*}{\textwidth}{@{}l" + fill * len(settings) + pair * len(metrics) + "@{}}", r"\toprule",
-        *_headings(section.heads(), len(settings)),
+        *_headings(heads, len(settings)),
         " & ".join(["Loss", *map(escape.latex, settings), *metrics]) + r" \\", r"\midrule",
         *_body(section, small), r"\bottomrule", r"\end{tabular*}",
     ]  # fmt: skip
-    if notes:
-        lines += [
-            r"\par\smallskip\parbox{\textwidth}{\footnotesize\raggedright",
-            "\\par\n".join(map(escape.latex, notes)) + "}",
-        ]
-    return [*lines, r"\end{table*}"]
+    return [*lines, *_latex_end(notes)]
+
+
+def _latex_start(caption: str, label: str, small: str) -> list[str]:
+    return [
+        rf"\begin{{table*}}[!t]\centering\ifdim\textwidth<400pt{small}\else\small\fi",
+        rf"\caption{{{caption}}}\label{{{label}}}\smallskip",
+    ]
+
+
+def _latex_end(notes: Sequence[str]) -> list[str]:
+    below = [
+        r"\par\smallskip\parbox{\textwidth}{\footnotesize\raggedright",
+        "\\par\n".join(map(_plus_minus, notes)) + "}",
+    ]
+    return [*(below if notes else []), r"\end{table*}"]
+
+
+def _latex_block(block: Block, warning: str, label: str) -> list[str]:
+    fill = r"@{\extracolsep{\fill}\hspace{2pt}}"
+    texts = "@{}l" + (fill + "l") * (block.num_texts - 1)
+    width = len(block.heads)
+    lines = [
+        *_latex_start(warning + escape.latex(block.title), f"{label}:{block.name}", r"\tiny"),
+        r"\begin{tabular*}{\textwidth}{" + texts + (fill + "r") * (width - block.num_texts) + "@{}}", r"\toprule",
+        *_block_headings(block.heads),
+        " & ".join(escape.latex(head.title) for head in block.heads) + r" \\", r"\midrule",
+    ]  # fmt: skip
+    for kind, group in block.groups.items():
+        lines += _latex_kind(kind, width, first=kind == next(iter(block.groups)))
+        lines += [" & ".join(map(escape.latex, line)) + r" \\" for line in group]
+    return [*lines, r"\bottomrule", r"\end{tabular*}", *_latex_end(block.notes)]
+
+
+def _block_headings(heads: Sequence[Head]) -> list[str]:
+    """Return the line of shared headings and the line of rules below them; nothing without shared headings."""
+    names, rules, start = [], [], 1
+    for block, group in itertools.groupby(head.block for head in heads):
+        width = len(list(group))
+        if block:
+            names.append(rf"\multicolumn{{{width}}}{{@{{}}c@{{}}}}{{{escape.latex(block)}}}")
+            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+        else:
+            names += [""] * width
+        start += width
+    return [" & ".join(names) + r" \\", "".join(rules)] if rules else []
 
 
 def _latex_settings(section: Section) -> list[str]:
@@ -283,19 +705,23 @@ def _headings(heads: dict[str, int], num_settings: int) -> list[str]:
     return [" & " * (1 + num_settings) + " & ".join(names) + r" \\", "".join(rules)]
 
 
+def _latex_kind(kind: str, width: int, first: bool) -> list[str]:
+    """Return the line with the name of a kind of row; nothing for an empty name."""
+    space = "" if first else r"\addlinespace "
+    title = escape.latex(kind.capitalize())
+    return [rf"{space}\multicolumn{{{width}}}{{@{{}}l@{{}}}}{{\emph{{{title}}}}} \\"] if kind else []
+
+
 def _body(section: Section, small: str) -> list[str]:
     """Return a line for each row, below the name of its kind in tables with several kinds."""
     lines: list[str] = []
-    best, settings = section.best(), _latex_settings(section)
+    cells_of, settings = _Cells(section, r"\textbf{{{}}}").of, _latex_settings(section)
     for kind, rows in section.kinds().items():
-        if kind:
-            space = r"\addlinespace " * bool(lines)
-            width = 1 + len(settings) + 2 * len(section.columns)
-            title = escape.latex(kind.capitalize())
-            lines.append(rf"{space}\multicolumn{{{width}}}{{@{{}}l@{{}}}}{{\emph{{{title}}}}} \\")
+        lines += _latex_kind(kind, 1 + len(settings) + 2 * len(section.columns), first=not lines)
         for row in rows:
-            texts = [escape.latex(text) for text in (row.label, *(row.settings.get(title, "") for title in settings))]
-            cells = [_cell(row, column.key, best, r"\textbf{{{}}}") for column in section.columns]
-            pairs = [mean + " & " + (rf"{small}\,$\pm${half}" if half else "") for mean, half in cells]
-            lines.append(" & ".join([*texts, *pairs]) + r" \\")
+            label = rf"\emph{{{escape.latex(row.label)}}}" if row.is_quoted else escape.latex(row.label)
+            label += rf"\textsuperscript{{{marks}}}" if (marks := section.marks_at(row)) else ""
+            texts = [escape.latex(row.settings.get(title, "")) for title in settings]
+            pairs = [mean + " & " + (rf"{small}\,$\pm${half}" if half else "") for mean, half in cells_of(row)]
+            lines.append(" & ".join([label, *texts, *pairs]) + r" \\")
     return lines

@@ -19,6 +19,7 @@ KINDS = {
     "last_epoch": "last epoch",
     "held_out": "epoch chosen on held-out classes",
 }
+KIND_OF_PAPERS = KINDS["best_on_test"]  # kind of the rows that a paper's numbers stand beside
 REMARK = (
     "The best epoch on test has the highest R@1 on the very classes that are reported: it is chosen by looking at the "
     "answer, comparable to what papers report and to nothing else. The last epoch is chosen by nothing."
@@ -27,8 +28,8 @@ REMARK = (
 
 def columns(stored: StoredStudy) -> list[Column]:
     """Return Recall@K for each K of the data set, then MAP@R and R-Precision."""
-    recalls = [Column((f"recall_at_{k}",), f"R@{k}") for k in stored.facts.recall_at]
-    return [*recalls, Column(("map_at_r",), "MAP@R"), Column(("r_precision",), "RP")]
+    recalls = [Column((f"recall_at_{k}",), f"R@{k}", is_main=k == 1) for k in stored.facts.recall_at]
+    return [*recalls, Column(("map_at_r",), "MAP@R", is_main=True), Column(("r_precision",), "RP")]
 
 
 def kinds(stored: StoredStudy) -> list[str]:
@@ -71,15 +72,15 @@ def make_row(stored: StoredStudy, directory: Path, kind: str, found: Found) -> R
     """
     picked = {run: record.result["selected"].get(kind) for run, record in found.records.items()}
     wanted = {column.key[0] for column in columns(stored)}
-    scored: list[dict[str, float]] = [
-        metrics for metrics in picked.values() if metrics is not None and metrics.keys() >= wanted
-    ]
+    scored: dict[int, dict[str, float]] = {
+        run: metrics for run, metrics in picked.items() if metrics is not None and metrics.keys() >= wanted
+    }
     row = Row(directory.name, stored.label, num_runs=len(scored), kind=KINDS[kind])
-    row.seconds = sum(sum(record.provenance["seconds"].values()) for record in found.records.values())
     if len(scored) == stored.num_runs:
         for column in columns(stored):
-            values = [100 * metrics[column.key[0]] for metrics in scored]
-            row.cells[column.key] = t_interval(values, stored.facts.confidence)
+            values = {run: 100 * scored[run][column.key[0]] for run in sorted(scored)}
+            row.values[column.key] = values
+            row.cells[column.key] = t_interval(list(values.values()), stored.facts.confidence)
     row.reason = "; ".join(remarks(stored, directory, found))
     return row
 

@@ -1,6 +1,7 @@
 """The three formats as other programs read them; pdflatex reads a table alone, and in papers of one and two columns."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import re
@@ -14,8 +15,13 @@ from markdown_it import MarkdownIt
 
 from benchmark import tables
 from benchmark.core import escape
-from benchmark.protocol.statistics import Interval
+from benchmark.experiment.layouts import describing
+from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report import formats
+from benchmark.report.differences import compare
+from benchmark.report.effort import effort_block
+from benchmark.report.published import published_block
+from benchmark.report.table_layout import Layout
 from benchmark.study.study import Study
 from tests import fake_results, hostile
 
@@ -34,11 +40,11 @@ needs_pdflatex = pytest.mark.skipif(
 )
 
 
-def table_of(name: str, studies: Sequence[Study], experiment: tables.Experiment | None = None) -> formats.Table:
+def table_of(name: str, studies: Sequence[Study], layout: Layout | None = None) -> formats.Table:
     """The table of studies on disk, in this order."""
     folders = [study.directory for study in studies]
     entries = [tables.read_entry(folder, folders) for folder in folders]
-    return tables.make_table(name, entries, experiment or tables.Experiment())
+    return tables.make_table(name, entries, layout or Layout())
 
 
 def compiled(folder: Path, table: str, paper: str | None) -> tuple[str, str | None]:
@@ -73,9 +79,9 @@ def row_of(text: str, label: str) -> list[str]:
 def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> formats.Table:
     """The table of the glyphs experiment with a failed, an unfinished and an absent row."""
     results_dir = tmp_path_factory.mktemp("nine_rows")
-    experiment = tables.read_experiment("glyphs-small_conv-hpl", Path("results"))
+    layout = describing("glyphs-small_conv-hpl", Path("results"), ["proxy_nca"])
     studies = []
-    for loss in experiment["rows"][:-1]:
+    for loss in [line.study for line in layout.lines][:-1]:
         study = compose_study_in(results_dir, f"loss={loss}", "protocol.num_runs=4")
         studies.append(study)
         if loss == "hpl_nca_eq3":
@@ -84,7 +90,7 @@ def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactor
             fake_results.finish(study, [0.4, "fold 2: the training loss is nan in epoch 1", None, 0.5])
         else:
             fake_results.finish(study, [value + 0.01 * (loss == "hpl_pa") for value in RUNS])
-    return table_of("any", studies, experiment)
+    return table_of("any", studies, layout)
 
 
 @pytest.mark.slow
@@ -158,6 +164,7 @@ def two_sections(rows: list[formats.Row] | None = None, name: str = "any") -> fo
     first = rows or [formats.Row("a", "A"), formats.Row("b", "B")]
     for number, row in enumerate(first):
         row.cells, row.num_runs = {("x", "y"): Interval(-5.0 - number, 1.0, 2), ("z",): Interval(40.0, None, 2)}, 2
+        row.values = {("x", "y"): {0: -5.5 - number, 1: -4.5 - number}, ("z",): {0: 40.0, 1: 40.0}}
         row.settings = {"Epochs": str(30 * number), "Batch": "128"}
     other = formats.Row("c", "C", {("x", "y"): Interval(10.0, 2.0, 3)}, 3, "a reason")
     return formats.Table(name, "Caption.", [
@@ -171,10 +178,11 @@ def test_each_section_has_its_own_number_of_runs_and_its_own_best_means() -> Non
     statistics = [section.notes()[0] for section in table.sections]
     assert "95 % t-interval over n = 2 runs" in statistics[0] and "90 % t-interval over n = 3 runs" in statistics[1]
     main, other = formats.markdown(table).split("Not comparable with the first table: ")
-    assert "| A | 0 | 128 | **-5.00** ± 1.00 | **40.00** |" in main and "| B | 30 | 128 | -6.00 ± 1.00 |" in main
+    assert "| A | 0 | 128 | **-5.00** ± 1.00 | **40.00** |" in main
+    assert "| B | 30 | 128 | -6.00 ± 1.00 | **40.00** |" in main
     assert main.rstrip().endswith("Devices: cpu for A.") and main.startswith("Caption.\n\n| Loss | Epochs | Batch |")
     assert other.startswith("a.b: 1 here, 2 in the first table; and 3 more.\n\n| Loss | Block X |")
-    assert "| C | **10.00** ± 2.00 |" in other and "C: a reason" in other
+    assert "| C | 10.00 ± 2.00 |" in other and "C: a reason" in other
 
 
 def test_a_section_refuses_rows_with_different_numbers_of_runs() -> None:
@@ -187,8 +195,8 @@ def test_a_section_refuses_rows_with_different_numbers_of_runs() -> None:
 def test_the_csv_numbers_the_sections_and_repeats_their_notes_in_each_row() -> None:
     lines = list(csv.DictReader(io.StringIO(formats.as_csv(two_sections()))))
     assert list(lines[0]) == [
-        "part", "loss", "label", "epochs", "batch", "num_runs", "x_y", "x_y_half_width", "z", "z_half_width", "reason",
-        "notes",
+        "part", "loss", "label", "epochs", "batch", "num_runs", "x_y", "x_y_half_width", "z", "z_half_width",
+        "x_y_in_best_group", "z_in_best_group", "reason", "notes",
     ]  # fmt: skip
     assert [line["part"] for line in lines] == ["1", "1", "2"] and [line["x_y"] for line in lines] == [
         "-5.0",
@@ -203,6 +211,102 @@ def test_a_table_of_one_section_without_footnotes_has_neither_parts_nor_notes() 
     section = formats.Section([formats.Column(("x",), "X")], [formats.Row("a", "A")], 0.95)
     text = formats.as_csv(formats.Table("any", "Caption.", [section]))
     assert text == "loss,label,num_runs,x,x_half_width,reason\na,A,0,,,\n"
+
+
+KEYS = [(mode, metric) for mode in ("concatenated", "separated") for metric in ("map_at_r", "p_at_1", "rp")]
+EFFORT = formats.Effort(10, 16, 2, 31_600, 316, 0.28, 10, 1.0, 29.3, 28.7, 16.9, (), False, 1)
+
+
+def full_table() -> formats.Table:
+    """A table with everything: six columns, marks, a quoted row, published numbers, differences and efforts."""
+    columns = [formats.Column(key, key[1], f"{key[0]} (512-d)", is_main=key[1] == "map_at_r") for key in KEYS]
+    noise = [0.0, 0.3, -0.1, 0.2]
+    rows = [formats.Row("", "HTL & co_1", published={KEYS[0]: formats.Published(61.5, None, "HPL_T3")})]
+    for name, mean in {"proxy_nca": 20.0, "hpl_nca": 20.2, "hpl_nca_eq3": 30.0}.items():
+        row = formats.Row(name, f"{name}, |P|", num_runs=4, effort=EFFORT, base="proxy_nca")
+        for key in KEYS:
+            row.values[key] = {run: mean + noise[(run + len(name)) % 4] for run in range(4)}
+            row.cells[key] = t_interval(list(row.values[key].values()))
+        row.published = {KEYS[0]: formats.Published(21.5, 0.25, "HPL_T3"), KEYS[3]: formats.Published(19.0, None, "S")}
+        rows.append(row)
+    rows[1].effort = dataclasses.replace(EFFORT, on_bounds=("proxy_lr = 1",))
+    rows[2].effort = dataclasses.replace(EFFORT, is_idle=True, codes=2)
+    rows[3].over_searches = {KEYS[0]: Interval(29.5, 1.75, 3)}
+    section = formats.Section(columns, rows, 0.95, budget="Compared at a fixed budget.")
+    compare(section)
+    section.blocks += [*published_block(section), *effort_block(section)]
+    return formats.Table("any", "Caption.", [section], warning="Not for reporting: budget=small.")
+
+
+def test_a_quoted_row_is_in_italics_with_its_mark_and_never_bold_or_compared() -> None:
+    text = formats.markdown(full_table())
+    quoted = next(line for line in text.splitlines() if line.startswith("| *HTL"))
+    assert quoted == "| *HTL & co_1* <sup>q</sup> | 61.50 |  |  |  |  |  |  |"
+    assert text.count("HTL") == 1 and "q: quoted from a paper, not run here." in text
+    assert r"\emph{HTL \& co\_1}\textsuperscript{q} & 61.50 & " in formats.latex(full_table())
+
+
+def test_published_numbers_stand_beside_ours_with_the_difference() -> None:
+    text = formats.markdown(full_table()).split("**Published numbers")[1]
+    assert "| Loss | concatenated (512-d) map_at_r | separated (512-d) map_at_r |" in text
+    # Ours is 20 plus the mean of 0.0, 0.3, -0.1 and 0.2, which is 0.1.
+    assert r"| proxy_nca, \|P\| | 21.50 ± 0.25 (-1.40) | 19.00 (+1.10) |" in text
+    assert "Sources: HPL_T3, S." in text
+    line = list(csv.DictReader(io.StringIO(formats.as_csv(full_table()))))[1]
+    assert (line["concatenated_map_at_r_published"], line["concatenated_map_at_r_published_half_width"]) == (
+        "21.5",
+        "0.25",
+    )
+    assert float(line["concatenated_map_at_r_minus_published"]) == pytest.approx(-1.4)
+    assert line["concatenated_map_at_r_source"] == "HPL_T3"
+
+
+def test_a_table_that_is_not_for_reporting_says_so_in_every_format() -> None:
+    warning = "Not for reporting: budget=small."
+    assert formats.markdown(full_table()).startswith(
+        f"**{warning}**\n\nCaption.\n\nCompared at a fixed budget.\n\n| Loss |"
+    )
+    tex = formats.latex(full_table())
+    assert tex.count(rf"\caption{{\textbf{{{warning}}} ") == tex.count(r"\caption{") == 4
+    assert all(line["notes"].startswith(warning) for line in csv.DictReader(io.StringIO(formats.as_csv(full_table()))))
+
+
+def test_marks_stand_at_their_rows_and_those_of_all_rows_are_stated_once() -> None:
+    text = formats.markdown(full_table())
+    assert r"| proxy_nca, \|P\| <sup>b</sup> |" in text and r"| hpl_nca, \|P\| <sup>i,c</sup> |" in text
+    assert "b: the chosen setting is on a bound of its search space: proxy_nca," in text and "(proxy_lr = 1)." in text
+    assert "The search is shorter than its protocol's (10 of 16 trials): all rows." in text
+    assert "More than half of the folds were stopped by the limit of epochs, not by patience: all rows." in text
+    words = [line["marks"] for line in csv.DictReader(io.StringIO(formats.as_csv(full_table())))]
+    assert words[0] == "Quoted from a paper, not run here" and "10 of 16 trials" in words[1]
+
+
+def test_an_interval_over_searches_has_a_column_of_its_own() -> None:
+    table = full_table()
+    text = formats.markdown(table)
+    assert "| separated (512-d) rp | concatenated (512-d) map_at_r over searches |" in text
+    assert next(line for line in text.splitlines() if line.startswith("| hpl_nca_eq3")).endswith("| 29.50 ± 1.75 |")
+    assert "which covers the luck of the search; the other intervals cover" in table.sections[0].notes()[0]
+    table.sections[0].rows[3].over_searches = {}
+    assert "training noise only, one search for each row." in table.sections[0].notes()[0]
+    line = list(csv.DictReader(io.StringIO(formats.as_csv(full_table()))))[3]
+    assert line["concatenated_map_at_r_over_searches_half_width"] == "1.75"
+
+
+def test_the_csv_has_the_comparisons_of_every_column() -> None:
+    line = list(csv.DictReader(io.StringIO(formats.as_csv(full_table()))))[2]
+    assert line["compared_with"] == "proxy_nca" and line["separated_rp_in_best_group"] == "0"
+    assert float(line["separated_rp_difference"]) == pytest.approx(0.2)
+    assert line["separated_rp_p"] and line["iterations"] == "31600" and line["looks_at_test_classes"] == "10"
+
+
+@pytest.mark.slow
+@needs_pdflatex
+@pytest.mark.parametrize("where", PAPERS)
+def test_a_table_with_everything_fits_the_page(tmp_path: Path, where: str) -> None:
+    log, text = compiled(tmp_path, formats.latex(full_table()), PAPERS[where])
+    check_log(log)
+    assert text is None or "Not for reporting" in text
 
 
 @needs_pdflatex

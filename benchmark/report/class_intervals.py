@@ -1,0 +1,111 @@
+"""Intervals over the test classes for single runs, from the embeddings that the runs kept.
+
+Kept embeddings have half precision, so a metric that is computed from them differs from the record's in the last
+digits; both are shown. Each access is logged in the study's ledger.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmark.core import records
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.core.provenance import commit
+from benchmark.core.records import JsonObject
+from benchmark.protocol.bootstrap import over_classes
+from benchmark.protocol.modes import side_by_side
+from benchmark.protocol.retrieval import query_scores
+from benchmark.report.figures import kept
+from benchmark.report.runs import StudyRuns
+from benchmark.study.ledger import log_access
+
+KEPT_EPOCH = "best_on_test"  # the epoch whose test embeddings runs of the traditional protocol keep
+
+
+def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> Iterator[tuple[str, ...]]:
+    """Yield for each column and run, as text: the record's value, that of the kept embeddings, and its interval.
+
+    Args:
+        runs: a study; under the traditional protocol, only the epoch that is best on test has embeddings.
+        columns: columns of its table.
+        resamples: number of draws of the classes.
+
+    Raises:
+        UserError: no run kept embeddings for these columns, or the ledger cannot be written.
+        CorruptFileError: a file of embeddings is damaged, or is not the one that the record was made with.
+    """
+    facts = runs.stored.facts
+    again = command("final-eval", {"study": runs.directory})
+    if facts.story == "traditional":
+        columns = [column for column in columns if column.startswith(f"{KEPT_EPOCH}.")]
+        again = command("traditional", {"study": runs.directory, "keep": "best"})
+        if not columns:
+            raise UserError(f"bootstrap needs test embeddings, which runs keep of the epoch {KEPT_EPOCH} alone.")
+    files = {run: runs.paths(run).with_suffix("") / kept.NAME for run in sorted(runs.records)}
+    present = {run: path for run, path in files.items() if path.is_file()}
+    if not present:
+        raise UserError(
+            f"No run in {runs.directory} has kept its embeddings ({kept.NAME} beside its folds), which {again} writes "
+            "for the runs that it scores. They are not part of the results that come with this project."
+        )
+    values = {column: runs.values(column) for column in columns}
+    for run, path in present.items():
+        log_access(
+            runs.directory, {"run": run, "story": "trace", "looks": "bootstrap over classes", "commit": commit()}
+        )
+        _check(path, runs.records[run])
+        labels, scores = scores_of(kept.read(path), columns, runs.stored.science, facts.recall_at)
+        for column in columns:
+            found = over_classes(scores[column], labels, resamples=resamples, confidence=facts.confidence)
+            recorded = values[column].get(run)
+            yield (
+                column, str(run), "-" if recorded is None else f"{recorded:.2f}", f"{100 * found.mean:.2f}",
+                f"{100 * found.low:.2f} to {100 * found.high:.2f}", str(found.num_classes),
+            )  # fmt: skip
+
+
+def _check(path: Path, record: records.Record) -> None:
+    """Compare a file of embeddings with the SHA-256 in the run's record.
+
+    Raises:
+        CorruptFileError: they differ.
+    """
+    expected = record.provenance.get("embeddings_sha256")
+    if expected and hashlib.sha256(records.read_file(path)).hexdigest() != expected:
+        raise records.CorruptFileError(f"{path} is not the file that the record of its run was made with.")
+
+
+def scores_of(
+    run: kept.Kept, columns: Sequence[str], science: JsonObject, recall_at: Sequence[int] = ()
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The labels (Q,) of the queries, and each query's score (Q,) by column, averaged over models if separated.
+
+    Args:
+        run: the kept embeddings (F, N, D).
+        columns: columns such as `concatenated.map_at_r`.
+        science: the study's scientific configuration, which has the distance of the search.
+        recall_at: each K of Recall@K.
+    """
+    loss = science["loss"]
+    metric, options = str(loss.get("retrieval", "cosine")), dict(loss.get("retrieval_options", {}))
+    embeddings, labels = torch.from_numpy(run.embeddings), torch.from_numpy(run.labels)
+    is_query = torch.ones(len(labels), dtype=torch.bool) if run.is_query is None else torch.from_numpy(run.is_query)
+    gallery = ~is_query if run.is_query is not None else None
+
+    def scores(vectors: torch.Tensor, parts: int = 1) -> dict[str, torch.Tensor]:
+        others = () if gallery is None else (vectors[gallery], labels[gallery])
+        return query_scores(
+            vectors[is_query], labels[is_query], *others, metric=metric, recall_at=recall_at, parts=parts, **options
+        )
+
+    joined = scores(*side_by_side(embeddings, metric))
+    found = {"concatenated": joined, KEPT_EPOCH: joined}  # one model under the traditional protocol
+    if any(column.startswith("separated.") for column in columns):
+        models = [scores(vectors) for vectors in embeddings]
+        found["separated"] = {name: torch.stack([one[name] for one in models]).mean(dim=0) for name in joined}
+    split = {column: column.partition(".") for column in columns}
+    return labels[is_query].numpy(), {column: found[mode][name].numpy() for column, (mode, _, name) in split.items()}

@@ -1,0 +1,214 @@
+"""How the numbers of a row came about, from its study's records: the length of search and training, and warnings.
+
+Older records are read too: what they do not hold is None.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.records import MOST_BYTES, CorruptFileError, JsonObject, Record, read_file
+from benchmark.report.comparison import at
+from benchmark.report.formats import RESOURCES, Block, Effort, Head, Section
+from benchmark.study.stored import StoredStudy, value_at
+from benchmark.training.history import convergence_epoch
+
+AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
+IDLE = "never changed"  # part of the warning of a loss whose groups stay as they were
+
+
+def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) -> Effort:
+    """Return how a study's numbers came about.
+
+    Args:
+        stored: the study.
+        directory: its folder.
+        used: its trials and the runs of its row.
+    """
+    trials = [record for record in used if record.kind == "trial"]
+    runs = [record for record in used if record.kind != "trial"]
+    folds = [fold for record in runs for fold in record.result.get("folds", [])]
+    searches = not stored.facts.preset and stored.facts.story != "traditional"
+    epochs = sum(_epochs(record) for record in used)
+    space = at(stored.science, "loss", "space")
+    chosen = _chosen(trials, runs) if searches else None
+    scored = [record.result["separated"]["map_at_r"] for record in runs if record.result.get("separated")]
+    return Effort(
+        trials=len(trials) if searches else None, asked=_asked(stored) if searches else None,
+        searched=len(space) if searches and isinstance(space, dict) else 0,
+        iterations=_iterations(stored, epochs), epochs=epochs,
+        hours=sum(sum(record.provenance["seconds"].values()) for record in used) / 3600,
+        looks=_num_lines(directory / "test_ledger.jsonl"),
+        at_limit=sum(fold["stopped"] == "max_epochs" for fold in folds) / len(folds) if folds else None,
+        validation_of_choice=_percent([chosen.result["map_at_r"]] if chosen else []),
+        validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
+        on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
+        is_idle=any(map(_is_idle, runs)), codes=max(len(stored.code), len(stored.search_code)),
+        resources=_resources(runs) if stored.facts.story == "traditional" else {},
+    )  # fmt: skip
+
+
+def _resources(runs: Sequence[Record]) -> dict[str, float]:
+    """Return the means over runs of time and memory, without what a run does not hold.
+
+    Convergence is the first epoch whose R@1 on the test classes is within 1 % of the best one.
+    """
+    each: list[dict[str, Any]] = []
+    for record in runs:
+        origin, history, epochs = record.provenance, record.result["history"], _epochs(record)
+        converged = convergence_epoch(history, "precision_at_1", monitored=True)
+        memory = origin.get("peak_memory_bytes")
+        each.append({
+            "seconds_per_iteration": origin.get("seconds_per_iteration"),
+            "hours_to_convergence": converged and origin["seconds"]["train"] * converged / epochs / 3600,
+            "max_memory_gb": memory and memory / 1e9,
+        })  # fmt: skip
+    if not all(one["seconds_per_iteration"] for one in each):
+        return {}  # older records
+    means = {key: [one[key] for one in each if one[key]] for key in RESOURCES}
+    return {key: sum(values) / len(values) for key, values in means.items() if len(values) == len(each) > 0}
+
+
+def _epochs(record: Record) -> int:
+    """Return the number of epochs of a record's trainings."""
+    if "folds" in record.result:
+        return sum(fold["last_epoch"] for fold in record.result["folds"])
+    history = record.result["history"]
+    return int(history[-1]["epoch"]) if history else 0
+
+
+def _iterations(stored: StoredStudy, epochs: int) -> int | None:
+    """Return the iterations of a number of epochs; None under the traditional protocol, whose epochs are passes."""
+    each = at(stored.science, "protocol", "iterations_per_epoch")
+    return epochs * each if isinstance(each, int) and stored.facts.story != "traditional" else None
+
+
+def _asked(stored: StoredStudy) -> int | None:
+    """Return the number of trials that the protocol asks for; None if its configuration does not say."""
+    try:
+        found = value_at(stored.config, "protocol.trials")
+    except ValueError:
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _chosen(trials: Sequence[Record], runs: Sequence[Record]) -> Record | None:
+    """Return the trial whose setting the runs were trained with; None if it is not there."""
+    wanted = {record.result["trial"] for record in runs}
+    return next((record for record in trials if record.result["index"] in wanted), None)
+
+
+def _percent(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return 100 * sum(found) / len(found) if found else None
+
+
+def _on_bounds(space: object, setting: JsonObject) -> tuple[str, ...]:
+    """Return the hyper-parameters on a bound of their search space, each as `name = value`."""
+    return tuple(
+        f"{name} = {value:.4g}"
+        for name, value in setting.items()
+        if isinstance(value, int | float) and _is_on_bound(at(space, name), float(value))
+    )
+
+
+def _is_on_bound(parameter: object, value: float) -> bool:
+    """Return whether a value is within `AT_BOUND` of a bound, on its parameter's scale.
+
+    Args:
+        parameter: bounds and scale, from an untrusted file.
+        value: the value.
+    """
+    match parameter:
+        case {"bounds": [int() | float() as low, int() | float() as high], "scale": scale} if low < high:
+            ends = (float(low), float(high), value)
+            if scale == "log" and min(ends) > 0:
+                ends = (math.log(ends[0]), math.log(ends[1]), math.log(ends[2]))
+            place = (ends[2] - ends[0]) / (ends[1] - ends[0])
+            return not AT_BOUND < place < 1 - AT_BOUND
+    return False
+
+
+def _is_idle(record: Record) -> bool:
+    """Return whether the groups of a learned hierarchy never changed in a training of a run."""
+    warnings = str(record.provenance.get("warnings", ""))
+    trained: list[Any] = [record.result, *record.result.get("folds", [])]
+    return IDLE in warnings or any(result.get("idle_hierarchy") is True for result in trained)
+
+
+def _num_lines(path: Path) -> int | None:
+    """Return the number of lines of a file; None if it cannot be read."""
+    try:
+        return read_file(path, MOST_BYTES).count(b"\n")
+    except (OSError, CorruptFileError):
+        return None
+
+
+# -- the block --------------------------------------------------------------------------------------------------------
+
+
+HEADS = {
+    "Loss": "",
+    "Trials": "",
+    "Searched": "number of hyper-parameters in the search",
+    "Iterations": "of all trials and runs",
+    "Epochs": "of all runs",
+    "Hours": "compute time of all trials and runs",
+    RESOURCES["seconds_per_iteration"]: "time of an optimiser step",
+    RESOURCES[
+        "hours_to_convergence"
+    ]: "training time until the first epoch within 1 % of the best R@1 on the test classes",
+    RESOURCES["max_memory_gb"]: "peak of PyTorch's allocations on a GPU, else of the process",
+    "Looks": "how often the test classes were read",
+    "Chosen trial": "its validation MAP@R, the highest of the search",
+    "Validation": "validation MAP@R of the final runs, by which nothing was selected",
+    "Test": "separated MAP@R of the final runs",
+    "Gap": "validation minus test, to be compared between rows only, since the validation classes are fewer",
+}  # the headings of the table, each with an explanation
+
+
+def effort_block(section: Section) -> list[Block]:
+    """Return the table of how the numbers of a section's rows came about, as a list; empty without such rows."""
+    rows = {row.name: row for row in section.rows if row.effort}
+    lines = [[row.label, *_texts(row.effort)] for row in rows.values() if row.effort]
+    if not lines:
+        return []
+    heads = [Head(title) for title in HEADS]
+    block = Block("effort", "How the numbers came about.", heads, 1, {"": lines}).without_empty_columns()
+    explained = [f"{head.title}: {HEADS[head.title]}." for head in block.heads if HEADS[head.title]]
+    return [replace(block, notes=[" ".join(explained)])]
+
+
+def _texts(effort: Effort) -> list[str]:
+    validation, separated = effort.validation, effort.separated
+    gap = validation - separated if validation is not None and separated is not None else None
+    return [
+        "" if effort.trials is None else str(effort.trials), "" if effort.trials is None else str(effort.searched),
+        "" if effort.iterations is None else f"{effort.iterations:,}",
+        f"{effort.epochs:,}" if effort.iterations is None else "", f"{effort.hours:.2f}",
+        *(f"{effort.resources[key]:.3g}" if key in effort.resources else "" for key in RESOURCES),
+        "" if effort.looks is None else str(effort.looks),
+        *("" if v is None else f"{v:.2f}" for v in (effort.validation_of_choice, validation, separated, gap)),
+    ]  # fmt: skip
+
+
+def budget(section: Section) -> str:
+    """Return a sentence about whether a section compares losses at a fixed budget or trained to their end.
+
+    Empty for a section without complete rows.
+    """
+    efforts = [row.effort for row in section.rows if row.effort and row.cells]
+    if not efforts:
+        return ""
+    shares = [effort.at_limit for effort in efforts if effort.at_limit is not None]
+    if not shares:
+        return "Every training has a fixed length."
+    counts = sorted({effort.trials for effort in efforts if effort.trials is not None})
+    trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
+    search = f"searches of {trials} trials; " if counts else ""
+    share = 100 * sum(shares) / len(shares)
+    if share > 50:
+        return f"Compared at a fixed budget: {search}{share:.0f} % of the folds reached the limit of epochs."
+    return f"Compared after convergence: {search}{100 - share:.0f} % of the folds were stopped by patience."

@@ -1,0 +1,66 @@
+"""Retrieved images: one row per query, with the images at some ranks; green frames are of the query's class.
+
+Source of the layout: Yang et al., WACV 2022, figure 3, which shows ranks 1, 2, 31 and 32.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RIGHT, WRONG, QUERY = "#2a9d4a", "#d1342f", "#444444"
+Pixels = Callable[[int], np.ndarray]  # uint8 (H, W) or (H, W, 3) of an image
+
+
+def choose_queries(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of randomly chosen queries, ascending.
+
+    Args:
+        rows: (Q,) positions of all queries.
+        count: how many to choose; all if there are fewer.
+        seed: determines the choice.
+    """
+    return np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
+
+
+def sheet(
+    pixels: Pixels, names: Callable[[int], str], labels: np.ndarray, queries: np.ndarray, found: np.ndarray,
+    ranks: Sequence[int],
+) -> "Figure":  # fmt: skip
+    """A sheet of queries and the images retrieved for them.
+
+    Args:
+        pixels: returns an image by its position.
+        names: returns the name of a class by its id.
+        labels: (N,) class id of each image.
+        queries: (Q,) positions of the queries.
+        found: (Q, K) positions of the images nearest to each query, nearest first.
+        ranks: the ranks to show, from 1.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [rank for rank in ranks if rank <= found.shape[1]]
+    figure = Figure(figsize=(1.3 * (len(shown) + 1), 1.5 * len(queries)))
+    grid = figure.subplots(len(queries), len(shown) + 1, squeeze=False)
+    for row, (query, others) in enumerate(zip(queries, found, strict=True)):
+        _picture(grid[row][0], pixels(int(query)), QUERY)
+        grid[row][0].set_title(names(int(labels[query])), fontsize=7)
+        for axes, rank in zip(grid[row][1:], shown, strict=True):
+            other = int(others[rank - 1])
+            _picture(axes, pixels(other), RIGHT if labels[other] == labels[query] else WRONG)
+            if row == 0:
+                axes.set_title(f"rank {rank}", fontsize=7)
+    return figure
+
+
+def _picture(axes: "Axes", image: np.ndarray, frame: str) -> None:
+    axes.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_color(frame)
+        side.set_linewidth(3)

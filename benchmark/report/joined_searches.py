@@ -1,0 +1,63 @@
+"""One row for a search and its repetitions: the numbers of the first search, and intervals that cover the search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from benchmark.protocol.nested import over_searches
+from benchmark.report.comparison import Comparable
+from benchmark.report.formats import Effort, Key, Row
+
+
+def joined(rows: Mapping[int, Row], keys: Sequence[Key], confidence: float) -> Row:
+    """Return the row of the first search, with the mean and interval over all searches where all are complete.
+
+    Args:
+        rows: the row of each search, by its number; number 0 is among them.
+        keys: keys of the columns that get an interval over searches.
+        confidence: confidence level of the interval.
+    """
+    first = rows[0]
+    reasons = [f"search{number}: {row.reason}" for number, row in sorted(rows.items()) if number and row.reason]
+    row = replace(first, reason="; ".join(filter(None, (first.reason, *reasons))), effort=_total(list(rows.values())))
+    for key in keys:
+        runs = {number: each.values.get(key, {}) for number, each in sorted(rows.items())}
+        if all(values and values.keys() == runs[0].keys() for values in runs.values()):
+            row.by_search[key] = {(number, run): value for number, of in runs.items() for run, value in of.items()}
+    row.over_searches = {key: over_searches(scores, confidence) for key, scores in row.by_search.items()}
+    return row
+
+
+def unlike(first: Comparable, other: Comparable) -> str:
+    """Describe why a repetition is not a sample of the same search; an empty string if it is one.
+
+    Args:
+        first: what the numbers of the first search depend on.
+        other: what those of the repetition depend on.
+    """
+    if other.trials != first.trials:
+        return f"it has {other.trials} trials, not {first.trials}"
+    if other.num_runs != first.num_runs:
+        return f"it has {other.num_runs} runs, not {first.num_runs}"
+    mine, theirs = first.code or {}, other.code or {}
+    if changed := sorted(name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]):
+        return f"other code computed it ({', '.join(changed[:3])})"
+    return ""
+
+
+def _total(rows: Sequence[Row]) -> Effort | None:
+    """The effort of the first row, with the sums over all rows where all are known."""
+    efforts = [row.effort for row in rows if row.effort]
+    if not efforts:
+        return None
+    iterations = [effort.iterations for effort in efforts]
+    looks = [effort.looks for effort in efforts]
+    return replace(
+        efforts[0], epochs=sum(effort.epochs for effort in efforts), hours=sum(effort.hours for effort in efforts),
+        iterations=_sum(iterations), looks=_sum(looks), codes=max(effort.codes for effort in efforts),
+    )  # fmt: skip
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    """The sum of numbers; None if one is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

@@ -1,0 +1,128 @@
+"""The runs of a study behind the numbers of its row in a table, one column at a time."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject, Record
+from benchmark.report import fold_rows, traditional_rows
+from benchmark.study import layout
+from benchmark.study.command import command_for_folder
+from benchmark.study.contents import Choice
+from benchmark.study.layout import Chosen, Problem
+from benchmark.study.stored import StoredStudy, read_study
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """A study with its runs on the test classes.
+
+    Attributes:
+        directory: its folder.
+        stored: the content of its `study.yaml`.
+        chosen: name, trial and values of the setting that the runs were trained with.
+        choice: the outcome of its search; None without one.
+        paths: the record's file of each run.
+        records: the record of each run that can be read and belongs to the study, by number.
+        problems: records that cannot be used.
+    """
+
+    directory: Path
+    stored: StoredStudy
+    chosen: Chosen
+    choice: Choice | None
+    paths: Callable[[int], Path]
+    records: Mapping[int, Record]
+    problems: list[Problem]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns: `concatenated.map_at_r`, or under the traditional protocol `last_epoch.map_at_r`."""
+        if self.stored.facts.story == "traditional":
+            kinds, columns = traditional_rows.kinds(self.stored), traditional_rows.columns(self.stored)
+            return [f"{kind}.{column.key[0]}" for kind in kinds for column in columns]
+        return [".".join(column.key) for column in fold_rows.columns(self.stored)]
+
+    def values(self, column: str) -> dict[int, float]:
+        """The value of each run that has one, in percent, by the run's number.
+
+        Args:
+            column: one of `columns`.
+        """
+        group, _, metric = column.partition(".")
+        found = {}
+        for run, record in self.records.items():
+            scores = record.result.get("selected", record.result).get(group)
+            if scores is not None and metric in scores:
+                found[run] = 100 * float(scores[metric])
+        return found
+
+
+def read_runs(directory: Path) -> StudyRuns:
+    """Read a study and its runs on the test classes.
+
+    Args:
+        directory: its folder.
+
+    Raises:
+        UserError: the study cannot be read, or has no finished run.
+    """
+    stored = read_study(directory)
+    facts, choice, expected = stored.facts, None, stored.expected
+    if facts.story == "traditional":
+        chosen = Chosen(facts.preset or "setting", None, facts.setting)
+        found = layout.read_traditional(directory, expected, facts.preset, facts.setting, stored.num_runs)
+        make = "traditional"
+    else:
+        chosen, make = Chosen(facts.preset, None, facts.setting), "final-eval"
+        if not facts.preset:
+            make = "bo final-eval"
+            if (choice := layout.choice_on_disk(directory, expected)) is None:
+                again = command_for_folder(directory, make, plugins=stored.plugins)
+                raise UserError(f"{directory} has no finished search, and so no runs. Run {again}.")
+            chosen = Chosen.of(choice)
+        found = layout.read_runs(directory, expected, chosen, stored.num_runs)
+
+    def path(run: int) -> Path:
+        if facts.story == "traditional":
+            return layout.traditional_path(directory, facts.preset, run)
+        return layout.run_path(directory, chosen.name, run)
+
+    if not found.records:
+        problems = "".join(f" {problem.text}" for problem in found.problems)
+        again = command_for_folder(directory, make, plugins=stored.plugins)
+        raise UserError(f"{directory} has no finished run.{problems} Run {again}.")
+    return StudyRuns(directory, stored, chosen, choice, path, found.records, found.problems)
+
+
+def resolve_column(runs: StudyRuns, name: str) -> str:
+    """The column that a user named, as `concatenated.map_at_r` or as in the table's CSV, `concatenated_map_at_r`.
+
+    Args:
+        runs: the study.
+        name: the user's text.
+
+    Raises:
+        UserError: there is no such column; the message names the nearest one.
+    """
+    known = {column.replace(".", "_"): column for column in runs.columns}
+    if (key := name.replace(".", "_")) in known:
+        return known[key]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+    meant = f" Did you mean {known[near[0]]}?" if near else ""
+    raise UserError(f"The study in {runs.directory} has no column {name!r}.{meant} It has {', '.join(runs.columns)}.")
+
+
+def code_of(record: Record) -> list[str]:
+    """Digests of the code that computed a record; empty if they were not recorded."""
+    return list((record.identity or {}).get("code", []))
+
+
+def device_of(record: Record) -> str:
+    """The devices that trained and scored a record, in words; the processor where no device was recorded."""
+    origin: JsonObject = record.provenance
+    facts = [one for one in [*origin.get("devices", []), origin.get("device")] if one]
+    names = dict.fromkeys(f"{one['kind']} ({one['name']})" for one in facts)
+    return ", ".join(names) or str(origin.get("hardware", {}).get("cpu", "not recorded"))

@@ -1,0 +1,163 @@
+"""The best score of a search against the number of its trials, as numbers and as a figure."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmark.core import escape
+from benchmark.protocol.best_so_far import BestOf, best_in_order, best_of_subsets
+from benchmark.study import layout
+from benchmark.study.stored import read_study
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ("loss", "label", "trials", "mean", "deviation", "low", "high")
+PER_ROW = 3  # panels side by side
+BAND, LINE, OWN = "#b9cfe8", "#1f4e8c", "#c8641e"
+
+
+class Best(NamedTuple):
+    """The best trial.
+
+    Attributes:
+        score: its score in percent.
+        place: its number, from 1, with the search if there are several.
+    """
+
+    score: float
+    place: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The scores of one row's trials.
+
+    Attributes:
+        group: data set, trunk and protocol.
+        row: identifies the method; the same for all repetitions of its search.
+        name: name of the study's folder.
+        label: printed name of the method.
+        scores: for each search by its number, the validation MAP@R of its trials in percent, in their order; None for a
+            trial without a score.
+    """
+
+    group: str
+    row: str
+    name: str
+    label: str
+    scores: Mapping[int, Sequence[float | None]]
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trials in all searches."""
+        return sum(map(len, self.scores.values()))
+
+    def best(self) -> Best:
+        """The best trial of all searches, the first of equal ones."""
+        scored = [(score, -search, -index) for search, scores in self.scores.items()
+                  for index, score in enumerate(scores) if score is not None]  # fmt: skip
+        score, search, index = max(scored)
+        several = len(self.scores) > 1
+        return Best(score, f"{1 - index}" + f" of search {-search}" * several)
+
+    def of_subsets(self) -> list[BestOf]:
+        """The best score of any trials from all searches, by their number."""
+        return best_of_subsets([score for scores in self.scores.values() for score in scores])
+
+    def typical(self) -> BestOf:
+        """The best score of as many trials as one search has, or of half of them if there is one search."""
+        longest = max(map(len, self.scores.values()))
+        return self.of_subsets()[(longest if len(self.scores) > 1 else (longest + 1) // 2) - 1]
+
+
+def read_search(directory: Path) -> Curve | None:
+    """The scores of a study's trials; None if it does not search, or no trial has a score.
+
+    Args:
+        directory: the study's folder.
+
+    Raises:
+        UserError: the study cannot be read.
+    """
+    stored = read_study(directory)
+    facts = stored.facts
+    found = layout.read_trials(directory, stored.expected, stored.trials).records
+    results = [found[index].result["map_at_r"] for index in sorted(found)]
+    scores = [None if score is None else 100 * score for score in results]
+    if facts.preset or facts.story != "search" or not any(score is not None for score in scores):
+        return None
+    group = "-".join((facts.dataset, facts.trunk, facts.protocol))
+    return Curve(group, stored.row, directory.name, stored.row_label, {facts.search: scores})
+
+
+def pooled(curves: Sequence[Curve]) -> list[Curve]:
+    """Join the repetitions of each search, in the order of the first of them.
+
+    Args:
+        curves: curves of one search each.
+    """
+    rows: dict[str, list[Curve]] = {}
+    for curve in curves:
+        rows.setdefault(curve.row, []).append(curve)
+    joined = []
+    for same in rows.values():
+        scores = {search: values for curve in same for search, values in curve.scores.items()}
+        first = min(same, key=lambda curve: min(curve.scores))
+        joined.append(Curve(first.group, first.row, first.name, first.label, dict(sorted(scores.items()))))
+    return joined
+
+
+def as_csv(curves: Sequence[Curve]) -> str:
+    """Return one line for each row and number of trials: the best score of any so many trials, in percent.
+
+    The columns `search0`, `search1`, ... hold the best of the first trials of each search, in their order.
+    """
+    numbers = sorted({search for curve in curves for search in curve.scores})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"search{number}" for number in numbers)])
+    for curve in curves:
+        own = {number: best_in_order(curve.scores.get(number, [])) for number in numbers}
+        names = [escape.csv_text(curve.name), escape.csv_text(curve.label)]
+        for best in curve.of_subsets():
+            at = [own[number][best.k - 1] if best.k <= len(own[number]) else None for number in numbers]
+            writer.writerow([*names, best.k, best.mean, best.deviation, best.low, best.high, *at])
+    return text.getvalue()
+
+
+def drawn(curves: Sequence[Curve]) -> "Figure":
+    """Draw one panel per row: the band and mean over subsets of all trials, and each search in its own order."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(curves) // PER_ROW)
+    columns = min(PER_ROW, len(curves))
+    figure = Figure(figsize=(3.2 * columns, 2.4 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, curve in zip(panels, curves, strict=False):
+        _draw(axes, curve)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    figure.supxlabel("trials", fontsize=9)
+    figure.supylabel("best validation MAP@R, %", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def _draw(axes: "Axes", curve: Curve) -> None:
+    subsets = curve.of_subsets()
+    trials = [best.k for best in subsets]
+    low, high = [best.low for best in subsets], [best.high for best in subsets]
+    axes.fill_between(trials, low, high, color=BAND, linewidth=0, label="95 % of subsets")
+    axes.plot(trials, [best.mean for best in subsets], color=LINE, linewidth=1.2, label="mean of subsets")
+    for number, (_, scores) in enumerate(curve.scores.items()):
+        best = [float("nan") if score is None else score for score in best_in_order(scores)]
+        axes.step(range(1, len(best) + 1), best, where="post", color=OWN, linewidth=0.8,
+                  label="each search, in its order" if number == 0 else None)  # fmt: skip
+    axes.set_title(curve.label.replace("$", r"\$"), fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=6, loc="lower right", frameon=False)

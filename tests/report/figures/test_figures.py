@@ -1,0 +1,141 @@
+"""Figures on made-up arrays: what they show, and what a damaged file gives."""
+
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.core.records import CorruptFileError
+from benchmark.report.figures import hierarchy, kept, projection, retrieval, save
+
+
+def write_run(path, **arrays):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    path.write_bytes(buffer.getvalue())
+
+
+def a_run(N=12, D=4):
+    rng = np.random.default_rng(0)
+    return {"embeddings": rng.normal(size=(2, N, D)).astype(np.float16), "labels": np.arange(N) % 3}
+
+
+def test_a_run_is_read_with_the_state_of_each_model(tmp_path):
+    path = tmp_path / "final_eval" / "trial_001" / "run_03" / kept.NAME
+    write_run(path, **a_run(), **{"fold_0.proxies": np.ones((3, 4)), "fold_1.proxies": np.zeros((3, 4))})
+    assert kept.find(tmp_path, 3) == path
+    found = kept.read(path)
+    assert found.embeddings.dtype == np.float32 and found.embeddings.shape == (2, 12, 4)
+    assert [state["proxies"].mean() for state in found.states] == [1, 0]
+    assert found.is_query is None and found.neighbours is None
+
+
+def test_a_run_without_embeddings_names_the_command_that_keeps_them(tmp_path):
+    (tmp_path / "traditional").mkdir()
+    with pytest.raises(UserError, match=r"make traditional STUDY=.* ARGS=keep=best"):
+        kept.find(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"labels": np.arange(3)},
+        a_run() | {"labels": np.arange(5)},
+        a_run() | {"embeddings": np.full((1, 12, 4), np.nan)},
+    ],
+    ids=["no embeddings", "other labels", "not finite"],
+)
+def test_a_damaged_file_is_named(tmp_path, arrays):
+    path = tmp_path / "a.npz"
+    write_run(path, **arrays)
+    with pytest.raises(CorruptFileError, match=r"a\.npz"):
+        kept.read(path)
+
+
+def test_embeddings_with_objects_are_not_unpickled(tmp_path):
+    path = tmp_path / "a.npz"
+    write_run(path, embeddings=np.array([{}], dtype=object), labels=np.arange(1))
+    with pytest.raises(CorruptFileError):
+        kept.read(path)
+
+
+def test_epochs_are_found_beside_a_run_in_their_order(tmp_path):
+    for epoch in (10, 1, 3):
+        write_run(tmp_path / f"embeddings_epoch_{epoch}.npz", **a_run())
+    assert list(kept.by_epoch(tmp_path / kept.NAME)) == [1, 3, 10]
+
+
+def test_a_frame_is_green_for_the_query_s_class_and_red_for_another():
+    labels = np.array([0, 0, 1, 1])
+    figure = retrieval.sheet(
+        lambda index: np.full((8, 8), 40 * index, np.uint8), lambda label: f"class {label}", labels, np.array([0, 2]),
+        np.array([[1, 2, 3], [3, 0, 1]]), [1, 3, 9],
+    )  # fmt: skip
+    frames = [axes.spines["left"].get_edgecolor()[:3] for axes in figure.axes]
+    green, red = ([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in (retrieval.RIGHT, retrieval.WRONG))
+    assert len(frames) == 6, "two queries, each with the ranks 1 and 3: there is no rank 9"
+    np.testing.assert_allclose(frames[1:3] + frames[4:], [green, red, green, red], atol=1e-6)
+    assert [axes.images[0].get_array()[0, 0] for axes in figure.axes] == [0, 40, 120, 80, 120, 40]
+    assert figure.axes[3].get_title() == "class 1"
+
+
+def test_queries_are_chosen_by_the_seed():
+    rows = np.arange(5, 50)
+    first = retrieval.choose_queries(rows, 8, 0)
+    assert len(first) == 8 and set(first) <= set(rows) and list(first) == sorted(first)
+    assert list(first) == list(retrieval.choose_queries(rows, 8, 0)) != list(retrieval.choose_queries(rows, 8, 1))
+
+
+def test_whole_classes_are_sampled(monkeypatch):
+    monkeypatch.setattr(projection, "MOST_POINTS", 7)
+    labels = np.repeat(np.arange(4), 3)
+    rows = projection.sample_classes(labels, 0)
+    assert len(rows) == 6 and sorted(np.bincount(labels[rows], minlength=4)) == [0, 0, 3, 3]
+
+
+def test_a_projection_keeps_clusters_together():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(20, 5)) + offset for offset in (0, 50)])
+    places = projection.project(points, "tsne", 0)
+    centres = places[:20].mean(0), places[20:].mean(0)
+    assert np.linalg.norm(centres[0] - centres[1]) > 2 * np.linalg.norm(places[:20] - centres[0], axis=1).max()
+
+
+def test_umap_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    with pytest.raises(UserError, match=r"pip install umap-learn, or choose projection=tsne"):
+        projection.project(np.ones((5, 2)), "umap", 0)
+
+
+def test_every_sample_has_a_line_to_the_nearest_anchor(monkeypatch):
+    monkeypatch.setattr(projection, "project", lambda points, method, seed: points[:, :2])
+    samples, anchors = np.array([[1.0, 0, 0], [0.9, 0.1, 0], [0, 1, 0]]), np.array([[0.0, 3, 0], [2, 0, 0]])
+    figure = projection.draw({"all": (samples, anchors)}, np.arange(3), "tsne", 0)
+    (lines,) = figure.axes[0].collections[:1]
+    ends = [segment[1].tolist() for segment in lines.get_segments()]
+    assert ends == [[2, 0], [2, 0], [0, 3]]
+
+
+def test_purity_is_the_share_of_each_group_s_most_frequent_given_group():
+    assert hierarchy.purity(np.array([0, 0, 0, 1, 1]), np.array([7, 7, 8, 8, 8])) == pytest.approx(4 / 5)
+
+
+def test_a_hierarchy_lists_every_class_and_draws_the_largest_group_first(tmp_path):
+    names, owners = [f"class {c}" for c in range(5)], np.array([2, 0, 2, 0, 2])
+    hierarchy.write_csv(tmp_path / "h.csv", names, owners, ["x"] * 5)
+    lines = (tmp_path / "h.csv").read_text().splitlines()
+    assert lines[:3] == ["group,class,given_group", "0,class 1,x", "0,class 3,x"] and len(lines) == 6
+    texts = [text.get_text() for text in hierarchy.draw(names, owners, "title").axes[0].texts]
+    assert texts == ["2 (3): class 0, class 2, class 4", "0 (2): class 1, class 3"]
+
+
+def test_a_figure_is_written_in_both_formats_and_depends_on_nothing_but_itself(tmp_path):
+    figure = hierarchy.draw(["a", "b"], np.array([0, 1]), "two")
+    paths = save(figure, tmp_path / "figures" / "h")
+    assert [path.name for path in paths] == ["h.png", "h.pdf"]
+    assert matplotlib.image.imread(paths[0]).ndim == 3
+    first = [path.read_bytes() for path in paths]
+    assert first == [path.read_bytes() for path in save(figure, tmp_path / "figures" / "h")]

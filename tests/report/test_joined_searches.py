@@ -1,0 +1,125 @@
+"""A search and its repetitions are one row, with an interval that covers the search and paired differences over it."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from benchmark import tables
+from benchmark.protocol.nested import over_searches
+from benchmark.report.differences import compare
+from benchmark.report.formats import Column, Row, Section, Table, as_csv, markdown
+from benchmark.study.stored import StoredStudy, read_study
+from benchmark.study.study import Study
+from tests import fake_results
+from tests.report.test_formats import table_of
+
+Compose = Callable[..., Study]
+FOUR = ("dataset=glyphs_small", "protocol.num_runs=2")
+KEY = ("concatenated", "map_at_r")
+COLUMN = Column(KEY, "MAP@R", "Concatenated", is_main=True)
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def searched(compose_study: Compose, runs: dict[int, list[float]], *overrides: str) -> list[Study]:
+    """Write finished studies, one per search, and return them."""
+    studies = [compose_study(*FOUR, *overrides, f"search={number}") for number in runs]
+    for study, values in zip(studies, runs.values(), strict=True):
+        fake_results.finish(study, values)
+    return studies
+
+
+def test_repetitions_are_one_row_with_an_interval_over_the_means_of_searches(compose_study: Compose) -> None:
+    studies = searched(compose_study, {0: [0.09, 0.11], 1: [0.11, 0.13], 2: [0.16, 0.18]}, "loss=hpl_pa")
+    table = table_of("any", studies, tables.Layout())
+    (row,) = table.rows
+    assert (row.name, row.label, row.num_runs, row.cells[KEY].mean) == ("hpl_pa", "HPL-PA", 2, pytest.approx(10.0))
+    # Means 10, 12, 17 percent: mean 13, half width 8.956686, worked out in tests/protocol/test_nested.py.
+    found = row.over_searches[KEY]
+    assert (found.mean, found.half_width, found.n) == (pytest.approx(13.0), pytest.approx(8.956686, abs=1e-5), 3)
+    text = markdown(table)
+    assert "Concatenated (512-d) MAP@R over searches" in text and "13.00 ± 8.96" in text
+    assert "mean over 3 searches and their runs +- 95 % t-interval over the means of the searches" in text
+    assert "concatenated_map_at_r_over_searches_half_width" in as_csv(table)
+    hours = table_of("any", studies[:1], tables.Layout()).rows[0].effort.hours
+    assert row.effort.hours == pytest.approx(3 * hours), "of all searches"
+
+
+def test_repetitions_at_the_bases_optimum_are_one_row_although_each_has_a_setting_of_its_own(
+    compose_study: Compose,
+) -> None:
+    def stored_at(search: int, scale: float) -> StoredStudy:
+        raw = compose_study("loss=hpl_nca", "preset=base", f"search={search}").raw
+        study = Study.of(raw, {"scale_0": scale})
+        fake_results.opened(study, "final-eval")
+        return read_study(study.directory)
+
+    first, second = stored_at(0, 60.0), stored_at(1, 80.0)
+    assert first.row == second.row and first.identity != second.identity
+    searched = compose_study("loss=hpl_nca", "search=2")
+    fake_results.start(searched)
+    assert read_study(searched.directory).row != first.row
+
+
+def test_with_one_search_the_line_says_so(compose_study: Compose) -> None:
+    (study,) = searched(compose_study, {0: [0.4, 0.5]}, "loss=hpl_pa")
+    text = markdown(table_of("any", [study], tables.Layout()))
+    assert "training noise only, one search for each row" in text and "over searches" not in text
+
+
+def test_an_unfinished_repetition_leaves_no_interval_and_its_reason(compose_study: Compose) -> None:
+    studies = searched(compose_study, {0: [0.4, 0.5], 1: [0.4]}, "loss=hpl_pa")
+    (row,) = table_of("any", studies, tables.Layout()).rows
+    assert row.over_searches == {} and KEY in row.cells
+    assert row.reason.startswith("search1: of 2 runs, run_01 missing")
+
+
+def test_a_repetition_with_other_trials_or_without_its_first_search_is_not_joined(compose_study: Compose) -> None:
+    studies = searched(compose_study, {0: [0.4, 0.5], 1: [0.4, 0.5]}, "loss=hpl_pa")
+    folders = [study.directory for study in studies]
+    first, second = (tables.read_entry(folder, folders) for folder in folders)
+    assert [entry.depends.name for entry in tables.join_searches([second])] == ["hpl_pa-search1"]
+    other = replace(second, depends=replace(second.depends, trials=99))
+    (found,) = tables.join_searches([first, other])
+    assert found.rows[0].over_searches == {} and "search1 is left out: it has 99 trials, not 4" in found.rows[0].reason
+    edited = replace(second, depends=replace(second.depends, code=dict.fromkeys(second.depends.code, "0")))
+    assert "other code computed it" in tables.join_searches([first, edited])[0].rows[0].reason
+    assert tables.join_searches([first, edited], accept_code=True)[0].rows[0].over_searches
+
+
+def row_of(name: str, values: list[list[float]]) -> Row:
+    row = Row(name, name, num_runs=len(values[0]))
+    row.values[KEY] = dict(enumerate(values[0]))
+    row.cells[KEY] = over_searches({(0, run): value for run, value in enumerate(values[0])})
+    row.by_search[KEY] = {(s, r): value for s, runs in enumerate(values) for r, value in enumerate(runs)}
+    row.over_searches = {KEY: over_searches(row.by_search[KEY])}
+    return row
+
+
+def test_rows_with_the_same_searches_are_compared_by_the_means_of_these() -> None:
+    first = row_of("first", [[10.0, 12.0], [20.0, 22.0], [31.0, 31.0]])
+    second = row_of("second", [[9.0, 11.0], [18.0, 20.0], [28.0, 28.0]])
+    section = Section([COLUMN], [first, second], 0.95)
+    compare(section)
+    found = second.compared.differences[KEY]
+    # -2 +- 2.484138, p 0.0742, worked out in tests/protocol/test_nested.py; by runs of one search it would be -1 +- 0.
+    assert (found.mean, found.n) == (-2.0, 3)
+    assert found.half_width == pytest.approx(2.484138, abs=1e-5) and found.p == pytest.approx(0.0741799, abs=1e-6)
+    assert second.compared.runs == {}, "runs of one search would not tell them apart"
+    assert section.top()["", KEY] == {"first", "second"}
+    table = Table("t", "c", [section])
+    assert "compared by the means of these" in markdown(table)
+    second_line = list(csv.DictReader(io.StringIO(as_csv(table))))[1]
+    assert second_line["concatenated_map_at_r_p"] == "0.0742"
+    assert second_line["concatenated_map_at_r_runs_needed"] == ""
+
+
+def test_rows_with_other_searches_are_compared_by_the_runs_of_the_first() -> None:
+    first = row_of("first", [[10.0, 12.0], [20.0, 22.0], [31.0, 31.0]])
+    second = row_of("second", [[9.0, 11.5], [18.0, 20.0]])
+    section = Section([COLUMN], [first, second], 0.95)
+    compare(section)
+    assert second.compared.differences[KEY].mean == pytest.approx(-0.75)
+    assert second.compared.differences[KEY].n == 2
