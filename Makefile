@@ -4,7 +4,7 @@
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
 override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS STUDY EXECUTOR WORKERS ARGS
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS A B CELL BUDGET ARGS
 override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional status logs tables data splits bench bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables experiments plan searches figures compare trace data splits bench bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -47,11 +47,20 @@ $(COMMANDS): $(STAMP)
 bo: ## search a loss's hyper-parameters by class-disjoint cross-validation
 final-eval: ## retrain the best setting 10 times and score the test classes; without options, for every finished search
 traditional: ## train on all training classes as the papers do, and score the test classes at every epoch
+robustness: ## score the kept models of a study (keep=best) on corrupted test images; STUDY=FOLDER
+experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures
+reproduce: ## retrain a published cell from its published setting, and compare the numbers; default: ArcFace on CUB
 
 ##@ look
 status: ## show the progress of all studies, what runs where and what failed
 logs: ## show the newest log or that of ARGS=unit=trial_003/fold_1; on a terminal, follow it
 tables: ## write the tables of all studies as CSV, LaTeX and Markdown
+searches: ## write and draw the best validation score against the number of trials
+experiments: ## list the experiments, one for each table or figure of a paper: state, cost, what is missing
+plan: ## show what an experiment (NAME=hpl_table_3) would train and cost
+figures: ## draw retrieved images, embeddings and the learned hierarchy of a run: STUDY=FOLDER ARGS=figure=embeddings
+compare: ## print how two studies differ, and the paired difference of their scores: A=FOLDER B=FOLDER
+trace: ## print the records behind a cell of a table: CELL=TABLE/ROW/COLUMN
 
 ##@ data
 data: ## find or download a data set and describe it; ROOT=FOLDER if it is elsewhere

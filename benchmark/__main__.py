@@ -24,12 +24,13 @@ from types import ModuleType
 from benchmark.core import invocation
 from benchmark.core.console import write, write_traceback
 from benchmark.core.errors import UserError
-from benchmark.core.wording import human_size
+from benchmark.core.wording import counted, human_size
 from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
 from benchmark.study.preflight import check_space, check_values
 from benchmark.study.selected import names_a_study
 from benchmark.study.study import Study
+from benchmark.study.unused import check_used
 
 
 def _opening_of_search(study: Study, overrides: list[str]) -> str:
@@ -38,9 +39,11 @@ def _opening_of_search(study: Study, overrides: list[str]) -> str:
     if study.config.preset:
         return ""  # the command itself refuses a preset
     check_space(study)
+    check_used(study, overrides, cli.study_of)
     asked, possible = study.config.trials, study.num_trials
     all_of_them = f" (not {asked}: its space has {possible} settings, and each is tried once)" * (possible < asked)
-    return f"{study.title}: search of {possible} trials{all_of_them}, records in {study.directory}"
+    again = _repeated(study)
+    return f"{study.title}: search of {counted(possible, 'trial')}{all_of_them}{again}, records in {study.directory}"
 
 
 def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
@@ -48,14 +51,27 @@ def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
         return f"Final runs of every finished search below {study.config.results_dir}"
     check_values(study)
     check_executor(study.config)
-    return f"{study.title}: {study.config.protocol.num_runs} final runs, records in {study.directory}"
+    check_used(study, overrides, cli.study_of)
+    runs = counted(study.config.protocol.num_runs, "final run")
+    return f"{study.title}: {runs}{_repeated(study)}, records in {study.directory}"
+
+
+def _repeated(study: Study) -> str:
+    """A clause about the repetitions of a search; empty without any."""
+    more = study.repetitions()[1:]
+    names = ", ".join(other.directory.name for other in more)
+    return f" (and as many for {counted(len(more), 'repeated search', 'repeated searches')}: {names})" * bool(more)
 
 
 def _opening_of_traditional(study: Study, overrides: list[str]) -> str:
     check_values(study, "traditional")
     check_executor(study.config)
+    check_used(study, overrides, cli.study_of)
     runs = study.config.protocol.num_runs
     return f"{study.title}: {runs} runs under the traditional protocol, records in {study.directory}"
+
+
+OF_EXPERIMENTS = ("experiments", "tables")  # modules whose commands take the name of an experiment
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,11 @@ class Verb:
 
     def __call__(self, study: Study, overrides: list[str]) -> None:
         """Check the study's values, print the first line, then import the command and run it."""
+        if study.config.experiment and self.function.partition(".")[0] not in OF_EXPERIMENTS:
+            raise UserError(
+                f"experiment={study.config.experiment}: this command runs one study. To run the whole experiment: "
+                f"{invocation.command('experiment', {'experiment': study.config.experiment})}"
+            )
         if self.opening:
             line = self.opening(study, overrides)
             if line and study.config.display != "quiet":
@@ -108,9 +129,24 @@ VERBS = {
                        "every finished search", "final_eval.final_eval", opening=_opening_of_final_runs),
     "traditional": Verb("run", "train on all training classes as the papers do, and score the test classes at every "
                         "epoch", "traditional.traditional", "traditional", _opening_of_traditional),
+    "robustness": Verb("run", "score the kept models of a study (keep=best) on corrupted test images",
+                       "robustness.robustness"),
+    "experiment": Verb("run", "run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures",
+                       "experiments.experiment"),
+    "reproduce": Verb("run", "retrain a published cell from its published setting, and compare the numbers",
+                      "reproduce.reproduce"),
     "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
     "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
+    "searches": Verb("look", "write and draw the best validation score against the number of trials",
+                     "searches.searches"),
+    "experiments": Verb("look", "list the experiments, one for each table or figure of a paper: state, cost, what is "
+                        "missing", "experiments.experiments"),
+    "plan": Verb("look", "show what an experiment (NAME=hpl_table_3) would train and cost", "experiments.plan"),
+    "figures": Verb("run", "draw retrieved images, embeddings and the learned hierarchy of a run", "figures.figures"),
+    "compare": Verb("look", "print how two studies differ, and the paired difference of their scores",
+                    "compare.compare"),
+    "trace": Verb("look", "print the records behind a cell of a table", "trace.trace"),
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
     "bench": Verb("develop", "compare the speed of this code with other libraries", "perf.cpu.bench"),
@@ -135,12 +171,14 @@ def main(verb: str = "") -> int:
     form: invocation.Form = "dmlbench" if Path(program).stem == "dmlbench" else "python -m benchmark"
     if from_make := arguments[:1] == ["--from-make"]:
         form, arguments = "make", arguments[1:]
-    os.environ[invocation.FORM] = form
+    if started_as := os.environ.pop(invocation.STARTED_AS, ""):
+        process.end_with_parent()
+    os.environ[invocation.FORM] = started_as or form
     if not verb:
         verb, *arguments = arguments or ["--help"]
     if from_make:
         try:
-            arguments += invocation.from_make(os.environ)
+            arguments += invocation.from_make(os.environ, verb)
         except UserError as error:
             return _refused(str(error))
     name = verb.replace("_", "-")
@@ -157,7 +195,8 @@ def main(verb: str = "") -> int:
             return _refused(str(error))
     else:
         sys.argv = [program, *arguments]
-        cli.main(VERBS[name], VERBS[name].protocol, VERBS[name].group == "look")
+        several = ("loss",) if name in invocation.OF_SEVERAL_LOSSES else ()
+        cli.main(VERBS[name], VERBS[name].protocol, VERBS[name].group == "look", several)
     return 0
 
 

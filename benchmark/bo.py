@@ -24,9 +24,9 @@ from benchmark.core import records
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import devices_of, provenance
 from benchmark.core.records import JsonObject
-from benchmark.core.wording import human_time
+from benchmark.core.wording import counted, human_time
 from benchmark.jobs.queue import Jobs
-from benchmark.jobs.session import Session, code_of_all, describe_warnings
+from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.searchers import Parameter, Searcher, Value
@@ -41,11 +41,21 @@ AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, co
 
 
 def bo(study: Study, overrides: list[str]) -> None:
-    """Search until `trials` settings have been tried, then choose the best.
+    """Search, and with `searches` repeat the search with other seeds, each time as a study of its own.
 
     Args:
         study: the study to search.
         overrides: unused; the study holds the configuration.
+
+    Raises:
+        UserError: the configuration or the data is invalid, or no trial has a score.
+        IncompleteError: some trials are lost.
+    """
+    run_each(study.repetitions(), search_once)
+
+
+def search_once(study: Study) -> None:
+    """Search until `trials` settings have been tried, then choose the best.
 
     Raises:
         UserError: the configuration or the data is invalid, or no trial has a score.
@@ -88,6 +98,7 @@ class Search:
         trials: records of the finished trials, by index.
         lost: records of the lost trials, by index.
         training: proposals of the trials in training, by index.
+        found: folders of folds of this session's trials that were trained before it.
     """
 
     def __init__(self, session: Session, trials: Trials) -> None:
@@ -98,6 +109,7 @@ class Search:
         lost = read_lost(self.directory / "bo", opened.identity, trials)
         self.lost: Trials = {index: record for index, record in lost.items() if index < self.study.num_trials}
         self.training: Trials = {}
+        self.found: set[Path] = set()
         self.searcher: Searcher = self.study.make_searcher()
 
     def is_unfinished(self) -> bool:
@@ -150,7 +162,7 @@ class Search:
         known = [i for i in range(indices.start) if i not in self.training]
         history = [layout.to_observation((self.lost | self.trials)[i]) for i in known]
         origin: JsonObject = {
-            "name": self.study.config.searcher.name, "seed": self.study.config.seed,
+            "name": self.study.config.searcher.name, "seed": self.study.seed,
             "identity": self.session.opened.identity.study, "told": len(history),
         }  # fmt: skip
         if self.study.config.searcher.asynchronous:
@@ -214,7 +226,7 @@ class Search:
         return old
 
     def conclude(self, proposal: records.Record, answers: Sequence[Answer]) -> float:
-        """Record a trial as finished or lost, and return the compute time of its folds in seconds.
+        """Record a trial as finished or lost, and return the compute time of the folds trained in this session.
 
         Args:
             proposal: the trial's `ask.json`.
@@ -243,7 +255,9 @@ class Search:
         if result["map_at_r"] is not None:
             self.display.best_so_far(result["map_at_r"], index)
         self.display.finished(index, trial_line(result) + describe_warnings(warnings))
-        return float(sum(seconds.values()))
+        folder = layout.trial_dir(self.directory, index)
+        new = [fold for number, fold in enumerate(folds) if folder / f"fold_{number}" not in self.found]
+        return float(sum(fold.provenance["seconds"][key] for fold in new for key in ("train", "evaluate")))
 
     def choose(self) -> None:
         """Write `best.yaml`, and print the result, where it is and the next command.
@@ -297,11 +311,14 @@ class Search:
         """Queue all folds of the proposed trials."""
         for index, proposal in proposals.items():
             for fold in range(self.study.config.protocol.num_folds):
-                jobs.add(Unit(
+                unit = Unit(
                     **self.session.unit_fields(), kind="trial", index=index, fold=fold,
                     setting=proposal.result["setting"],
                     directory=layout.trial_dir(self.directory, index) / f"fold_{fold}",
-                ))  # fmt: skip
+                )  # fmt: skip
+                if unit.has_record():
+                    self.found.add(unit.directory)
+                jobs.add(unit)
 
     def _trained_trials(self, jobs: Jobs) -> Iterator[tuple[int, list[Answer]]]:
         """Yield each queued trial once all its folds have an answer, with the answers in fold order."""
@@ -316,8 +333,10 @@ class Search:
         """Append this session's times to `sessions.jsonl`, and print the share that was not training."""
         session = {"wall_seconds": wall, "compute_seconds": compute, "workers": workers}
         records.append_line(self.directory / "bo" / "sessions.jsonl", session)
-        share = 1 - compute / (wall * workers)
-        self.display.say(f"{human_time(wall)} on {workers} workers; {100 * share:.1f} % of the time was not training")
+        # A fold that resumed from a checkpoint counts with its seconds before this session, which can exceed it.
+        share = max(0.0, 1 - compute / (wall * workers))
+        on = counted(workers, "worker")
+        self.display.say(f"{human_time(wall)} on {on}; {100 * share:.1f} % of the time was not training")
 
 
 def trial_line(result: JsonObject) -> str:
@@ -336,7 +355,7 @@ def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Reco
     """Yield the final lines: the best setting, the parameters on a bound of their space, and the next command."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
     failed = sum(t.result["map_at_r"] is None for t in trials)
-    yield f"\n{study.title}: {len(trials)} trials" + (f", {failed} without a score" if failed else "")
+    yield f"\n{study.title}: {counted(len(trials), 'trial')}" + (f", {failed} without a score" if failed else "")
     yield (
         f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.validation_map_at_r:.2f} +- "
         f"{100 * choice.standard_error:.2f} (standard error between folds), {hours:.2f} compute hours"

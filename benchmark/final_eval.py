@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from benchmark.core import records
 from benchmark.core.console import write
-from benchmark.core.errors import IncompleteError, UserError
+from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
@@ -39,12 +39,13 @@ from benchmark.core.threads import use_threads
 from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
 from benchmark.jobs.queue import Jobs
-from benchmark.jobs.session import Session, code_of_all, describe_warnings
+from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
 from benchmark.jobs.train_unit import mismatch_of, running, train_unit
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.study import contents, layout
+from benchmark.study.base import PRESET, at_base
 from benchmark.study.layout import Chosen
 from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
@@ -58,7 +59,7 @@ Runs = dict[int, records.Record]  # records of scored runs, by number
 
 
 def final_eval(study: Study, overrides: list[str]) -> None:
-    """Evaluate the named study, or every study whose search is finished when none is named.
+    """Evaluate the named study with the repetitions of its search, or every study whose search is finished.
 
     Args:
         study: the study to evaluate; if none is named, it only supplies the results folder and the executor.
@@ -68,25 +69,16 @@ def final_eval(study: Study, overrides: list[str]) -> None:
         UserError: there is nothing to evaluate, or the configuration or the data is invalid.
         IncompleteError: some runs are missing.
     """
+    # A stored repetition is a study of its own, so that without a named study each is evaluated once.
     if names_a_study(overrides):
-        evaluate(study)
+        run_each(study.repetitions(), evaluate)
         return
     chosen = list(finished_searches(study, overrides))
     if not chosen:
         raise UserError(
             f"No finished search below {study.config.results_dir} can be evaluated. Run {command('bo')} first."
         )
-    faults: list[UserError | IncompleteError] = []
-    for other in chosen:
-        try:
-            evaluate(other)
-        except records.WriteError:  # it would happen to the other studies too
-            raise
-        except (UserError, IncompleteError) as error:
-            faults.append(error)
-    if faults:
-        kind = next((type(error) for error in faults if isinstance(error, IncompleteError)), UserError)
-        raise kind("\n\n".join(map(str, faults)))
+    run_each(chosen, evaluate)
 
 
 def finished_searches(study: Study, overrides: list[str]) -> Iterator[Study]:
@@ -151,16 +143,23 @@ def evaluate(study: Study) -> None:
         UserError: there is no chosen setting, or the configuration or the data is invalid.
         IncompleteError: some runs are lost.
     """
+    base = at_base(study) if study.config.preset == PRESET else None
+    if base:
+        study = base.study
     session = Session(study, "final-eval", halves=("trainval", "test"))
     if not study.config.preset:
         stored_search(study)  # fails before a folder is created for a study that does not exist
     with session:
+        if base:
+            base.check_data(session.fingerprint)
         # 1. read the chosen setting and the runs that are scored already
         chosen, num_runs = chosen_setting(study), study.config.protocol.num_runs
         searched = layout.chosen_record(study.directory, chosen)
         runs = session.open(
             num_runs, lambda own: layout.read_runs(study.directory, own, chosen, num_runs), earlier=searched
         )
+        if base:
+            session.display.say(f"the setting is that of trial_{base.trial:03d} of {base.folder}")
         for run in runs:
             drop_weights(study, layout.run_dir(study.directory, chosen.name, run))
 

@@ -12,7 +12,7 @@ from benchmark.core.invocation import command
 from benchmark.core.wording import human_time
 from benchmark.report.progress import Stage, age, failures, stages, unreadable_lines
 from benchmark.study.selected import names_a_study
-from benchmark.study.stored import all_studies, read_study
+from benchmark.study.stored import all_studies, read_study, repetitions
 from benchmark.study.study import Study
 
 COLUMNS = ("study", "part", "done", "units", "running", "lost", "compute", "left")
@@ -31,7 +31,8 @@ def status(study: Study, overrides: list[str]) -> None:
     """
     results_dir = Path(study.config.results_dir)
     named = names_a_study(overrides)
-    directories = [study.directory] if named else all_studies(results_dir)
+    own = [study.directory, *repetitions(study.directory)]
+    directories = own if named else all_studies(results_dir)
     if not directories:
         raise UserError(f"There is no study below {results_dir}. Run {command('bo')} to start one.")
     rows, details = [], []

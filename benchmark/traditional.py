@@ -22,12 +22,16 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake on the 
     begin_worker()
 
 import functools
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset
@@ -35,14 +39,21 @@ from benchmark.jobs.executors import Report
 from benchmark.jobs.session import Session
 from benchmark.jobs.train_unit import Trained, finished_record, holding, remove_leftovers, running, train
 from benchmark.jobs.unit import FinishedUnit, Unit
+from benchmark.losses import HasRecordFields
 from benchmark.report import traditional_rows as rows_of
 from benchmark.study import contents, layout
 from benchmark.study.identity import StudyIdentity
 from benchmark.study.passes import Plan, build, make_plan, select, trained_parts
+from benchmark.study.scoring import embed_test, for_figures, for_retrieval
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
+from benchmark.study.testset import opened_test_set
+from benchmark.study.unused import check_kept
+from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
 from benchmark.training.loop import write_state
+
+EMBEDDINGS_OF_EPOCH = "embeddings_epoch_{epoch}.npz"
 
 
 def traditional(study: Study, overrides: list[str]) -> None:
@@ -50,7 +61,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: the study to train.
-        overrides: unused; the study holds the configuration.
+        overrides: the overrides of the command line; a value among them must be trained with as it was given.
 
     Raises:
         UserError: the configuration or the data is invalid.
@@ -59,14 +70,15 @@ def traditional(study: Study, overrides: list[str]) -> None:
     # 1. prepare the data, and build a run's components once to check them
     with Session(study, "traditional", halves=("trainval", "test")) as session:
         plan = make_plan(study, session.fingerprint)
+        check_kept(study, plan.study, overrides)
+        check_keep_epochs(study.config.keep_epochs, plan.study.config.dataset.max_epochs)
         trained_parts(plan, run=0)
 
         # 2. read the finished runs from disk
         num_runs = study.config.protocol.num_runs
 
         def finished(own: StudyIdentity) -> layout.Found:
-            setting = study.config.loss.setting
-            return layout.read_traditional(study.directory, own, study.config.preset, setting, num_runs)
+            return layout.read_traditional(study.directory, own, study.config.preset, study.setting, num_runs)
 
         runs = session.open(num_runs, finished, plan.study.config.dataset.max_epochs)
         for run in runs:
@@ -87,6 +99,23 @@ def traditional(study: Study, overrides: list[str]) -> None:
         session.check_complete()
 
 
+def check_keep_epochs(epochs: Sequence[int], last: int) -> None:
+    """Check that every epoch whose embeddings are to be kept is trained.
+
+    Args:
+        epochs: the epochs.
+        last: the last epoch of the training.
+
+    Raises:
+        UserError: an epoch comes after the last one.
+    """
+    if late := sorted(epoch for epoch in epochs if epoch > last):
+        raise UserError(
+            f"keep_epochs={[*epochs]}: the training ends after {last} epochs, so there is no epoch {late[0]}. Leave it "
+            "out, or train longer: training.epochs=N."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraditionalUnit(Unit):
     """One training under the traditional protocol; its record is written next to its folder."""
@@ -99,7 +128,7 @@ def unit_of(session: Session, run: int) -> TraditionalUnit:
     config = session.study.config
     path = layout.traditional_path(session.study.directory, config.preset, run)
     return TraditionalUnit(
-        **session.unit_fields(), kind="run", index=run, fold=None, setting=config.loss.setting,
+        **session.unit_fields(), kind="run", index=run, fold=None, setting=session.study.setting,
         directory=path.with_suffix(""), keep_weights=config.keep != "none",
     )  # fmt: skip
 
@@ -127,38 +156,102 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
             plan = make_plan(unit.study, unit.fingerprint)
             with running(unit) as heartbeat:
                 entry = {"commit": commit(), "identity": unit.identity("traditional").to_json()}
-                trained = train(unit, report, heartbeat, functools.partial(build, plan, unit.study, unit.index, entry))
+                trained = train(unit, report, heartbeat, functools.partial(components, plan, unit, entry))
                 write_curves(folder / "curves", trained.outcome.result["history"])
-                record = make_record(plan, unit, trained)
-                if unit.keep_weights:  # those of the held-out epoch, else of the last one
-                    weights = trained.outcome.weights or trained.parts.weights()
-                    write_state(folder / "weights.pt", weights, record.identity or {})
+                record = make_record(plan, unit, trained, keep_reported(plan, unit, trained, heartbeat.tick))
                 contents.write(path, record, contents.Traditional)
             notes += trained.notes
         remove_leftovers(folder)
         return FinishedUnit(record.result, record.provenance, record.identity, notes).to_json()
 
 
+def components(plan: Plan, unit: TraditionalUnit, entry: JsonObject) -> tuple[TrainingComponents, Schedule]:
+    """Fresh components and the schedule of a run, which keep what the study asks for.
+
+    Args:
+        plan: what all runs train on.
+        unit: the run.
+        entry: further fields of the entry in the test ledger.
+    """
+    test, parts, schedule = build(plan, unit.study, unit.index, entry)
+    parts.keep_monitored = unit.keep_weights
+
+    def keep(epoch: int, embeddings: Tensor) -> None:
+        if epoch in unit.study.config.keep_epochs:
+            found = for_retrieval(plan.study, embeddings)[None]  # (1, N, D)
+            content = for_figures(plan.study, found, test, [parts.loss.state_dict()])
+            records.write_whole(unit.directory / EMBEDDINGS_OF_EPOCH.format(epoch=epoch), content)
+
+    parts.on_monitored = keep
+    return parts, schedule
+
+
+def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Callable[[], None]) -> str | None:
+    """Write the weights and test embeddings of the reported epochs, if the study keeps them.
+
+    `weights.pt` and `embeddings.npz` are of the epoch that is best on the test classes, `weights_held_out.pt` of the
+    one that is best on held-out classes.
+
+    Args:
+        plan: what all runs train on.
+        unit: the run.
+        trained: its training.
+        tick: called for each batch.
+
+    Returns:
+        The SHA-256 of `embeddings.npz`; None if none is kept.
+
+    Raises:
+        WriteError: a file cannot be written.
+    """
+    best, held_out = trained.outcome.monitored_weights, trained.outcome.weights
+    if best is None:
+        return None
+    identity = unit.identity("traditional")
+    path = unit.directory / "weights.pt"
+    write_state(path, best, identity.to_json())
+    if held_out is not None:
+        write_state(unit.directory / "weights_held_out.pt", held_out, identity.to_json())
+    test = opened_test_set(unit.study)
+    embeddings = embed_test(plan.study, path, identity.mismatch, test.images, tick)[None]  # (1, N, D)
+    content = for_figures(plan.study, embeddings, test, [best["loss"]])
+    records.write_whole(unit.directory / "embeddings.npz", content)
+    return hashlib.sha256(content).hexdigest()
+
+
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def make_record(plan: Plan, unit: TraditionalUnit, trained: Trained) -> records.Record:
-    """The record of a run: its history, and the reported epochs by selection rule."""
-    found = trained.outcome.result
+def make_record(
+    plan: Plan, unit: TraditionalUnit, trained: Trained, embeddings_sha256: str | None = None
+) -> records.Record:
+    """The record of a run: its history, and the reported epochs by selection rule.
+
+    Args:
+        plan: what all runs train on.
+        unit: the run.
+        trained: its training.
+        embeddings_sha256: digest of the test embeddings that are kept; None if none are.
+    """
+    found, loss = trained.outcome.result, trained.parts.loss
     completed = found["reason"] is None
     held_out_epoch = found["best_epoch"] if len(plan.held_out) else None
     result = {
         "run": unit.index,
-        "setting": plan.study.config.loss.setting,
+        "setting": plan.study.setting,
         "status": "completed" if completed else "diverged",
         "reason": found["reason"],
         "selected": select(found["history"], held_out_epoch, completed),
         "history": found["history"],
     }
+    if isinstance(loss, HasRecordFields):
+        best = result["selected"]["best_on_test"]
+        result |= loss.record_fields(found["history"], best and best["epoch"])
     dataset: Dataset = plan.study.make_dataset()
     return records.Record("traditional", result, provenance(
         seconds=trained.outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
-        test_contents=dataset.test_contents, warnings=trained.warnings(), device=trained.device(),
+        test_contents=dataset.test_contents, warnings=trained.warnings(), device=trained.device(), **trained.costs(),
+        embeddings_sha256=embeddings_sha256,
     ), unit.identity("traditional").to_json())  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark import bo
 from benchmark.__main__ import VERBS
-from benchmark.core import records
+from benchmark.core import invocation, records
 from benchmark.core.paths import conf_dir
 from benchmark.jobs import train_unit as worker
 from benchmark.study.cli import main
@@ -31,6 +31,7 @@ TINY = (
     "protocol.batch_size=16", "protocol.num_folds=2", "protocol.num_runs=2", "searcher=sobol", "trials=2",
     "executor=inline", "display=plain",
 )  # fmt: skip
+OF_SEARCHES = ("dataset.max_epochs", "protocol.batch_size", "protocol.num_folds", "searcher", "trials")
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,23 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     return config
 
 
+def with_values(config: DictConfig, values: list[str]) -> DictConfig:
+    """A configuration with these overrides, none of which chooses a file; it is changed."""
+    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
+    return config
+
+
 def run(command: Callable[..., None], *overrides: str, protocol: str = "") -> Ended:
     """Run a command with these overrides and its own protocol. A defect, which would show a traceback, is raised."""
     out, err, status = io.StringIO(), io.StringIO(), 0
-    verb = VERBS.get(command.__name__.replace("_", "-"))
+    name = command.__name__.replace("_", "-")
+    verb = VERBS.get(name)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["benchmark", *overrides])
         patch.setattr(hydra, "compose", compose)
         try:
-            main(command, protocol, only_reads=verb is not None and verb.group == "look")
+            several = ("loss",) if name in invocation.OF_SEVERAL_LOSSES else ()
+            main(command, protocol, verb is not None and verb.group == "look", several)
         except SystemExit as stop:
             status = int(stop.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())
@@ -100,8 +109,11 @@ def on_tiny(*overrides: str) -> list[str]:
 
 
 def tiny(command: Callable[..., None], results_dir: Path, *overrides: str, protocol: str = "") -> Ended:
-    """Run a command on the tiny study; the given overrides win."""
-    return run(command, *on_tiny(f"results_dir={results_dir}", *overrides), protocol=protocol)
+    """Run a command on the tiny study; the given overrides win, and the traditional protocol gets none of a search."""
+    words = on_tiny(f"results_dir={results_dir}", *overrides)
+    if protocol == "traditional" or "protocol=traditional" in overrides:
+        words = [word for word in words if word in overrides or word.split("=")[0] not in OF_SEARCHES]
+    return run(command, *words, protocol=protocol)
 
 
 def assert_refused(ended: Ended, *phrases: str) -> None:

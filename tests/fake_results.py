@@ -74,16 +74,31 @@ def finish(study: Study, runs: Sequence[float | str | None] | Mapping[int, float
     study = Study.of(study.raw | {"trials": TRIAL + 1})
     start(study, range(TRIAL + 1))
     choose(study)
+    _write_runs(study, runs, CHOSEN, SETTING)
+
+
+def finish_preset(study: Study, runs: Sequence[float | str | None] | Mapping[int, float | str]) -> None:
+    """Write the scored runs of a study with a preset, which needs no search.
+
+    Args:
+        study: the study.
+        runs: as in `finish`.
+    """
+    setting = study.setting
+    _write_runs(study, runs, layout.Chosen(study.config.preset, None, setting), setting)
+
+
+def _write_runs(study: Study, runs: Any, chosen: layout.Chosen, setting: dict[str, Any]) -> None:
     evaluation = opened(study, "final-eval")
     for run, value in dict(runs if isinstance(runs, Mapping) else enumerate(runs)).items():
         if value is None:
             continue
         scored = not isinstance(value, str)
         scores = [0.4 if scored else None] * study.config.protocol.num_folds
-        folds = [examples.fold_result(fold, score, SETTING) for fold, score in enumerate(scores)]
-        result = examples.run_result(run, TRIAL, folds, value if scored else None)
+        folds = [examples.fold_result(fold, score, setting) for fold, score in enumerate(scores)]
+        result = examples.run_result(run, chosen.trial, folds, value if scored else None) | {"setting": setting}
         write(
-            layout.run_path(study.directory, CHOSEN.name, run), evaluation, "run", run,
+            layout.run_path(study.directory, chosen.name, run), evaluation, "run", run,
             result if scored else result | {"reason": value}, seconds=SECONDS | {"score": 5.0}, test_contents=None,
             warnings=[[] for _ in folds], devices=[DEVICE for _ in folds], device=DEVICE_FACTS,
         )  # fmt: skip
@@ -113,7 +128,7 @@ def finish_traditional(study: Study, runs: Sequence[dict[str, float | None] | No
             held_out = examples.scores(0.3 if row["epoch"] == 2 else 0.2) if selected["held_out"] else {}
             row |= held_out | {"diagnostics": {}}
         status = "completed" if reason is None else "diverged"
-        scope = {"run": run, "setting": config.loss.setting, "status": status, "reason": reason}
+        scope = {"run": run, "setting": study.setting, "status": status, "reason": reason}
         write(
             layout.traditional_path(study.directory, config.preset, run), training, "traditional", run,
             scope | {"selected": selected, "history": history}, seconds=SECONDS, fingerprint=examples.FINGERPRINT,

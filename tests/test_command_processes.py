@@ -70,6 +70,6 @@ def test_several_losses_are_searched_by_one_command(tmp_path: Path, start: Start
     assert process.returncode == 0, err
     assert err == ""
     for name in ("proxy_nca", "contrastive"):
-        assert f"{name} on glyphs_small: 1 trials" in out
+        assert f"{name} on glyphs_small: 1 trial" in out
         assert (study_dir(tmp_path / "results", name) / "bo" / "best.yaml").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["results"], "nothing is left where the command was given"

@@ -22,7 +22,7 @@ from benchmark.jobs import train_unit, unit
 from benchmark.status import status
 from benchmark.study import opening
 from benchmark.study.stored import read_study
-from benchmark.tables import comparable, tables
+from benchmark.tables import comparable, records_of, tables
 from benchmark.traditional import traditional
 from benchmark.training import loop
 from tests.command_line import assert_refused, results_of, run, study_dir, tiny, trainings
@@ -252,7 +252,8 @@ def test_an_accepted_edit_of_the_searcher_is_said_aloud_and_printed_below_the_ta
     ended = tiny(bo, results, "accept_code=true")
     assert ended.status == 0 and "results of 2 versions of the code" in ended.out, ended
     stored = read_study(study_dir(results))
-    compared = comparable(stored, study_dir(results), "row").code or {}  # other searches may differ in it
+    used = records_of(stored, study_dir(results))
+    compared = comparable(stored, used, "row").code or {}  # other searches may differ in it
     assert compared["benchmark.searchers.sobol"] == "0123456789ab" and "benchmark.training.loop" in compared
     assert "accept_code=true accepted: all rows (2 versions)" in run(tables, f"results_dir={results}").out
 

@@ -60,7 +60,7 @@ def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
     assert not used or part_of(path) == "study"
 
 
-def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
+def test_no_command_of_a_search_can_open_the_test_classes() -> None:
     def opens(path: Path) -> bool:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in ast.walk(tree))
@@ -69,8 +69,30 @@ def test_only_final_eval_and_traditional_can_open_the_test_classes() -> None:
     assert openers == {PACKAGE / "study" / "testset.py"}
     doors = {"benchmark.study.testset", "benchmark.study.scoring", "benchmark.study.passes"}
     users = {path for path in MODULES if doors & imports(path)}
-    commands = {PACKAGE / "final_eval.py", PACKAGE / "traditional.py"}
+    commands = {PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures")}
     assert users == commands | {PACKAGE / "study" / "scoring.py", PACKAGE / "study" / "passes.py"}
+
+
+def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
+    def calls(path: Path) -> set[str]:
+        functions = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        return {ast.unparse(function) for function in functions}
+
+    def holds(path: Path, text: str) -> bool:
+        constants = [
+            n.value for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Constant)
+        ]
+        return text in constants
+
+    writers = {PACKAGE / "study" / "scoring.py", PACKAGE / "traditional.py"}
+    reader = PACKAGE / "report" / "figures" / "kept.py"
+    assert {path for path in MODULES if holds(path, "embeddings.npz")} <= {reader} | writers
+    users = {path for path in MODULES if "kept.read" in calls(path)}
+    assert users == {PACKAGE / "figures.py", PACKAGE / "report" / "class_intervals.py"}
+    for path in users | {path for path in MODULES if "dataset.test" in calls(path)}:
+        assert {"log_access", "open_test_set", "_log"} & calls(path), path
+    # Only a traditional run, whose opening of the test classes was logged, may read them once more without a line.
+    assert {path for path in MODULES if "opened_test_set" in calls(path)} <= {PACKAGE / "traditional.py"}
 
 
 def test_workers_of_the_search_serve_training_only() -> None:

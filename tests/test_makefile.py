@@ -142,7 +142,7 @@ def test_a_value_of_torch_that_is_not_one_of_two_words_is_refused(value: str, ch
     [({"LOSS": "triplet", "ARGS": "loss=hpl_pa"}, ("loss is given twice: 'loss=triplet' and 'loss=hpl_pa'",)),
      ({"NAME": "a", "ARGS": "dataset.name=b"}, ("dataset.name is given twice",)),
      ({"TRIALS": "3", "ARGS": "++trials=4"}, ("trials is given twice",)),
-     ({"LOSS": "hpl_pa,proxy_nca"}, ("There is no loss 'hpl_pa,proxy_nca'",)),
+     ({"LOSS": "hpl_pa, proxy_nca"}, ("There is no loss 'hpl_pa, proxy_nca'",)),
      ({"LOSS": "null"}, ("There is no loss 'null'",)),
      ({"ARGS": "loss=hpl_pa,proxy_nca"}, ("has several values", "'ARGS=--multirun loss=hpl_pa,proxy_nca'")),
      ({"ARGS": "LOSS=hpl_pa"}, ("There is no key 'LOSS'. Did you mean 'loss'?",)),

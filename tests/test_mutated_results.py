@@ -165,7 +165,7 @@ FACTS = {
     "num_folds": "science.protocol.num_folds", "embedding_dim": "science.protocol.embedding_dim",
     "confidence": "science.protocol.confidence", "select": "science.protocol.select",
     "setting": "science.loss.setting",
-    "held_out": "science.protocol.held_out", "recall_at": "science.dataset.recall_at",
+    "search": "science.search", "held_out": "science.protocol.held_out", "recall_at": "science.dataset.recall_at",
 }  # fmt: skip
 
 
@@ -442,7 +442,7 @@ def test_weights_that_do_not_fit_are_quarantined_and_trained_again(part: str, wh
         folder = copy(whole.search, tmp_path / "results", (f"{run}.json",))
         for fold in ("fold_0", "fold_1"):
             identity = records.read_record(folder / run / fold / "record.json").identity or {}
-            weights = whole.checkpoint[0]["best"] | ({part: wrong} if fold == "fold_1" else {})
+            weights = whole.checkpoint[0]["best"]["validation"] | ({part: wrong} if fold == "fold_1" else {})
             loop.write_state(folder / run / fold / "best.pt", weights, identity)
         said, refused = continued(final_eval, folder, study)
         assert refused and f"{folder / run / 'fold_1' / 'best.pt'} does not fit its model" in said

@@ -100,8 +100,9 @@ def test_a_bug_in_a_loss_shows_its_file_and_line_and_the_log(
     bugs: tuple[str, ...], executor: list[str], tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUGS", " ".join(bugs))
-    ended = tiny(bo, tmp_path / "results", "plugins=[buggy]", "loss.module._target_=buggy.Buggy", "trials=1",
-                 "executor.retries=0", f"protocol.num_folds={len(bugs)}", *executor)  # fmt: skip
+    loss = ["plugins=[buggy]", "loss.module._target_=buggy.Buggy", "~loss.module.proxy_init"]
+    budget = ["trials=1", "executor.retries=0", f"protocol.num_folds={len(bugs)}"]
+    ended = tiny(bo, tmp_path / "results", *loss, *budget, *executor)
     printed = ended.out + ended.err
     assert ended.status == 1, "unfinished, and no mistake of the user's"
     logs = sorted((study_dir(tmp_path / "results") / "bo" / "trial_000").glob("fold_*/log"))
@@ -117,7 +118,7 @@ def test_a_bug_in_a_loss_shows_its_file_and_line_and_the_log(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["loss.module._target_=buggy.OverProxies"],
+        ["loss.module._target_=buggy.OverProxies", "~loss.module.proxy_init"],
         ["loss=hpl_nca", "loss.module.base._target_=buggy.base", "~loss.module.base.denominator"],
     ],
     ids=["ProxyLoss", "HPL"],

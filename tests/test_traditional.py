@@ -1,5 +1,6 @@
 """The traditional protocol: what trains, what is monitored, which epochs are reported, who opens test classes when."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -170,8 +171,11 @@ def test_a_training_that_diverges_has_no_last_epoch_and_says_why(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    assert short(tmp_path / "a").status == 0
+def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one_with_all_that_it_keeps(tmp_path: Path) -> None:
+    own = ("loss=hpl_nca", "keep=best", "keep_epochs=[1,2]", "loss.schedule.warmup_iterations=2",
+           "loss.setting.update_every=2", "protocol.held_out=0.25")  # fmt: skip
+    folder = FOLDER.with_name("hpl_nca")
+    assert short(tmp_path / "a", *own).status == 0
     train_fold = worker.train_fold
 
     def interrupted(parts: Any, schedule: Any, checkpoint: Any, on_epoch: Any) -> Any:
@@ -183,21 +187,35 @@ def test_an_interrupted_training_resumes_and_ends_as_an_undisturbed_one(tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "train_fold", interrupted)
-        assert short(tmp_path / "b").status == 130
-    assert short(tmp_path / "b").status == 0
-    assert result(tmp_path / "b") == result(tmp_path / "a")
-    assert len(accesses(tmp_path / "b")) == 2  # every attempt opens them
+        assert short(tmp_path / "b", *own).status == 130
+    assert short(tmp_path / "b", *own).status == 0
+    found = result(tmp_path / "a", folder=folder)
+    assert result(tmp_path / "b", folder=folder) == found
+    assert len(accesses(tmp_path / "b", folder)) == 2  # every attempt opens them
+    runs = [tmp_path / name / folder / "traditional" / "setting" / "run_00" for name in "ab"]
+    names = ("embeddings.npz", "embeddings_epoch_1.npz", "embeddings_epoch_2.npz")
+    one, other = ([dict(np.load(run / name)) for name in names] for run in runs)
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    reported = one[0], one[found["selected"]["best_on_test"]["epoch"]]
+    assert np.array_equal(*(kept["embeddings"] for kept in reported)) and reported[0]["embeddings"].shape[0] == 1
+    assert not np.array_equal(one[1]["embeddings"], one[2]["embeddings"])
+    assert reported[0]["fold_0.owners_0"].dtype == np.int64 and len(np.unique(reported[0]["fold_0.owners_0"])) > 1
+    assert {"fold_0.proxies", "fold_0.centres_1", "labels", "neighbours"} <= reported[0].keys()
+    assert found["idle_hierarchy"] in (True, False)
+    for file, rule in (("weights.pt", "best_on_test"), ("weights_held_out.pt", "held_out")):
+        (tmp_path / file).write_bytes(records.read_checked(runs[1] / file))
+        kept = torch.load(tmp_path / file, weights_only=True)["state"]
+        per_pass = int(kept["loss"]["counters"][0]) / found["selected"][rule]["epoch"]
+        assert per_pass == round(per_pass) and len(kept["loss"]["owners_0"]) == len(kept["loss"]["proxies"])
+    provenance = records.read_record(runs[0].with_suffix(".json")).provenance
+    assert provenance["seconds_per_iteration"] > 0 and provenance["peak_memory_bytes"] > 1e7
+    content = (runs[0] / "embeddings.npz").read_bytes()
+    assert provenance["embeddings_sha256"] == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.slow
-def test_kept_weights_are_those_of_the_last_epoch(tmp_path: Path) -> None:
-    parts: list[Any] = []
-    with trainings(lambda number, made: parts.append(made)):
-        assert short(tmp_path, "keep=best", "training.epochs=1").status == 0
-    path = tmp_path / FOLDER / "traditional" / "setting" / "run_00" / "weights.pt"
-    (tmp_path / "weights.pt").write_bytes(records.read_checked(path))
-    kept = torch.load(tmp_path / "weights.pt", weights_only=True)["state"]
-    assert all(torch.equal(kept["head"][name], value) for name, value in parts[0].head.state_dict().items())
+def test_an_epoch_that_is_not_trained_cannot_be_kept(tmp_path: Path) -> None:
+    assert_refused(short(tmp_path, "keep_epochs=[1,3]"), "keep_epochs=[1, 3]", "ends after 2 epochs", "no epoch 3")
 
 
 @pytest.mark.slow
@@ -278,7 +296,7 @@ def test_an_epoch_is_a_pass_over_the_data_and_what_hpl_counts_in_epochs_follows(
     assert study.config.loss.setting["update_every"] == 45
     assert isinstance(study.make_sampler(np.repeat([0, 1], 100), seed=0), Random)
     schedule = make_schedule(study, 0)
-    assert (schedule.max_epochs, schedule.evaluate_every, schedule.warmup_epochs) == (30, 1, 5)
+    assert (schedule.max_epochs, schedule.evaluate_every, schedule.warmup_epochs) == (30, 1, 0)
     assert schedule.patience >= 30 and schedule.clip == {"value": 10.0}
     given = compose_study("protocol=traditional", "dataset=cub", "loss=hpl_pa", "loss.setting.update_every=20")
     assert in_passes(given, 5864).config.loss.setting["update_every"] == 20
@@ -291,7 +309,7 @@ def test_losses_over_pairs_keep_their_batches_and_inaturalist_gets_the_papers_50
     contrastive = compose_study("protocol=traditional", "loss=contrastive")
     assert in_passes(contrastive, 1000).config.loss.sampler == {"m": 4}
     hier = compose_study("protocol=traditional", "loss=hier")
-    assert in_passes(hier, 1000).config.loss.sampler == {"m": 2}
+    assert in_passes(hier, 1000).config.loss.sampler == {"m": 2, "fresh_classes": True}
     species = compose_study("protocol=traditional", "loss=hpl_pa", "dataset=inaturalist2019")
     assert in_passes(species, 100_000).config.loss.setting["num_coarse"] == 500
 

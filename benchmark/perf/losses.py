@@ -32,7 +32,8 @@ def loss_steps(study: Study) -> Iterator[Row]:
     """
     for path in sorted((conf_dir() / "loss").glob("*.yaml")):
         loss = read_loss(path.stem)
-        authors = loss.get("presets", {}).get("authors", {}).get("sop", {})
+        presets = loss.get("presets", {}).get("authors", {})
+        authors = next(iter(presets.get("trunks", {}).values()), presets).get("sop", {})
         schedule = loss.get("schedule", {})
         at_once = schedule | dict.fromkeys(schedule.get("starts", ()), 0)
         yield cost(path.stem, Study.of(study.raw | {"loss": loss | {"schedule": at_once}}, authors))

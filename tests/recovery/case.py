@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.core import records
 from tests.command_line import on_tiny, results_of
 from tests.processes import is_alive, wait_for
 
@@ -24,7 +25,7 @@ class Command:
 
     Args:
         module: module of `benchmark` to run.
-        overrides: configuration that makes each unit train for a few seconds, so that a fault can hit it midway.
+        overrides: configuration that makes each unit train for a few short epochs.
         unit: pattern of the unit's folder below the results folder.
     """
 
@@ -33,20 +34,20 @@ class Command:
     unit: str
 
 
-LONG = on_tiny("loss=hpl_nca", "trials=1", "protocol.num_runs=1", "dataset.iterations_per_epoch=100",
-               "dataset.max_epochs=5", "dataset.patience=9", "protocol.batch_size=64")  # fmt: skip
+FOLDS = on_tiny("loss=hpl_nca", "trials=1", "protocol.num_runs=1", "dataset.max_epochs=4", "dataset.patience=9")
+RUNS = tuple(override for override in FOLDS if not override.startswith(("trials=", "searcher=")))  # without a search
 PASSES = ("dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "protocol.num_runs=2", "protocol.held_out=0.2",
-          "training.batch_size=32", "training.epochs=12", "display=plain", "executor=inline")  # fmt: skip
+          "training.batch_size=128", "training.epochs=4", "display=plain", "executor=inline")  # fmt: skip
 COMMANDS = {
-    "bo": Command("bo", tuple(LONG), "studies/*/*/bo/trial_000/fold_1"),
-    "final-eval": Command("final_eval", (*LONG, "preset=default"), "studies/*/*/final_eval/*/run_00/fold_1"),
-    "traditional": Command("traditional", PASSES, "studies/*/*/traditional/*/run_01"),
+    "bo": Command("bo", tuple(FOLDS), "studies/*/*/bo/trial_000/fold_0"),
+    "final-eval": Command("final_eval", (*RUNS, "preset=default"), "studies/*/*/final_eval/*/run_00/fold_0"),
+    "traditional": Command("traditional", PASSES, "studies/*/*/traditional/*/run_00"),
 }
 
 
 @dataclass
 class Case:
-    """A command, its results folder and its processes.
+    """A command, its results folder and its processes, whose units wait after their first epoch for `end`.
 
     Args:
         command: the command to start.
@@ -54,6 +55,7 @@ class Case:
         environment: additional environment variables of its processes.
 
     Attributes:
+        injected: folder of the files that `injected/sitecustomize.py` reads.
         stack: clean-up at the end of the test; processes that are still running are killed.
         seen: worker processes seen so far.
     """
@@ -63,6 +65,17 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     seen: set[int] = field(default_factory=set)
+    injected: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.injected = self.results.parent / "injected"
+        path = os.pathsep.join([str(Path(__file__).with_name("injected")), str(ROOT)])
+        self.environment |= {"PYTHONPATH": path, "INJECTED": str(self.injected)}
+        self.hold(1)
+
+    def hold(self, epoch: int) -> None:
+        """Let units train until they have scored an epoch, and wait there."""
+        records.write_whole(self.injected / "hold", str(epoch).encode())
 
     def start(self, *overrides: str) -> "subprocess.Popen[str]":
         """Start the command, on two local workers unless the overrides say otherwise."""
@@ -116,11 +129,12 @@ class Case:
         return found
 
     def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
-        """Wait for a command to end.
+        """Let all units train to their end, and wait for a command to end.
 
         Returns:
             Exit status and output of the command.
         """
+        (self.injected / "hold").unlink(missing_ok=True)
         out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out + err
 
@@ -137,4 +151,4 @@ def assert_records_of(results: Path, undisturbed: Path) -> None:
 
 def assert_ended(processes: Iterable[int]) -> None:
     """Check that none of these processes outlives the driver."""
-    wait_for(lambda: not any(map(is_alive, processes)), 15, "for the workers to end with their driver")
+    wait_for(lambda: not any(map(is_alive, processes)), 60, "for the workers to end with their driver")

@@ -1,12 +1,14 @@
 """A worker whose units say what it does, for tests of executors. It lies outside the package, as a user's would.
 
-A unit is `{"do": ...}`; each reports its process (`pid`) and that one's parent (`parent`) before it starts.
+A unit is `{"do": ...}`; each reports itself (`unit`), its process (`pid`) and that one's parent (`parent`) before it
+starts.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
@@ -16,8 +18,8 @@ SHOWN = ("SLURM_JOB_ID", "SLURM_NTASKS", "OMP_NUM_THREADS")  # variables that an
 
 
 def run(spec: dict[str, Any], report: Any) -> dict[str, Any]:
-    """Do a unit: sleep, fail, refuse (the user's mistake), die or exit."""
-    report({"pid": os.getpid(), "parent": os.getppid()})
+    """Do a unit: sleep, wait for a file, fail, refuse (the user's mistake), die or exit."""
+    report({"unit": spec, "pid": os.getpid(), "parent": os.getppid()})
     if spec["do"] == "fail":
         raise KeyError("gone")
     if spec["do"] == "refuse":
@@ -28,7 +30,11 @@ def run(spec: dict[str, Any], report: Any) -> dict[str, Any]:
     if spec["do"] == "exit":
         sys.stdout.flush()
         os._exit(3)
-    time.sleep(spec["seconds"])
+    if spec["do"] == "wait":
+        while not Path(spec["file"]).exists():
+            time.sleep(0.02)
+    else:
+        time.sleep(spec["seconds"])
     return {"pid": os.getpid(), "cwd": os.getcwd()} | {name: os.environ.get(name) for name in SHOWN}
 
 

@@ -26,6 +26,10 @@ def sleep(seconds):
     return {"do": "sleep", "seconds": seconds}
 
 
+def wait(file):
+    return {"do": "wait", "file": str(file)}
+
+
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
@@ -56,7 +60,10 @@ class TestReal:
         executor = executor_ray.Ray([WORKER], 2, tmp_path / "logs", heard.append)
         try:
             assert signal.getsignal(signal.SIGTERM) is handler, "Ray puts its own in its place"
-            results = [f.result() for f in [executor.submit(sleep(1)) for _ in range(4)]]
+            both = [executor.submit(wait(tmp_path / "both")) for _ in range(2)]
+            wait_for(lambda: len(heard) == 2)
+            (tmp_path / "both").touch()
+            results = [f.result() for f in [*both, *(executor.submit(sleep(0.1)) for _ in range(4))]]
             assert sorted(r["pid"] for r in results) == sorted(m["pid"] for m in heard)
             assert len({r["pid"] for r in results}) == 2, "workers are long-lived"
             assert {(r["cwd"], r["OMP_NUM_THREADS"]) for r in results} == {(os.getcwd(), "1")}
@@ -69,24 +76,26 @@ class TestReal:
                 executor.submit({"do": "die"}).result()
 
             heard.clear()
-            futures = [executor.submit(sleep(60)), executor.submit(sleep(3))]
+            other, lost = executor.submit(wait(tmp_path / "other")), executor.submit(sleep(300))
             wait_for(lambda: len(heard) == 2)
-            os.kill(heard[0]["parent"], signal.SIGKILL)
-            died = [f.exception(timeout=30) for f in futures]
-            assert [type(e) for e in died if e] == [WorkerDiedError], "the other unit is not touched"
-            wait_for(lambda: not is_alive(heard[0]["pid"]), seconds=10)
-            assert executor.submit(sleep(0)).result()["pid"] != heard[0]["pid"]
+            (hurt,) = [message for message in heard if message["unit"] == sleep(300)]
+            os.kill(hurt["parent"], signal.SIGKILL)
+            assert isinstance(lost.exception(timeout=120), WorkerDiedError)
+            wait_for(lambda: not is_alive(hurt["pid"]))
+            (tmp_path / "other").touch()
+            assert other.result(timeout=120)["pid"] != hurt["pid"], "the other unit is not touched"
+            assert executor.submit(sleep(0)).result()["pid"] != hurt["pid"]
 
             heard.clear()
-            hanging = executor.submit(sleep(60))
+            hanging = executor.submit(sleep(300))
             wait_for(lambda: heard)
             os.kill(heard[0]["pid"], signal.SIGSTOP)
             executor.kill(hanging)
-            assert isinstance(hanging.exception(timeout=30), WorkerDiedError)
-            wait_for(lambda: not is_alive(heard[0]["pid"]), seconds=10)
+            assert isinstance(hanging.exception(timeout=120), WorkerDiedError)
+            wait_for(lambda: not is_alive(heard[0]["pid"]))
 
             heard.clear()
-            futures = [executor.submit(sleep(60)) for _ in range(3)]
+            futures = [executor.submit(sleep(300)) for _ in range(3)]
             wait_for(lambda: len(heard) == 2)
         finally:
             executor.close()
@@ -106,7 +115,7 @@ class TestReal:
             placement.num_workers(compose_study(*at, "executor.gpus_per_worker=1").config)
 
         executor = executor_ray.Ray([WORKER], 3, tmp_path / "logs", None, cluster.address)
-        results = [f.result(timeout=60) for f in [executor.submit(sleep(0.1)) for _ in range(4)]]
+        results = [f.result(timeout=120) for f in [executor.submit(sleep(0.1)) for _ in range(4)]]
         assert len({r["pid"] for r in results}) == 1, "there is room for one"
         executor.close()
 
@@ -125,7 +134,7 @@ class TestReal:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
             started = json.loads(driver.stdout.readline())
             driver.kill()
-        wait_for(lambda: not is_alive(started["pid"]) and not is_alive(started["parent"]), seconds=30)
+        wait_for(lambda: not is_alive(started["pid"]) and not is_alive(started["parent"]))
 
     def test_a_cluster_that_is_not_there_is_named(self):
         with pytest.raises(

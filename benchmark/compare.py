@@ -1,0 +1,204 @@
+"""make compare: two studies side by side, or one study before and after a change of the code.
+
+    make compare A=results/studies/GROUP/hpl_pa B=results/studies/GROUP/proxy_anchor
+
+Printed are the values of the configuration that differ, the data, the modules of the code, package versions and
+devices; the chosen settings; for each metric both means, and the difference B - A over the runs that both have; and
+each run's values. Runs with equal numbers are paired if the two studies draw equal seeds for them, which needs equal
+values of `seed` and the same data set. Equal records are reported as equal: their results are compared bit for bit.
+"""
+
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("compare"))
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmark.core.console import write, write_table
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.core.provenance import UNKNOWN, kinds_of
+from benchmark.protocol.comparisons import difference, unpaired_difference
+from benchmark.protocol.statistics import t_interval
+from benchmark.report.comparison import leaves, text_of
+from benchmark.report.runs import StudyRuns, code_of, read_runs
+from benchmark.study.study import Study
+
+MAIN = ("map_at_r", "recall_at_1")  # metrics of which each run's values are printed
+
+
+def compare(study: Study, overrides: list[str]) -> None:
+    """Print what two studies have in common and what differs, from their folders `a` and `b`.
+
+    Args:
+        study: supplies `a` and `b`; the rest is not used.
+        overrides: unused.
+
+    Raises:
+        UserError: a folder is missing or cannot be read, or the two studies share no column.
+    """
+    config = study.config
+    if not config.a or not config.b:
+        raise UserError(f"Name the folders of two studies: {command('compare', {'a': 'FOLDER', 'b': 'FOLDER'})}")
+    one, two = read_runs(Path(config.a)), read_runs(Path(config.b))
+    columns = [column for column in one.columns if column in two.columns]
+    if not columns:
+        raise UserError(
+            f"{one.directory} follows the protocol {one.stored.facts.protocol} and {two.directory} the protocol "
+            f"{two.stored.facts.protocol}: no number of one can be compared with a number of the other."
+        )
+    for name, runs in (("A", one), ("B", two)):
+        write(f"{name}: {runs.directory}, {runs.stored.label}, {len(runs.records)} of {runs.stored.num_runs} runs")
+        for problem in runs.problems:
+            write(f"   {problem.text}")
+    _write_differences(one, two)
+    _write_scores(one, two, columns)
+
+
+def _write_differences(one: StudyRuns, two: StudyRuns) -> None:
+    """Print how configuration, data, code, packages and devices differ, and the chosen settings."""
+    first, second = one.stored, two.stored
+    rows = [("configuration", *row) for row in differing(_configuration(one, two), _configuration(two, one))]
+    rows += [
+        ("data", *row) for row in differing({"fingerprint": first.fingerprint}, {"fingerprint": second.fingerprint})
+    ]
+    rows += [("code", *row) for row in differing(_modules(one), _modules(two))]
+    rows += [("records", *row) for row in differing(_origin(one), _origin(two))]
+    same = {
+        "configuration": first.science == second.science, "data": first.fingerprint == second.fingerprint,
+        "setting": _setting(one) == _setting(two), "code": bool(_modules(one)) and _modules(one) == _modules(two),
+        "commits, versions and devices": _origin(one) == _origin(two),
+    }  # fmt: skip
+    write(f"Equal: {', '.join(name for name, equal in same.items() if equal) or 'nothing'}.")
+    if rows:
+        write("\nWhat differs:")
+        write_table(("in", "what", "A", "B"), rows)
+    if not same["data"]:
+        write("The data differ, so the differences below are not those between two methods.")
+    for name, runs in (("A", one), ("B", two)):
+        if not _modules(runs):
+            write(f"{name}'s records do not say which code computed them.")
+    write("\nChosen settings:")
+    names = list(dict.fromkeys([*_setting(one), *_setting(two)]))
+    write_table(("", "A", "B"), [(n, *(text_of(_setting(runs).get(n)) for runs in (one, two))) for n in names])
+
+
+def _configuration(runs: StudyRuns, other: StudyRuns) -> dict[str, object]:
+    """The scientific configuration of a study by key; of two different losses, only their names are compared."""
+    values = leaves({key: value for key, value in runs.stored.science.items() if key != "data"})
+    if runs.stored.facts.loss == other.stored.facts.loss:
+        return values
+    own = ("loss.", "searcher.module.defaults")
+    return {"loss": runs.stored.facts.loss} | {k: v for k, v in values.items() if not k.startswith(own)}
+
+
+def differing(first: Mapping[str, object], second: Mapping[str, object]) -> list[tuple[str, str, str]]:
+    """The keys at which two mappings differ, with both values as text.
+
+    >>> differing({"a": 1, "b": 2}, {"a": 1.0, "b": 3, "c": 4})
+    [('b', '2', '3'), ('c', 'not set', '4')]
+
+    Args:
+        first: values by key.
+        second: values by key.
+    """
+    texts = [(k, text_of(first.get(k)), text_of(second.get(k))) for k in dict.fromkeys([*first, *second])]
+    return [row for row in texts if row[1] != row[2]]
+
+
+def _setting(runs: StudyRuns) -> dict[str, object]:
+    values: dict[str, object] = dict(sorted(runs.chosen.setting.items()))
+    return values | ({} if runs.choice is None else {"trial": runs.choice.trial})
+
+
+def _modules(runs: StudyRuns) -> dict[str, str]:
+    """Digests of the newest versions of the modules that computed a study."""
+    latest = [*runs.stored.search_code[-1:], *runs.stored.code[-1:]]
+    return {name: digest[:12] for code in latest for name, digest in code.modules.items()}
+
+
+def _origin(runs: StudyRuns) -> dict[str, object]:
+    """Commits, package versions and kinds of device of a study's runs, each as one text."""
+    origins = [record.provenance for record in runs.records.values()]
+    found: dict[str, set[str]] = {
+        "commit": {str(origin.get("commit", UNKNOWN)) for origin in origins},
+        "device": kinds_of(runs.records.values()),
+        "versions of the code": {digest[:12] for record in runs.records.values() for digest in code_of(record)},
+    }
+    for origin in origins:
+        for package, version in origin.get("versions", {}).items():
+            found.setdefault(package, set()).add(version)
+    return {name: ", ".join(sorted(values)) or None for name, values in found.items()}
+
+
+def _write_scores(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
+    """Print means, differences and the values of each run."""
+    shared = sorted(one.records.keys() & two.records.keys())
+    paired = seeds_are_shared(one, two)
+    confidence = one.stored.facts.confidence
+    rows = []
+    for column in columns:
+        first, second = one.values(column), two.values(column)
+        if not first or not second:
+            rows.append((column, _mean(first, confidence), _mean(second, confidence), "", "", ""))
+            continue
+        runs = [run for run in sorted(first) if run in second]
+        if paired and runs:
+            found = difference({run: second[run] for run in runs}, {run: first[run] for run in runs}, confidence)
+        else:
+            found = unpaired_difference(list(second.values()), list(first.values()), confidence)
+        half = "" if found.half_width is None else f" +- {found.half_width:.2f}"
+        p = "" if found.p is None else f"{found.p:.2g}"
+        rows.append((column, _mean(first, confidence), _mean(second, confidence), f"{found.mean:+.2f}{half}", p,
+                     str(found.n)))  # fmt: skip
+    how = "paired" if paired else "not paired, since the studies draw other seeds (Welch)"
+    write(f"\nPercent, with {100 * confidence:g} % t-intervals; differences are {how}:")
+    write_table(("column", "A", "B", "B - A", "p", "runs"), rows)
+    for line in _equal_records(one, two, shared):
+        write(line)
+    write("\nBy run, in percent:")
+    write_table(("column", "run", "A", "B", "B - A"), [row for c in columns for row in _by_run(one, two, c)])
+
+
+def seeds_are_shared(one: StudyRuns, two: StudyRuns) -> bool:
+    """Whether runs with equal numbers have equal seeds, which depend on `seed`, the data set, the run and the fold.
+
+    Args:
+        one: a study.
+        two: another one.
+    """
+    first, second = one.stored, two.stored
+    keys = [(s.science.get("seed"), s.facts.dataset, s.facts.story, s.fingerprint) for s in (first, second)]
+    return keys[0] == keys[1]
+
+
+def _mean(values: Mapping[int, float], confidence: float) -> str:
+    if not values:
+        return "-"
+    interval = t_interval(list(values.values()), confidence)
+    return f"{interval.mean:.2f}" + ("" if interval.half_width is None else f" +- {interval.half_width:.2f}")
+
+
+def _equal_records(one: StudyRuns, two: StudyRuns, shared: list[int]) -> Iterator[str]:
+    """Yield sentences about the runs whose results are equal bit for bit, and about runs that only one study has."""
+    equal = [run for run in shared if one.records[run].result == two.records[run].result]
+    if shared and len(equal) == len(shared):
+        yield f"The results of all {len(shared)} shared runs are equal, bit for bit."
+    elif shared:
+        named = f" (runs {', '.join(map(str, equal))})" if equal else ""
+        yield f"Of {len(shared)} shared runs, {len(equal)} are equal, bit for bit{named}."
+    for name, mine, other in (("A", one, two), ("B", two, one)):
+        if alone := sorted(mine.records.keys() - other.records.keys()):
+            yield f"Only {name} has the runs {', '.join(map(str, alone))}; differences leave them out."
+
+
+def _by_run(one: StudyRuns, two: StudyRuns, column: str) -> Iterator[tuple[str, ...]]:
+    if column.rpartition(".")[2] not in MAIN:
+        return
+    first, second = one.values(column), two.values(column)
+    for run in sorted(first.keys() | second.keys()):
+        mine, other = first.get(run), second.get(run)
+        change = "" if mine is None or other is None else f"{other - mine:+.4f}"
+        yield column, str(run), *("-" if v is None else f"{v:.4f}" for v in (mine, other)), change

@@ -1,0 +1,234 @@
+"""make robustness: score the kept models of a study on corrupted test images.
+
+    make robustness STUDY=results/studies/GROUP/hist
+
+Source: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tuplet Loss for Deep Metric Learning", CVPR 2022,
+supplement, A.3; `images/corruptions.py` has the nine corruptions.
+
+Nothing is trained: the models are those whose weights a study has kept (`keep=best`). Each run is scored as after its
+training, once for every corruption and once without. The record of each score is written as soon as it is known, so the
+same command resumes. Every look at the test classes is logged in the study's `test_ledger.jsonl` before it happens.
+"""
+
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("robustness"))
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.core import records
+from benchmark.core.code import code_of
+from benchmark.core.console import counting, write
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.core.provenance import commit, device_facts, provenance
+from benchmark.core.threads import use_threads
+from benchmark.images.corruptions import CORRUPTIONS, PAPER, CorruptedImages
+from benchmark.report import figures, formats
+from benchmark.report.robustness import METRICS, NONE, sheet, table, title
+from benchmark.study import contents, kept_models
+from benchmark.study.identity import Identity
+from benchmark.study.kept_models import KeptRun
+from benchmark.study.layout import robustness_path
+from benchmark.study.prepare import prepare
+from benchmark.study.scoring import score_images
+from benchmark.study.selected import names_a_study
+from benchmark.study.stored import StoredStudy, read_study
+from benchmark.study.study import Study
+from benchmark.study.testset import open_test_set
+from benchmark.training.precision import check_precision, effective_precision, use_precision
+
+NUM_EXAMPLES = 8
+CODE = ("benchmark.study.scoring", "benchmark.images", "benchmark.protocol", "benchmark.trunks", "benchmark.heads")
+
+
+def robustness(study: Study, overrides: Sequence[str]) -> None:
+    """Score the kept models of a study under every corruption, and write the table and a sheet of examples.
+
+    Args:
+        study: the study, whose `corruptions` says which ones; all nine of the paper if it is empty.
+        overrides: the overrides on the command line.
+
+    Raises:
+        UserError: no study or an unknown corruption is named, or the study has kept no weights.
+    """
+    # 1. find the models
+    if not names_a_study(overrides):
+        raise UserError(f"Name the study whose models to score: {command('robustness', {'study': 'FOLDER'})}")
+    names = [NONE, *chosen_corruptions(study.config.corruptions)]
+    stored = read_study(study.directory)
+    with records.only_one(study.directory / "lock", f"Study {study.title}"):
+        kept = kept_models.find(study, stored)
+        check_data(study, stored)
+        if kept.without:
+            write(f"{study.title}: runs without kept weights are left out: {', '.join(map(str, kept.without))}")
+        device = study.make_device()
+        check_precision(study.config.precision, device)
+        use_precision(study.config.precision, device)
+        use_threads(study.config.threads)
+
+        # 2. score what has no record
+        units = [Unit(study, stored, kept.chosen, run, name) for run in kept.runs for name in names]
+        missing = [unit for unit in units if not unit.is_finished()]
+        show = progress(study, len(missing))
+        for number, unit in enumerate(missing):
+            unit.score()
+            show(number + 1)
+
+        # 3. write the table, and the sheet of examples
+        folder = study.directory / "robustness" / kept.chosen
+        found = {name: [contents.read(u.path, contents.Robustness) for u in units if u.name == name] for name in names}
+        drawn = table("robustness", stored, found)
+        paths = formats.write_table(drawn, folder)
+        paths += draw_examples(study, names, folder / "examples")
+    for line in summary(study, found):
+        write(line)
+    for path in paths:
+        write(f"wrote {path}")
+
+
+def chosen_corruptions(asked: Sequence[str]) -> list[str]:
+    """The corruptions that a command applies, in the order of `CORRUPTIONS`.
+
+    Args:
+        asked: their names; empty for the nine of the paper.
+
+    Raises:
+        UserError: there is no corruption of a name.
+    """
+    if unknown := [name for name in asked if name not in CORRUPTIONS]:
+        raise UserError(
+            f"corruptions=[{','.join(asked)}]: there is no {unknown[0]}. Allowed: {', '.join(CORRUPTIONS)}."
+        )
+    return [name for name in CORRUPTIONS if name in (asked or PAPER)]
+
+
+def check_data(study: Study, stored: StoredStudy) -> None:
+    """Prepare the test images, and check that the data are those that the models were trained on.
+
+    Raises:
+        UserError: they differ, or cannot be prepared.
+    """
+    if (here := prepare(study, "test")) != stored.fingerprint:
+        raise UserError(
+            f"The data of {study.title} have the fingerprint {here} here, but the models were trained on "
+            f"{stored.fingerprint}. Run {study.command('data')}, and compare."
+        )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The evaluation of one run under one corruption.
+
+    Attributes:
+        study: the study.
+        stored: the content of its `study.yaml`.
+        chosen: name of the folder of its runs.
+        run: the run.
+        name: name of the corruption, or `none`.
+    """
+
+    study: Study
+    stored: StoredStudy
+    chosen: str
+    run: KeptRun
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where its record is."""
+        return robustness_path(self.study.directory, self.chosen, self.run.number, self.name)
+
+    def identity(self) -> Identity:
+        """The identity of its record: that of the run, and the code that scores."""
+        digest = code_of(["benchmark.images.corruptions", "benchmark.study.scoring"], CODE).digest
+        setting = self.run.record.result["setting"]
+        return self.stored.expected.of("robustness", self.run.number, setting, code=[digest])
+
+    def is_finished(self) -> bool:
+        """Whether there is a record of these models and this code; one that does not belong here is quarantined.
+
+        Raises:
+            NewerFileError: a newer version wrote the record.
+        """
+        try:
+            record = contents.read(self.path, contents.Robustness)
+        except FileNotFoundError:
+            return False
+        except records.CorruptFileError as error:
+            write(f"{error} It is kept as {records.quarantine(self.path, error.why).name}, and scored again.")
+            return False
+        if not self.identity().mismatch(record.identity) and record.result["seed"] == self.study.config.seed:
+            return True
+        kept = records.quarantine(self.path, "other")
+        write(f"{self.path} has the scores of other models or other code. It is kept as {kept.name}, and scored again.")
+        return False
+
+    def score(self) -> None:
+        """Score the run's models, and write the record.
+
+        Raises:
+            CorruptFileError: a weights file is damaged, or belongs to another training.
+            WriteError: the record cannot be written.
+        """
+        started, seed, identity = time.perf_counter(), self.study.config.seed, self.identity().to_json()
+        entry = {"run": self.run.number, "story": "robustness", "corruption": self.name}
+        test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
+        images = test.images if self.name == NONE else CorruptedImages(test.images, self.name, seed)
+        scores = score_images(self.run.study, self.run.weights, test, images, lambda: None)
+        device, precision = test.images.device, self.study.config.precision
+        result = {"run": self.run.number, "corruption": self.name, "seed": seed}
+        result |= {mode: scores[mode] for mode in ("separated", "concatenated")}
+        origin = provenance(
+            seconds={"score": time.perf_counter() - started}, test_contents=test.contents,
+            device=device_facts(device, effective_precision(precision, device)),
+        )  # fmt: skip
+        contents.write(self.path, records.Record("robustness", result, origin, identity), contents.Robustness)
+
+
+def progress(study: Study, total: int) -> Callable[[int], None]:
+    """A function that shows how many of the units are scored."""
+    if study.config.display == "quiet" or not total:
+        return lambda done: None
+    show = counting(f"{study.title}: runs x corruptions scored")
+    return lambda done: show(done, total)
+
+
+def draw_examples(study: Study, names: Sequence[str], stem: Path) -> list[Path]:
+    """Write a sheet of test images under each corruption, unless it exists, and return its path.
+
+    Args:
+        study: the study.
+        names: names of the corruptions, the first of them `none`.
+        stem: path of the sheet without its suffix.
+    """
+    stem = stem.with_name("_".join([stem.name, *(names[1:] if tuple(names[1:]) != PAPER else ())]))
+    path = stem.with_name(f"{stem.name}.png")
+    if path.exists():
+        return [path]
+    test = open_test_set(study, {"story": "robustness", "looks": "examples of corrupted images", "commit": commit()})
+    rows = np.linspace(0, len(test.images) - 1, min(NUM_EXAMPLES, len(test.images))).astype(np.int64)
+    shown = {}
+    for name in names:
+        images = test.images if name == NONE else CorruptedImages(test.images, name, study.config.seed)
+        shown[name] = images.plain(rows).permute(0, 2, 3, 1).cpu().numpy()
+    return figures.save(sheet(shown), stem, ("png",))
+
+
+def summary(study: Study, found: dict[str, list[records.Record]]) -> list[str]:
+    """The mean over runs under each corruption, one line each."""
+    count = len(found[NONE])
+    lines = [f"\n{study.title}, corrupted test images: mean over n = {count} run{'s' * (count > 1)}, %"]
+    for name, scored in found.items():
+        cells = [
+            f"{text} {100 * sum(r.result['concatenated'][key] for r in scored) / count:6.2f}"
+            for key, text in METRICS.items()
+        ]
+        lines.append(f"  {title(name):20s} {'   '.join(cells)}")
+    return lines

@@ -1,0 +1,101 @@
+"""Two studies side by side: what differs, and the difference of their scores over the runs that both have."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from benchmark import compare
+from benchmark.study.study import Study
+from tests import fake_results
+from tests.command_line import Ended, assert_refused, run
+
+Compose = Callable[..., Study]
+RUNS, OTHER_RUNS = [0.40, 0.42, 0.44, 0.46], [0.41, 0.45, 0.44, 0.49]
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def finished(compose: Compose, runs: list[float | None], *overrides: str) -> Path:
+    study = compose("dataset=glyphs_small", f"protocol.num_runs={len(runs)}", *overrides)
+    fake_results.finish(study, runs)
+    return study.directory
+
+
+def compared(a: Path, b: Path) -> Ended:
+    return run(compare.compare, f"a={a}", f"b={b}")
+
+
+def cells(ended: Ended, first: str) -> list[list[str]]:
+    """The rows of all tables that begin with a cell."""
+    assert ended.status == 0, ended
+    return [line.split("\t") for line in ended.out.splitlines() if line.split("\t")[0] == first]
+
+
+def test_the_difference_is_that_of_a_paired_t_test(compose_study: Compose) -> None:
+    one, two = finished(compose_study, RUNS, "loss=hpl_pa"), finished(compose_study, OTHER_RUNS, "loss=proxy_anchor")
+    (row, *by_run) = cells(compared(one, two), "concatenated.map_at_r")
+    expected = stats.ttest_rel(OTHER_RUNS, RUNS)
+    half = 100 * (expected.confidence_interval(0.95).high - expected.confidence_interval(0.95).low) / 2
+    assert row[1:] == ["43.00 +- 4.11", "44.75 +- 5.26", f"+1.75 +- {half:.2f}", f"{expected.pvalue:.2g}", "4"]
+    assert by_run[1] == ["concatenated.map_at_r", "1", "42.0000", "45.0000", "+3.0000"]
+
+
+def test_unequal_numbers_of_runs_are_compared_over_the_shared_ones(compose_study: Compose) -> None:
+    one = finished(compose_study, RUNS, "loss=hpl_pa")
+    two = finished(compose_study, [0.41, None, 0.45], "loss=proxy_anchor")
+    ended = compared(one, two)
+    (row, *_) = cells(ended, "concatenated.map_at_r")
+    assert row[3].startswith("+1.00") and row[5] == "2"  # runs 0 and 2 differ by 1 point each
+    assert "Only A has the runs 1, 3" in ended.out
+
+
+def test_other_seeds_are_not_paired(compose_study: Compose) -> None:
+    one = finished(compose_study, RUNS, "loss=hpl_pa")
+    two = finished(compose_study, OTHER_RUNS, "loss=hpl_pa", "seed=7", "variant=seed7")
+    ended = compared(one, two)
+    (row, *_) = cells(ended, "concatenated.map_at_r")
+    assert row[4] == f"{stats.ttest_ind(OTHER_RUNS, RUNS, equal_var=False).pvalue:.2g}"
+    assert "not paired" in ended.out and cells(ended, "configuration") == [["configuration", "seed", "0", "7"]]
+
+
+def test_a_copy_is_reported_as_equal_bit_for_bit(compose_study: Compose, tmp_path: Path) -> None:
+    one = finished(compose_study, RUNS, "loss=hpl_pa")
+    two = Path(shutil.copytree(one, tmp_path / "before"))
+    ended = compared(one, two)
+    assert "The results of all 4 shared runs are equal, bit for bit." in ended.out
+    assert "Equal: configuration, data, setting, code, commits, versions and devices." in ended.out
+    assert "What differs" not in ended.out
+
+
+def test_one_run_that_changed_is_counted(compose_study: Compose, tmp_path: Path) -> None:
+    one = finished(compose_study, RUNS, "loss=hpl_pa")
+    before = Path(shutil.copytree(one, tmp_path / "before"))
+    fake_results.finish(compose_study("dataset=glyphs_small", "protocol.num_runs=4", "loss=hpl_pa"), {2: 0.5})
+    assert "Of 4 shared runs, 3 are equal, bit for bit (runs 0, 1, 3)." in compared(before, one).out
+
+
+def test_traditional_studies_are_compared_by_the_way_in_which_the_epoch_was_chosen(compose_study: Compose) -> None:
+    folders = []
+    for loss, value in (("hpl_pa", 0.3), ("proxy_anchor", 0.4)):
+        study = compose_study("dataset=glyphs_small", "protocol=traditional", f"loss={loss}", "protocol.num_runs=2")
+        fake_results.finish_traditional(study, [{"best_on_test": value + 0.1, "last_epoch": value}] * 2)
+        folders.append(study.directory)
+    ended = compared(*folders)
+    (row, *_) = cells(ended, "last_epoch.map_at_r")
+    assert row[1:4] == ["30.00 +- 0.00", "40.00 +- 0.00", "+10.00 +- 0.00"]
+    assert ["configuration", "loss", '"hpl_pa"', '"proxy_anchor"'] in cells(ended, "configuration")
+
+
+def test_what_cannot_be_compared_is_refused(compose_study: Compose, tmp_path: Path) -> None:
+    one = finished(compose_study, RUNS, "loss=hpl_pa")
+    traditional = compose_study("dataset=glyphs_small", "protocol=traditional", "loss=hpl_pa", "protocol.num_runs=1")
+    fake_results.finish_traditional(traditional, [{"last_epoch": 0.3, "best_on_test": 0.4}])
+    assert_refused(run(compare.compare, f"a={one}"), "B=FOLDER")
+    assert_refused(compared(one, traditional.directory), "traditional", "no number")
+    assert_refused(compared(one, tmp_path / "nowhere"), "nowhere")
+    unsearched = compose_study("dataset=glyphs_small", "loss=ms")
+    fake_results.start(unsearched, [0])
+    assert_refused(compared(one, unsearched.directory), "no finished search", "bo")
