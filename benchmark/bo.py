@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
     raise SystemExit(main("bo"))
 
 import functools
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,8 @@ from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
-from benchmark.searchers import Parameter, Searcher, Value
+from benchmark.report.effort import AT_BOUND, position
+from benchmark.searchers import Searcher, Value
 from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
 from benchmark.study.preflight import check_parts, check_space
@@ -37,7 +37,6 @@ from benchmark.study.study import Study
 from benchmark.study.trial_score import trial_result
 
 Trials = dict[int, records.Record]  # records of trials, or of their proposals, by index
-AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
 
 
 def bo(study: Study, overrides: list[str]) -> None:
@@ -364,20 +363,8 @@ def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Reco
     for name, value in choice.setting.items():
         parameter = space[name]
         low, high = parameter.bounds
-        place = position(parameter, float(value))
+        place = position((low, high), float(value), is_log=parameter.scale == "log")
         end = "lower" if place <= AT_BOUND else "upper" if place >= 1 - AT_BOUND else ""
         advice = f"   on its {end} bound: widen it (loss.space.{name}.bounds) and search again" if end else ""
         yield f"  {name} = {value:.6g}   in [{low:g}, {high:g}] {parameter.scale}{advice}"
     yield f"  records: {study.directory}/bo\nNext: {study.command('final-eval')}"
-
-
-def position(parameter: Parameter, value: float) -> float:
-    """The position of a value in its range, on the parameter's scale: 0 at the lower bound, 1 at the upper bound.
-
-    >>> position(Parameter((0.01, 1.0), scale="log"), 0.1)
-    0.5
-    """
-    low, high = parameter.bounds
-    if parameter.scale == "log":
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)

@@ -123,12 +123,26 @@ def _is_on_bound(parameter: object, value: float) -> bool:
     """
     match parameter:
         case {"bounds": [int() | float() as low, int() | float() as high], "scale": scale} if low < high:
-            ends = (float(low), float(high), value)
-            if scale == "log" and min(ends) > 0:
-                ends = (math.log(ends[0]), math.log(ends[1]), math.log(ends[2]))
-            place = (ends[2] - ends[0]) / (ends[1] - ends[0])
-            return not AT_BOUND < place < 1 - AT_BOUND
+            is_log = scale == "log" and min(low, value) > 0
+            return not AT_BOUND < position((float(low), float(high)), value, is_log=is_log) < 1 - AT_BOUND
     return False
+
+
+def position(bounds: tuple[float, float], value: float, *, is_log: bool) -> float:
+    """Return the position of a value in its range: 0 at the lower bound, 1 at the upper bound.
+
+    >>> position((0.01, 1.0), 0.1, is_log=True)
+    0.5
+
+    Args:
+        bounds: the lowest and the highest value, which differ; positive on a log scale.
+        value: the value.
+        is_log: whether the scale is logarithmic.
+    """
+    low, high = bounds
+    if is_log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)
 
 
 def _is_idle(record: Record) -> bool:

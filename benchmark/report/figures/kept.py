@@ -46,10 +46,13 @@ def find(directory: Path, run: int) -> Path:
     """
     found = sorted(directory.glob(f"*/*/run_{run:02d}/{NAME}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        target = "traditional" if (directory / "traditional").is_dir() else "final-eval"
+        keeps: dict[str, object] = (
+            {"keep": "best"} if (directory / "traditional").is_dir() else {}
+        )  # final runs always keep them
+        target = "traditional" if keeps else "final-eval"
         raise UserError(
             f"{directory} keeps no test embeddings of run {run}. This command keeps those of the runs that it trains: "
-            f"{command(target, {'study': directory, 'keep': 'best'})}"
+            f"{command(target, {'study': directory, **keeps})}"
         )
     return found[-1]
 
