@@ -36,6 +36,7 @@ class Search:
             itself.
         metric: "cosine", "l2" or "hyperbolic".
         block: largest number of rows in a call of `scores`.
+        columns: (G,), the reference of each column of the scores; None: in their order.
         curvature: c of the ball of radius 1 / sqrt(c), for "hyperbolic" only.
         parts: number of points in one vector, for "hyperbolic" only; a divisor of D.
 
@@ -52,6 +53,7 @@ class Search:
         metric: str,
         block: int,
         *,
+        columns: Tensor | None = None,
         curvature: float | None = None,
         parts: int = 1,
     ) -> None:
@@ -76,11 +78,19 @@ class Search:
             self._references = (
                 self._queries if self.excludes_itself else _in_ball(references, curvature, parts, "gallery")
             )
+        self._places: Tensor | None = None  # (G,), the column of each reference
+        if columns is not None:
+            self._places = torch.empty_like(columns).scatter_(0, columns, torch.arange(len(columns)).to(columns))
+            self._references = self._references[columns]
+            self._offsets = None if self._offsets is None else self._offsets[columns]
+            self._queries = self._references if self.excludes_itself else self._queries
         self._copies, self._originals = _copies(self._references)
         self._buffer = queries.new_empty(min(block, len(queries)), len(references), dtype=torch.float32)
 
     def scores(self, rows: Tensor) -> Tensor:
         """Return scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
+        if self.excludes_itself and self._places is not None:
+            rows = self._places[rows]
         queries, out = self._queries[rows], self._buffer[: len(rows)]
         if self._curvature is not None:
             add_distances(out.zero_(), queries, self._references, curvature=self._curvature, parts=self._parts)
@@ -97,6 +107,10 @@ class Search:
         if self.excludes_itself:
             out[torch.arange(len(rows), device=out.device), rows] = -torch.inf
         return out
+
+    def in_order(self, scores: Tensor) -> Tensor:
+        """Return scores (B, G) with their columns in the order of the references."""
+        return scores if self._places is None else scores[:, self._places]
 
 
 def nearest_others(
@@ -139,7 +153,7 @@ def nearest(scores: Tensor, depth: Tensor) -> Tensor:
         depth: (B,), number of neighbours needed for each row, 1 .. G.
     """
     fetched = _largest(scores, min(int(depth.max()) + 1, scores.shape[1]))
-    keys = _keys(scores, fetched).sort(dim=1, descending=True).values
+    keys = _descending(_keys(scores, fetched))
     columns, levels = _LOW - (keys & _LOW), keys >> 32
     cut = levels.gather(1, depth[:, None] - 1)  # (B, 1)
     crosses = (levels[:, -1:] == cut)[:, 0].nonzero()[:, 0]
@@ -176,8 +190,22 @@ def _select(values: Tensor, k: int) -> Tensor:
     return torch.from_numpy(np.argpartition(values.numpy(), split, axis=1)[:, split:])
 
 
+def _descending(keys: Tensor) -> Tensor:
+    if not _numpy_is_faster(keys):
+        return keys.sort(dim=1, descending=True).values
+    return torch.from_numpy(np.sort(keys.numpy(), axis=1)).flip(1)
+
+
+def by_numpy(vectors: Tensor) -> bool:
+    """Whether vectors (N, D) are searched by numpy."""
+    return _numpy_is_faster(vectors)
+
+
 def _numpy_is_faster(tensor: Tensor) -> bool:
-    """On a CPU, numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, and its partition a third."""
+    """On a CPU, numpy's product (OpenBLAS) takes 0.65 to 1 times as long as torch's, and its partition a third.
+
+    Its sort of short rows takes a tenth.
+    """
     return tensor.device.type == "cpu"
 
 
@@ -235,6 +263,8 @@ def _in_ball(points: Tensor, curvature: float | None, parts: int, name: str) -> 
 
 def _finite(vectors: Tensor, name: str) -> Tensor:
     vectors = vectors.float()
+    if torch.linalg.vector_norm(vectors, dim=1).isfinite().all():
+        return vectors
     bad = (~(vectors.amax(dim=1).isfinite() & vectors.amin(dim=1).isfinite())).nonzero()[:, 0]  # both propagate NaN
     if len(bad):
         raise ValueError(
@@ -259,14 +289,17 @@ def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
     An integer hash of the bits finds candidates (floating-point sums of equal rows may differ), and a comparison
     decides. The caller must have replaced -0.0 by 0.0, so that equal numbers have equal bits.
     """
-    bits = torch.nn.functional.pad(vectors, (0, vectors.shape[1] % 2)).view(torch.int64)  # (N, D / 2)
+    if vectors.shape[1] % 2:
+        return _copies(torch.nn.functional.pad(vectors, (0, 1)))
+    bits = vectors.view(torch.int64)  # (N, D / 2)
     odd = torch.randint(2**61, bits.shape[1:], generator=torch.Generator().manual_seed(0)).mul_(2).add_(1)
     odd = odd.to(vectors.device)
     keys = torch.cat([(part * odd).sum(dim=1) for part in bits.split(4096)])
-    _, group, size = torch.unique(keys, return_inverse=True, return_counts=True)
-    candidates = (size[group] > 1).nonzero()[:, 0]
-    if len(candidates) == 0:
-        return candidates, candidates
+    ordered = keys.sort().values
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated) == 0:
+        return torch.empty_like(repeated), torch.empty_like(repeated)
+    candidates = torch.isin(keys, repeated).nonzero()[:, 0]
     _, kind = torch.unique(vectors[candidates], dim=0, return_inverse=True)
     first = torch.full_like(candidates, len(vectors)).scatter_reduce(0, kind, candidates, "amin")[kind]
     return candidates[candidates > first], first[candidates > first]

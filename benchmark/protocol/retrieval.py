@@ -15,17 +15,25 @@ averaged over queries. Easily got wrong:
 - Among equal scores, the lower reference index ranks first (`nearest.py`).
 - A query without a relevant reference ("lone") has no R-Precision; it is excluded from the averages, and counted.
 
-Queries are processed in the order of their R, so that a block searches no deeper than necessary. R@K needs no deep
-search: for queries without a relevant reference among their R nearest, the references before the first relevant one are
-counted. Memory holds a few blocks of block x G scores, never Q x G.
+Queries are processed in the order of their R, in blocks of similar R, so that none is searched much too deep. R@K needs
+no deep search: for queries without a relevant reference among their R nearest, the references before the first relevant
+one are counted. Memory holds a few blocks of block x G scores, never Q x G.
+
+Numpy counts the hits (`counting.py`) where it is the faster, on a CPU; elsewhere the R nearest references are selected
+(`nearest.py`), as they are for queries with ties. Both give the same hits for the same scores. To count, the references
+are searched in the order of their classes; a product may then round the scores of vectors that are equally far, but not
+equal, in another way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from benchmark.protocol.nearest import Search, nearest
+from benchmark.protocol.counting import count_hits
+from benchmark.protocol.nearest import Search, by_numpy, nearest
+
+_SCORES_AT_A_TIME = 2**22  # 16 MB
 
 
 @torch.no_grad()
@@ -37,7 +45,7 @@ def retrieval_metrics(
     *,
     metric: str = "cosine",
     recall_at: Sequence[int] = (),
-    block: int = 256,
+    block: int | None = None,
     curvature: float | None = None,
     parts: int = 1,
 ) -> dict[str, float]:
@@ -57,7 +65,7 @@ def retrieval_metrics(
         metric: "cosine" (vectors are L2-normalised first; ranks like the Euclidean distance of unit vectors),
             "l2" (Euclidean distance, without normalisation) or "hyperbolic" (distance in a Poincare ball).
         recall_at: each K of Recall@K, 1 or more.
-        block: number of queries scored at a time.
+        block: largest number of queries scored at a time; None: 256, or more if there are few references.
         curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
         parts: number of points of the ball in one vector, for "hyperbolic"; their distances are summed.
 
@@ -84,7 +92,7 @@ def query_scores(
     *,
     metric: str = "cosine",
     recall_at: Sequence[int] = (),
-    block: int = 256,
+    block: int | None = None,
     curvature: float | None = None,
     parts: int = 1,
 ) -> dict[str, Tensor]:
@@ -99,7 +107,7 @@ def query_scores(
         gallery_labels: (G,) integer class ids of the gallery.
         metric: distance of the search, as in `retrieval_metrics`.
         recall_at: each K of Recall@K, 1 or more.
-        block: number of queries scored at a time.
+        block: largest number of queries scored at a time; None: 256, or more if there are few references.
         curvature: curvature of the ball; for "hyperbolic" only.
         parts: number of points of the ball in one vector, for "hyperbolic".
 
@@ -124,34 +132,89 @@ def _scored(
     *,
     metric: str,
     recall_at: Sequence[int],
-    block: int,
+    block: int | None,
     curvature: float | None,
     parts: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the rows (S,) of the queries that have a relevant reference, and their values of `_by_rank` (3, S)."""
-    if block < 1 or any(k < 1 for k in recall_at):
+    if (block is not None and block < 1) or any(k < 1 for k in recall_at):
         raise ValueError(f"block is {block} and recall_at {tuple(recall_at)}; all of them must be 1 or more.")
     query_labels = _checked_labels(queries, query_labels, "queries")
     labels = _reference_labels(queries, query_labels, gallery, gallery_labels)
-    num_relevant = _occurrences(query_labels, labels) - int(gallery is None)
-    order = torch.argsort(num_relevant, stable=True)
-    order = order[num_relevant[order] > 0]
+    relevant = _Relevant(query_labels, labels, with_itself=gallery is None)
+    order = torch.argsort(relevant.num, stable=True)
+    order = order[relevant.num[order] > 0]
     if len(order) == 0:
         raise ValueError(
             f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
             "queries and references have labels of the same classes, with more than one image per class."
         )
-    search = Search(queries, gallery, metric, block, curvature=curvature, parts=parts)
+    block = block or max(256, _SCORES_AT_A_TIME // len(labels))
+    columns = relevant.by_class if by_numpy(queries) else None
+    references = torch.arange(len(labels), device=labels.device) if columns is None else columns
+    search = Search(queries, gallery, metric, block, columns=columns, curvature=curvature, parts=parts)
     blocks = []
-    for rows in order.split(block):
-        scores, depth, own = search.scores(rows), num_relevant[rows], query_labels[rows, None]
-        hits = labels[nearest(scores, depth)] == own  # (B, K)
+    for rows in _blocks(order, relevant.num[order], block):
+        scores, depth, own = search.scores(rows), relevant.num[rows], query_labels[rows, None]
+        if columns is None:
+            hits = labels[nearest(scores, depth)] == own
+        else:
+            hits = _counted_hits(search, scores, relevant.first[rows], depth, labels, own)
         part = _by_rank(hits, depth)
         if recall_at:
             late = part[2].isinf().nonzero()[:, 0]
-            part[2, late] = _first_rank(scores, late, labels, own)
+            part[2, late] = _first_rank(scores, late, references, labels[references], own)
         blocks.append(part)
     return order, torch.cat(blocks, dim=1)
+
+
+def _blocks(order: Tensor, depth: Tensor, block: int) -> Iterator[Tensor]:
+    """Yield the rows (S,) in blocks; within one, R differs by less than a factor of 4, since its largest R is searched.
+
+    Args:
+        order: (S,), in ascending order of R.
+        depth: (S,), R of each.
+        block: largest number of rows in a block.
+    """
+    steps = (depth[:, None] >= 4 ** torch.arange(1, 32, device=depth.device)).sum(dim=1)
+    for rows in order.split(steps.unique_consecutive(return_counts=True)[1].tolist()):
+        yield from rows.tensor_split(-(-len(rows) // block))  # of equal size: a product with few rows is slow
+
+
+class _Relevant:
+    """The relevant references of each query.
+
+    Attributes:
+        by_class: (G,), the references in the order of their labels; those of a query are consecutive.
+        first: (Q,), place in `by_class` of the first reference with the query's label.
+        num: (Q,), number of references with the query's label, without the query itself.
+    """
+
+    def __init__(self, query_labels: Tensor, labels: Tensor, *, with_itself: bool) -> None:
+        self.by_class = torch.argsort(labels, stable=True)
+        ordered = labels[self.by_class]
+        self.first = torch.searchsorted(ordered, query_labels)
+        self.num = torch.searchsorted(ordered, query_labels, right=True) - self.first - int(with_itself)
+
+
+def _counted_hits(search: Search, scores: Tensor, first: Tensor, depth: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Return hits (B, K) for `_by_rank` by counting, and from the nearest references in order where there are ties.
+
+    Args:
+        search: the search that `scores` come from, with the columns in the order of their labels.
+        scores: (B, G).
+        first: (B,), first column with the query's label.
+        depth: (B,), R of each query.
+        labels: (G,), in the order of the references.
+        own: (B, 1), label of each query.
+    """
+    counted, undecided = count_hits(scores.numpy(), first.numpy(), depth.numpy(), with_itself=search.excludes_itself)
+    hits = torch.from_numpy(counted)
+    if len(undecided):
+        for rows in torch.from_numpy(undecided).split(32):  # a few rows at a time, since their scores are copied
+            ordered = labels[nearest(search.in_order(scores[rows]), depth[rows])] == own[rows]
+            hits[rows, : ordered.shape[1]] = ordered
+    return hits
 
 
 def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
@@ -163,23 +226,29 @@ def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
     """
     rank = torch.arange(1, hits.shape[1] + 1, device=hits.device)
     hits = hits & (rank <= depth[:, None])
-    found = hits.cumsum(dim=1)
-    r_precision = found[:, -1].double() / depth
-    map_at_r = (found * hits / rank.double()).sum(dim=1) / depth
-    first_rank = torch.where(hits, rank.double(), torch.inf).amin(dim=1)
-    return torch.stack([r_precision, map_at_r, first_rank])
+    num_hits = hits.sum(dim=1).double()
+    first_rank = torch.where(num_hits > 0, hits.to(torch.uint8).argmax(dim=1) + 1.0, torch.inf)
+    precisions = hits.cumsum(dim=1, dtype=torch.float64).mul_(hits).div_(rank)  # at each hit
+    return torch.stack([num_hits / depth, precisions.sum(dim=1) / depth, first_rank])
 
 
-def _first_rank(scores: Tensor, rows: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Return the rank (b,), from 1, of the first relevant reference for the queries at `rows` of a block."""
-    indices = torch.arange(len(labels), device=labels.device)
+def _first_rank(scores: Tensor, rows: Tensor, references: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Return the rank (b,), from 1, of the first relevant reference for the queries at `rows` of a block.
+
+    Args:
+        scores: (B, G).
+        rows: (b,).
+        references: (G,), the reference of each column.
+        labels: (G,), label of each column.
+        own: (B, 1), label of each query.
+    """
     ranks = [scores.new_empty(0, dtype=torch.float64)]
     for part in rows.split(32):  # a few rows at a time, since each needs several masks of G entries
         row = scores[part]
         candidates = torch.where(labels == own[part], row, -torch.inf)  # a query's own score is already -inf
         best = candidates.amax(dim=1, keepdim=True)
-        index = torch.where(candidates == best, indices, len(labels)).amin(dim=1, keepdim=True)
-        ahead = (row > best) | ((row == best) & (indices < index))
+        index = torch.where(candidates == best, references, len(labels)).amin(dim=1, keepdim=True)
+        ahead = (row > best) | ((row == best) & (references < index))
         ranks.append(1.0 + ahead.sum(dim=1).double())
     return torch.cat(ranks)
 
@@ -206,10 +275,3 @@ def _reference_labels(
     if gallery.shape[1] != queries.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery has {gallery.shape[1]}.")
     return labels
-
-
-def _occurrences(query_labels: Tensor, labels: Tensor) -> Tensor:
-    """Return the number (Q,) of `labels` (G,) that equal each of `query_labels` (Q,)."""
-    classes, counts = torch.unique(labels, return_counts=True)
-    place = torch.searchsorted(classes, query_labels).clamp(max=len(classes) - 1)
-    return torch.where(classes[place] == query_labels, counts[place], 0)

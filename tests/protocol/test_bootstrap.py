@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.protocol.bootstrap import over_classes
+from benchmark.protocol.bootstrap import over_classes, ranks_over_classes
 from benchmark.protocol.retrieval import query_scores, retrieval_metrics
 from tests.protocol.test_retrieval import loop_metrics, loop_scores
 
@@ -87,3 +87,32 @@ def test_scores_of_queries_are_those_of_a_loop_over_each_query_alone(with_galler
     metrics = retrieval_metrics(points, labels, *gallery, recall_at=(2,))
     for name, scores in found.items():
         assert np.nanmean(scores.numpy()) == pytest.approx(metrics[name], abs=1e-12)
+
+
+def test_ranks_over_classes_are_those_of_all_samples_of_two_classes() -> None:
+    # Classes of 1 and 3 queries. Drawn twice: only the first (1/4), both (1/2), only the second (1/4).
+    labels = np.array([5, 9, 9, 9])
+    scores = {
+        "a": np.array([1.0, 0.0, 0.0, 0.0]),  # means 1, 1/4, 0
+        "b": np.array([0.0, 1.0, 1.0, 0.4]),  # 0, 0.6, 0.8
+        "c": np.array([0.5, 0.5, 0.5, 0.5]),  # 1/2 always
+    }
+    found = ranks_over_classes(scores, labels, resamples=20_000)
+    assert [found[name].first for name in "abc"] == pytest.approx([0.25, 0.75, 0.0], abs=0.015)
+    assert [found[name].mean for name in "abc"] == pytest.approx(
+        [0.25 * 1 + 0.75 * 3, 0.75 * 1 + 0.25 * 3, 2], abs=0.03
+    )
+    assert ranks_over_classes(scores, labels, resamples=50, seed=1) == ranks_over_classes(
+        scores, labels, resamples=50, seed=1
+    )
+
+
+def test_a_query_that_one_method_lacks_counts_for_none_and_shapes_must_fit() -> None:
+    labels = np.array([1, 1, 2, 2])
+    scores = {"a": np.array([0.0, math.nan, 1.0, 1.0]), "b": np.array([0.1, 9.0, 0.5, 0.5])}
+    found = ranks_over_classes(scores, labels, resamples=4000)
+    assert found["b"].first == pytest.approx(0.25, abs=0.03), "only where the first class is drawn twice"
+    with pytest.raises(ValueError, match=r"scores are \[\(4,\), \(3,\)\]"):
+        ranks_over_classes({"a": scores["a"], "b": np.zeros(3)}, labels, resamples=10)
+    with pytest.raises(ValueError, match="scores are"):
+        ranks_over_classes({}, labels, resamples=10)

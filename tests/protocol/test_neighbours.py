@@ -24,14 +24,14 @@ def sorted_others(vectors: torch.Tensor, metric: str) -> np.ndarray:
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_every_image_s_neighbours_are_the_nearest_others_by_all_folds_together(metric: str) -> None:
     vectors = embeddings(metric)
-    found = nearest_neighbours(vectors, None, 4, metric=metric, threads=1)
+    found = nearest_neighbours(vectors, None, 4, metric=metric)
     np.testing.assert_array_equal(found, sorted_others(vectors, metric)[:, 1:5])
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_a_query_s_neighbours_are_gallery_images_at_their_places_among_all(metric: str) -> None:
     vectors, is_query = embeddings(metric), torch.arange(30) % 3 == 0
-    found = nearest_neighbours(vectors, is_query, 4, metric=metric, threads=1)
+    found = nearest_neighbours(vectors, is_query, 4, metric=metric)
     expected = [
         [other for other in order if not is_query[other]][:4]
         for order, asked in zip(sorted_others(vectors, metric), is_query, strict=True)
@@ -42,18 +42,25 @@ def test_a_query_s_neighbours_are_gallery_images_at_their_places_among_all(metri
 
 def test_there_are_never_more_neighbours_than_images_to_search() -> None:
     vectors, is_query = embeddings("cosine"), torch.arange(30) > 2
-    assert nearest_neighbours(vectors, None, 99, metric="cosine", threads=1).shape == (30, 29)
-    assert nearest_neighbours(vectors, is_query, 99, metric="cosine", threads=1).shape == (27, 3)
+    assert nearest_neighbours(vectors, None, 99, metric="cosine").shape == (30, 29)
+    assert nearest_neighbours(vectors, is_query, 99, metric="cosine").shape == (27, 3)
 
 
 def test_among_exact_copies_an_image_is_never_its_own_neighbour() -> None:
     vectors = torch.nn.functional.normalize(torch.ones(1, 9, 4), dim=2)
-    found = nearest_neighbours(vectors, None, 3, metric="cosine", threads=1)
+    found = nearest_neighbours(vectors, None, 3, metric="cosine")
     assert found.shape == (9, 3) and not (found == np.arange(9)[:, None]).any()
 
 
 @pytest.mark.gpu
 def test_a_gpu_finds_the_neighbours_that_the_cpu_finds() -> None:
     vectors = embeddings("cosine")
-    on_gpu = nearest_neighbours(vectors.cuda(), None, 4, metric="cosine", threads=1)
-    np.testing.assert_array_equal(on_gpu, nearest_neighbours(vectors, None, 4, metric="cosine", threads=1))
+    on_gpu = nearest_neighbours(vectors.cuda(), None, 4, metric="cosine")
+    np.testing.assert_array_equal(on_gpu, nearest_neighbours(vectors, None, 4, metric="cosine"))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_among_exact_copies_the_lower_position_comes_first(metric: str) -> None:
+    vectors = torch.nn.functional.normalize(torch.ones(2, 9, 4), dim=2)
+    found = nearest_neighbours(vectors, None, 3, metric=metric)
+    assert found.tolist() == [[other for other in range(9) if other != row][:3] for row in range(9)]

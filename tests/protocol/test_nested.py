@@ -1,11 +1,16 @@
 """Intervals that cover the search: worked out by hand, and their coverage in simulation."""
 
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmark.protocol.nested import Components, components, difference_over_searches, over_searches, search_means
 from benchmark.protocol.statistics import t_interval
 
+STUDIES = Path(__file__).parents[2] / "results"
 RECORDS = (3.6, 1.0, 2.1)  # searches, runs and classes of ProxyNCA on glyphs, in points of MAP@R
 
 
@@ -71,3 +76,22 @@ def test_95_percent_of_the_intervals_over_three_searches_hold_the_expected_score
     assert 0.93 < covered / many < 0.97
     if ratio == "records":
         assert as_one_sample / many < 0.45, "runs of one search are not searches"
+
+
+def test_searches_drawn_from_committed_trials_are_covered_in_75_percent_and_misses_lie_too_high() -> None:
+    found = sorted(STUDIES.glob("*/studies/glyphs-small_conv-hpl/proxy_nca/bo/trial_*.json"))
+    trials = np.array([100 * json.loads(path.read_text())["result"]["map_at_r"] for path in found])
+    draws, many = np.random.default_rng(0), 1500
+    order = draws.random((many, 3, len(trials))).argsort(axis=2)[..., :10]
+    best = trials[order].max(axis=2)  # (many, 3)
+    # The trial of rank r (from 0) is the best of 10 if it is drawn, with 9 of the r lower ones.
+    chances = np.array([math.comb(rank, 9) / math.comb(16, 10) for rank in range(16)])
+    assert len(trials) == 16 and chances.sum() == pytest.approx(1)
+    expected = float(chances @ np.sort(trials))
+    values = best[..., None] + draws.standard_normal((many, 3, 10))
+    intervals = [over_searches(scores(study.tolist())) for study in values]
+    above = sum(found.mean - (found.half_width or 0) > expected for found in intervals)
+    below = sum(found.mean + (found.half_width or 0) < expected for found in intervals)
+    assert 0.71 < 1 - (above + below) / many < 0.79
+    assert above > 9 * below
+    assert np.mean((best == best[:, :1]).all(axis=1)) == pytest.approx(0.26, abs=0.03), "all three found one trial"

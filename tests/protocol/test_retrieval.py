@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmark.protocol import nearest as nearest_module
+from benchmark.protocol import retrieval
 from benchmark.protocol.retrieval import retrieval_metrics
 
 RECALL_AT = (1, 2, 4, 1000)
@@ -259,6 +260,24 @@ X, Y = torch.zeros(4, 3), torch.tensor([0, 0, 1, 1])
 def test_arguments_that_do_not_fit_are_refused(args, kwargs, message):
     with pytest.raises(ValueError, match=message):
         retrieval_metrics(*args, **kwargs)
+
+
+def test_no_query_is_searched_four_times_as_deep_as_necessary(monkeypatch):
+    blocks = []
+
+    def spied(search, rows, scores=retrieval.Search.scores):
+        blocks.append(rows)
+        return scores(search, rows)
+
+    monkeypatch.setattr(retrieval.Search, "scores", spied)
+    relevant = torch.tensor([1, 2, 3, 4, 15, 16, 200])  # of each query
+    labels = torch.arange(7).repeat_interleave(relevant + 1)
+    num = relevant[labels]
+    retrieval_metrics(torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0)), labels, block=150)
+    assert sorted(torch.cat(blocks).tolist()) == list(range(len(labels)))
+    assert [(num[rows].min().item(), num[rows].max().item(), len(rows)) for rows in blocks] == [
+        (1, 3, 9), (4, 15, 21), (16, 16, 17), (200, 200, 101), (200, 200, 100),
+    ]  # fmt: skip
 
 
 def test_metrics_are_plain_numbers_for_json():
