@@ -12,7 +12,7 @@ class Loss(Protocol):
     """A loss on a batch of embeddings: an `nn.Module` whose `state_dict` holds everything that training changes.
 
     Its parameters, if any, get an optimiser of their own. Everything else is optional: `HasAfterStep`,
-    `HasDiagnostics`, `HasMemory`, `HasRecordFields`, `HasWarnings`.
+    `HasDiagnostics`, `HasDistributions`, `HasMemory`, `HasRecordFields`, `HasWarnings`.
     """
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -43,6 +43,15 @@ class HasDiagnostics(Protocol):
 
     def diagnostics(self) -> dict[str, float]:
         """Return numbers by name for the history of a fold's record; called at each evaluation."""
+        ...
+
+
+@runtime_checkable
+class HasDistributions(Protocol):
+    """A loss that learns a Gaussian with a diagonal covariance for each class."""
+
+    def distributions(self) -> tuple[Tensor, Tensor]:
+        """Return the means (C, D), unit vectors, and the variances (C, D), above 0, without gradients."""
         ...
 
 

@@ -7,7 +7,7 @@ What Eq. 3 leaves open, and departures:
 - cos(angle + m) increases again beyond angle = pi - m, which would reward the worst samples. There the logit of the
   sample's own class is cos(angle) - m sin(m) instead, as in the authors' code and in pytorch-metric-learning 2; for
   margins up to 90 degrees it drops at pi - m. The version of the library that the Reality Check used had no such rule:
-  `fallback=False`;
+  `fallback=False`, which the protocol mlrc_2020 takes;
 - the arc cosine's slope is infinite at +-1. Beyond +-(1 - eps), where eps is the machine epsilon, the angle is clamped
   and passes no gradient back;
 - the margin is in degrees, as in the library;

@@ -13,14 +13,18 @@ Departures from the authors' code:
 - neighbours are ranked in float64: in float32, exp(-distance) + 1 cannot tell distant points apart;
 - random draws use generators seeded by (seed, step): on the CPU for triplets, on the device of the loss for noise,
   which has triplets x proxies entries. The batch is sorted first, so that its order does not matter;
+- numbers for the triplets of every point go to the device, where the anchors take the first of them, so that the host
+  never waits to know how many anchors there are;
 - points outside the ball are pulled to its rim. The hyperbolic head produces none.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_non_negative, check_positive, check_whole
 from benchmark.losses.proxies import initial_proxies
 from benchmark.losses.proxy_anchor import proxy_anchor
@@ -96,6 +100,8 @@ class HIER(nn.Module):
         generator = torch.Generator().manual_seed(stable_seed(seed, "hier", "lcas"))
         self.lcas = nn.Parameter(torch.randn(num_hierarchy_proxies, embedding_dim, generator=generator) * spread)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._steps = 0  # the same number on the host, which need not wait for it
+        self.register_load_state_dict_post_hook(_read_steps)
         self._last: dict[str, Tensor] = {}
         with torch.no_grad():  # rejects bad settings now, not in the first training step
             proxy_anchor(self.proxies[:1], torch.zeros(1, dtype=torch.long), self.proxies, **self.base)
@@ -119,6 +125,11 @@ class HIER(nn.Module):
     def after_step(self) -> None:
         """Count an optimiser step; the count seeds the draws of the next step."""
         self.steps += 1
+        self._steps += 1
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return the number of proxies, those of the classes and those of the hierarchy, as table 2 counts them."""
+        return {"num_proxies": float(len(self.proxies) + len(self.lcas))}
 
     def diagnostics(self) -> dict[str, float]:
         """Return the terms of the last loss, and the number of triplets drawn for each regulariser."""
@@ -127,15 +138,18 @@ class HIER(nn.Module):
     def _regularizer(self, name: str, similarities: Tensor, distances: Tensor) -> Tensor:
         """Mean triplet loss, a scalar, of points with similarities (N, N) and distances to the proxies (N, M)."""
         related = reciprocal_neighbours(similarities, self.topk)
-        draws = torch.Generator().manual_seed(stable_seed(self.seed, "hier", name, "triplets", int(self.steps)))
-        triplets = draw_triplets(related.cpu(), self.triplets_per_anchor, draws, self.allow_self_negative)
-        self._last[f"triplets_{name}"] = torch.tensor(triplets.shape[1])
+        draws = torch.Generator().manual_seed(stable_seed(self.seed, "hier", name, "triplets", self._steps))
+        triplets, count = draw_triplets(related, self.triplets_per_anchor, draws, self.allow_self_negative)
+        self._last[f"triplets_{name}"] = count
         noise = None
         if self.noise == "gumbel":
             noise = torch.Generator(distances.device)
-            noise.manual_seed(stable_seed(self.seed, "hier", name, "noise", int(self.steps)))
-        triplets = triplets.to(distances.device)
-        return mean_triplet_loss(distances, triplets, noise, margin=self.margin, temperature=self.temperature)
+            noise.manual_seed(stable_seed(self.seed, "hier", name, "noise", self._steps))
+        return mean_triplet_loss(distances, triplets, count, noise, margin=self.margin, temperature=self.temperature)
+
+
+def _read_steps(module: HIER, _: object) -> None:
+    module._steps = int(module.steps)
 
 
 def in_own_order(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,8 +169,8 @@ def in_own_order(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     points, labels = points[order], labels[order]
     differs = (points[1:] != points[:-1]).any(dim=1) | (labels[1:] != labels[:-1])
     kind = torch.cat([differs.new_zeros(1), differs]).cumsum(dim=0)  # (B,) rises by 1 at each new point
-    totals = torch.zeros_like(points).index_add(0, kind, points)
-    return (totals / torch.zeros_like(points).index_add(0, kind, torch.ones_like(points)).clamp(min=1))[kind], labels
+    equal = (kind[:, None] == kind).double()  # (B, B); a product in float64 has a fixed order, and is exact here
+    return (equal @ points.double() / equal.sum(dim=1, keepdim=True)).to(points.dtype), labels
 
 
 def similarity(distances: Tensor) -> Tensor:
@@ -177,50 +191,85 @@ def reciprocal_neighbours(similarities: Tensor, topk: int) -> Tensor:
     return (near & near.T).fill_diagonal_(False)
 
 
-def draw_triplets(related: Tensor, num: int, generator: torch.Generator, allow_self_negative: bool) -> Tensor:
-    """Triplets (3, T) of anchor, related and unrelated point: `num` for each anchor with at least two relatives.
+def draw_triplets(
+    related: Tensor, num: int, generator: torch.Generator, allow_self_negative: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw `num` triplets of anchor, related and unrelated point for each anchor with at least two relatives.
+
+    The draws are those of `torch.multinomial` on the CPU, up to rounding: uniform numbers in the order of the anchors,
+    first for the related points of all of them, then for the unrelated ones.
 
     Args:
-        related: (N, N) bool, on the device of the generator.
+        related: (N, N) bool.
         num: triplets per anchor, drawn uniformly and with replacement.
-        generator: draws the related and the unrelated points.
+        generator: a generator of the CPU, which draws the related and the unrelated points.
         allow_self_negative: whether the anchor may be drawn as its own unrelated point.
+
+    Returns:
+        Triplets (3, N num), of which the first T count, and T, a scalar; on the CPU, where T is known, (3, T).
     """
     unrelated = ~related
     if not allow_self_negative:
         unrelated.fill_diagonal_(False)
-    anchors = ((related.sum(dim=1) >= 2) & unrelated.any(dim=1)).nonzero()[:, 0]
-    drawn = [torch.multinomial(mask[anchors].float(), num, True, generator=generator) for mask in (related, unrelated)]
-    return torch.stack([anchors.repeat_interleave(num), *(indices.flatten() for indices in drawn)])
+    usable = (related.sum(dim=1) >= 2) & unrelated.any(dim=1)  # (N,)
+    count = usable.sum()
+    anchors = usable.long().argsort(descending=True, stable=True)  # usable ones first
+    if related.device.type == "cpu":
+        anchors = anchors[: int(count)]
+    numbers = torch.rand(
+        2 * len(related) * num, dtype=torch.float64, generator=generator, pin_memory=related.device.type == "cuda"
+    ).to(related.device, non_blocking=related.device.type == "cuda")
+    place = torch.arange(len(anchors) * num, device=related.device).view(-1, num)
+    positives, negatives = (
+        _chosen(mask[anchors], numbers[place + start]) for mask, start in ((related, 0), (unrelated, count * num))
+    )
+    triplets = torch.stack([anchors[:, None].expand_as(positives), positives, negatives])
+    return triplets.flatten(1), count * num
+
+
+def _chosen(mask: Tensor, numbers: Tensor) -> Tensor:
+    """Indices (A, T) of true entries in each row of a mask (A, N), chosen by numbers (A, T) uniform in [0, 1)."""
+    so_far = mask.cumsum(dim=1)  # (A, N)
+    rank = (numbers * so_far[:, -1:]).long() + 1
+    return torch.searchsorted(so_far, rank).clamp(max=mask.shape[1] - 1)  # a row without true entries has no meaning
 
 
 def mean_triplet_loss(
-    distances: Tensor, triplets: Tensor, generator: torch.Generator | None, *, margin: float, temperature: float
+    distances: Tensor,
+    triplets: Tensor,
+    count: Tensor,
+    generator: torch.Generator | None,
+    *,
+    margin: float,
+    temperature: float,
 ) -> Tensor:
-    """Mean over triplets of `triplet_losses`, a scalar; 0 without triplets.
+    """Mean over the triplets that count of `triplet_losses`, a scalar; 0 without triplets.
 
     Easily got wrong: T x M is 100 times as large as the distances, so each chunk of triplets is differentiated
     immediately and only the gradient (N, M) is kept; `change` has the value 0 and that gradient.
 
     Args:
         distances: (N, M) from the points to the proxies.
-        triplets: (3, T) indices of points.
+        triplets: (3, S) indices of points.
+        count: T, a scalar, the number of triplets at the start that count.
         generator: draws Gumbel noise; None for no noise.
         margin: at least 0.
         temperature: above 0.
     """
     leaf = distances.detach().requires_grad_()
     total = leaf.new_zeros(())
-    for chunk in triplets.split(max(1, CHUNK // distances.shape[1]), dim=1):
+    counts = torch.arange(triplets.shape[1], device=triplets.device) < count
+    rows = max(1, CHUNK // distances.shape[1])
+    for chunk, counted in zip(triplets.split(rows, dim=1), counts.split(rows), strict=True):
         shape = (2, chunk.shape[1], distances.shape[1])
         noise = leaf.new_zeros(2, 1, 1) if generator is None else gumbel(shape, leaf.dtype, generator)
         with torch.enable_grad():
-            loss = triplet_losses(leaf, chunk, noise, margin=margin, temperature=temperature).sum()
+            loss = (triplet_losses(leaf, chunk, noise, margin=margin, temperature=temperature) * counted).sum()
             loss.backward()
         total += loss.detach()
     assert leaf.grad is not None  # without triplets: one empty chunk
     change = (leaf.grad * (distances - leaf.detach())).sum()  # 0
-    return (total + change) / max(1, triplets.shape[1])
+    return (total + change) / count.clamp(min=1)
 
 
 def triplet_losses(distances: Tensor, triplets: Tensor, noise: Tensor, *, margin: float, temperature: float) -> Tensor:

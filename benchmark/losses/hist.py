@@ -142,6 +142,15 @@ class HIST(nn.Module):
         log_vars = None if self.log_vars is None else self.log_vars.to(nodes.dtype)
         return squared_distances(nodes, self.means.to(nodes.dtype), log_vars, self.logvar_clamp)
 
+    @torch.no_grad()
+    def distributions(self) -> tuple[Tensor, Tensor]:
+        """Return the unit means (C, D) and the variances (C, D) of the classes, clamped as in the loss."""
+        means = functional.normalize(self.means, dim=1)
+        if self.log_vars is None:
+            return means, torch.ones_like(means)
+        low, high = self.logvar_clamp or (-math.inf, math.inf)
+        return means, self.log_vars.clamp(low, high).exp()
+
     def _graph(self, nodes: Tensor, distance: Tensor, labels: Tensor) -> Tensor:
         """The matrix (B, B) along whose rows the network gathers features."""
         if self.relations == "attention":

@@ -185,7 +185,7 @@ class HPL(CountingLoss):
     @torch.no_grad()
     def after_step(self) -> None:
         """Count an optimiser step; update the coarse levels when due."""
-        self._count(0)
+        self.count([1, 0, 0])
         steps, _, started = self._counters
         k = steps - self.warmup_iterations  # at least 1 once started
         if started and k % self.update_every == self.update_every - 1:
@@ -219,9 +219,10 @@ class HPL(CountingLoss):
         return [level for level in self._learned_levels() if not self.ever_changed[level - 1]]
 
     def _learned_levels(self) -> list[int]:
-        """The coarse levels that are on and whose groups can change."""
-        able = self._counters[2] and not self.has_given_groups
-        return [level for level in range(1, self.num_levels) if able and len(self.centres(level)) > 1]
+        """The coarse levels that are on, whose groups the loss depends on, and whose groups can change."""
+        if not self._counters[2] or self.has_given_groups:
+            return []
+        return [n for n in range(1, self.num_levels) if any(self.weights[n:]) and len(self.centres(n)) > 1]
 
     def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
         """Return whether the best epoch preceded the grouping, the number of updates, and whether none changed a group.
@@ -241,10 +242,17 @@ class HPL(CountingLoss):
         }
 
     def warnings(self) -> list[str]:
-        """Warn if the hierarchy was never updated, or of each level whose groups no update changed."""
-        if self.num_levels == 1:
+        """Warn if the hierarchy never came on or was never updated, or of each level whose groups no update changed.
+
+        A hierarchy that no coarse level's weight makes part of the loss is not meant to come on: no warning.
+        """
+        _, updates, started = self._counters
+        if not any(self.weights[1:]):
             return []
-        if self._counters[1] == 0:
+        if not started:
+            start = f"they start after warmup_iterations={self.warmup_iterations} steps"
+            return [f"the coarse levels never came on: {start}"]
+        if updates == 0:
             return ["the hierarchy was never updated"]
         return [f"the groups of level {level} never changed" for level in self._idle_levels()]
 
@@ -266,7 +274,7 @@ class HPL(CountingLoss):
                 centres.copy_(found.centres)
                 self.owners(level - 1).copy_(found.owners)
             below = centres
-        self._count(2)
+        self.count([0, 0, 1])
 
     def _update(self) -> None:
         """Run one Lloyd step on every coarse level.
@@ -285,11 +293,7 @@ class HPL(CountingLoss):
             self.centres(level).copy_(clusters.centres)
             self.owners(level - 1).copy_(clusters.owners)
         self.ever_changed |= self.changed_share > 0
-        self._count(1)
-
-    def _count(self, which: int) -> None:
-        self.counters[which].add_(1)
-        self._counters[which] += 1
+        self.count([0, 1, 0])
 
 
 def purity(clusters: Tensor, true_groups: Tensor) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmark.losses.checks import check_positive
 from benchmark.losses.numerics import cosine_similarity, log_one_plus_sum_exp
+from benchmark.losses.pairs import pairs_of
 
 
 class MultiSimilarity(nn.Module):
@@ -57,8 +58,7 @@ class MultiSimilarity(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         cosine = cosine_similarity(embeddings, embeddings)  # (B, B)
-        negative = labels[:, None] != labels
-        positive = (~negative).fill_diagonal_(False)
+        positive, negative = pairs_of(labels)
         if self.drop_duplicates:
             positive &= cosine < 1 - 1e-5
         if self.miner_epsilon is not None:

@@ -15,13 +15,14 @@ Departure from all of them: a dedicated generator draws the vectors, not the glo
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_whole
 
 INITS = ("normal", "unit", "kaiming_fan_out", "kaiming_uniform")
@@ -60,6 +61,10 @@ class ProxyLoss(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         return self.base(embeddings, labels, self.proxies)
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return the number of proxies, over all classes."""
+        return {"num_proxies": float(math.prod(self.proxies.shape[:-1]))}
 
 
 def initial_proxies(

@@ -76,10 +76,10 @@ def proxygml(
     kept = _nearest(similarity.detach(), own.repeat_interleave(N, dim=1), k).view(-1, C, N)
     votes = scale * (similarity.view(-1, C, N) * kept).sum(dim=2)
     votes = votes.masked_fill(~kept.any(dim=2), -torch.inf)  # (B, C)
-    epsilons = votes.new_tensor([DENOMINATOR_EPSILON, PROBABILITY_EPSILON]).log()
-    total = torch.cat([votes, epsilons[:1].expand(len(votes), 1)], dim=1).logsumexp(dim=1)
+    in_denominator = votes.new_full((len(votes), 1), math.log(DENOMINATOR_EPSILON))
+    total = torch.cat([votes, in_denominator], dim=1).logsumexp(dim=1)
     log_probability = votes.gather(1, labels[:, None]).squeeze(1) - total
-    loss = -torch.logaddexp(log_probability, epsilons[1]).mean()
+    loss = -torch.logaddexp(log_probability, log_probability.new_full((), math.log(PROBABILITY_EPSILON))).mean()
     if reg_weight > 0:
         unit = functional.normalize(by_class.to(similarity.dtype), dim=-1)
         with torch.autocast(unit.device.type, enabled=False):

@@ -21,6 +21,7 @@ from torch.nn import functional
 from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_choice
 from benchmark.losses.numerics import at_least_float32, euclidean
+from benchmark.losses.pairs import mean_above_zero, pairs_of
 
 REGULARISED = ("unit", "raw")
 
@@ -60,10 +61,9 @@ class SNRContrastive(nn.Module):
             raw = at_least_float32(embeddings)
             unit = functional.normalize(raw, dim=1)
             ratio = noise_to_signal(unit)  # (B, B)
-            negative = labels[:, None] != labels
-            positive = (~negative).fill_diagonal_(False)
-            pull = _mean_above_zero(ratio - self.pos_margin, positive)
-            push = _mean_above_zero(self.neg_margin - ratio, negative)
+            positive, negative = pairs_of(labels)
+            pull = mean_above_zero(ratio - self.pos_margin, positive)
+            push = mean_above_zero(self.neg_margin - ratio, negative)
             mean = (unit if self.reg_on == "unit" else raw).sum(dim=1).abs().mean()
             return pull + push + self.regularizer_weight * mean
 
@@ -73,9 +73,3 @@ def noise_to_signal(vectors: Tensor) -> Tensor:
     centred = vectors - vectors.mean(dim=1, keepdim=True)
     signal = centred.square().sum(dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).eps)
     return euclidean(centred, centred).square() / signal
-
-
-def _mean_above_zero(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the mean, a scalar, of the kept values (B, B) that are above 0; 0 if there are none."""
-    active = keep & (values > 0)
-    return values.where(active, 0).sum() / active.sum().clamp(min=1)

@@ -71,7 +71,8 @@ def contrastive(
 class XBM(CountingLoss):
     """A pair loss with a memory of embeddings, which only forward passes in training mode write.
 
-    `counters` holds the number of steps, the position of the next write, and the number of rows filled.
+    `counters` holds the number of steps, the position of the next write, which grows beyond the M rows of the ring, and
+    the number of rows filled.
 
     Args:
         embedding_dim: D.
@@ -165,16 +166,16 @@ class XBM(CountingLoss):
         """
         steps, place, filled = self._counters
         slots, size, batch = torch.full_like(labels, -1), len(self.memory), min(len(labels), len(self.memory))
+        changes = [1, 0, 0]
         if steps >= self.start_iteration:
             back = self.replicate_quirks and place + batch > size  # to the last rows instead of wrapping around
             start = size - batch if back else place
-            slots[-batch:] = torch.arange(start, start + batch, device=labels.device) % size
+            first = self.counters[1] + (start - place)  # read on the device, so that a CUDA graph can replay the step
+            slots[-batch:] = (first + torch.arange(batch, device=labels.device)) % size
             self.memory[slots[-batch:]] = embeddings[-batch:].to(self.memory.dtype)
             self.memory_labels[slots[-batch:]] = labels[-batch:]
-            place = (0 if back else start + batch) if self.replicate_quirks else (start + batch) % size
-            filled = min(filled + batch, size)
-        self._counters = [steps + 1, place, filled]
-        self.counters.copy_(torch.tensor(self._counters), non_blocking=True)
+            changes = [1, (0 if back else start + batch) - place, min(filled + batch, size) - filled]
+        self.count(changes)
         return slots
 
     def _rows(self) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from benchmark.losses import multi_similarity
+from benchmark.losses.pairs import pairs_of, unit_distances
+from benchmark.losses.triplet import contributing
 from benchmark.study.instantiate import build
 from tests.losses.every_loss import config
 
@@ -31,25 +33,24 @@ def check_named(golden, monkeypatch, *, name, settings):
 
 
 def check_semihard(golden, monkeypatch):
-    module = make(golden, "triplet_semihard", margin=golden.hyper["margin"])
-    mined = module.miner(golden["embeddings"], golden["labels"])
-    for key, indices in zip(("miner_a", "miner_p", "miner_n"), mined, strict=True):
-        golden.compare(key, indices)
-    replay(golden, module)
+    margin, labels = golden.hyper["margin"], golden["labels"]
+    distance = unit_distances(golden["embeddings"]).double()
+    counted = contributing(distance, *pairs_of(labels), margin, "semihard")
+    for other, counts in zip(("miner_p", "miner_n"), counted, strict=True):
+        expected = torch.zeros_like(counts)
+        expected.index_put_((golden["miner_a"], golden[other]), torch.tensor(1), accumulate=True)
+        assert torch.equal(counts, expected), golden.meta
+    replay(golden, make(golden, "triplet_semihard", margin=margin))
 
 
 def check_margin(golden, monkeypatch, *, name):
-    node = config(name, margin=golden.hyper["margin"], beta=golden.hyper["beta"])["module"]
     options = {key: golden.hyper[key] for key in ("learn_beta", "nu")}
-    module = make(golden, name, {"loss": node["loss"] | options})
-    beta = golden["beta"].reshape(-1).expand(module.loss.beta.shape)  # a hyper-parameter is one number for all classes
-    if golden.hyper["learn_beta"]:
-        module.loss.beta.data.copy_(beta)
-    else:
-        module.loss.beta = beta.clone()
+    module = make(golden, name, options, margin=golden.hyper["margin"], beta=golden.hyper["beta"])
+    beta = golden["beta"].reshape(-1).expand(module.beta.shape)  # a hyper-parameter is one number for all classes
+    module.beta.data.copy_(beta)
     replay(golden, module)
     if "grad_beta" in golden.arrays:
-        gradient = module.loss.beta.grad
+        gradient = module.beta.grad
         golden.compare("grad_beta", torch.zeros_like(beta) if gradient is None else gradient)
 
 

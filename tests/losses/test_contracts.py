@@ -1,12 +1,16 @@
 """The contract of every loss in conf/loss; new files are tested automatically."""
 
 import copy
+import dataclasses
 import functools
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from benchmark.losses import HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings
+from benchmark.losses.proxies import ProxyLoss
+from benchmark.study.config import LossConfig
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,
@@ -22,7 +26,8 @@ from tests.losses.every_loss import (
 )  # fmt: skip
 
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
-OPTIONAL = {"base", "head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule", "usual"}
+OPTIONAL = {"base", "head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule", "unread",
+            "usual"}  # fmt: skip
 RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
@@ -91,8 +96,11 @@ def test_has_only_the_known_keys(name):
 
 @every_loss
 def test_its_sampler_draws_batches(name, compose_study):
-    labels = torch.arange(200).remainder(20).numpy()
-    sampler = compose_study(f"loss={name}", "protocol.batch_size=12").make_sampler(labels, seed=0)
+    labels, study = torch.arange(200).remainder(20).numpy(), compose_study("protocol.batch_size=12")
+    loss = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(LossConfig), config(name))
+    )  # every file has the schema
+    sampler = dataclasses.replace(study, config=dataclasses.replace(study.config, loss=loss)).make_sampler(labels, 0)
     assert len(set(sampler.batch(3).tolist())) == 12
 
 
@@ -276,8 +284,11 @@ def test_protocols_recognise_the_optional_methods():
     offered = {part: {name for name in NAMES if isinstance(build(name)[0], part)}
                for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}  # fmt: skip
     hpl = {name for name in NAMES if name.startswith("hpl_")}
-    assert offered == {HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"},
-                       HasMemory: {"xbm"}, HasRecordFields: hpl, HasWarnings: hpl | {"xbm"}}  # fmt: skip
+    with_proxies = {name for name in NAMES if isinstance(build(name)[0], ProxyLoss)}
+    assert offered == {
+        HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"}, HasMemory: {"xbm"},
+        HasRecordFields: hpl | with_proxies | {"hier"}, HasWarnings: hpl | {"xbm"},
+    }  # fmt: skip
 
 
 def test_a_hierarchy_of_three_levels_needs_only_yaml(tmp_path):

@@ -82,7 +82,7 @@ def test_chunks_add_up_to_the_mean_and_its_gradient(monkeypatch, rows):
     monkeypatch.setattr(hier, "CHUNK", rows * 8)
     drawn = []
     monkeypatch.setattr(hier, "gumbel", lambda *a: drawn.append(GUMBEL(*a)) or drawn[-1])
-    found = mean_triplet_loss(distances, triplets, torch.Generator().manual_seed(3), **SETTINGS)
+    found = mean_triplet_loss(distances, triplets, torch.tensor(50), torch.Generator().manual_seed(3), **SETTINGS)
     assert len(drawn) == math.ceil(50 / rows)
     whole = hier.triplet_losses(distances, triplets, torch.cat(drawn, dim=1), **SETTINGS).mean()
     assert found.item() == pytest.approx(whole.item(), rel=1e-12)
@@ -118,7 +118,7 @@ def test_triplets_are_drawn_uniformly_from_related_and_unrelated_points():
     related = torch.zeros(6, 6, dtype=torch.bool)
     for a, b in ((0, 1), (0, 2), (1, 2), (3, 4)):  # 3 and 4 have one related point only, 5 has none
         related[a, b] = related[b, a] = True
-    anchors, positives, negatives = draw_triplets(related, 3000, torch.Generator().manual_seed(0), False)
+    (anchors, positives, negatives), _ = draw_triplets(related, 3000, torch.Generator().manual_seed(0), False)
     assert anchors.tolist() == [0] * 3000 + [1] * 3000 + [2] * 3000
     assert related[anchors, positives].all()
     assert not related[anchors, negatives].any() and (anchors != negatives).all()
@@ -126,10 +126,39 @@ def test_triplets_are_drawn_uniformly_from_related_and_unrelated_points():
     assert counts[1] == pytest.approx(1500, abs=120) and counts[1] + counts[2] == 3000
     counts = torch.bincount(negatives[:3000], minlength=6).tolist()
     assert counts[3:] == pytest.approx([1000] * 3, abs=120)
-    anchors, _, negatives = draw_triplets(related, 3000, torch.Generator().manual_seed(0), True)
+    (anchors, _, negatives), _ = draw_triplets(related, 3000, torch.Generator().manual_seed(0), True)
     assert float((anchors == negatives).float().mean()) == pytest.approx(1 / 4, abs=0.03)
 
 
 def test_there_are_no_triplets_without_related_or_without_unrelated_points():
     for related in (torch.zeros(4, 4, dtype=torch.bool), ~torch.eye(4, dtype=torch.bool)):
-        assert draw_triplets(related, 5, torch.Generator(), False).shape == (3, 0)
+        triplets, count = draw_triplets(related, 5, torch.Generator(), False)
+        assert triplets.shape == (3, 0) and count == 0
+
+
+@pytest.mark.parametrize("allow_self_negative", [False, True])
+def test_the_draws_are_those_of_torch_multinomial(allow_self_negative):
+    generator = torch.Generator().manual_seed(0)
+    related = torch.rand(60, 60, generator=generator) < 0.05
+    related = (related | related.T).fill_diagonal_(False)
+    found, _ = draw_triplets(related, 7, torch.Generator().manual_seed(1), allow_self_negative)
+    generator.manual_seed(1)
+    unrelated = ~related
+    if not allow_self_negative:
+        unrelated.fill_diagonal_(False)
+    anchors = [a for a in range(60) if related[a].sum() >= 2]
+    assert 20 < len(anchors) < 60
+    drawn = [torch.multinomial(mask[anchors].float(), 7, True, generator=generator) for mask in (related, unrelated)]
+    assert found[0].tolist() == [a for a in anchors for _ in range(7)]
+    assert torch.equal(found[1:], torch.stack(drawn).flatten(1))
+
+
+def test_triplets_after_the_last_that_counts_change_nothing():
+    distances = table(12, 8).requires_grad_()
+    triplets = torch.randint(12, (3, 50), generator=torch.Generator().manual_seed(1))
+    results = []
+    for some in (triplets[:, :30], triplets):
+        loss = mean_triplet_loss(distances, some, torch.tensor(30), None, **SETTINGS)
+        results.append([loss, *torch.autograd.grad(loss, distances)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -252,13 +252,27 @@ def resumed(module, **options):
     return twin
 
 
-@pytest.mark.parametrize("steps", [0, 2, 3])
+NEVER_ON = "the coarse levels never came on: they start after warmup_iterations=2 steps"
+
+
+@pytest.mark.parametrize(
+    ("steps", "warning"), [(0, NEVER_ON), (2, NEVER_ON), (3, "the hierarchy was never updated")], ids=str
+)
 @pytest.mark.parametrize("options", [{}, {"num_levels": 3}, {"class_to_super": [0, 1] * 6}], ids=str)
-def test_warns_of_a_hierarchy_that_was_never_updated(steps, options):
+def test_warns_of_a_hierarchy_that_never_came_on_or_was_never_updated(steps, warning, options):
     module = make(**options)
     train(module, steps)
     for each in (module, resumed(module, **options)):
-        assert each.warnings() == ["the hierarchy was never updated"]
+        assert each.warnings() == [warning]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.0], [1.0, 0.0, 0.0]], ids=str)
+def test_does_not_warn_of_a_hierarchy_that_has_no_weight(weights):
+    module = make(num_levels=len(weights), weights=weights)
+    train(module, 2)
+    assert module.warnings() == []
+    train(module, 4, first=2)
+    assert module.warnings() == [] and is_idle(module) is None
 
 
 @pytest.mark.parametrize("coarse_update", ["centroid", "tied", "gradient"])

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from benchmark.core.errors import UserError
+from benchmark.losses import HasRecordFields
 from benchmark.losses.arcface import arcface
 from benchmark.losses.cosface import cosface
+from benchmark.losses.hier import HIER
 from benchmark.losses.normalized_softmax import normalized_softmax
 from benchmark.losses.proxies import ProxyLoss, initial_proxies
 from benchmark.losses.soft_triple import soft_triple
@@ -248,3 +250,11 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples_losses(batch, base):
 def test_a_label_without_a_proxy_is_an_error(batch, base):
     with pytest.raises((IndexError, RuntimeError)):
         base(batch[0], batch[1] + 1, proxies_for(base, batch[2]))
+
+
+def test_the_record_counts_the_centres_of_all_classes_and_those_of_a_hierarchy() -> None:
+    one = ProxyLoss(7, 3, base=COSFACE, proxy_init="normal", seed=0)
+    ten = ProxyLoss(7, 3, base=SOFT_TRIPLE, proxy_init="kaiming_uniform", seed=0, centres_per_class=10)
+    hier = HIER(7, 3, seed=0)  # with 512 of the hierarchy
+    assert [loss.record_fields([], None) for loss in (one, ten, hier)] == [{"num_proxies": n} for n in (7, 70, 519)]
+    assert all(isinstance(loss, HasRecordFields) for loss in (one, ten, hier))

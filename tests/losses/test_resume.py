@@ -5,8 +5,11 @@ import torch
 
 from benchmark.study.instantiate import build as build_node
 from benchmark.training.loop import train_fold
-from tests.losses.every_loss import DIM, build, every_loss
+from tests.losses.every_loss import DIM, NAMES, build
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
+
+# One of each kind of state; the state of every loss alone is resumed in `test_contracts`.
+KINDS = {"contrastive", "proxy_anchor", "xbm", "hist", "hier", "hpl_pa"}
 
 
 class KilledError(Exception):
@@ -33,7 +36,9 @@ def fold_with(name):
     return fold, a_schedule(iterations_per_epoch=2, max_epochs=4, patience=20, **options)
 
 
-@every_loss
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in NAMES]
+)
 def test_a_killed_and_resumed_fold_is_bit_equal_to_an_undisturbed_one(name, tmp_path):
     fold, schedule = fold_with(name)
     alone = train_fold(fold, schedule, a_checkpoint(tmp_path / "alone.pt"), nothing)

@@ -137,6 +137,30 @@ def test_resuming_from_a_checkpoint_is_bit_equal(flavour, rows):
         assert all(torch.equal(a, b) for a, b in zip(module.buffers(), twin.buffers(), strict=True))
 
 
+def test_a_step_that_a_cuda_graph_replays_writes_to_the_rows_that_follow():
+    module, twin = make(10), make(10)
+    batches = list(stream(8))
+    for batch in batches[:4]:  # 16 rows: the ring is full
+        module(*batch)
+        twin(*batch)
+    numbers = list(twin._counters)
+    for batch in batches[4:]:
+        twin._counters = list(numbers)  # a graph repeats the operations of the device with the numbers of the host
+        assert torch.equal(module(*batch), twin(*batch))
+    assert all(torch.equal(a, b) for a, b in zip(module.buffers(), twin.buffers(), strict=True))
+
+
+def test_a_checkpoint_whose_position_lies_within_the_ring_is_continued():
+    module, twin = make(10), make(10)
+    batches = list(stream(8))
+    for batch in batches[:4]:
+        module(*batch)
+    state = module.state_dict()
+    assert state["counters"].tolist() == [4, 16, 10]
+    twin.load_state_dict(state | {"counters": torch.tensor([4, 6, 10])})
+    assert all(torch.equal(module(*batch), twin(*batch)) for batch in batches[4:])
+
+
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
 def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
     module = make(10, flavour=flavour, loss=losses.ContrastiveLoss())
