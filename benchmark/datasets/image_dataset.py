@@ -53,10 +53,8 @@ class ImageDataset:
             raise UserError(f"decode={decode!r}: allowed are once, always.")
         self.listing, self.name, self._once, self._reading = listing, name, decode == "once", reading
         self._files: dict[str, DecodedOnRead] = {}  # by half; one object, so that the fingerprint is of its pixels
-        self._short_sides = {
-            "trainval": crops.short_side if crops.resize_first else None,
-            "test": crops.short_side,
-        }
+        short_side = None if crops.resampling == "pil_bicubic" else crops.short_side  # caches are resized bilinearly
+        self._short_sides = {"trainval": short_side if crops.resize_first else None, "test": short_side}
 
     @property
     def total_classes(self) -> int:

@@ -3,6 +3,7 @@
 Source: this project. Images stay uint8 until a batch is needed; each batch is normalised on its own device.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -38,9 +39,22 @@ def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
             f"mean={list(mean)} and std={list(std)} do not fit images of {channels} channels: give 1 or {channels}."
         )
     batch = images.to(torch.float32, memory_format=torch.channels_last)
-    scale = torch.tensor(std, device=images.device).reciprocal().view(1, -1, 1, 1)
-    offset = torch.tensor(mean, device=images.device).view(1, -1, 1, 1) * scale
-    return batch.mul_(scale / 255).sub_(offset)
+    scale, offset = _normalisation(tuple(mean), tuple(std), images.device)
+    return batch.mul_(scale).sub_(offset)
+
+
+@functools.lru_cache(maxsize=8)  # a new tensor from values of the host makes the host wait for the device
+@torch.inference_mode(False)
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and offset (1, Ch or 1, 1, 1) of pixels from 0 to 255."""
+    scale = torch.tensor(std, device=device).reciprocal().view(1, -1, 1, 1)
+    offset = torch.tensor(mean, device=device).view(1, -1, 1, 1) * scale
+    return scale / 255, offset
+
+
+def to_device(rows: np.ndarray, device: torch.device) -> Tensor:
+    """A small array (B,) on a device. The host does not wait for CUDA, whose driver keeps a copy until it is needed."""
+    return torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
 
 
 def read_ahead(make: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:

@@ -17,7 +17,6 @@ number in its data set, whatever the batch.
 
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from benchmark.core.threads import shared_pool
 from benchmark.images import Images
 from benchmark.protocol.seeds import stable_seed
 
@@ -191,11 +191,8 @@ class CorruptedImages:
         def make(array: np.ndarray, number: int) -> np.ndarray:
             return corrupted(array, self.name, self.seed, number)
 
-        if self.threads:
-            with ThreadPoolExecutor(self.threads) as pool:
-                found = list(pool.map(make, arrays, numbers))
-        else:
-            found = list(map(make, arrays, numbers))
+        over = shared_pool(self.threads).map if self.threads else map
+        found = list(over(make, arrays, numbers))
         return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(self.device)
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:

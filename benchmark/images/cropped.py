@@ -5,19 +5,32 @@ a trunk that needs another order (BGR) or range converts the batch.
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.core.threads import shared_pool
 from benchmark.images import Source
-from benchmark.images.crops import Crops, centre_crop, cut, draw_boxes
+from benchmark.images.crops import FILTERS, Crops, centre_crop, cut, draw_boxes
 from benchmark.images.decode import resized
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+def check_sizes(source: Source, crops: Crops) -> None:
+    """Check that crops can be cut from the images of a source.
+
+    Raises:
+        ValueError: they were resized to another size than the crops need.
+    """
+    bicubic = crops.resampling == "pil_bicubic"  # but sources are resized bilinearly
+    if source.short_side not in ({None, crops.short_side} if crops.resize_first and not bicubic else {None}):
+        wanted = f"short_side={crops.short_side} or None" if crops.resize_first else "None (resize_first=False)"
+        wanted = "None (resampling=pil_bicubic)" if bicubic else wanted
+        raise ValueError(f"The images were resized to short_side={source.short_side}; the crops need {wanted}.")
 
 
 class CroppedImages:
@@ -38,11 +51,9 @@ class CroppedImages:
     eval_batch_size = 32  # as in the Reality Check
 
     def __init__(self, source: Source, rows: np.ndarray, crops: Crops, device: torch.device, threads: int = 0) -> None:
-        if source.short_side not in ({None, crops.short_side} if crops.resize_first else {None}):
-            wanted = f"short_side={crops.short_side} or None" if crops.resize_first else "None (resize_first=False)"
-            raise ValueError(f"The images were resized to short_side={source.short_side}; the crops need {wanted}.")
+        check_sizes(source, crops)
         self.source, self.rows, self.crops, self.device, self.threads = source, rows, crops, device, threads
-        self._pool = ThreadPoolExecutor(threads, "crops") if threads else None
+        self._pool = shared_pool(threads) if threads else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,16 +71,14 @@ class CroppedImages:
         images = self._map(self._resized if self.crops.resize_first else self._pixels, rows.tolist())
         sizes = np.array([pixels.shape[:2] for pixels in images], dtype=np.int64).reshape(-1, 2)
         boxes, mirrored = draw_boxes(sizes, self.crops, generator)
-        batch = self._batch(lambda i: cut(images[i], boxes[i], self.crops), range(len(rows)))
-        turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
-        batch[turned] = batch[turned].flip(3)  # after resizing, as in torchvision; numpy would take 20 times as long
-        return batch
+        return self._batch(lambda i: cut(images[i], boxes[i], self.crops, mirrored[i]), range(len(rows)))
 
     def _pixels(self, row: int) -> np.ndarray:
         return self.source.pixels(int(self.rows[row]))
 
     def _resized(self, row: int) -> np.ndarray:
-        return resized(self._pixels(row), self.crops.short_side)
+        interpolation = FILTERS.get(self.crops.resampling, FILTERS["pil"])
+        return resized(self._pixels(row), self.crops.short_side, interpolation)
 
     def _map(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
         return list(self._pool.map(work, items) if self._pool else map(work, items))

@@ -21,7 +21,8 @@ from benchmark.core.errors import UserError
 
 ATTEMPTS = 10
 NUMBERS = 2 * ATTEMPTS + 3  # areas, ratios, vertical and horizontal position, flip
-RESAMPLINGS = ("pil", "torch")
+FILTERS = {"pil": Image.Resampling.BILINEAR, "pil_bicubic": Image.Resampling.BICUBIC}
+RESAMPLINGS = (*FILTERS, "torch")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Crops:
         ratio: smallest and largest width-to-height ratio of a random crop.
         flip: probability that a random crop is mirrored.
         resize_first: whether random crops are cut from the image resized to `short_side` or from the original.
-        resampling: `pil`, or `torch` (faster, but not bit-exact).
+        resampling: `pil`; `pil_bicubic`, the same with bicubic interpolation; or `torch` (faster, but not bit-exact).
 
     Raises:
         UserError: a value is out of range.
@@ -124,20 +125,23 @@ def _fallback(size: np.ndarray, ratio: tuple[float, float]) -> tuple[int, int]:
     return height, width
 
 
-def cut(pixels: np.ndarray, box: np.ndarray, crops: Crops) -> np.ndarray:
-    """Cut a box out of an image and resize it to uint8 (crop, crop, 3).
+def cut(pixels: np.ndarray, box: np.ndarray, crops: Crops, mirrored: bool = False) -> np.ndarray:
+    """Cut a box out of an image, resize it to uint8 (crop, crop, 3), and mirror the result if asked to.
 
     Args:
         pixels: uint8, (H, W, 3).
         box: (4,): top, left, height, width in pixels.
         crops: supplies `crop` and `resampling`.
+        mirrored: whether left and right are exchanged; after resizing, as in torchvision.
     """
     top, left, height, width = box.tolist()
-    part = pixels[top : top + height, left : left + width].copy()  # torch needs a writable array
-    side = crops.crop
-    if (height, width) == (side, side):
-        return part
-    if crops.resampling == "pil":
-        return np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BILINEAR))
-    image = torch.from_numpy(part).permute(2, 0, 1)[None]
-    return functional.interpolate(image, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    part, side = pixels[top : top + height, left : left + width], crops.crop
+    if crops.resampling in FILTERS and (height, width) != (side, side):
+        image = Image.fromarray(part).resize((side, side), FILTERS[crops.resampling])
+        return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
+    # torch needs a writable array. Of a single image, it recognises only this order of steps as channels last, which
+    # spares it two conversions, and both resizing and mirroring have kernels for that layout.
+    batch = torch.from_numpy(part.copy())[None].permute(0, 3, 1, 2)
+    if (height, width) != (side, side):
+        batch = functional.interpolate(batch, (side, side), mode="bilinear", antialias=True)
+    return (batch.flip(3) if mirrored else batch)[0].permute(1, 2, 0).numpy()

@@ -174,19 +174,22 @@ def examine(payload: bytes) -> Traits:
     return _load(payload, None)[1]
 
 
-def resized(pixels: np.ndarray, short_side: int) -> np.ndarray:
+def resized(
+    pixels: np.ndarray, short_side: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
     """Resize an image so that its shorter side has `short_side` pixels; no copy if it already has.
 
     Args:
         pixels: uint8, (H, W, 3).
         short_side: length in pixels.
+        interpolation: how pixels are interpolated; every kind is antialiased.
 
     Returns:
         uint8, (h, w, 3) with min(h, w) = `short_side`.
     """
     if min(pixels.shape[:2]) == short_side:
         return pixels
-    return np.asarray(_resize(Image.fromarray(pixels), short_side))
+    return np.asarray(_resize(Image.fromarray(pixels), short_side, interpolation))
 
 
 def shape_of(path: Path) -> tuple[int, int] | None:
@@ -393,7 +396,9 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _resize(image: Image.Image, short_side: int) -> Image.Image:
+def _resize(
+    image: Image.Image, short_side: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
     width, height = image.size
     shape = resized_shape(height, width, short_side)
-    return image if shape == (height, width) else image.resize(shape[::-1], Image.Resampling.BILINEAR)
+    return image if shape == (height, width) else image.resize(shape[::-1], interpolation)

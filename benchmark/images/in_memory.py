@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.images.batches import to_device
 
 
 class InMemoryImages:
@@ -54,7 +55,7 @@ class InMemoryImages:
 
     def plain(self, rows: np.ndarray) -> Tensor:
         """Return the images at the given rows, int64 (B,): uint8 (B, Ch, H, W)."""
-        return self.images[torch.from_numpy(rows).to(self.device)]
+        return self.images[to_device(rows, self.device)]
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
         """Return the images at the given rows, int64 (B,), each shifted at random: uint8 (B, Ch, H, W)."""
@@ -64,7 +65,7 @@ class InMemoryImages:
 
 def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = images.shape
-    moves = torch.randint(-shift, shift + 1, (2, batch), generator=generator).to(images.device) + shift
+    moves = to_device(torch.randint(2 * shift + 1, (2, batch), generator=generator).numpy(), images.device)
     padded = nn.functional.pad(images, (shift, shift, shift, shift))
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, Ch, 2 shift + 1, 2 shift + 1, H, W), a view
     return windows[torch.arange(batch, device=images.device), :, moves[0], moves[1]]

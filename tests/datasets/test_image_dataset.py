@@ -28,12 +28,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def image_dataset(folder: Path, resize_first: bool = True, decode: str = "once") -> ImageDataset:
+def image_dataset(
+    folder: Path, resize_first: bool = True, decode: str = "once", resampling: str = "pil"
+) -> ImageDataset:
     """Eight classes of three images, 48 x 40; the first four classes are for training."""
     path = folder / "manifest.csv"
     if not path.exists():
         write_small_images(folder, num_classes=8, per_class=3)
-    return ImageDataset(manifest.listing(str(path)), "mine", Crops(**CROPS, resize_first=resize_first), decode)
+    crops = Crops(**CROPS, resize_first=resize_first, resampling=resampling)
+    return ImageDataset(manifest.listing(str(path)), "mine", crops, decode)
 
 
 def pixels_of(folder: Path, path: str, short_side: int | None) -> np.ndarray:
@@ -67,6 +70,11 @@ def test_the_trainval_half_keeps_full_images_if_crops_are_cut_from_them(tmp_path
     assert data.trainval().images.pixels(0).shape == (40, 48, 3)
     assert data.test().images.pixels(0).shape == (32, 38, 3)
     assert data.fingerprint == image_dataset(tmp_path / "a").fingerprint
+
+
+def test_both_halves_keep_full_images_if_they_are_resized_bicubically(tmp_path: Path) -> None:
+    data = image_dataset(tmp_path / "a", resampling="pil_bicubic")
+    assert {data.trainval().images.pixels(0).shape, data.test().images.pixels(0).shape} == {(40, 48, 3)}
 
 
 def test_the_training_half_is_read_without_opening_a_file_of_the_other(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Oracle: torchvision's transforms on the files, composed as in the Reality Check's code."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def test_training_crops_are_torchvisions_for_the_boxes_drawn(
 ) -> None:
     ours = CroppedImages(source, ROWS, MLRC, CPU, threads).augmented(ROWS, torch.Generator().manual_seed(3))
     check(ours, [Resize(256)(image) for image in opened], MLRC)
+
+
+def test_all_images_of_a_process_share_one_pool_of_threads(sources: dict[str, Source]) -> None:
+    images, before = CroppedImages(sources["cache 256"], ROWS, MLRC, CPU, 4), threading.active_count()
+    for part in (images, images.part(ROWS[:3]), CroppedImages(sources["files 256"], ROWS, MLRC, CPU, 4).part(ROWS[2:])):
+        for _ in range(3):
+            part.plain(np.arange(len(part)))
+    assert threading.active_count() <= before + 4
 
 
 def test_training_crops_come_from_the_original_image_without_resize_first(

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import CenterCrop, RandomResizedCrop
+from torch.nn import functional
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, RandomResizedCrop, Resize
 from torchvision.transforms.functional import resized_crop
 
 from benchmark.core.errors import UserError
+from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import NUMBERS, Crops, centre_crop, cut, draw_boxes
 from tests.images.synthetic_photos import synthetic_photo
 
@@ -65,6 +67,36 @@ def test_a_cut_is_torchvisions_resized_crop_bit_for_bit(box: tuple[int, int, int
     assert np.array_equal(ours, np.asarray(resized_crop(Image.fromarray(pixels), *box, [227, 227])))
 
 
+def test_bicubic_crops_are_torchvisions_bit_for_bit() -> None:
+    pixels, bicubic = synthetic_photo(256, 341), InterpolationMode.BICUBIC
+    for box in BOXES[:6]:
+        ours = cut(pixels, np.array(box), Crops(**MLRC, resampling="pil_bicubic"))
+        theirs = resized_crop(Image.fromarray(pixels), *box, [227, 227], interpolation=bicubic)
+        assert np.array_equal(ours, np.asarray(theirs))
+
+
+def test_bicubic_evaluation_resizes_the_original_image_as_torchvision() -> None:
+    photo = synthetic_photo(300, 410)
+
+    class Originals:
+        short_side: int | None = None
+        contents = ""
+
+        def __len__(self) -> int:
+            return 1
+
+        def pixels(self, index: int) -> np.ndarray:
+            return photo
+
+    crops, source = Crops(**MLRC, resampling="pil_bicubic"), Originals()
+    images = CroppedImages(source, np.arange(1), crops, torch.device("cpu"))
+    steps = Compose([Resize(256, InterpolationMode.BICUBIC), CenterCrop(227), PILToTensor()])
+    assert torch.equal(images.plain(np.arange(1))[0], steps(Image.fromarray(photo)))
+    source.short_side = 256  # resized before, bilinearly
+    with pytest.raises(ValueError, match="pil_bicubic"):
+        CroppedImages(source, np.arange(1), crops, torch.device("cpu"))
+
+
 def test_resampling_by_torch_is_off_by_one_level_in_few_values() -> None:
     sizes = same_size(40, 256, 341)
     boxes, _ = draw_boxes(sizes, Crops(**MLRC), generator())
@@ -77,6 +109,24 @@ def test_resampling_by_torch_is_off_by_one_level_in_few_values() -> None:
     off = abs(one - other)
     assert off.max() == 1
     assert 0 < (off > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_resampling_by_torch_is_torch_s_antialiased_resize_whatever_the_layout(box: tuple[int, ...]) -> None:
+    pixels = synthetic_photo(256, 341)
+    top, left, height, width = box
+    planes = torch.from_numpy(pixels[top : top + height, left : left + width].transpose(2, 0, 1).copy())[None]
+    expected = functional.interpolate(planes, (227, 227), mode="bilinear", antialias=True)[0]
+    assert np.array_equal(cut(pixels, np.array(box), Crops(**MLRC, resampling="torch")), expected.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("resampling", ["pil", "torch"])
+@pytest.mark.parametrize("box", BOXES)
+def test_a_mirrored_cut_is_the_mirror_image_in_the_layout_of_a_batch(box: tuple[int, ...], resampling: str) -> None:
+    pixels, crops = synthetic_photo(256, 341), Crops(**MLRC, resampling=resampling)
+    plain, mirrored = (cut(pixels, np.array(box), crops, mirrored) for mirrored in (False, True))
+    assert np.array_equal(mirrored, plain[:, ::-1])
+    assert plain.flags.c_contiguous and mirrored.flags.c_contiguous  # copying any other takes as long as resizing
 
 
 def test_boxes_lie_inside_and_keep_area_and_ratio() -> None:
