@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.paths import CHECKOUT_DIR
@@ -107,6 +107,25 @@ def devices_of(provenances: Iterable[Mapping[str, JsonObject]]) -> list[JsonObje
     """Kind and name of each fold's device, and `earlier` kinds; None for a fold whose provenance names no device."""
     found = [provenance.get("device") for provenance in provenances]
     return [facts and {key: facts[key] for key in ("kind", "name", "earlier")} for facts in found]
+
+
+def costs_of(provenances: Iterable[Mapping[str, Any]]) -> JsonObject:
+    """What the folds of a trial or run cost: mean seconds per iteration, and the highest peak of memory.
+
+    Args:
+        provenances: those of the folds. A quantity that one of them lacks, as older records do, is None.
+    """
+    each = list(provenances)
+
+    def all_of(key: str) -> list[float]:
+        found = [one[key] for one in each if one.get(key) is not None]
+        return found if len(found) == len(each) else []
+
+    seconds, peaks = all_of("seconds_per_iteration"), all_of("peak_memory_bytes")
+    return {
+        "seconds_per_iteration": sum(seconds) / len(seconds) if seconds else None,
+        "peak_memory_bytes": max(peaks, default=None),
+    }
 
 
 def kinds_of(records: Iterable[Record]) -> set[str]:

@@ -75,12 +75,12 @@ class Record:
     schema: int = SCHEMA
 
 
-def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_whole(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
     """Write a file atomically: a reader, or a restart after SIGKILL, sees either all of it or the previous content.
 
     Args:
         path: the file; missing parent folders are created.
-        data: its whole content.
+        data: its whole content, perhaps in several parts.
         durable: flush to disk before returning, so that the file also survives a power cut.
 
     Raises:
@@ -90,7 +90,7 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -314,13 +314,13 @@ def quarantine(path: Path, why: str = "damaged") -> Path:
     return target
 
 
-def write_checked(path: Path, payload: bytes) -> None:
+def write_checked(path: Path, payload: bytes | memoryview) -> None:
     """Write binary data, preceded by its SHA-256.
 
     Raises:
         WriteError: the file cannot be written.
     """
-    write_whole(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_whole(path, hashlib.sha256(payload).hexdigest().encode() + b"\n", payload)
 
 
 def read_checked(path: Path) -> bytes:

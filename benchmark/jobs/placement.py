@@ -6,10 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit
 from benchmark.study.config import Config
+from benchmark.study.stored import NoStudyError, read_study
+from benchmark.study.study import Study
 
 FOLDER = "benchmark.jobs.executors"
 
@@ -65,6 +68,32 @@ def trains_here(config: Config) -> bool:
         UserError: a value is not allowed.
     """
     return executor_options(config).on_this_machine()
+
+
+def with_precision(study: Study) -> Study:
+    """The study with the precision that `precision=fast` stands for: the stored one, else the fastest of this machine.
+
+    Args:
+        study: the study that a command is about to run.
+
+    Raises:
+        UserError: other machines train, whose devices are unknown here.
+    """
+    if study.config.precision != "fast":
+        return study
+    try:
+        precision = str(read_study(study.directory).config.get("precision", "ieee"))
+    except NoStudyError:
+        if not trains_here(study.config):
+            raise UserError(
+                f"precision=fast is the fastest precision of this machine, but executor={study.config.executor.name} "
+                "trains on others. Name the precision: bf16, tf32 or ieee."
+            ) from None
+        from benchmark.training.precision import fastest  # PyTorch takes seconds to import
+
+        precision = fastest(device := study.make_device())
+        write(f"precision=fast: {precision} on {device}. The study keeps it wherever it is continued.")
+    return Study.of(study.raw | {"precision": precision})
 
 
 def make_executor(

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmark.core import records
+from benchmark.core.errors import UserError
 from benchmark.core.memory import peak_bytes, reset_peak
 from benchmark.core.provenance import device_facts, provenance
 from benchmark.core.records import JsonObject
@@ -35,13 +36,16 @@ from benchmark.losses import HasRecordFields, HasWarnings
 from benchmark.study import contents
 from benchmark.study.assemble import build
 from benchmark.study.version_1 import record_defaults
+from benchmark.training.checkpoint import CHECKPOINT_NAME, Checkpoint, delete_checkpoint, read_state, write_state
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
 from benchmark.training.history import HistoryRow
-from benchmark.training.loop import Checkpoint, Outcome, read_state, train_fold, write_state
-from benchmark.training.precision import effective_precision, use_precision
+from benchmark.training.loop import Outcome, train_fold
+from benchmark.training.precision import NOT_DETERMINISTIC, effective_precision, use_precision
+from benchmark.training.trial_batch import try_batch
 
 CURVES_SECONDS = 30.0  # between two writes of the training curves, which cost a few disk flushes each
+TRIED = ("cuda",)  # kinds of devices on which a batch is tried before a unit trains
 LOCK_SECONDS = 180.0  # a network file system frees the lock of a lost machine after its lease, usually 90 s
 
 
@@ -110,7 +114,7 @@ def train_unit(body: JsonObject, report: Report) -> JsonObject:
             if unit.keep_weights and outcome.weights is not None:
                 write_state(unit.directory / "best.pt", outcome.weights, unit.identity().to_json())
             contents.write(path, record, contents.Fold)
-            (unit.directory / "checkpoint.pt").unlink(missing_ok=True)
+            delete_checkpoint(unit.directory)
         notes = [*([note] if note else []), *trained.notes]
         return FinishedUnit(record.result, record.provenance, record.identity, notes).to_json()
 
@@ -166,8 +170,8 @@ def holding(unit: Unit) -> Iterator[None]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the checkpoint and the heartbeat of a unit with a record, whose worker was killed at the very end."""
-    for name in ("checkpoint.pt", FILE_NAME):
-        (folder / name).unlink(missing_ok=True)
+    delete_checkpoint(folder)
+    (folder / FILE_NAME).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -223,14 +227,16 @@ def train(
         make: builds fresh components and their schedule.
 
     Raises:
-        UserError: the device cannot compute in the study's precision.
+        UserError: the device cannot compute in the study's precision, or a GPU has not enough memory.
     """
     use_threads(unit.study.config.threads)
-    use_precision(unit.study.config.precision, unit.study.make_device())
+    config = unit.study.config
+    use_precision(config.precision, unit.study.make_device(), config.deterministic)
     reset_peak(unit.study.make_device())
     folder, identity = unit.directory, unit.identity()
     # A checkpoint of other code is not continued even if that code is accepted: a unit is computed by one version.
-    checkpoint = Checkpoint(folder / "checkpoint.pt", identity.to_json(), identity.mismatch)
+    seconds = unit.study.config.checkpoint_seconds
+    checkpoint = Checkpoint(folder / CHECKPOINT_NAME, identity.to_json(), identity.mismatch, seconds)
     written = time.monotonic()
 
     def on_epoch(history: list[HistoryRow]) -> None:
@@ -247,6 +253,9 @@ def train(
     def attempt() -> tuple[Outcome, TrainingComponents]:
         parts, schedule = make()
         parts.beat = heartbeat.tick
+        if (device := parts.images.device).type in TRIED:
+            _try_memory(unit, parts, schedule)
+            reset_peak(device)
         if checkpoint.path.exists():
             unit_log.note(folder, "resume: the next line shows the epoch of the checkpoint")
         return train_fold(parts, schedule, checkpoint, on_epoch), parts
@@ -257,9 +266,50 @@ def train(
         note = quarantine(checkpoint.path, error)
         unit_log.note(folder, note)
         trained = Trained(*attempt(), notes=(note,))
+    except RuntimeError as error:
+        if NOT_DETERMINISTIC not in str(error):
+            raise
+        raise UserError(
+            f"deterministic=true: {str(error).splitlines()[0]} Leave deterministic out, which changes no score but its "
+            "last digits, or train on the CPU (device=cpu)."
+        ) from error
     for text in trained.warnings():
         unit_log.note(folder, f"WARNING: {text}")
     return trained
+
+
+def _try_memory(unit: Unit, parts: TrainingComponents, schedule: Schedule) -> None:
+    """Try a batch on the GPU: a lack of memory is reported at once, instead of after retries of the whole unit.
+
+    Raises:
+        UserError: the GPU has not enough memory.
+    """
+    try:
+        try_batch(parts, schedule)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(out_of_memory(unit, str(error).splitlines()[0])) from error
+
+
+def out_of_memory(unit: Unit, said: str) -> str:
+    """The message for a unit whose batch does not fit into the memory of its GPU.
+
+    Args:
+        unit: the unit.
+        said: what PyTorch said.
+    """
+    config, target = unit.study.config, "bo" if unit.kind == "trial" else "final-eval"
+    key, size = "protocol.batch_size", config.protocol.batch_size
+    if config.protocol.story == "traditional":
+        key, size, target = "training.batch_size", config.training.batch_size or size, "traditional"
+    share = config.executor.options.get("workers_per_gpu", 1)
+    fewer = f"executor.workers_per_gpu={share // 2 if isinstance(share, int) and share > 1 else 1}"
+    again = f'let fewer workers share it ({fewer}): "{unit.study.command(target, fewer)}". Or '
+    return (
+        f"The GPU has too little memory for {unit.name}: a trial batch with {key}={size} and "
+        f"executor.workers_per_gpu={share} failed ({said}). Nothing of it was trained. If other programs use the GPU, "
+        f"end them; {again if share != 1 else ''}start another study with a smaller batch: {key}={max(1, size // 2)} "
+        "variant=NAME."
+    )
 
 
 def epoch_line(row: HistoryRow) -> str:

@@ -6,7 +6,8 @@ centre point, and then the model only; `num_sobol="mlrc"` is that rule. Today's 
 twice as many Sobol points as parameters.
 
 A fresh `ax.api.client.Client` is built from the history for every proposal, so a restart needs nothing but the history.
-Ax's own snapshot is no substitute: it drops the seed and rounds the scores, so the next proposal would differ.
+Ax's own snapshot is no substitute: it drops the seed and rounds the scores, so the next proposal would differ. Neither
+is a client that is kept: its own proposals stay in it. All scores are told to a new client at once, in 0.2 ms a trial.
 
 Departure: the noise. Classes are disjoint between folds, so scores differ far more between folds than between
 repetitions, and all trials share those differences. The standard error over folds therefore overstates the noise that
@@ -22,7 +23,7 @@ where training diverges. With `failed="worst"` the model sees the lowest score s
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -189,14 +190,7 @@ class Ax:
         client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
         trials = {client.attach_trial(self._cast(trial.parameters)): trial for trial in history}
         seen = {index: self._observation(trial, history) for index, trial in trials.items()}
-        for index, score in seen.items():  # all data first: Ax sorts it again after each completion
-            if score is not None:
-                client.attach_data(index, {_SCORE: score})
-        for index, score in seen.items():
-            if score is None:
-                client.mark_trial_abandoned(index)  # its setting is never proposed again, unlike that of a FAILED trial
-            else:
-                client.complete_trial(index)
+        _tell(client, seen)
         for setting in pending:
             client.attach_trial(self._cast(setting))  # still running
         return client
@@ -244,6 +238,31 @@ class Ax:
     def _cast(self, setting: Setting) -> Setting:
         """Convert a setting to the types of the space: Ax rejects a float that JSON stored as an int."""
         return {name: parameter.cast(setting[name]) for name, parameter in self._space.items()}
+
+
+def _tell(client: "Client", seen: Mapping[int, float | tuple[float, float] | None]) -> None:
+    """Complete trials of a client with their scores, and abandon those without.
+
+    This has the effect of `Client.attach_data` and `Client.complete_trial` for each trial, which would build a table of
+    all trials again each time and take 6 ms a trial.
+
+    Args:
+        client: the client.
+        seen: score, or score and standard error, by trial.
+    """
+    from ax.core.data import Data, DataRow
+
+    experiment = client._experiment
+    signature, rows = experiment.metrics[_SCORE].signature, []
+    for index, score in seen.items():
+        if score is None:
+            client.mark_trial_abandoned(index)  # its setting is never proposed again, unlike that of a FAILED trial
+            continue
+        mean, sem = score if isinstance(score, tuple) else (score, math.nan)  # NaN: the model infers the noise
+        trial = experiment.trials[index]
+        rows.append(DataRow(index, trial.arms[0].name, _SCORE, signature, float(mean), float(sem)))
+        trial.mark_completed()
+    experiment.attach_data(Data(data_rows=rows))
 
 
 def _next(client: "Client") -> Setting:

@@ -125,9 +125,9 @@ class TrainingComponents:
         return forward(self.trunk, self.head, batch, self.precision)
 
     def weights(self) -> Weights:
-        """Copy the whole state of trunk, head and loss, which includes a hierarchy that the loss has learned."""
+        """Copy the whole state of trunk, head and loss to the CPU, which includes a hierarchy that the loss learned."""
         return {name: _copy(module.state_dict().items()) for name, module in self.modules.items()}
 
 
 def _copy(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}

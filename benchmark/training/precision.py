@@ -1,4 +1,4 @@
-"""The precision of a training's convolutions and matrix products.
+"""The arithmetic of a training: the precision of convolutions and matrix products, and whether it is repeatable.
 
 - `ieee`: float32 throughout. This is not PyTorch's default, which computes float32 convolutions in TF32 on NVIDIA GPUs
   since Ampere.
@@ -6,7 +6,12 @@
 - `bf16`: trunk and head under autocast to bfloat16, in training and in evaluation; weights, losses and optimisers stay
   in float32, and embeddings are returned in float32.
 
+- `fast`: the fastest of these that the device computes in hardware; it is replaced by that one before a study starts.
+
 The metrics do not depend on it: their exact search sets its own precision (`protocol.nearest`).
+
+On a GPU, some sums are computed in an order that changes from run to run, so that equal trainings differ in their last
+digits. `deterministic` excludes these algorithms.
 
 Source: PyTorch's notes on CUDA semantics (TensorFloat-32) and `torch.backends`. PyTorch's older flags, `allow_tf32`,
 must not be mixed with the ones used here.
@@ -29,6 +34,8 @@ OPERATIONS: dict[str, tuple[Any, Any, Any]] = {
     "cuda": (_backends.cudnn.conv, _backends.cuda.matmul, _backends.cudnn.rnn),
     "cpu": (_backends.mkldnn.conv, _backends.mkldnn.matmul, _backends.mkldnn.rnn),
 }
+# In PyTorch's message about an operation that has only algorithms whose sums are computed in changing order.
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
 # Environment variables that make a library ignore the requested precision, and the value that agrees with `ieee`.
 OVERRIDES = {
     "cuda": {"NVIDIA_TF32_OVERRIDE": "0"},
@@ -36,12 +43,14 @@ OVERRIDES = {
 }
 
 
-def use_precision(precision: str, device: torch.device) -> None:
+def use_precision(precision: str, device: torch.device, deterministic: bool = False) -> None:
     """Set the precision of all convolutions and products of this process, whatever an earlier unit set.
 
     Args:
         precision: `ieee`, `tf32` or `bf16`.
         device: the device that trains.
+        deterministic: whether equal trainings on equal hardware must give equal bits. An operation that cannot then
+            raises a `RuntimeError` whose message contains `NOT_DETERMINISTIC`.
 
     Raises:
         UserError: the device cannot compute in this precision, or an environment variable overrides it.
@@ -50,6 +59,28 @@ def use_precision(precision: str, device: torch.device) -> None:
     for kind, operations in OPERATIONS.items():
         for operation in operations:
             operation.fp32_precision = "tf32" if (precision, kind) == ("tf32", "cuda") else "ieee"
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = False
+
+
+def fastest(device: torch.device) -> str:
+    """The name of the fastest precision that a device of this machine computes in hardware.
+
+    Args:
+        device: the device that trains.
+    """
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "tf32" if _has_tf32(device) else "ieee"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "ieee"
+
+
+def _cpu_has_bf16() -> bool:
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last: ARM
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -62,6 +93,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         UserError: it cannot, or an environment variable overrides the precision.
     """
+    if precision not in ("ieee", "tf32", "bf16"):
+        raise UserError(f"precision={precision}: allowed are ieee, tf32 and bf16.")
     if precision == "tf32" and not _has_tf32(device):
         raise UserError(
             f"precision=tf32: device={device} on this machine cannot compute in TF32, which needs an NVIDIA GPU of the "

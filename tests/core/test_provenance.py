@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from benchmark import final_eval, traditional
-from benchmark.core import provenance
+from benchmark.core import provenance, records
 from benchmark.core.errors import UserError
+from benchmark.core.provenance import costs_of
 from benchmark.jobs import queue
 from benchmark.jobs import train_unit as worker
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.study.code import training_code
-from tests.command_line import TINY, results_of, tiny
+from tests.command_line import TINY, results_of, study_dir, tiny
 
 
 def test_what_differs_is_named_with_both_versions():
@@ -39,7 +40,8 @@ def test_every_unit_carries_the_versions_of_its_driver(compose_study, tmp_path):
         assert [answer.result["versions"] for _, answer in jobs.finished()] == [provenance.versions()]
 
 
-SCORES = {"trial": None, "folds": [], "seconds": [], "warnings": [], "fold_code": [], "devices": []}
+SCORES = {"trial": None, "folds": [], "seconds": [], "warnings": [], "fold_code": [], "devices": [],
+          "costs": {}}  # fmt: skip
 EVERY_TASK = pytest.mark.parametrize(
     ("do", "fields"),
     [
@@ -86,3 +88,21 @@ def test_a_final_evaluation_by_jobs_leaves_the_records_of_one_in_this_process(re
     assert ended.status == 0, ended
     assert len(list(Path(other).rglob("run_*.json"))) == 2
     assert results_of(other) == results_of(results)
+
+
+def test_a_fold_that_does_not_say_what_it_cost_leaves_the_cost_of_its_run_open() -> None:
+    folds = [{"seconds_per_iteration": 0.2, "peak_memory_bytes": 5}, {"seconds_per_iteration": 0.4}]
+    assert costs_of(folds) == {"seconds_per_iteration": pytest.approx(0.3), "peak_memory_bytes": None}
+    full = [fold | {"peak_memory_bytes": peak} for fold, peak in zip(folds, (5, 9), strict=True)]
+    assert costs_of(full)["peak_memory_bytes"] == 9
+    nothing = {"seconds_per_iteration": None, "peak_memory_bytes": None}
+    assert costs_of([]) == costs_of([{}, full[0]]) == nothing
+
+
+def test_a_trial_holds_what_its_folds_cost(results: Path) -> None:
+    path = next((study_dir(results) / "bo").glob("trial_*.json"))
+    folds = [records.read_record(fold) for fold in sorted(path.with_suffix("").glob("fold_*/record.json"))]
+    found = records.read_record(path).provenance
+    seconds = [fold.provenance["seconds_per_iteration"] for fold in folds]
+    assert len(folds) > 1 and found["seconds_per_iteration"] == pytest.approx(sum(seconds) / len(seconds))
+    assert found["peak_memory_bytes"] == max(fold.provenance["peak_memory_bytes"] for fold in folds) > 1e7

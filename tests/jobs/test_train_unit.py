@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.core.provenance import hardware
 from benchmark.final_eval import final_eval
+from benchmark.jobs import train_unit as worker
 from benchmark.traditional import traditional
-from tests.command_line import study_dir, tiny, trainings
+from benchmark.training import trial_batch
+from tests.command_line import assert_refused, study_dir, tiny, trainings
 
 CPU = {"kind": "cpu", "name": hardware()["cpu"], "earlier": []}
 IDLE = "a part of the loss never ran"
@@ -88,3 +92,34 @@ def test_final_runs_and_traditional_ones_print_warnings_and_keep_them_with_their
                      protocol="traditional")  # fmt: skip
     assert ended.status == 0 and f"WARNING: {IDLE}" in ended.out, ended
     assert trained_on(next(results.rglob("traditional/setting/run_00.json"))) == CPU
+
+
+def full(*_: Any) -> float:
+    """A training for which the GPU has too little memory."""
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has 3 GiB free.")
+
+
+def test_a_gpu_without_the_memory_is_a_sentence_of_the_user_s_and_no_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TRIED", ("cpu",))
+    monkeypatch.setattr(trial_batch, "train_epoch", full)
+    with trainings() as trained:
+        ended = tiny(bo, tmp_path)
+    assert_refused(
+        ended, "too little memory for trial_000/fold_0", "protocol.batch_size=16 and executor.workers_per_gpu=1",
+        "CUDA out of memory. Tried to allocate 20.00 GiB.", "protocol.batch_size=8 variant=NAME", "log: ",
+    )  # fmt: skip
+    log = (study_dir(tmp_path) / "bo" / "trial_000" / "fold_0" / "log").read_text()
+    assert not trained and log.count("start: ") == 1
+
+
+def test_workers_that_share_a_gpu_are_told_to_be_fewer_and_passes_name_their_own_batch(compose_study: Any) -> None:
+    study = compose_study("executor.workers_per_gpu=4", "protocol.batch_size=64")
+    said = worker.out_of_memory(SimpleNamespace(study=study, kind="trial", name="trial_001/fold_2"), "CUDA ...")
+    assert "protocol.batch_size=64 and executor.workers_per_gpu=4" in said
+    assert 'let fewer workers share it (executor.workers_per_gpu=2): "make bo ' in said
+    study = compose_study("protocol=traditional", "training.batch_size=90", "executor=inline")
+    said = worker.out_of_memory(SimpleNamespace(study=study, kind="run", name="run_00"), "CUDA ...")
+    assert "training.batch_size=90" in said and "training.batch_size=45 variant=NAME" in said
+    assert "fewer workers" not in said

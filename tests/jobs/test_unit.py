@@ -33,7 +33,7 @@ def units(compose_study: Compose, tmp_path: Path) -> list[Unit]:
         TraditionalUnit(**common, kind="run", fold=None),
         ScoreUnit(**common, kind="run", fold=None, trial=None, folds=[{"fold": 0, "map_at_r": None}],
                   seconds=[{"train": 1.5, "evaluate": 0.25}], warnings=[["idle"]], fold_code=["older"],
-                  devices=[{"kind": "cpu", "name": "a", "earlier": []}]),
+                  devices=[{"kind": "cpu", "name": "a", "earlier": []}], costs={"peak_bytes": 5}),
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Command:
 FOLDS = on_tiny("loss=hpl_nca", "trials=1", "protocol.num_runs=1", "dataset.max_epochs=4", "dataset.patience=9")
 RUNS = tuple(override for override in FOLDS if not override.startswith(("trials=", "searcher=")))  # without a search
 PASSES = ("dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "protocol.num_runs=2", "protocol.held_out=0.2",
-          "training.batch_size=128", "training.epochs=4", "display=plain", "executor=inline")  # fmt: skip
+          "training.batch_size=128", "training.epochs=4", "display=plain", "executor=inline",
+          "checkpoint_seconds=0")  # fmt: skip
 COMMANDS = {
     "bo": Command("bo", tuple(FOLDS), "studies/*/*/bo/trial_000/fold_0"),
     "final-eval": Command("final_eval", (*RUNS, "preset=default"), "studies/*/*/final_eval/*/run_00/fold_0"),
@@ -56,6 +57,7 @@ class Case:
 
     Attributes:
         injected: folder of the files that `injected/sitecustomize.py` reads.
+        started: the commands.
         stack: clean-up at the end of the test; processes that are still running are killed.
         seen: worker processes seen so far.
     """
@@ -63,6 +65,7 @@ class Case:
     command: Command
     results: Path
     environment: dict[str, str] = field(default_factory=dict)
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     seen: set[int] = field(default_factory=set)
     injected: Path = field(init=False)
@@ -86,6 +89,7 @@ class Case:
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | self.environment,
         )  # fmt: skip
+        self.started.append(process)
         self.stack.callback(self._close, process)
         return process
 
@@ -94,10 +98,21 @@ class Case:
             process.kill()
         process.communicate()
 
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition that a running command brings about; fail at once when no command runs any more."""
+
+        def met() -> Any:
+            ended = self.started and all(process.poll() is not None for process in self.started)
+            found = condition()
+            assert found or not ended, f"the command has ended: {self.started[-1].communicate()}"
+            return found
+
+        return wait_for(met, PATIENCE)
+
     @property
     def unit(self) -> Path:
         """Return the folder of the unit under test, once a worker has created it."""
-        return Path(wait_for(lambda: next(self.results.glob(self.command.unit), None), PATIENCE))
+        return Path(self.wait_for(lambda: next(self.results.glob(self.command.unit), None)))
 
     def heartbeat(self, unit: Path | None = None) -> dict[str, Any]:
         """Return the last heartbeat of a unit (None: the unit under test); empty without one."""
@@ -124,7 +139,7 @@ class Case:
             scored = attempts and re.search(r"epoch [1-9]", attempts[-1])
             return self.heartbeat(unit).get("pid") if scored else None
 
-        found = int(wait_for(worker, PATIENCE))
+        found = int(self.wait_for(worker))
         self.seen.add(found)
         return found
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmark.core.errors import UserError
+from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import Parameter, Trial
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol
@@ -47,31 +48,56 @@ def history():
 
 
 @pytest.fixture
-def client_calls(monkeypatch):
-    """Record the calls that pass data to Ax clients."""
+def told(monkeypatch):
+    """What Ax knows of each trial when it is asked: its parameters, its status, and its score with standard error."""
     import ax.api.client
 
-    calls = []
+    trials = []
+    propose = ax.api.client.Client.get_next_trials
 
-    class Spy(ax.api.client.Client):
-        def attach_trial(self, parameters, arm_name=None):
-            calls.append(("attach", dict(parameters)))
-            return super().attach_trial(parameters, arm_name)
+    def noted(client, max_trials):
+        experiment = client._experiment
+        scores = {row.trial_index: (row.mean, row.se) for row in experiment.data._data_rows}
+        trials[:] = [(t.arm.parameters, t.status.name, scores.get(i)) for i, t in experiment.trials.items()]
+        return propose(client, max_trials)
 
-        def attach_data(self, trial_index, raw_data, progression=None):
-            calls.append(("data", trial_index, raw_data))
-            return super().attach_data(trial_index, raw_data, progression)
+    monkeypatch.setattr(ax.api.client.Client, "get_next_trials", noted)
+    return trials
 
-        def complete_trial(self, trial_index, raw_data=None, progression=None):
-            calls.append(("complete", trial_index))
-            return super().complete_trial(trial_index, raw_data, progression)
 
-        def mark_trial_abandoned(self, trial_index):
-            calls.append(("abandon", trial_index))
-            return super().mark_trial_abandoned(trial_index)
+class OneByOne(Ax):
+    """Tells Ax each trial by the methods of its client."""
 
-    monkeypatch.setattr(ax.api.client, "Client", Spy)
-    return calls
+    def _client_with(self, history, pending=()):
+        client = self._client(0, stable_seed("ax proposal", self._seed, len(history) + len(pending)))
+        for trial in history:
+            index = client.attach_trial(self._cast(trial.parameters))
+            score = self._observation(trial, history)
+            if score is None:
+                client.mark_trial_abandoned(index)
+            else:
+                client.complete_trial(index, {"score": score})
+        return client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", ["inferred", "fold_sem"])
+def test_scores_told_at_once_give_the_proposal_of_scores_told_one_by_one(history, noise):
+    assert Ax(SPACE, 0, noise=noise).ask(history) == OneByOne(SPACE, 0, noise=noise).ask(history)
+
+
+def test_telling_takes_time_in_proportion_to_the_number_of_trials():
+    """Tables that Ax builds while it is told: one for all trials, not one for each."""
+    import ax.core.data
+
+    settings = search(Sobol(SPACE, 0), 12)
+    built = []
+    with pytest.MonkeyPatch.context() as patch:
+        table = ax.core.data.Data.full_df.func
+        patch.setattr(ax.core.data.Data, "full_df", property(lambda data: built.append(1) or table(data)))
+        for length in (6, 12):
+            Ax(SPACE, 0)._client_with(settings[:length])
+    assert len(built) <= 2
 
 
 @pytest.mark.slow
@@ -141,27 +167,26 @@ def test_a_failed_trial_uses_up_its_point_of_the_design(history):
     assert [t.parameters for t in history[:5]] == [t.parameters for t in without_failures]
 
 
-def test_a_failed_trial_is_abandoned_and_gets_no_score(history, client_calls):
+def test_a_failed_trial_is_abandoned_and_gets_no_score(history, told):
     Ax(SPACE, 0).ask(history)
-    assert [call[1] for call in client_calls if call[0] == "attach"] == [t.parameters for t in history]
-    assert [call[1] for call in client_calls if call[0] == "abandon"] == [2, 5]
-    assert [call[1] for call in client_calls if call[0] == "complete"] == [0, 1, 3, 4, 6]
-    numbers = [call[2]["score"] for call in client_calls if call[0] == "data"]
-    assert numbers == [t.mean for t in history if t.mean is not None]
+    assert [parameters for parameters, _, _ in told] == [t.parameters for t in history]
+    assert [i for i, (_, status, _) in enumerate(told) if status == "ABANDONED"] == [2, 5]
+    assert [i for i, (_, status, _) in enumerate(told) if status == "COMPLETED"] == [0, 1, 3, 4, 6]
+    assert [score and score[0] for _, _, score in told] == [t.mean for t in history]
 
 
 @pytest.mark.parametrize("noise", ["inferred", "fold_sem"])
 @pytest.mark.parametrize("failed", ["worst", "zero"])
 def test_the_model_sees_the_worst_score_or_zero_for_a_failed_trial_and_nothing_for_a_lost_one(
-    history, client_calls, failed, noise
+    history, told, failed, noise
 ):
     worst = min((t for t in history if t.mean is not None), key=lambda t: t.mean)
     lost = [*history[:5], Trial(5, history[5].parameters, None, is_lost=True), history[6]]
     Ax(SPACE, 0, failed=failed, noise=noise).ask(lost)
-    seen = {call[1]: call[2]["score"] for call in client_calls if call[0] == "data"}
     expected = (worst.mean, worst.sem) if failed == "worst" else (0.0, 0.0)
-    assert seen[2] == (expected if noise == "fold_sem" else expected[0])
-    assert [call[1] for call in client_calls if call[0] == "abandon"] == [5]
+    mean, sem = told[2][2]
+    assert mean == expected[0] and (sem == expected[1] if noise == "fold_sem" else math.isnan(sem))
+    assert [i for i, (_, status, _) in enumerate(told) if status == "ABANDONED"] == [5] and told[5][2] is None
     assert [t.mean for t in history if t.mean is None] == [None, None], "the history keeps none"
 
 
@@ -179,11 +204,9 @@ def test_a_search_leaves_the_region_of_failures_if_the_model_sees_them():
 
 
 @pytest.mark.slow
-def test_the_standard_error_reaches_ax_only_with_fold_sem(history, client_calls):
+def test_the_standard_error_reaches_ax_only_with_fold_sem(history, told):
     Ax(SPACE, 0, noise="fold_sem").ask(history)
-    assert [call[2]["score"] for call in client_calls if call[0] == "data"] == [
-        (t.mean, t.sem) for t in history if t.mean is not None
-    ]
+    assert [score for _, _, score in told if score] == [(t.mean, t.sem) for t in history if t.mean is not None]
     assert Ax(SPACE, 0, noise="fold_sem").ask(history) != Ax(SPACE, 0).ask(history)
     without = [Trial(t.index, t.parameters, t.mean) for t in history]
     assert Ax(SPACE, 0).ask(without) == Ax(SPACE, 0).ask(history)
@@ -199,10 +222,10 @@ def test_settings_are_plain_numbers_within_the_bounds(history):
             assert SPACE[name].contains(value)
 
 
-def test_whole_floats_that_json_made_integers_reach_ax_as_floats(client_calls):
+def test_whole_floats_that_json_made_integers_reach_ax_as_floats(told):
     history = [Trial(i, {"lr": 10.0 ** -(2 + i % 5), "margin": i % 2, "num_coarse": 2.0 + i}, i / 9) for i in range(6)]
     Ax(SPACE, 0).ask(history)
-    types = [[type(value) for value in call[1].values()] for call in client_calls if call[0] == "attach"]
+    types = [[type(value) for value in parameters.values()] for parameters, _, _ in told]
     assert types == [[float, float, int]] * 6
 
 

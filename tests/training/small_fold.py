@@ -11,9 +11,9 @@ from torch import nn
 from benchmark.heads.linear import Linear
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.samplers.m_per_class import MPerClass
+from benchmark.training.checkpoint import Checkpoint
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 from benchmark.training.history import HistoryRow
-from benchmark.training.loop import Checkpoint
 from benchmark.trunks.small_conv import SmallConv
 
 
@@ -64,9 +64,10 @@ def a_schedule(**changes: Any) -> Schedule:
     return Schedule(**settings | changes)
 
 
-def a_checkpoint(path: Path, training: str = "this training") -> Checkpoint:
-    """A checkpoint that refuses that of any other training."""
-    return Checkpoint(path, {"of": training}, lambda found: "" if found == {"of": training} else f"it is of {found}")
+def a_checkpoint(path: Path, training: str = "this training", seconds: float = 0.0) -> Checkpoint:
+    """A checkpoint that refuses that of any other training, by default one that is written after each evaluation."""
+    mine = {"of": training}
+    return Checkpoint(path, mine, lambda found: "" if found == mine else f"it is of {found}", seconds)
 
 
 def nothing(history: list[HistoryRow]) -> None:

@@ -1,5 +1,6 @@
 """Convolutions and matrix products run in the configured precision, and records hold the precision in effect."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,27 @@ from benchmark.core.errors import UserError
 from benchmark.core.provenance import device_facts
 from benchmark.final_eval import ScoreUnit, run_unit
 from benchmark.images.in_memory import InMemoryImages
+from benchmark.jobs import train_unit as train_unit_module
+from benchmark.jobs.placement import with_precision
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Unit
 from benchmark.protocol.retrieval import retrieval_metrics
+from benchmark.study.cli import study_of
 from benchmark.study.code import training_code
 from benchmark.study.scoring import embed_test
+from benchmark.study.stored import read_study
 from benchmark.training import precision
-from benchmark.training.loop import Checkpoint, read_state, train_fold, write_state
-from benchmark.training.precision import OPERATIONS, check_precision, effective_precision, forward, use_precision
+from benchmark.training.checkpoint import Checkpoint, read_state, write_state
+from benchmark.training.loop import train_fold
+from benchmark.training.precision import (
+    NOT_DETERMINISTIC,
+    OPERATIONS,
+    check_precision,
+    effective_precision,
+    fastest,
+    forward,
+    use_precision,
+)  # fmt: skip
 from tests.command_line import TINY, assert_refused, study_dir, tiny
 from tests.training.small_fold import a_fold, a_schedule, nothing
 
@@ -42,10 +56,12 @@ def restored() -> Iterator[None]:
     for kind, operations in OPERATIONS.items():
         for operation, value in zip(operations, before[kind], strict=True):
             operation.fp32_precision = value
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
 
 
 def checkpoint(path: Path) -> Checkpoint:
-    return Checkpoint(path, {}, lambda found: "")
+    return Checkpoint(path, {}, lambda found: "", seconds=0)
 
 
 def an_ampere(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (8, 0)) -> None:
@@ -157,7 +173,7 @@ def test_an_environment_that_agrees_or_is_about_another_device_is_accepted(monke
 def test_a_search_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     results = tmp_path / "results"
     assert_refused(tiny(bo, results, "precision=tf32"), "precision=tf32: device=cpu", "ieee", "bf16")
-    assert_refused(tiny(bo, results, "precision=fp16"), "precision='fp16': allowed are ieee, tf32, bf16.")
+    assert_refused(tiny(bo, results, "precision=fp16"), "precision='fp16': allowed are ieee, tf32, bf16, fast.")
     assert not results.exists()
 
 
@@ -168,7 +184,7 @@ def test_a_worker_that_lacks_the_precision_refuses_a_unit(compose_study: Any, tm
               "study_identity": study.identity(""), "accepted": [code]}  # fmt: skip
     training = Unit(**common, fold=0, directory=tmp_path / "fold_0")
     scoring = ScoreUnit(**common, fold=None, directory=tmp_path / "run_00", trial=None, folds=[], seconds=[],
-                        warnings=[], devices=[], fold_code=[])  # fmt: skip
+                        warnings=[], devices=[], costs={}, fold_code=[])  # fmt: skip
     for run, unit in ((train_unit, training), (run_unit, scoring)):
         with pytest.raises(UserError, match="precision=tf32: device=cpu"):
             run(unit.to_json(), print)
@@ -272,3 +288,61 @@ def test_a_fold_resumed_on_another_kind_of_device_names_both(tmp_path: Path) -> 
     state["progress"]["devices"] = ["cuda"]
     write_state(path, state, {})
     assert train_fold(a_fold(), a_schedule(max_epochs=2), checkpoint(path), nothing).devices == ("cuda", "cpu")
+
+
+# -- fast, deterministic ----------------------------------------------------------------------------------------------
+
+
+def test_fast_is_what_the_device_has_in_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu: dict[str, bool] = {}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert fastest(CPU) == "ieee"
+    cpu["avx512_bf16"] = True
+    assert fastest(CPU) == "bf16" and fastest(torch.device("mps")) == "ieee"
+    for capability, has_bf16, expected in (((9, 0), True, "bf16"), ((8, 0), False, "tf32"), ((7, 5), False, "ieee")):
+        an_ampere(monkeypatch, capability)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bf16: has)
+        assert fastest(GPU) == expected
+
+
+def test_a_study_keeps_the_precision_that_fast_stood_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "fastest", lambda device: "bf16")
+    study = study_of([*TINY, f"results_dir={tmp_path}", "device=cpu", "precision=fast"])
+    first = with_precision(study)
+    assert first.config.precision == "bf16" and "precision=fast: bf16 on cpu" in capsys.readouterr().out
+    tiny(bo, tmp_path, "precision=fast", "trials=1")
+    assert read_study(study_dir(tmp_path)).config["precision"] == "bf16"
+    monkeypatch.setattr(precision, "fastest", lambda device: "ieee")
+    assert with_precision(study).config.precision == "bf16"
+
+
+def test_fast_is_refused_where_other_machines_train(tmp_path: Path) -> None:
+    study = study_of([*TINY, f"results_dir={tmp_path}", "precision=fast", "executor=slurm"])
+    with pytest.raises(UserError, match=r"precision=fast .* executor=slurm trains on others\. Name .*: bf16"):
+        with_precision(study)
+    with pytest.raises(UserError, match="precision=fast: allowed are"):
+        use_precision("fast", CPU)
+
+
+def test_deterministic_holds_for_one_unit_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    use_precision("ieee", CPU, deterministic=True)
+    facts = device_facts(CPU, {})
+    assert facts["deterministic_algorithms"] and facts["cudnn_deterministic"] and not facts["cudnn_benchmark"]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    use_precision("ieee", CPU)
+    facts = device_facts(CPU, {})
+    assert not facts["deterministic_algorithms"] and not facts["cudnn_deterministic"]
+
+
+def test_an_operation_that_cannot_be_deterministic_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def needs_order(*parts: object) -> None:
+        assert torch.are_deterministic_algorithms_enabled()
+        raise RuntimeError(f"some_backward_cuda {NOT_DETERMINISTIC}, but you set ...\nmore")
+
+    monkeypatch.setattr(train_unit_module, "train_fold", needs_order)
+    assert_refused(
+        tiny(bo, tmp_path, "deterministic=true", "trials=1"), "deterministic=true: some_backward_cuda", "device=cpu"
+    )

@@ -27,10 +27,11 @@ from pathlib import Path
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.paths import module_arguments
 from benchmark.core.records import JsonObject, not_a_link
-from benchmark.core.threads import environment, usable_cores
+from benchmark.core.threads import WORKERS_HERE, environment, usable_cores
 from benchmark.jobs.executors import Job, Report
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError, result_of
 from benchmark.jobs.executors.pool import Pool
+from benchmark.jobs.gpu_share import measured_share
 from benchmark.jobs.unit_log import TAIL_CHARACTERS
 
 ONE_THREAD = environment(1)  # until a unit sets its own number
@@ -43,28 +44,37 @@ class Options:
 
     Attributes:
         workers: number of worker processes; None: `workers_per_gpu` on each GPU, or without GPUs one per core.
-        workers_per_gpu: how many workers share a GPU.
+        workers_per_gpu: how many workers share a GPU; `auto`: as many as `make bench-gpu` found best for it.
 
     Raises:
         UserError: a value cannot work.
     """
 
     workers: int | None = None
-    workers_per_gpu: int = 1
+    workers_per_gpu: int | str = 1
 
     def __post_init__(self) -> None:
         share = self.workers_per_gpu
-        if not isinstance(share, int) or isinstance(share, bool) or share < 1:
-            raise UserError(f"executor.workers_per_gpu={share!r}: give 1, or a larger number to share each GPU.")
+        if share != "auto" and (not isinstance(share, int) or isinstance(share, bool) or share < 1):
+            raise UserError(
+                f"executor.workers_per_gpu={share!r}: give 1, or a larger number to share each GPU, or auto."
+            )
 
     def num_workers(self, device: str) -> int:
         """How many workers this machine has room for, unless their number is configured."""
         if self.workers is not None:
             return self.workers
         if device not in ("auto", "cuda", "cpu"):
-            return self.workers_per_gpu  # one device, by its name
+            return self._share() if device.startswith("cuda") else 1  # one device, by its name
         gpus = gpus_here(device)
-        return len(gpus) * self.workers_per_gpu if gpus else usable_cores()
+        return len(gpus) * self._share() if gpus else usable_cores()
+
+    def _share(self) -> int:
+        if isinstance(self.workers_per_gpu, int):
+            return self.workers_per_gpu
+        import torch
+
+        return measured_share(torch.cuda.get_device_name())
 
     def on_this_machine(self) -> bool:
         """True: in processes next to the driver's."""
@@ -122,12 +132,13 @@ class Local(Pool):
         cwd: str | None = None,
     ) -> None:
         environments = [{}] * workers if environments is None else environments
+        here = {WORKERS_HERE: str(workers)}
         if workers < 1 or len(environments) != workers:
             raise ValueError(f"{workers} workers with {len(environments)} environments; give 1 or more, one each.")
         log_dir.mkdir(parents=True, exist_ok=True)
         report = on_progress or (lambda message: None)
         self._processes = [
-            _Worker(command, log_dir / f"worker_{i}.log", report, environment, cwd)
+            _Worker(command, log_dir / f"worker_{i}.log", report, here | environment, cwd)
             for i, environment in enumerate(environments)
         ]
         super().__init__(self._processes)

@@ -17,7 +17,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.core.paths import CHECKOUT_DIR, module_arguments
 from benchmark.core.records import JsonObject
-from benchmark.core.threads import usable_cores
+from benchmark.core.threads import WORKERS_HERE, usable_cores
 from benchmark.jobs.executors import Job, Report, is_number
 from benchmark.jobs.executors.local import Local, gpus_here
 from benchmark.jobs.executors.messages import WorkerStartError, error_to_json, result_of
@@ -35,6 +35,7 @@ from benchmark.jobs.executors.pool import Pool
 if TYPE_CHECKING:
     from ray.actor import ActorClass, ActorHandle
 
+Arguments = tuple[list[str], str, str, int, float, float]  # of `_Served`
 _STORE_BYTES = 100 * 2**20  # for Ray's objects, of which we have none; its default is 30 % of the memory
 
 
@@ -134,7 +135,8 @@ class Ray(Pool):
         report = on_progress or (lambda message: None)
         logs = log_dir.resolve()
         super().__init__([
-            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd()), report) for i in range(workers)
+            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd(), workers, cpus, gpus), report)
+            for i in range(workers)
         ])  # fmt: skip
 
     def close(self) -> None:
@@ -192,11 +194,21 @@ def room(address: str, cpus: float, gpus: float) -> int:
     connect(address)
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        int(min(node.get("CPU", 0) / cpus if cpus else 1e6, node.get("GPU", 0) / gpus if gpus else 1e6))
-        for node in alive
-    )
+    return sum(room_on(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+
+
+def room_on(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many workers a machine of a cluster has room for when nothing else runs on it.
+
+    >>> room_on({"CPU": 32, "GPU": 8}, cpus=1, gpus=0.5)
+    16
+
+    Args:
+        resources: what the machine offers to Ray.
+        cpus: CPUs that a worker takes.
+        gpus: GPUs that a worker takes.
+    """
+    return int(min(resources.get("CPU", 0) / cpus if cpus else 1e6, resources.get("GPU", 0) / gpus if gpus else 1e6))
 
 
 def has_gpus(address: str) -> bool:
@@ -220,7 +232,7 @@ class _Worker:
         on_progress: receives what units report.
     """
 
-    def __init__(self, make: "ActorClass[_Served]", arguments: tuple[list[str], str, str], on_progress: Report) -> None:
+    def __init__(self, make: "ActorClass[_Served]", arguments: "Arguments", on_progress: Report) -> None:
         self._make, self._arguments, self._on_progress = make, arguments, on_progress
         self._actor: ActorHandle[_Served] | None = None
         self._closed = False
@@ -294,11 +306,19 @@ class _Served:
         arguments: arguments for this machine's Python.
         log_dir: folder for the process's log.
         cwd: where the process starts: the driver's folder, so that relative paths are valid there, too.
+        workers: number of workers on the cluster.
+        cpus: CPUs that each of them takes.
+        gpus: GPUs that each of them takes.
     """
 
-    def __init__(self, arguments: list[str], log_dir: str, cwd: str) -> None:
+    def __init__(self, arguments: list[str], log_dir: str, cwd: str, workers: int, cpus: float, gpus: float) -> None:
+        import ray
+
         self._progress: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
-        self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._progress.put, cwd=cwd)
+        number = ray.get_runtime_context().get_node_id()
+        (machine,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == number)
+        here = {WORKERS_HERE: str(max(1, min(workers, room_on(machine, cpus, gpus))))}
+        self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._progress.put, [here], cwd)
 
     def ready(self) -> None:
         """Return once this actor runs."""

@@ -132,10 +132,11 @@ def test_progress_arrives_in_order_and_before_the_result(make):
 def test_workers_have_one_thread_their_own_variables_and_their_own_session(make, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.setenv("INHERITED", "yes")
-    executor = make(environments=[{"CUDA_VISIBLE_DEVICES": "3"}])
-    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "INHERITED"]
+    executor = make(workers=2, environments=[{"CUDA_VISIBLE_DEVICES": "3"}] * 2)
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "INHERITED",
+             "BENCHMARK_WORKERS_HERE"]  # fmt: skip
     found = executor.submit({"do": "environment", "names": names}).result()
-    assert found == dict(zip(names, ["1", "1", "1", "3", "yes"], strict=True)) | {"session": True}
+    assert found == dict(zip(names, ["1", "1", "1", "3", "yes", "2"], strict=True)) | {"session": True}
 
 
 def test_what_a_unit_prints_goes_to_the_log_and_reads_nothing(make, tmp_path):

@@ -67,6 +67,7 @@ class TestReal:
             assert sorted(r["pid"] for r in results) == sorted(m["pid"] for m in heard)
             assert len({r["pid"] for r in results}) == 2, "workers are long-lived"
             assert {(r["cwd"], r["OMP_NUM_THREADS"]) for r in results} == {(os.getcwd(), "1")}
+            assert {r["BENCHMARK_WORKERS_HERE"] for r in results} == {"2"}
 
             with pytest.raises(UnitFailedError, match=r"^KeyError: 'gone'\n(?s:.)*scripted_worker\.py"):
                 executor.submit({"do": "fail"}).result()
