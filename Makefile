@@ -68,7 +68,7 @@ splits: ## write a data set's split and folds to results/splits as CSV
 
 ##@ develop
 bench: ## compare the speed of this code with other libraries
-bench-gpu: ## measure how many folds a GPU should train at once
+bench-gpu: ## measure a GPU in 8 minutes, and how many folds it should train at once
 
 setup: $(STAMP) ## create the environment (.venv); TORCH=cpu omits the CUDA libraries
 

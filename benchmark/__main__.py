@@ -67,8 +67,8 @@ def _opening_of_traditional(study: Study, overrides: list[str]) -> str:
     check_values(study, "traditional")
     check_executor(study.config)
     check_used(study, overrides, cli.study_of)
-    runs = study.config.protocol.num_runs
-    return f"{study.title}: {runs} runs under the traditional protocol, records in {study.directory}"
+    runs = counted(study.config.protocol.num_runs, "run")
+    return f"{study.title}: {runs} under the traditional protocol, records in {study.directory}"
 
 
 OF_EXPERIMENTS = ("experiments", "tables")  # modules whose commands take the name of an experiment
@@ -150,7 +150,8 @@ VERBS = {
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
     "bench": Verb("develop", "compare the speed of this code with other libraries", "perf.cpu.bench"),
-    "bench-gpu": Verb("develop", "measure how many folds a GPU should train at once", "perf.gpu.bench_gpu"),
+    "bench-gpu": Verb("develop", "measure a GPU in 8 minutes, and how many folds it should train at once",
+                      "perf.gpu.bench.bench_gpu"),
 }  # fmt: skip
 
 
@@ -212,8 +213,15 @@ def _refused(message: str) -> int:
 
 def _installed() -> dict[str, Verb]:
     """The commands of this installation; a wheel omits those that measure the code."""
-    return {name: verb for name, verb in VERBS.items() if importlib.util.find_spec(verb.module.rpartition(".")[0])
-            and importlib.util.find_spec(verb.module)}  # fmt: skip
+    return {name: verb for name, verb in VERBS.items() if _is_here(verb.module)}
+
+
+def _is_here(module: str) -> bool:
+    """Whether a module is installed, and so are the packages that contain it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _unknown(verb: str, form: str) -> int:

@@ -1,6 +1,8 @@
 """The comparisons of `make bench`: both sides do equal work, and finished searches are measured correctly."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,17 +92,39 @@ def test_both_sides_score_the_random_vectors_equally(monkeypatch: pytest.MonkeyP
     assert 0.5 < found["ours"]["map_at_r"] < 1 and found["inputs"] == {}
 
 
+def test_the_metrics_are_measured_against_the_bare_product_and_every_library_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "REPEATS", 1)
+    monkeypatch.setitem(cpu.CLASSES, 300, 20)
+    small, seen = cpu.made_up(300), []
+    monkeypatch.setattr(cpu, "made_up", lambda num_images: seen.append(num_images) or small)
+    rows = list(cpu.metrics())
+    assert seen == [1_466, 5_924] and len(rows) == 6
+    assert [row.target for row in rows[::3]] == [("<=", 3.5), ("<=", 1.8)] and all(row.values for row in rows[::3])
+    assert [row.verdict() == "not measured" for row in rows[2::3]] == [importlib.util.find_spec("oml") is None] * 2
+
+
+def test_the_bare_product_covers_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, shapes, matmul = torch.randn(300, 4), [], np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: shapes.append((a.shape, b.shape)) or matmul(a, b, out=out))
+    cpu.bare_product(vectors)()
+    assert shapes == [((256, 4), (4, 300)), ((44, 4), (4, 300))]
+
+
 def test_all_measurements_become_one_table(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts = ("start_up", "trainings", "metrics", "large_metrics", "image_inputs", "loss_steps", "dispatch_costs",
-             "search_costs", "searches")  # fmt: skip
+             "search_costs", "searches", "grown")  # fmt: skip
     for number, part in enumerate(parts):
         row = Row(part, ("<=", 1.0), [0.5 + number] if number else [], "a fake")
         monkeypatch.setattr(cpu, part, lambda *_, row=row: iter([row]))
     threads = torch.get_num_threads()
-    cpu.bench(compose_study(), [])
+    monkeypatch.setattr(cpu.scaling, "draw", lambda found, stem: [stem.with_suffix(".pdf")])
+    cpu.bench(study := compose_study(), [])
     torch.set_num_threads(threads)
     table = capsys.readouterr().out.split("\n\n")[1].splitlines()
-    assert [line.split()[0] for line in table] == ["measured", *parts]
+    assert [line.split()[0] for line in table] == ["measured", *parts, "Written:", "Written:"]
+    assert [path.suffix for path in (Path(study.config.results_dir) / "bench").iterdir()] == [".csv"]
     assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "6.50 x" in table[7]
