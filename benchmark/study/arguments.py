@@ -40,6 +40,7 @@ QUOTES = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201
 FOLDERS = ("results_dir", "study", "a", "b", "dataset.module.root", "dataset.module.images_root")
 FILES = ("dataset.module.path",)
 REQUIRED = tuple(field.name for field in fields(Config))  # keys of the top level, none of which may be deleted
+LISTS = ("figure", "corruptions", "keep_epochs")  # one value needs no brackets
 Choices = Callable[[str], Sequence[str]]
 
 
@@ -225,6 +226,9 @@ def _values(override: Override, groups: Sequence[str], choices: Choices) -> list
         raise UserError(f"{line} is no list of values. Write one, as in {_multirun('seed', '1,2,3')}")
     if not found:
         raise UserError(f"{line} has no values.")
+    texts = [str(one) for one in found]
+    if twice := [text for text in texts if texts.count(text) > 1]:
+        raise UserError(f"{line} names {twice[0]} twice. Name each study once.")
     if len(found) > MOST_STUDIES:
         raise UserError(f"{line} has more than {MOST_STUDIES:,} values, which one command does not run.")
     return found
@@ -290,13 +294,15 @@ def _multirun(key: str, values: str) -> str:
 
 
 def _with_value(override: Override, value: Any) -> str:
-    """An override with one of its values; a folder or file is checked, and `~` replaced.
+    """An override with one of its values; a folder or file is checked, `~` replaced, and one value made a list of one.
 
     Raises:
         UserError: the folder or file cannot be used.
     """
     key, element = override.key_or_group, override.get_key_element()
     line = f"{element}={Transformer.str(value)}" if override.is_sweep_override() else str(override.input_line)
+    if key in LISTS and not isinstance(value, list | dict) and value is not None:
+        return f"{element}=[{line.partition('=')[2]}]"
     if override.is_delete() or key not in (*FOLDERS, *FILES) or value is None:
         return line
     named = _plain(value)

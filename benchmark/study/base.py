@@ -24,6 +24,7 @@ from benchmark.study.stored import NAME, StoredStudy, check_version, read_study
 from benchmark.study.study import Study
 
 PRESET = "base"
+OF_SEARCH = ("noise", "failed", "select", "defaults_first")  # keys of the protocol that only the searcher reads
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def at_base(study: Study) -> AtBase:
             given as well, or the study was trained at another choice of its base.
     """
     base = study.config.loss.base
-    if base is None:
-        raise UserError(f"preset=base: {study.config.loss.name} has no base (conf/loss/{study.config.loss.name}.yaml).")
+    assert base is not None  # see `recipes.preset_setting`
     given = {entry.lstrip("+").partition("=")[0] for entry in invocation.other_overrides(())}
     if twice := [key for key in (f"loss.setting.{name}" for name in base.setting) if key in given]:
         raise UserError(f"{twice[0]} is given, but preset=base takes it from {base.loss}. Leave out one of them.")
@@ -124,9 +124,9 @@ def _neighbours(group: Path) -> Iterator[tuple[Path, StoredStudy]]:
 
 
 def _outside_loss(science: JsonObject) -> JsonObject:
-    """What identifies a study, without its loss and the searcher's copy of the loss's published setting."""
-    rest = {key: value for key, value in copy.deepcopy(science).items() if key != "loss"}
-    rest["searcher"]["module"].pop("defaults", None)
+    """What identifies a study, without its loss and what only its search reads, which a preset replaces."""
+    rest = {key: value for key, value in copy.deepcopy(science).items() if key not in ("loss", "searcher")}
+    rest["protocol"] = {key: value for key, value in rest["protocol"].items() if key not in OF_SEARCH}
     return rest
 
 

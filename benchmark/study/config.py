@@ -93,6 +93,19 @@ class BaseConfig:
 
 
 @dataclass
+class UnreadConfig:
+    """A part of a loss that is switched off.
+
+    Attributes:
+        keys: what only that part reads, as keys below `loss`.
+        when: the values that switch it off, by key below `loss`; empty if it is always off.
+    """
+
+    keys: list[str]
+    when: Node = field(default_factory=dict)
+
+
+@dataclass
 class LossConfig:
     """A loss: its constructor, its published setting, its search space, and what it requires of other components.
 
@@ -118,6 +131,7 @@ class LossConfig:
         presets: settings published for a data set, by name and data set; under `trunks`, by name, trunk and data set.
         recipe: its training under the traditional protocol, a file of `conf/recipe/`.
         usual: values that other keys refer to, which the authors' own replace, see `recipes.usual_values`.
+        unread: what the loss does not read, by a name for the case, see `study.unused`.
     """
 
     name: str
@@ -139,6 +153,7 @@ class LossConfig:
     presets: dict[str, dict[str, Node]] = field(default_factory=dict)
     recipe: str = "proxy_anchor"
     usual: Node = field(default_factory=dict)
+    unread: dict[str, UnreadConfig] = field(default_factory=dict)
 
 
 @dataclass
@@ -300,6 +315,8 @@ class Config:
     preset: str = ""
     decode: str = "once"
     image_threads: Any = "auto"
+    image_memory: str = "auto"
+    checkpoint_seconds: float = 60.0
     unit: str = ""
     corruptions: list[str] = field(default_factory=list)
     a: str = ""
@@ -313,6 +330,7 @@ class Config:
     run: int = 0
     projection: str = "tsne"
     precision: str = "ieee"
+    deterministic: bool = False
     study: str = ""
     accept_code: bool = False
     keep_epochs: list[int] = field(default_factory=list)

@@ -327,12 +327,16 @@ class TrialProvenance(Origin):
         searcher: how the trial was proposed.
         warnings: the loss's warnings in each fold; written since 28 November 2026.
         devices: the device of each fold, None if its record names none; written since 28 November 2026.
+        seconds_per_iteration: seconds of training per optimiser step, mean over folds; None in older records.
+        peak_memory_bytes: highest peak of memory of a fold, see `FoldProvenance`; None in older records.
     """
 
     seconds: Times
     searcher: TrialSearcher
     warnings: tuple[tuple[str, ...], ...] = ()
     devices: tuple[Device | None, ...] = ()
+    seconds_per_iteration: Seconds | None = None
+    peak_memory_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -520,6 +524,8 @@ class RunProvenance(Origin):
         warnings: the loss's warnings in each fold; written since 28 November 2026.
         device: the device that scored it; written since 28 November 2026.
         devices: the device of each fold, None if its record names none; written since 28 November 2026.
+        seconds_per_iteration: seconds of training per optimiser step, mean over folds; None in older records.
+        peak_memory_bytes: highest peak of memory of a fold, see `FoldProvenance`; None in older records.
     """
 
     seconds: RunTimes
@@ -527,6 +533,8 @@ class RunProvenance(Origin):
     warnings: tuple[tuple[str, ...], ...] = ()
     device: DeviceFacts | None = None
     devices: tuple[Device | None, ...] = ()
+    seconds_per_iteration: Seconds | None = None
+    peak_memory_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,34 @@
 """The images of a study: pixels in memory, or image files through their cache."""
 
 import dataclasses
+import functools
+import math
 from typing import cast
 
 import numpy as np
+import PIL
 import torch
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.places import usable_path
-from benchmark.core.threads import usable_cores
+from benchmark.core.threads import share_of_cores
+from benchmark.core.wording import human_size
 from benchmark.datasets import Dataset
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import Listing
 from benchmark.images import Images
+from benchmark.images.cache import Cache
 from benchmark.images.cropped import CroppedImages, Source
 from benchmark.images.crops import Crops
 from benchmark.images.decode import Reading, Tally
 from benchmark.images.in_memory import InMemoryImages
+from benchmark.images.resident import DevicePixels, ResidentImages, is_exact, resized_sizes
 from benchmark.study.config import Config, Node
 from benchmark.study.instantiate import build
 
 MOST_THREADS = 8
+MOST_PER_GPU = 8  # jobs that `make bench-gpu` tries, whose choice workers_per_gpu=auto means
 READING = ("orient", "background")  # options of `dataset.images` that are not about crops
 PATHS = ("root", "path", "images_root")  # options of a data set that are paths on this machine
 ImageSource = np.ndarray | Source  # the `images` of a split
@@ -62,10 +70,84 @@ def make_images(config: Config, images: ImageSource, device: torch.device) -> Im
     """
     if isinstance(images, np.ndarray):
         return InMemoryImages(images, shift=config.training.shift or 0, device=device)
-    options = crops(config)
+    options, threads = crops(config), num_threads(config, device)
     if images.short_side is not None:  # the test half, which is only ever cropped at the centre
         options = dataclasses.replace(options, resize_first=True)
-    return CroppedImages(images, np.arange(len(images)), options, device, num_threads(config, device))
+    pixels = device_pixels(config, images, options, device, threads)
+    if pixels is None:
+        return CroppedImages(images, np.arange(len(images)), options, device, threads)
+    return ResidentImages(pixels, np.arange(len(images)), options, threads)
+
+
+def device_pixels(
+    config: Config, images: Source, options: Crops, device: torch.device, threads: int
+) -> DevicePixels | None:
+    """The images of a half for a device that crops them itself, as `image_memory` says; None if the host crops them.
+
+    Args:
+        config: holds `image_memory`, and how many jobs share a GPU.
+        images: N images.
+        options: how they are cropped.
+        device: the training device.
+        threads: additional threads that read images.
+
+    Raises:
+        UserError: the device was asked for, but its memory is too small, or its crops would differ from the host's.
+    """
+    place = config.image_memory
+    if place == "host" or (place == "auto" and (device.type != "cuda" or not isinstance(images, Cache))):
+        return None
+    if not isinstance(images, Cache):
+        raise UserError(f"image_memory={place}: only images in the cache can be cropped on a device, but decode=always "
+                        "decodes them at each use. Omit one of the two.")  # fmt: skip
+    return _device_pixels(images, options, device, place, jobs_per_gpu(config), threads)
+
+
+@functools.lru_cache(maxsize=2)  # both halves: the folds of a long-lived worker share them
+def _device_pixels(
+    images: Cache, options: Crops, device: torch.device, place: str, share: float, threads: int
+) -> DevicePixels | None:
+    what = f"{len(images):,} images of {images.folder}"
+    if not is_exact(device, options):
+        why = f"{device} would resize them to other bytes than the host (Pillow {PIL.__version__})"
+        if place != "auto":
+            raise UserError(f"image_memory={place}: {what} cannot be cropped there, because {why}. Use auto or host.")
+        write(f"{what} are cropped by the host, because {why}.", error=True)
+        return None
+    short_side = options.short_side if options.resize_first else None
+    size = 3 * int(resized_sizes(images.sizes, short_side).prod(axis=1).sum())
+    free = free_memory(device, share)
+    if place == "device" and size > free:
+        raise UserError(f"image_memory=device: {what} take {human_size(size)}, but at most {human_size(free)} of the "
+                        f"memory of {device} are used for images. Use image_memory=pinned, or auto.")  # fmt: skip
+    keep = place != "pinned" and size <= free
+    how = f"are kept on {device}" if keep else f"are sent to {device} batch by batch"
+    limit = f"; at most {human_size(free)} are kept" if free < math.inf else ""
+    write(f"{what} {how} ({human_size(size)}{limit})", error=True)
+    return DevicePixels(images, short_side, device, keep, threads)
+
+
+def jobs_per_gpu(config: Config) -> float:
+    """Number of jobs that share a GPU of this machine, as far as the executor's options say; otherwise 1."""
+    options, workers = config.executor.options, config.executor.workers
+    if "workers_per_gpu" in options:
+        share = workers / max(1, torch.cuda.device_count()) if isinstance(workers, int) else options["workers_per_gpu"]
+        return max(1, share) if isinstance(share, int | float) else MOST_PER_GPU
+    part = options.get("gpus_per_worker")
+    return 1 / part if isinstance(part, int | float) and 0 < part < 1 else 1
+
+
+def free_memory(device: torch.device, share: float) -> float:
+    """Bytes that images may take on a device: half of what is free, or of a job's share of the whole if that is less.
+
+    Args:
+        device: the training device; the memory of a CPU counts as unlimited.
+        share: number of jobs that share it.
+    """
+    if device.type != "cuda":
+        return math.inf
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, total / share) / 2
 
 
 def num_channels(images: ImageSource) -> int:
@@ -92,8 +174,9 @@ def crops(config: Config) -> Crops:
             f"dataset.images={options}: {'; '.join(faults)}. A data set of image files takes these options from the "
             "protocol: images: ${protocol.images}"
         )
+    fitting: Node = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
-        return Crops(**options)
+        return Crops(**fitting)
     except TypeError as error:  # a value of another type, which Crops cannot compare
         raise UserError(f"dataset.images={options}: {error}. See protocol.images for values that fit.") from error
 
@@ -123,8 +206,7 @@ def reading(config: Config, tally: Tally | None) -> Reading:
 
 
 def num_threads(config: Config, device: torch.device) -> int:
-    """Number of threads that read image files for one job; `auto` is 0 on the CPU and a GPU's share of the cores."""
+    """Number of threads that read image files for a job; `auto` is 0 on the CPU, else the job's share of the cores."""
     if config.image_threads != "auto":
         return int(config.image_threads)
-    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    return min(MOST_THREADS, max(1, usable_cores() // gpus)) if gpus else 0
+    return min(MOST_THREADS, share_of_cores()) if device.type == "cuda" else 0

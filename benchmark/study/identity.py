@@ -30,10 +30,13 @@ NOT_SCIENCE = (
     "keep",
     "keep_epochs",
     "device",
+    "deterministic",
     "variant",
     "preset",
     "decode",
     "image_threads",
+    "image_memory",
+    "checkpoint_seconds",
     "unit",
     "corruptions",
     "a",
@@ -47,7 +50,7 @@ NOT_SCIENCE = (
     "run",
     "projection",
 )
-PROSE = ("label", "description", "source", "presets", "base", "licence", "sources", "by_hand")
+PROSE = ("label", "description", "source", "presets", "base", "unread", "licence", "sources", "by_hand")
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
 # searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be
 # extended at any time.

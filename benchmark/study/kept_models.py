@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core import records
+from benchmark.core.code import code_of
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject, Record
 from benchmark.study import contents, layout
@@ -13,6 +14,11 @@ from benchmark.study.identity import Identity
 from benchmark.study.stored import StoredStudy
 from benchmark.study.study import Study
 
+# What scores corrupted images, and the packages whose modules count if these import them.
+SCORING = ("benchmark.images.corruptions", "benchmark.study.scoring")
+SCORING_CODE = (
+    "benchmark.study.scoring", "benchmark.images", "benchmark.protocol", "benchmark.trunks", "benchmark.heads"
+)  # fmt: skip
 Mismatch = Callable[[JsonObject | None], str]  # how the identity in a file differs from the expected one
 
 
@@ -88,6 +94,17 @@ def find(study: Study, stored: StoredStudy) -> KeptRuns:
             f"this folder, then train the runs with weights that are kept: {again}"
         )
     return found
+
+
+def robustness_identity(stored: StoredStudy, run: Record) -> Identity:
+    """The identity of a run's scores on corrupted images: that of the run, and the code that scores.
+
+    Args:
+        stored: the study.
+        run: the run's record.
+    """
+    digest = code_of([*SCORING], SCORING_CODE).digest
+    return stored.expected.of("robustness", run.result["run"], run.result["setting"], code=[digest])
 
 
 def _chosen(study: Study, stored: StoredStudy) -> str:

@@ -72,6 +72,8 @@ def wrong_type(key: str, complaint: str) -> str:
     trials=abc: give a whole number.
     >>> print(wrong_type("loss.setting", "field 'loss.setting' is not Optional").splitlines()[0])
     loss.setting=null: this key needs a value. Leave it out for its default.
+    >>> print(wrong_type("loss.module.weights", "AnyNode is not a ListConfig, list or tuple.").splitlines()[0])
+    loss.module.weights takes a list in brackets, as in loss.module.weights=[A,B].
 
     Args:
         key: the dotted key.
@@ -81,6 +83,8 @@ def wrong_type(key: str, complaint: str) -> str:
         return f"{key}=null: this key needs a value. Leave it out for its default.\n{see_all()}"
     if "missing mandatory value" in complaint:
         return f"{key} has no value, and this key needs one: {key}=VALUE\n{see_all()}"
+    if "is not a ListConfig" in complaint:
+        return f"{key} takes a list in brackets, as in {key}=[A,B].\n{see_all()}"
     found = VALUE.search(complaint)
     if found is None or found[2] not in KINDS:
         return f"{key} is invalid: {complaint.strip().splitlines()[0]}.\n{see_all()}"

@@ -29,7 +29,8 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "keep": ("none", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "decode": ("once", "always"),
-    "precision": ("ieee", "tf32", "bf16"),
+    "image_memory": ("auto", "device", "pinned", "host"),
+    "precision": ("ieee", "tf32", "bf16", "fast"),
     "training.freeze_batchnorm": (True, False, "all"),
 }
 # Lowest and highest number that a key allows; null is checked elsewhere. The upper ends are far beyond what is useful:
@@ -62,6 +63,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "executor.retries": (0, 1_000_000),
     "searcher.round": (1, 10_000),
     "image_threads": (0, 1024),
+    "checkpoint_seconds": (0, 86_400),
     "bootstrap": (0, 1_000_000),
     "keep_epochs": (1, 1_000_000),
 }

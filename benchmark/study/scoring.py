@@ -17,8 +17,8 @@ from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
+from benchmark.training.checkpoint import read_state
 from benchmark.training.components import HeadModule, TrunkModule
-from benchmark.training.loop import read_state
 from benchmark.training.precision import forward
 
 METRICS = ("map_at_r", "precision_at_1", "r_precision")
@@ -113,7 +113,7 @@ def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: S
     """
     loss = study.config.loss
     neighbours = nearest_neighbours(
-        embeddings, test.is_query, NUM_NEIGHBOURS, metric=loss.retrieval, threads=study.config.threads,
+        embeddings, test.is_query, NUM_NEIGHBOURS, metric=loss.retrieval,
         **loss.retrieval_options,
     )  # fmt: skip
     kept = {

@@ -22,7 +22,8 @@ BOOKKEEPING = (
 )  # fmt: skip
 BUDGET = ("trials", "searches", "protocol.num_runs")
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)
-FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, "study", "decode", "image_threads")  # allowed together with `study`
+OF_MACHINE = ("decode", "image_threads", "image_memory", "checkpoint_seconds")  # how this machine works
+FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, *OF_MACHINE, "study")  # allowed together with `study`
 
 
 def key_of(override: str) -> str:
@@ -87,7 +88,7 @@ def from_folder(
     raw = (
         copy.deepcopy(stored.config) | {key: composed.raw[key] for key in BOOKKEEPING} | {"study": escaped(str(folder))}
     )
-    raw |= {key: composed.raw[key] for key in ("decode", "image_threads") if key in map(key_of, overrides)}
+    raw |= {key: composed.raw[key] for key in OF_MACHINE if key in map(key_of, overrides)}
     raw["dataset"] |= {"sources": [], "by_hand": ""}  # nothing is downloaded from an address in a stored file
     for key, value in (places or {}).items():
         raw["dataset"]["module"][key.rpartition(".")[2]] = value

@@ -4,6 +4,9 @@ A protocol reads the whole configuration but for the parts that it ignores (`_ig
 values for other keys (`HOLDERS`). The latter are read through references, such as `loss.setting.margin` through
 `margin: ${loss.setting.margin}`. To learn whether a key is read, its value is replaced by a mark, which is then looked
 for among all values that are read. A key that is unknown here counts as read, so nothing is refused by mistake.
+
+What a loss reads depends on its own options, too: its YAML lists under `unread` which values switch a part of it off,
+and which keys only that part reads.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ def check_used(study: Study, overrides: Sequence[str], compose: Compose) -> None
         key = override.key_or_group
         if not is_read(study.raw, study.config, key):
             why, instead = _reason(study, key)
+        elif cause := _switched_off_by(study, key):
+            why, instead = f"{cause} switches off what reads it", ""
         elif _is_replaced(override, study.raw):
             why, instead = f"{_by_what(study.config, key)} sets {_shown(study.raw, key)}", ""
         else:
@@ -101,23 +106,35 @@ def searches(config: Config) -> bool:
     return config.protocol.story == "search" and not config.preset
 
 
-def is_read(raw: Node, config: Config, key: str) -> bool:
+def _switched_off_by(study: Study, key: str) -> str:
+    """The values of the loss's options that switch off whatever reads a key; empty if it is read."""
+    for case in study.config.loss.unread.values():
+        values = {f"loss.{name}": value for name, value in case.when.items()}
+        if any(value_at(study.raw, name, None) != value for name, value in values.items()):
+            continue
+        if not is_read(study.raw, study.config, key, [f"loss.{name}" for name in case.keys]):
+            return " and ".join(_shown(study.raw, name) for name in values) or f"loss={study.config.loss.name}"
+    return ""
+
+
+def is_read(raw: Node, config: Config, key: str, more_ignored: Sequence[str] = ()) -> bool:
     """Whether a study reads the value of a key.
 
     Args:
         raw: the study's configuration, references unresolved.
         config: the typed configuration.
         key: a dotted key, or a group of `conf/`.
+        more_ignored: keys that the loss ignores.
     """
     marked = copy.deepcopy(raw)
     _set(marked, key.replace("/", ".").split("."), MARK)
     setting = marked["loss"]["setting"] if marked["loss"] is not MARK else None
     if searches(config) and not config.protocol.defaults_first and isinstance(setting, dict):
         setting |= dict.fromkeys(config.loss.space, 0)  # every trial replaces them
-    return any(leaf is MARK for leaf in _leaves(_read_part(marked, config), marked))
+    return any(leaf is MARK for leaf in _leaves(_read_part(marked, config, more_ignored), marked))
 
 
-def _read_part(raw: Node, config: Config) -> Node:
+def _read_part(raw: Node, config: Config, more_ignored: Sequence[str]) -> Node:
     """The configuration without what the study ignores, and without what it reads only through references."""
     read = {group: dict(value) if isinstance(value, dict) else value for group, value in raw.items()}
     if read["loss"] is MARK or read["protocol"] is MARK:
@@ -133,7 +150,7 @@ def _read_part(raw: Node, config: Config) -> Node:
         loss["schedule"] = {name: schedule[name] for name in ABOUT_SCHEDULE if name in schedule}
     if config.trunk.crop and isinstance(images := _followed(dataset.get("images"), raw), dict):
         dataset["images"] = {name: value for name, value in images.items() if name != "crop"}
-    for key in (*HOLDERS, *_ignored(config)):
+    for key in (*HOLDERS, *_ignored(config), *more_ignored):
         _drop(read, key.split("."))
     return read
 
@@ -206,16 +223,22 @@ def _set(node: Any, path: list[str], value: object) -> None:
 
 
 def _drop(node: Any, path: list[str]) -> None:
-    """Delete the key at a path of nested mappings, if it exists; no mapping but the outermost two is changed."""
+    """Delete what is at a path of nested mappings and lists, if it exists; only the outermost two mappings are changed.
+
+    The element of a list becomes None, so that the others keep their places.
+    """
     *above, last = path
     for depth, name in enumerate(above):
-        if not isinstance(node, dict) or not isinstance(node.get(name), dict):
+        place: Any = int(name) if isinstance(node, list) and name.isdecimal() else name
+        if not (place in node if isinstance(node, dict) else isinstance(node, list) and 0 <= place < len(node)):
             return
         if depth:
-            node[name] = dict(node[name])
-        node = node[name]
+            node[place] = copy.copy(node[place])
+        node = node[place]
     if isinstance(node, dict):
         node.pop(last, None)
+    elif isinstance(node, list) and last.isdecimal() and int(last) < len(node):
+        node[int(last)] = None
 
 
 def _followed(value: object, root: Node) -> object:

@@ -108,22 +108,34 @@ def good() -> dict[type, list[tuple[Path, records.Record]]]:
         "reason": "killed",
     }
     origin = {"versions": {"torch": "2.9.1"}, "hardware": {"cpu": "a CPU", "gpu": None}}
-    of_fold = origin | {
-        "seconds": SECONDS,
-        "fingerprint": FINGERPRINT,
-        "warnings": ["idle"],
-        "device": DEVICE_FACTS,
-        "seconds_per_iteration": 0.25,
-        "peak_memory_bytes": 1_000_000,
-    }
-    of_run = origin | {"seconds": SECONDS | {"score": 5.0}, "test_contents": "ab12", "device": DEVICE_FACTS} | of_folds
+    costs = {"seconds_per_iteration": 0.25, "peak_memory_bytes": 1_000_000}
+    of_fold = (
+        origin
+        | costs
+        | {
+            "seconds": SECONDS,
+            "fingerprint": FINGERPRINT,
+            "warnings": ["idle"],
+            "device": DEVICE_FACTS,
+        }
+    )
+    of_run = (
+        origin
+        | {"seconds": SECONDS | {"score": 5.0}, "test_contents": "ab12", "device": DEVICE_FACTS}
+        | costs
+        | of_folds
+    )
     found: dict[type, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {
         contents.Fold: [
             ("trial_007/fold_0/record.json", scored[0], of_fold),
             ("trial_007/fold_1/record.json", failed[1], of_fold),
         ],
         contents.Trial: [
-            ("bo/trial_007.json", trial_result(7, scored), origin | {"seconds": SECONDS, "searcher": asked} | of_folds),
+            (
+                "bo/trial_007.json",
+                trial_result(7, scored),
+                origin | costs | {"seconds": SECONDS, "searcher": asked} | of_folds,
+            ),
             ("bo/trial_008.json", trial_result(8, failed), {"seconds": SECONDS, "searcher": ask}),
         ],
         contents.Run: [

@@ -114,6 +114,17 @@ def test_a_base_with_other_options_is_not_taken(searched_base: Callable[..., Stu
         at_base(compose_study("loss=hpl_nca", "preset=base"))
 
 
+@pytest.mark.parametrize(
+    "option", ["searcher=sobol", "searcher.round=4", "protocol.defaults_first=true", "protocol.noise=fold_sem"]
+)
+def test_options_of_the_search_may_be_given_to_the_base_only(
+    option: str, searched_base: Callable[..., Study], compose_study: Compose
+) -> None:
+    """A study with a preset has no search: the same option would be refused there."""
+    base = searched_base(option)
+    assert at_base(compose_study("loss=hpl_nca", "preset=base")).folder == base.directory
+
+
 def test_another_choice_of_the_base_is_noticed(searched_base: Callable[..., Study], compose_study: Compose) -> None:
     searched_base(scale=30.0)
     study = compose_study("loss=hpl_nca", "preset=base")
@@ -134,8 +145,9 @@ def test_a_value_that_comes_from_the_base_cannot_be_given_too(compose_study: Com
 
 
 def test_a_loss_without_a_base_and_a_protocol_without_searches_are_refused(compose_study: Compose) -> None:
-    with pytest.raises(UserError, match=r"preset=base: conf/loss/proxy_nca\.yaml holds no such setting"):
+    with pytest.raises(UserError, match=r"proxy_nca adds nothing to another loss") as refused:
         compose_study("loss=proxy_nca", "preset=base")
+    assert f"Allowed with preset=base: {', '.join(WITH_BASE)}. To search instead: make bo " in str(refused.value)
     with pytest.raises(UserError, match="preset=base: protocol=traditional has no searches"):
         check_values(compose_study("loss=hpl_nca", "preset=base", "protocol=traditional"), "traditional")
 

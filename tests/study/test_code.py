@@ -106,7 +106,7 @@ def test_an_edit_of_a_loss_changes_the_studies_of_this_loss_only(compose_study: 
 def test_a_comment_in_the_training_loop_changes_no_study(compose_study: Compose, edit: Edit) -> None:
     study = compose_study("loss=hpl_pa")
     before = training_code(study)
-    edit("training/loop.py", old="import io\n", new="# buffers\n\nimport io\n")
+    edit("training/loop.py", old="import math\n", new="# numbers\n\nimport math\n")
     assert training_code(study) == before
 
 

@@ -71,8 +71,10 @@ def test_a_record_of_version_1_has_two_fields_whatever_its_loss() -> None:
 
 
 def test_what_changes_no_result_on_pixels_in_memory_is_not_part_of_it(compose_study: Compose) -> None:
-    overrides = ["decode=always", "image_threads=3", "trials=99", "executor=inline", "protocol.images.crop=64",
-                 "keep=best", "protocol.num_runs=3", "accept_code=true", "variant=other"]  # fmt: skip
+    overrides = ["decode=always", "image_threads=3", "image_memory=pinned", "checkpoint_seconds=5", "trials=99",
+                 "executor=inline",
+                 "protocol.images.crop=64", "keep=best", "protocol.num_runs=3", "accept_code=true",
+                 "variant=other"]  # fmt: skip
     changed, plain = compose_study(*overrides), compose_study()
     plain_elsewhere = Study.of(plain.raw | {"results_dir": "elsewhere"})
     assert changed.science("f") == plain_elsewhere.science("f") == plain.science("f")

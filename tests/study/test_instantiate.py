@@ -87,7 +87,7 @@ HOSTILE = (
     "benchmark.bo.bo",
     "benchmark.core.download.download",
     "benchmark.core.records.write_whole",
-    "benchmark.training.loop.read_state",
+    "benchmark.training.checkpoint.read_state",
     "benchmark.jobs.executors.local.Local",
     "benchmark.study.instantiate.build",
     "benchmark.losses.Loss",

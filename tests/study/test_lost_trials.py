@@ -16,7 +16,7 @@ from benchmark.searchers import Trial
 from benchmark.searchers.sobol import Sobol
 from benchmark.tables import tables
 from benchmark.traditional import traditional
-from benchmark.training.loop import Checkpoint
+from benchmark.training.checkpoint import Checkpoint
 from tests.command_line import results_of, run, study_dir, tiny
 
 

@@ -173,6 +173,26 @@ def test_a_search_with_a_preset_is_refused(tmp_path: Path) -> None:
     assert_refused(tiny(final_eval, tmp_path, "preset=a/b"), "preset=a/b", "holds no such setting")
 
 
+def test_a_preset_that_a_loss_lacks_is_refused_with_the_command_without_it(compose_study: Callable[..., Study]) -> None:
+    base = "It has preset=base at what its base's search chose; "
+    with pytest.raises(UserError, match=base + ".*To search instead: make bo DATASET=glyphs_small TRUNK="):
+        compose_study("dataset=glyphs_small", "loss=hpl_nca", "preset=foo")
+    with pytest.raises(
+        UserError, match=r"It has none; .*To train instead: make traditional DATASET=glyphs_small TRUNK="
+    ):
+        compose_study("dataset=glyphs_small", "loss=hpl_nca", "preset=foo", "protocol=traditional")
+
+
+@pytest.mark.parametrize(("protocol", "fallback"), [("hpl", True), ("traditional", True), ("mlrc_2020", False)])
+def test_arcface_has_the_form_of_the_reality_checks_library_under_its_protocol_only(
+    protocol: str, fallback: bool, compose_study: Callable[..., Study]
+) -> None:
+    study = ("loss=arcface", "dataset=cub", f"protocol={protocol}")
+    assert compose_study(*study).config.loss.module["base"]["fallback"] is fallback
+    given = compose_study(*study, f"loss.module.base.fallback={str(not fallback).lower()}")
+    assert given.config.loss.module["base"]["fallback"] is not fallback
+
+
 # -- what a loss asks of other parts ----------------------------------------------------------------------------------
 
 

@@ -97,7 +97,8 @@ ACCEPTED = {
     "executor=inline": lambda c: c.executor.name == "inline", "executor.workers=3": lambda c: c.executor.workers == 3,
     "device=cpu": lambda c: c.device == "cpu", "keep=best": lambda c: c.keep == "best",
     "display=plain": lambda c: c.display == "plain", "decode=always": lambda c: c.decode == "always",
-    "image_threads=3": lambda c: c.image_threads == 3, "accept_code=true": lambda c: c.accept_code,
+    "image_threads=3": lambda c: c.image_threads == 3, "image_memory=host": lambda c: c.image_memory == "host",
+    "checkpoint_seconds=5": lambda c: c.checkpoint_seconds == 5, "accept_code=true": lambda c: c.accept_code,
 }  # fmt: skip
 
 

@@ -5,15 +5,19 @@ from collections.abc import Callable
 import pytest
 
 from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
 from benchmark.study.passes import in_passes
+from benchmark.study.stored import value_at
 from benchmark.study.study import Study
-from benchmark.study.unused import check_kept, check_used
+from benchmark.study.unused import check_kept, check_used, is_read
 from tests.command_line import commanded
 
 Compose = Callable[..., Study]
 T = "protocol=traditional"
 HIST = (T, "loss=hist", "dataset=cub", "trunk=resnet50")
 NCA = ("dataset=cub", "loss=proxy_nca", "preset=published")
+LOSSES = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml") if "unread:" in path.read_text())
+NO_COARSE = (T, "loss=hpl_nca", "loss.module.weights=[1,0]")
 REFUSED = {
     (T, "loss=hpl_nca", "loss.setting.proxy_lr=0.5"): "multiples of the trunk's. Give loss.authors.lr_multiplier=",
     (T, "loss=hier", "loss.setting.hierarchy_lr=0.5"): "multiples of the trunk's",
@@ -56,6 +60,29 @@ REFUSED = {
     ("loss=hier", "head=linear_fan_out"): "hier brings its own head",
     ("loss=contrastive", "training.optimizers.loss.weight_decay=0"): "the loss has no parameters",
     (*NCA, "trials=4"): "preset=published needs no search",
+    (*NO_COARSE, "loss.setting.num_coarse=9"): "loss.module.weights=[1, 0] switches off what reads it",
+    (*NO_COARSE, "loss.setting.update_every=9"): "switches off",
+    (*NO_COARSE, "loss.setting.scale_1=9"): "switches off",
+    (*NO_COARSE, "loss.schedule.warmup_iterations=9"): "switches off",
+    (*NO_COARSE, "+loss.module.clustering=gmm"): "switches off",
+    (
+        T,
+        "loss=hpl_nca",
+        "+loss.module.clustering=agglomerative",
+        "+loss.module.kmeans_restarts=3",
+    ): "loss.module.clustering=agglomerative switches off",
+    (T, "loss=hpl_nca_gt", "+loss.module.clustering=gmm"): "loss=hpl_nca_gt switches off",
+    (
+        *HIST,
+        "loss.module.distribution_weight=0",
+        "loss.setting.tau=3",
+    ): "loss.module.distribution_weight=0 switches off",
+    (*HIST, "loss.module.relations=none", "loss.setting.alpha=3"): "loss.module.relations=none switches off",
+    (*HIST, "loss.module.variances=unit", "loss.module.logvar_clamp=[0,3]"): "loss.module.variances=unit",
+    (T, "loss=hier", "loss.setting.regularizer_weight=0", "loss.setting.topk=3"): "loss.module.regularizer_weight=0",
+    (T, "loss=snr", "loss.setting.regularizer_weight=0", "loss.module.reg_on=raw"): "loss.module.regularizer_weight=0",
+    ("loss=xbm", "loss.module.loss._target_=torch.nn.Identity"): "loss.module.flavour=authors switches off",
+    ("loss=xbm", "loss.module.flavour=pml", "loss.schedule.start_iteration=3"): "loss.module.flavour=pml switches off",
 }
 READ = (
     (T, "loss=hpl_nca", "loss.setting.num_coarse=48", "loss.setting.update_every=10"),
@@ -78,6 +105,10 @@ READ = (
     ("+loss.module.coarse_update=gradient", "loss.module.weights=[1.0,0.3]", "head=linear_fan_out", "precision=bf16"),
     ("trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1", "dataset.patience=3"),
     (*NCA, "protocol.num_folds=3", "protocol.confidence=0.9"),
+    (*NO_COARSE, "loss.setting.scale_0=9"),
+    (T, "loss=hpl_nca", "loss.module.weights=[1,0.1]", "+loss.module.kmeans_restarts=3", "loss.setting.scale_1=9"),
+    ("loss=xbm", "loss.module.flavour=pml", "loss.module.loss.distance._target_=torch.nn.Identity"),
+    (*HIST, "loss.module.relations=positive", "loss.module.distribution_weight=1", "loss.setting.tau=3"),
 )
 DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("loss.setting.scale_0=32",),
             ("protocol.images.crop=227",))  # fmt: skip
@@ -102,6 +133,17 @@ def test_a_value_that_is_read_is_accepted_without_composing_again(
 @pytest.mark.parametrize("overrides", DEFAULTS, ids=" ".join)
 def test_the_default_value_of_a_key_is_accepted(overrides: tuple[str, ...], compose_study: Compose) -> None:
     check_used(compose_study(*overrides), overrides, lambda rest: compose_study(*rest))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_loss_lists_as_unread_exists_and_is_read_otherwise(loss: str, compose_study: Compose) -> None:
+    for case in compose_study(f"loss={loss}").config.loss.unread.values():
+        raw = compose_study(f"loss={loss}").raw
+        for key in case.when:
+            value_at(raw, f"loss.{key}" if key != "module.clustering" else "loss.module")  # raises if there is none
+        for key in case.keys:
+            study = compose_study(T, f"loss={loss}")
+            assert is_read(study.raw, study.config, f"loss.{key}") or key.startswith("optimizer"), key
 
 
 def test_bounds_are_those_of_the_data_set(compose_study: Compose) -> None:
