@@ -43,7 +43,8 @@ def experiments(study: Study, overrides: list[str]) -> None:
         missing = dict.fromkeys(text for dataset in chosen.experiment.datasets for text in chosen.missing(dataset))
         rows.append((
             name, ", ".join(chosen.experiment.datasets), f"{finished} of {len(studies)}",
-            f"{sum(done for _, done in states):,} of {total:,}", ", ".join(missing) or "-", chosen.experiment.title,
+            f"{sum(done for _, done in states):,} of {total:,}", ", ".join(missing) or "-",
+            chosen.caption(chosen.experiment.datasets[0]) if chosen.remark else chosen.experiment.title,
         ))  # fmt: skip
     write_table(LISTED, rows)
     write(f"{counted(len(rows), 'experiment')}. Next: {command('plan', {'experiment': 'hpl_table_3'})}")
@@ -57,11 +58,17 @@ def plan(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no such experiment, or an option is not allowed here.
+        UserError: there is no such experiment, an option is not allowed here, or a study refuses one.
     """
     chosen = named(study, overrides, "plan")
+    refused = 0
     for dataset in chosen.experiment.datasets:
-        show(chosen, plans.make_plan(chosen, dataset, study.config.measure))
+        plan = plans.make_plan(chosen, dataset, study.config.measure)
+        show(chosen, plan)
+        refused += sum(one.composed is None for one in plan.studies)
+    if refused:
+        given = f" Leave out what they refuse of {' '.join(chosen.extra)}." * bool(chosen.extra)
+        raise UserError(f"{counted(refused, 'study', 'studies')} of {chosen.experiment.name} cannot run.{given}")
     write(f"\nNext: {command('experiment', overrides=chosen.overrides)}")
 
 
@@ -94,15 +101,18 @@ def experiment(study: Study, overrides: list[str]) -> None:
     with process.stopped_by_exception():
         failed = run.run_all(todo, slots(study)) if todo else []
 
-        # 3. write tables and figures
-        failed += run.run_all([run.Job((run.Command("", "tables", tuple(chosen.overrides)),))])
+        # 3. draw figures and write tables, which show what was scored for the figures
+        given = [entry.partition("=")[2] for entry in overrides if entry.startswith("projection=")]
+        projection = given[-1] if given else chosen.experiment.projection
         studies = [one for dataset in chosen.experiment.datasets for one in chosen.studies[dataset]]
         drawings = [
-            run.drawing_of(one, chosen.experiment.figures)
+            run.drawing_of(one, chosen.experiment.figures, projection)
             for one in studies
             if state.progress(one)[0] == state.FINISHED
         ]
         failed += run.run_all([job for job in drawings if job.steps])
+        drawn = [f"bootstrap={study.config.bootstrap}"] * bool(study.config.bootstrap)
+        failed += run.run_all([run.Job((run.Command("", "tables", (*chosen.overrides, *drawn)),))])
     if refused or failed:
         kind = UserError if refused or run.status_of(failed) == 2 else IncompleteError
         text = "\n".join([*refused, *map(str, failed)])

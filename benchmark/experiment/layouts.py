@@ -17,8 +17,9 @@ USUAL = "results"  # results folder of experiments that name none; they describe
 
 
 def layout_of(
-    experiment: Experiment, dataset: str, warning: str = "", commands: Mapping[str, str] | None = None
-) -> Layout:
+    experiment: Experiment, dataset: str, warning: str = "", commands: Mapping[str, str] | None = None,
+    caption: str = "",
+) -> Layout:  # fmt: skip
     """Return the layout of an experiment's table on a data set: quoted rows first, then its studies.
 
     Args:
@@ -26,13 +27,14 @@ def layout_of(
         dataset: name of the data set.
         warning: a sentence that everything rendered shows; empty for none.
         commands: the command that runs a study, by name of its folder; by default, the one with its options.
+        caption: the table's caption; empty for the experiment's own.
     """
     lines = [Line("", method, _published(cells)) for method, cells in experiment.quoted_rows(dataset).items()]
     for member in experiment.members(dataset):
         run = (commands or {}).get(member.folder_name) or _command(member)
         lines.append(Line(member.folder_name, _label(member), _published(member.published), command=run))
     columns = [tuple(column.split(".")) for column in experiment.columns]
-    return Layout(experiment.title, tuple(lines), tuple(columns), warning=warning)
+    return Layout(caption or experiment.caption(dataset), tuple(lines), tuple(columns), warning=warning)
 
 
 def _published(cells: Mapping[Key, Cell]) -> dict[Key, Published]:

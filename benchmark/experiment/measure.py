@@ -59,7 +59,7 @@ def measure(study: Study) -> Speed:
     raw["protocol"]["batch_size"], raw["decode"] = batch_size, "always"
     study = Study.of(raw)
     use_threads(config.threads)
-    use_precision(config.precision, study.make_device())
+    use_precision(config.precision, study.make_device(), config.deterministic)
     split = study.make_dataset().trainval()
     images = study.make_images(split.images)
     parts = make_parts(study, split, images, split.labels, (config.seed, config.dataset.name, "measure"))

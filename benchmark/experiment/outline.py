@@ -67,8 +67,18 @@ def folder(options: Options, results_dir: str) -> Path:
     return Path(results_dir) / "studies" / "-".join(map(str, names)) / "-".join(map(str, own))
 
 
+def num_searches(options: Options) -> int:
+    """How often the search of a study runs: once, and as often as it is repeated.
+
+    Args:
+        options: its options, by key.
+    """
+    asked, config = str(options.get("searches", 1)), choice("protocol", str(options["protocol"]))
+    return int(asked) if asked.isdecimal() and config.get("story") != "traditional" else 1
+
+
 def num_trainings(options: Options) -> int:
-    """The number of models that a study trains.
+    """The number of models that a study trains, those of its repeated searches included.
 
     Args:
         options: its options, by key.
@@ -84,7 +94,7 @@ def num_trainings(options: Options) -> int:
     if not str(asked).isdecimal():  # a reference to the data set's
         asked = options.get("dataset.trials", choice("dataset", str(options["dataset"])).get("trials", 1))
     trials = 0 if options.get("preset") else min(int(str(asked)), _num_settings(options))
-    return (trials + number("num_runs")) * number("num_folds")
+    return num_searches(options) * (trials + number("num_runs")) * number("num_folds")
 
 
 def _num_settings(options: Options) -> int:

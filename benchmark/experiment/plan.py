@@ -106,7 +106,7 @@ def planned(study: StudyOf) -> Planned:
         check_values(composed, composed.config.protocol.story)
         check_used(composed, study.overrides, study_of)
     except UserError as error:
-        return Planned(study, None, f"cannot run: {error}", done)
+        return Planned(study, None, f"cannot run: {' '.join(str(error).split())}", done)
     if (other := state.other_study(study, composed)) and done:
         return Planned(study, composed, other, 0)
     return Planned(study, composed, found, done)
@@ -285,7 +285,8 @@ def _disk(plan: Plan) -> Iterator[str]:
     for one in plan.studies:
         if one.composed is None:
             continue
-        config, runs = one.composed.config, one.composed.config.protocol.num_runs
+        config = one.composed.config
+        runs = config.protocol.num_runs * one.study.num_searches
         folds = 1 if config.protocol.story == "traditional" else config.protocol.num_folds
         if config.keep != "none" and config.trunk.name in plan.speeds:
             weights += 4 * plan.speeds[config.trunk.name].num_weights * runs * folds
@@ -300,7 +301,7 @@ def _disk(plan: Plan) -> Iterator[str]:
 def heading(chosen: Selected, dataset: str, studies: Sequence[Planned]) -> str:
     """The lines above the plan of a data set."""
     experiment = chosen.experiment
-    about = [experiment.title, experiment.paper, experiment.description, chosen.remark]
+    about = [chosen.caption(dataset), experiment.paper, experiment.description, chosen.remark]
     given = [f"Options for all studies: {' '.join(chosen.extra)}"] * bool(chosen.extra)
     what = f"{experiment.name} on {dataset}: {counted(len(studies), 'study', 'studies')}"
     return "\n  ".join([what, *filter(None, about), *given])

@@ -127,7 +127,7 @@ class Child:
                 text = line.rstrip("\n")
                 if descriptor == 2 and text.strip():
                     self._messages.append(text.strip())
-                if self._is_quiet:
+                if self._is_quiet or text.startswith("Next: "):  # the experiment goes on itself
                     continue
                 try:
                     prefix = f"{self.command.name}: " if self.command.name and text else ""
@@ -164,16 +164,19 @@ def job_of(one: Planned) -> Job:
     return Job(tuple(Command(name, verb, overrides) for verb in study.verbs), wanted)
 
 
-def drawing_of(study: StudyOf, figures: Sequence[str]) -> Job:
+def drawing_of(study: StudyOf, figures: Sequence[str], projection: str) -> Job:
     """The commands that draw a study's figures; a sweep belongs to the whole experiment and is drawn with its table.
 
     Args:
         study: the study, which is finished.
         figures: names of the experiment's figures.
+        projection: how embeddings are drawn in two dimensions.
     """
     name, folder = f"{study.member.dataset}/{study.name}", invocation.override("study", str(study.directory))
     drawn = [figure for figure in figures if figure not in ("sweep", "robustness")]
-    steps = [Command(name, "figures", (folder, f"figure=[{','.join(drawn)}]"))] if drawn else []
+    steps = (
+        [Command(name, "figures", (folder, f"figure=[{','.join(drawn)}]", f"projection={projection}"))] if drawn else []
+    )
     steps += [Command(name, "robustness", (folder,))] if "robustness" in figures else []
     return Job(tuple(steps))
 

@@ -10,9 +10,21 @@ from benchmark.core.errors import UserError
 from benchmark.experiment import outline, spec
 from benchmark.experiment.spec import Experiment, Member
 
-OWN = ("experiment", "budget", "measure", "dataset", "results_dir", "display")  # not passed on as they are
+OWN = (
+    "experiment",
+    "budget",
+    "measure",
+    "dataset",
+    "results_dir",
+    "display",
+    "projection",
+    "bootstrap",
+)  # not passed on as they are
 OF_STUDIES = ("loss", "preset", "variant", "study")  # keys that each study has of its own
-EXECUTION = ("executor", "device", "keep", "accept_code", "plugins", "decode", "image_threads")  # change no number
+EXECUTION = (
+    "executor", "device", "keep", "accept_code", "plugins", "decode", "image_threads", "image_memory",
+    "checkpoint_seconds",
+)  # fmt: skip  # change no number
 
 
 @dataclass(frozen=True)
@@ -23,18 +35,26 @@ class StudyOf:
         member: what the experiment says about it.
         overrides: its options in Hydra's grammar, each key once.
         directory: its folder.
-        num_trainings: number of models that it trains.
+        num_trainings: number of models that it trains, those of its repeated searches included.
+        num_searches: number of its searches.
     """
 
     member: Member
     overrides: tuple[str, ...]
     directory: Path
     num_trainings: int
+    num_searches: int = 1
 
     @property
     def name(self) -> str:
         """The name of its folder, which is unique within the table of a data set."""
         return self.directory.name
+
+    @property
+    def directories(self) -> list[Path]:
+        """Its folder, and those of its repeated searches."""
+        more = range(1, self.num_searches)
+        return [self.directory, *(self.directory.with_name(f"{self.name}-search{number}") for number in more)]
 
     @property
     def verbs(self) -> list[str]:
@@ -91,6 +111,26 @@ class Selected:
         why += [f"budget={self.experiment.budget}"] * (self.experiment.budget != "full") + given
         return f"Not for reporting: {'; '.join(why)}."
 
+    def caption(self, dataset: str) -> str:
+        """The caption of its table on a data set.
+
+        It is the experiment's own, or, if the experiment differs from the published one, says what is run instead and
+        where the studies come from.
+        """
+        if not self.remark:
+            return self.experiment.caption(dataset)
+        options = self.experiment.members(dataset)[0].options | self._given()
+        label = options.get("dataset.label", outline.choice("dataset", dataset).get("label", dataset))
+        trunk, protocol = outline.trunk_of(options), str(options["protocol"])
+        names = [outline.choice(group, name).get("name", name) for group, name in
+                 (("trunk", trunk), ("protocol", protocol))]  # fmt: skip
+        origin = self.experiment.paper or f"the experiment {self.experiment.name}"
+        return f"{label}, trunk {names[0]}, protocol {names[1]}: the studies of {origin}."
+
+    def _given(self) -> dict[str, str]:
+        """The options for every study, by key."""
+        return {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in self.extra}
+
     @functools.cached_property
     def studies(self) -> dict[str, list[StudyOf]]:
         """The studies by data set, in the order of the table.
@@ -115,7 +155,8 @@ class Selected:
         if self.results_dir != "results":
             overrides.append(invocation.override("results_dir", self.results_dir))
         directory = outline.folder(options, self.results_dir)
-        return StudyOf(member, tuple(overrides), directory, outline.num_trainings(options))
+        numbers = outline.num_trainings(options), outline.num_searches(options)
+        return StudyOf(member, tuple(overrides), directory, *numbers)
 
     def missing(self, dataset: str) -> list[str]:
         """What this machine lacks to run the studies on a data set: code, the data, weights.
@@ -123,7 +164,7 @@ class Selected:
         Args:
             dataset: name of the data set.
         """
-        given = {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in self.extra}
+        given = self._given()
         found: list[str] = []
         for study in self.studies[dataset]:
             options = study.member.options | given

@@ -3,14 +3,15 @@
 An experiment is a table, or a figure, of a paper: studies that share most of their options, on one or more data sets.
 Its file has these keys:
 
-- `title`: the caption; `paper`: what it reproduces; `description`: what a reader has to know, such as an open reading;
+- `title`: the caption, preceded by the name of the data set if there are several;
+- `paper`: what it reproduces; `description`: what a reader has to know, such as an open reading;
 - `datasets`: one table is made for each;
 - `common`: options of all studies, as on the command line; `trunk` and `protocol` are always among them;
 - `studies`: the rows, see `Entry`;
 - `sweep`: options with several values each, which multiply the studies that they name, see `Sweep`;
 - `published`: sources in `published_results.csv`, and `quoted`: methods of these that are printed but not run;
 - `columns`: the metrics to show, `recall_at_1` or `concatenated.map_at_r`; all if it is absent;
-- `figures`: names of figures that are drawn from the kept results;
+- `figures`: names of figures that are drawn from the kept results; `projection`: that of embeddings, `umap` or `tsne`;
 - `results_dir`: where the studies are, if not in `results`; `describes`: names of other results folders whose tables it
   describes, such as those that come with the project.
 
@@ -33,6 +34,7 @@ import yaml
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, override
 from benchmark.core.paths import experiments_dir
+from benchmark.experiment.outline import choice
 from benchmark.experiment.published import Cell, Key, cells_of
 
 Options = dict[str, Any]  # options as on the command line, by key
@@ -112,6 +114,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quoted: list[str] = []
     columns: list[str] = []
     figures: list[str] = []
+    projection: str = "tsne"
     results_dir: str = "results"
     describes: list[str] = []
     name: str = ""
@@ -136,6 +139,11 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def group(self, dataset: str) -> str:
         """The group of its studies on one of its own data sets: `dataset-trunk-protocol`."""
         return "-".join((dataset, self.common["trunk"], self.common["protocol"]))
+
+    def caption(self, dataset: str) -> str:
+        """The caption of its table on one of its own data sets."""
+        label = choice("dataset", dataset).get("label", dataset)
+        return f"{label}, {self.title}" if len(self.own_datasets) > 1 else self.title
 
     def members(self, dataset: str) -> list[Member]:
         """Its studies on a data set, in the order of the table."""

@@ -1,5 +1,7 @@
 """How far the studies of an experiment are."""
 
+from pathlib import Path
+
 from benchmark.core.errors import UserError
 from benchmark.experiment.selected import StudyOf
 from benchmark.report.progress import stages
@@ -13,7 +15,7 @@ FINISHED, STARTED, MISSING = "finished", "started", "missing"
 
 
 def progress(study: StudyOf) -> tuple[str, int]:
-    """A study's state, and the number of its trainings that are done.
+    """A study's state, and the number of its trainings that are done, both with its repeated searches.
 
     Args:
         study: the study.
@@ -21,17 +23,28 @@ def progress(study: StudyOf) -> tuple[str, int]:
     Returns:
         `finished`, `started` or `missing`, or why its folder cannot be read; and the number of trainings.
     """
+    each = study.num_trainings // study.num_searches
+    found = [_progress_in(directory, each) for directory in study.directories]
+    done = sum(number for _, number in found)
+    if faults := [name for name, _ in found if name not in (FINISHED, STARTED, MISSING)]:
+        return faults[0], done
+    finished = all(name == FINISHED for name, _ in found)
+    return FINISHED if finished else STARTED if done else MISSING, done
+
+
+def _progress_in(directory: Path, num_trainings: int) -> tuple[str, int]:
+    """The state of the study in a folder, and the number of its trainings that are done."""
     try:
-        stored = read_study(study.directory)
-        parts = stages(stored, study.directory)
+        stored = read_study(directory)
+        parts = stages(stored, directory)
     except NoStudyError:
         return MISSING, 0
     except (UserError, OSError) as error:
         return str(error), 0
-    done = min(sum(part.count("done") for part in parts), study.num_trainings)
+    done = min(sum(part.count("done") for part in parts), num_trainings)
     last = parts[-1]
     complete = last.kind == "run" and all(part.finished >= part.total for part in parts)
-    return FINISHED if complete and done == study.num_trainings else STARTED if done else MISSING, done
+    return FINISHED if complete and done == num_trainings else STARTED if done else MISSING, done
 
 
 def other_study(study: StudyOf, composed: Study) -> str:

@@ -78,6 +78,15 @@ def sample(name: str, dataset: str = "", budget: str = "full") -> list[StudyOf]:
     return [study for row, found in rows.items() if whole or row in kept for study in (found[0], *found[1:][-1:])]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_elsewhere_its_caption_names_the_data_set_and_the_trunk_that_are_composed(name: str) -> None:
+    config = composed(sample(name, "glyphs", "small")[0].overrides).config
+    chosen = selected(name, "glyphs", "small")
+    what = f"{config.dataset.label}, trunk {config.trunk.name}, protocol {config.protocol.name}: "
+    assert chosen.caption("glyphs").startswith(what)
+    assert chosen.caption("glyphs").endswith(f" {chosen.experiment.paper or f'the experiment {name}'}.")
+
+
 def flat(study: Study) -> dict[str, Any]:
     return leaves(study.raw)
 
