@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import cast
 
 from benchmark.core import records
+from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError
-from benchmark.core.provenance import devices_of, provenance
+from benchmark.core.provenance import costs_of, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.wording import counted, human_time
+from benchmark.jobs.placement import with_precision
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
 from benchmark.jobs.train_unit import train_unit
@@ -33,6 +35,7 @@ from benchmark.searchers import Searcher, Value
 from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
 from benchmark.study.preflight import check_parts, check_space
+from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.trial_score import trial_result
 
@@ -50,11 +53,21 @@ def bo(study: Study, overrides: list[str]) -> None:
         UserError: the configuration or the data is invalid, or no trial has a score.
         IncompleteError: some trials are lost.
     """
-    run_each(study.repetitions(), search_once)
+    searches = with_precision(study).repetitions()
+    run_each(searches, functools.partial(search_once, suggests=len(searches) == 1))
+    if len(searches) > 1 and study.config.display != "quiet":
+        best = [layout.choice_on_disk(one.directory, read_study(one.directory).expected) for one in searches]
+        listed = ", ".join(f"{100 * one.validation_map_at_r:.2f}" for one in best if one)
+        write(f"\n{study.title}: best validation MAP@R of its {len(searches)} searches: {listed}")
+        write(f"Next: {study.command('final-eval')}")
 
 
-def search_once(study: Study) -> None:
+def search_once(study: Study, suggests: bool = True) -> None:
     """Search until `trials` settings have been tried, then choose the best.
+
+    Args:
+        study: the study to search.
+        suggests: whether to print the next command at the end.
 
     Raises:
         UserError: the configuration or the data is invalid, or no trial has a score.
@@ -82,6 +95,8 @@ def search_once(study: Study) -> None:
 
         # 4. choose the best trial
         search.choose()
+        if suggests:
+            session.display.say(f"Next: {study.command('final-eval')}")
         if search.lost:
             raise search.incomplete()
 
@@ -247,7 +262,10 @@ class Search:
         warnings = [fold.provenance.get("warnings", []) for fold in folds]
         result = trial_result(index, setting, [fold.result for fold in folds])
         devices = devices_of(fold.provenance for fold in folds)
-        origin = provenance(seconds=seconds, searcher=proposal.provenance, warnings=warnings, devices=devices)
+        costs = costs_of(fold.provenance for fold in folds)
+        origin = provenance(
+            seconds=seconds, searcher=proposal.provenance, warnings=warnings, devices=devices, **costs
+        )  # fmt: skip
         identity = self.session.opened.identity.of("trial", index, setting, code=code_of_all(folds))
         self.trials[index] = records.Record("trial", result, origin, identity.to_json())
         contents.write(layout.trial_path(self.directory, index), self.trials[index], contents.Trial)
@@ -259,7 +277,7 @@ class Search:
         return float(sum(fold.provenance["seconds"][key] for fold in new for key in ("train", "evaluate")))
 
     def choose(self) -> None:
-        """Write `best.yaml`, and print the result, where it is and the next command.
+        """Write `best.yaml`, and print the result and where it is.
 
         Raises:
             UserError: no trial has a score, or records were deleted meanwhile.
@@ -351,7 +369,7 @@ def trial_line(result: JsonObject) -> str:
 
 
 def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Record]) -> Iterator[str]:
-    """Yield the final lines: the best setting, the parameters on a bound of their space, and the next command."""
+    """Yield the final lines: the best setting, the parameters on a bound of their space, and the folder of records."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
     failed = sum(t.result["map_at_r"] is None for t in trials)
     yield f"\n{study.title}: {counted(len(trials), 'trial')}" + (f", {failed} without a score" if failed else "")
@@ -367,4 +385,4 @@ def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Reco
         end = "lower" if place <= AT_BOUND else "upper" if place >= 1 - AT_BOUND else ""
         advice = f"   on its {end} bound: widen it (loss.space.{name}.bounds) and search again" if end else ""
         yield f"  {name} = {value:.6g}   in [{low:g}, {high:g}] {parameter.scale}{advice}"
-    yield f"  records: {study.directory}/bo\nNext: {study.command('final-eval')}"
+    yield f"  records: {study.directory}/bo"

@@ -5,7 +5,8 @@
 Printed are the values of the configuration that differ, the data, the modules of the code, package versions and
 devices; the chosen settings; for each metric both means, and the difference B - A over the runs that both have; and
 each run's values. Runs with equal numbers are paired if the two studies draw equal seeds for them, which needs equal
-values of `seed` and the same data set. Equal records are reported as equal: their results are compared bit for bit.
+values of `seed` and the same data set, and the same search if searches were repeated. Where both studies have the same
+repeated searches, their means are compared as well. Equal records are reported as equal, bit for bit.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -21,9 +22,11 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN, kinds_of
 from benchmark.protocol.comparisons import difference, unpaired_difference
+from benchmark.protocol.nested import difference_over_searches, over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import leaves, text_of
 from benchmark.report.runs import StudyRuns, code_of, read_runs
+from benchmark.study.stored import repetitions
 from benchmark.study.study import Study
 
 MAIN = ("map_at_r", "recall_at_1")  # metrics of which each run's values are printed
@@ -55,6 +58,7 @@ def compare(study: Study, overrides: list[str]) -> None:
             write(f"   {problem.text}")
     _write_differences(one, two)
     _write_scores(one, two, columns)
+    _write_searches(one, two, columns)
 
 
 def _write_differences(one: StudyRuns, two: StudyRuns) -> None:
@@ -110,7 +114,7 @@ def differing(first: Mapping[str, object], second: Mapping[str, object]) -> list
 
 def _setting(runs: StudyRuns) -> dict[str, object]:
     values: dict[str, object] = dict(sorted(runs.chosen.setting.items()))
-    return values | ({} if runs.choice is None else {"trial": runs.choice.trial})
+    return values | ({} if runs.choice is None else {"record": f"trial_{runs.choice.trial:03d}"})
 
 
 def _modules(runs: StudyRuns) -> dict[str, str]:
@@ -163,15 +167,61 @@ def _write_scores(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
 
 
 def seeds_are_shared(one: StudyRuns, two: StudyRuns) -> bool:
-    """Whether runs with equal numbers have equal seeds, which depend on `seed`, the data set, the run and the fold.
+    """Whether runs with equal numbers have equal seeds.
+
+    They depend on `seed`, the number of the search if it was repeated, the data set, the run and the fold.
 
     Args:
         one: a study.
         two: another one.
     """
     first, second = one.stored, two.stored
-    keys = [(s.science.get("seed"), s.facts.dataset, s.facts.story, s.fingerprint) for s in (first, second)]
+    keys = [
+        (s.science.get("seed"), s.facts.search, s.facts.dataset, s.facts.story, s.fingerprint) for s in (first, second)
+    ]
     return keys[0] == keys[1]
+
+
+def _write_searches(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
+    """Print the difference of the means over repeated searches, if both studies have the same ones."""
+    first, second = _searches(one), _searches(two)
+    if len(first) == len(second) == 1:
+        return
+    numbers = [", ".join(map(str, found)) for found in (first, second)]
+    if first.keys() != second.keys() or not seeds_are_shared(one, two):
+        write(f"\nA has the searches {numbers[0]}, and B {numbers[1]}: they are not compared.")
+        return
+    confidence, rows = one.stored.facts.confidence, []
+    for column in columns:
+        scores = [
+            {(number, run): value for number, runs in found.items() for run, value in runs.values(column).items()}
+            for found in (first, second)
+        ]
+        runs = {frozenset(run for search, run in of if search == number) for of in scores for number in first}
+        if len(runs) > 1 or not any(runs):
+            rows.append((column, "", "", "the searches have different runs", "", ""))
+            continue
+        means = [over_searches(of, confidence) for of in scores]
+        found = difference_over_searches(scores[1], scores[0], confidence)
+        half = "" if found.half_width is None else f" +- {found.half_width:.2f}"
+        a, b = (f"{mean.mean:.2f} +- {mean.half_width:.2f}" for mean in means)
+        p = "" if found.p is None else f"{found.p:.2g}"
+        rows.append((column, a, b, f"{found.mean:+.2f}{half}", p, str(found.n)))
+    write(f"\nMeans over the searches {numbers[0]} and their runs; the intervals cover the luck of the search:")
+    write_table(("column", "A", "B", "B - A", "p", "searches"), rows)
+
+
+def _searches(runs: StudyRuns) -> dict[int, StudyRuns]:
+    """A study and the repetitions of its search that have runs, by their number."""
+    found = {runs.stored.facts.search: runs}
+    for folder in repetitions(runs.directory):
+        try:
+            other = read_runs(folder)
+        except UserError as error:
+            write(f"{folder.name} is left out: {error}")
+            continue
+        found[other.stored.facts.search] = other
+    return found
 
 
 def _mean(values: Mapping[int, float], confidence: float) -> str:

@@ -1,9 +1,9 @@
-"""make figures: draw what a study keeps of a run: retrieved images, embeddings, hierarchy, and activation maps.
+"""make figures: draw what a study keeps of a run, from retrieved images to activation maps.
 
-    make figures STUDY=results/studies/GROUP/hpl_nca ARGS="figure=[retrieval,tsne] run=0"
+    make figures STUDY=results/studies/GROUP/hpl_nca ARGS="figure=[retrieval,embeddings] run=0"
 
-Each figure is written as PNG and PDF into the folder `figures` of the study. All of them show test classes, except for
-the hierarchy, whose classes are those of the training; each access is logged in the study's `test_ledger.jsonl`.
+Each figure is written as PNG and PDF into the folder `figures` of the study. The hierarchy and the distributions are
+of the training classes. All others show test classes; each access is logged in the study's `test_ledger.jsonl`.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -21,19 +21,24 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit
-from benchmark.datasets import Dataset
+from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.images.batches import embed, to_batch
+from benchmark.losses import HasDistributions
 from benchmark.protocol.neighbours import nearest_neighbours
-from benchmark.report.figures import activation, hierarchy, kept, projection, retrieval, save
+from benchmark.report.figures import activation, distributions, hierarchy, kept, projection, retrieval, save
 from benchmark.report.figures.kept import Kept
 from benchmark.study import kept_models
+from benchmark.study.data import num_channels
+from benchmark.study.kept_models import KeptRun, Mismatch
 from benchmark.study.passes import held_out_classes
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
+from benchmark.training.checkpoint import read_state
 from benchmark.training.components import HeadModule, TrunkModule
+from benchmark.training.precision import forward
 
 RANKS = (1, 2, 3, 4, 5, 31, 32)  # those of HPL's figure 3 among them
 NUM_QUERIES = 8
@@ -86,7 +91,7 @@ def _neighbours(study: Study, run_kept: Kept) -> np.ndarray:
     is_query = None if run_kept.is_query is None else torch.from_numpy(run_kept.is_query)
     return nearest_neighbours(
         torch.from_numpy(run_kept.embeddings), is_query, max(RANKS), metric=loss.retrieval,
-        threads=study.config.threads, **loss.retrieval_options,
+        **loss.retrieval_options,
     )  # fmt: skip
 
 
@@ -103,8 +108,16 @@ def _draw_embeddings(study: Study, path: Path, run: int) -> list[Path]:
 def _draw_epochs(study: Study, path: Path, run: int) -> list[Path]:
     epochs = kept.by_epoch(path)
     if not epochs:
-        again = command("traditional", {"study": study.directory, "keep_epochs": "[1,3,5,7,10]"})
-        raise UserError(f"figure=epochs: run {run} keeps no embeddings of single epochs. {again} keeps them.")
+        keep = "keep_epochs=[1,3,5,7,10]"
+        if study.config.protocol.story == "search":
+            raise UserError(
+                f"figure=epochs: only the command traditional keeps embeddings of single epochs, with {keep}."
+            )
+        again = command("traditional", {"study": study.directory}, overrides=[keep])
+        raise UserError(
+            f"figure=epochs: run {run} keeps no embeddings of single epochs. {again} keeps those of the runs that it "
+            "trains; a finished run is not trained again."
+        )
     _log(study, run, f"embeddings of the epochs {', '.join(map(str, epochs))} in two dimensions")
     method, seed = study.config.projection, study.config.seed
     read = {epoch: kept.read(other) for epoch, other in epochs.items()}
@@ -127,16 +140,10 @@ def _draw_hierarchy(study: Study, path: Path, run: int) -> list[Path]:
             f"figure=hierarchy: {path} holds no hierarchy, which only HPL learns, not {study.config.loss.name}; or a "
             "version that did not keep it wrote this file."
         )
-    dataset: Dataset = study.make_dataset()
-    split = dataset.trainval()
-    ids = np.asarray(split.class_ids)
-    if study.config.protocol.story == "traditional":
-        classes = [np.setdiff1d(ids, held_out_classes(ids, study.config.protocol.held_out))]
-    else:
-        classes = [fold.train_classes for fold in study.make_folds(ids, dataset.total_classes)]
-    paths = []
+    split, classes = _trained_classes(study)
+    ids, paths = np.asarray(split.class_ids), list[Path]()
     for model, (state, trained) in enumerate(zip(run_kept.states, classes, strict=True)):
-        places = np.searchsorted(ids, np.sort(trained))
+        places = np.searchsorted(ids, trained)
         names = [split.class_names[place] for place in places]
         given = split.super_labels[places]
         owners = state["owners_0"].astype(np.int64)
@@ -149,12 +156,67 @@ def _draw_hierarchy(study: Study, path: Path, run: int) -> list[Path]:
     return paths
 
 
-def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
+def _trained_classes(study: Study) -> tuple[Split, list[np.ndarray]]:
+    """The training half, and for each model of a run the ids of the classes that it is trained on, ascending."""
+    dataset: Dataset = study.make_dataset()
+    split = dataset.trainval()
+    ids = np.asarray(split.class_ids)
+    if study.config.protocol.story == "traditional":
+        return split, [np.setdiff1d(ids, held_out_classes(ids, study.config.protocol.held_out))]
+    return split, [np.sort(fold.train_classes) for fold in study.make_folds(ids, dataset.total_classes)]
+
+
+def _kept_run(study: Study, figure: str, run: int) -> KeptRun:
+    """A run of the study with its weights.
+
+    Raises:
+        UserError: the run has kept no weights.
+    """
     found = kept_models.find(study, read_study(study.directory))
     chosen = next((one for one in found.runs if one.number == run), None)
     if chosen is None:
         numbers = ", ".join(str(one.number) for one in found.runs)
-        raise UserError(f"figure=activation: run {run} has kept no weights. Runs that have: {numbers} (run=NUMBER).")
+        raise UserError(f"figure={figure}: run {run} has kept no weights. Runs that have: {numbers} (run=NUMBER).")
+    return chosen
+
+
+def _draw_distributions(study: Study, path: Path, run: int) -> list[Path]:
+    if not isinstance(study.make_loss(2, 0, np.arange(2), num_images=2), HasDistributions):
+        raise UserError(
+            f"figure=distributions: {study.config.loss.name} learns no Gaussian for each class, only HIST does."
+        )
+    chosen = _kept_run(study, "distributions", run)
+    split, classes = _trained_classes(study)
+    compared = [
+        _compare_distributions(chosen.study, split, trained, *kept_weights)
+        for trained, kept_weights in zip(classes, chosen.weights, strict=True)
+    ]
+    stem = _stem(study, run, "distributions")
+    paths = save(distributions.draw([facts for _, facts in compared]), stem)
+    return [*paths, distributions.write_csv(stem.with_name(f"{stem.name}.csv"), compared)]
+
+
+def _compare_distributions(
+    study: Study, split: Split, trained: np.ndarray, weights: Path, mismatch: Mismatch
+) -> tuple[list[str], distributions.Compared]:
+    """The names of a model's training classes, and its distributions beside the embeddings of their images."""
+    rows, places = np.flatnonzero(np.isin(split.labels, trained)), np.searchsorted(split.class_ids, trained)
+    loss = study.make_loss(len(trained), 0, split.super_labels[places], num_images=len(rows))
+    loss.load_state_dict(read_state(weights, torch.device("cpu"), mismatch)["loss"])
+    assert isinstance(loss, HasDistributions)
+    images = study.make_images(split.images).part(rows)
+    trunk, head = load_model(study, weights, mismatch, images)
+    found = embed(lambda batch: forward(trunk, head, batch, study.config.precision), images, trunk, head)
+    means, variances = (array.numpy() for array in loss.distributions())
+    of_class = np.searchsorted(trained, split.labels[rows])
+    facts = distributions.compare(found.cpu().numpy(), of_class, means, variances)
+    return [split.class_names[place] for place in places], facts
+
+
+def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
+    chosen = _kept_run(study, "activation", run)
+    channels = num_channels(study.make_dataset().trainval().images)
+    activation.with_last_map(study.make_trunk(channels, seed=0))  # refused before the test classes are opened
     entry = {"run": run, "story": "figures", "looks": "activation maps of a few images", "commit": commit()}
     test = open_test_set(study, entry)
     rows = retrieval.choose_queries(np.arange(len(test.images)), NUM_QUERIES, study.config.seed)
@@ -191,6 +253,7 @@ FIGURES: dict[str, Draw] = {
     "embeddings": _draw_embeddings,
     "epochs": _draw_epochs,
     "hierarchy": _draw_hierarchy,
+    "distributions": _draw_distributions,
     "activation": _draw_activation,
 }
-OF_WEIGHTS = ("activation",)  # figures that need a run's weights, not its embeddings
+OF_WEIGHTS = ("distributions", "activation")  # figures that need a run's weights, not its embeddings

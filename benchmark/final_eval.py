@@ -23,6 +23,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake on the 
     begin_worker()
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,19 +34,23 @@ from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
-from benchmark.core.provenance import commit, device_facts, devices_of, provenance
+from benchmark.core.provenance import commit, costs_of, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
+from benchmark.jobs.placement import with_precision
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
-from benchmark.jobs.train_unit import mismatch_of, running, train_unit
+from benchmark.jobs.train_unit import mismatch_of, remove_leftovers, running, train_unit
 from benchmark.jobs.unit import FinishedUnit, Unit
+from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
+from benchmark.report.runs import StudyRuns, read_runs
 from benchmark.study import contents, layout
 from benchmark.study.base import PRESET, at_base
+from benchmark.study.command import tables_command
 from benchmark.study.layout import Chosen
 from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
@@ -71,14 +76,20 @@ def final_eval(study: Study, overrides: list[str]) -> None:
     """
     # A stored repetition is a study of its own, so that without a named study each is evaluated once.
     if names_a_study(overrides):
-        run_each(study.repetitions(), evaluate)
+        searches = with_precision(study).repetitions()
+        run_each(searches, functools.partial(evaluate, suggests=len(searches) == 1))
+        if len(searches) > 1 and study.config.display != "quiet":
+            for line in summary_over_searches(study, [read_runs(one.directory) for one in searches]):
+                write(line)
         return
     chosen = list(finished_searches(study, overrides))
     if not chosen:
         raise UserError(
             f"No finished search below {study.config.results_dir} can be evaluated. Run {command('bo')} first."
         )
-    run_each(chosen, evaluate)
+    run_each(chosen, functools.partial(evaluate, suggests=False))
+    if study.config.display != "quiet":
+        write(f"Next: {tables_command(Path(study.config.results_dir))}")
 
 
 def finished_searches(study: Study, overrides: list[str]) -> Iterator[Study]:
@@ -136,8 +147,12 @@ def stored_search(study: Study) -> StoredStudy:
         raise UserError(f"{error} Run {search}: it writes a new one and repeats nothing that belongs to it.") from error
 
 
-def evaluate(study: Study) -> None:
+def evaluate(study: Study, suggests: bool = True) -> None:
     """Train and score the missing runs of a study's chosen setting, and print the mean over all runs.
+
+    Args:
+        study: the study to evaluate.
+        suggests: whether to print the next command at the end.
 
     Raises:
         UserError: there is no chosen setting, or the configuration or the data is invalid.
@@ -161,7 +176,8 @@ def evaluate(study: Study) -> None:
         if base:
             session.display.say(f"the setting is that of trial_{base.trial:03d} of {base.folder}")
         for run in runs:
-            drop_weights(study, layout.run_dir(study.directory, chosen.name, run))
+            drop_weights(study, directory := layout.run_dir(study.directory, chosen.name, run))
+            remove_leftovers(directory)
 
         # 2. train the folds of the other runs, and score each run once its folds are trained
         if len(runs) < num_runs:
@@ -177,6 +193,8 @@ def evaluate(study: Study) -> None:
         session.check_records(layout.run_path(study.directory, chosen.name, run) for run in sorted(runs))
         for line in summary(study, [runs[run] for run in sorted(runs)]):
             session.display.say(line)
+        if suggests:
+            session.display.say(f"Next: {study.command('tables')}")
         session.check_complete()
 
 
@@ -191,6 +209,7 @@ class ScoreUnit(Unit):
         warnings: the loss's warnings in each fold.
         fold_code: digests of the code that trained the folds.
         devices: the device that trained each fold, see `devices_of`.
+        costs: what the folds cost, see `costs_of`.
     """
 
     task: ClassVar[str] = "score"
@@ -200,6 +219,7 @@ class ScoreUnit(Unit):
     warnings: Sequence[Sequence[str]]
     fold_code: Sequence[str]
     devices: Sequence[JsonObject | None]
+    costs: JsonObject
 
 
 def fold_units(session: Session, chosen: Chosen, run: int) -> list[Unit]:
@@ -236,7 +256,7 @@ def score_runs(session: Session, jobs: Jobs, chosen: Chosen) -> Runs:
                 directory=layout.run_dir(study.directory, chosen.name, run), trial=chosen.trial,
                 folds=[a.result for a in answers], seconds=[a.provenance["seconds"] for a in answers],
                 warnings=[a.provenance.get("warnings", []) for a in answers], fold_code=code_of_all(answers),
-                devices=devices_of(a.provenance for a in answers),
+                devices=devices_of(a.provenance for a in answers), costs=costs_of(a.provenance for a in answers),
             ), first=True)  # fmt: skip
     return runs
 
@@ -272,16 +292,16 @@ def score_unit(body: JsonObject) -> JsonObject:
             precision.
     """
     unit = ScoreUnit.from_json(body)
-    precision, device = unit.study.config.precision, unit.study.make_device()
+    config, device = unit.study.config, unit.study.make_device()
     with running(unit) as heartbeat:
         started = time.perf_counter()
-        use_precision(precision, device)
+        use_precision(config.precision, device, config.deterministic)
         result, facts = score_run(unit, heartbeat.tick)
         totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
         seconds = totals | {"score": time.perf_counter() - started}
         origin = provenance(
             seconds=seconds, warnings=list(unit.warnings), devices=list(unit.devices),
-            device=device_facts(device, effective_precision(precision, device)), **facts,
+            device=device_facts(device, effective_precision(config.precision, device)), **unit.costs, **facts,
         )  # fmt: skip
         identity = unit.identity("run").with_code(unit.fold_code).to_json()
         record = records.Record("run", result, origin, identity)
@@ -350,6 +370,31 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
         yield f"  {mode:13s} " + "   ".join(cells)
     if len(scored) < len(runs):
         yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
+
+
+def summary_over_searches(study: Study, searches: Sequence[StudyRuns]) -> Iterator[str]:
+    """Yield the summary of a repeated search: mean and interval of each metric over the means of the searches.
+
+    Args:
+        study: the study of the first search.
+        searches: the runs of each search.
+    """
+    confidence, scored = study.config.protocol.confidence, {}
+    for mode in MODES:
+        for key in METRICS:
+            values = [one.values(f"{mode}.{key}") for one in searches]
+            if all(found.keys() == values[0].keys() for found in values):
+                scored[mode, key] = {(s, run): value for s, found in enumerate(values) for run, value in found.items()}
+    title = f"\n{study.title}, test classes, {len(searches)} searches"
+    if not all(scored.get((mode, key)) for mode in MODES for key in METRICS):
+        yield f"{title}: they have different runs with a score, so there is no mean over searches"
+    else:
+        level = f"{100 * confidence:.0f} %"
+        yield f"{title}: mean over searches and their runs +- {level} t-interval over the means of the searches, %"
+        for mode in MODES:
+            found = {name: over_searches(scored[mode, key], confidence) for key, name in METRICS.items()}
+            cells = [f"{name} {interval.mean:.2f} +- {interval.half_width:.2f}" for name, interval in found.items()]
+            yield f"  {mode:13s} " + "   ".join(cells)
     yield f"Next: {study.command('tables')}"
 
 

@@ -5,6 +5,9 @@
 Source: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tuplet Loss for Deep Metric Learning", CVPR 2022,
 supplement, A.3; `images/corruptions.py` has the nine corruptions.
 
+Under the traditional protocol, `corruptions=[training]` scores the classes that a model was trained on instead: how
+much higher they are than the test classes is its over-fitting.
+
 Nothing is trained: the models are those whose weights a study has kept (`keep=best`). Each run is scored as after its
 training, once for every corruption and once without. The record of each score is written as soon as it is known, so the
 same command resumes. Every look at the test classes is logged in the study's `test_ledger.jsonl` before it happens.
@@ -21,31 +24,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmark.core import records
-from benchmark.core.code import code_of
 from benchmark.core.console import counting, write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, provenance
 from benchmark.core.threads import use_threads
 from benchmark.images.corruptions import CORRUPTIONS, PAPER, CorruptedImages
+from benchmark.protocol.statistics import t_interval
 from benchmark.report import figures, formats
-from benchmark.report.robustness import METRICS, NONE, sheet, table, title
+from benchmark.report.robustness import METRICS, NONE, TRAINING, sheet, table, title
 from benchmark.study import contents, kept_models
 from benchmark.study.identity import Identity
 from benchmark.study.kept_models import KeptRun
 from benchmark.study.layout import robustness_path
+from benchmark.study.passes import held_out_classes
 from benchmark.study.prepare import prepare
 from benchmark.study.scoring import score_images
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import StoredStudy, read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import open_test_set
+from benchmark.study.testset import OpenedTestSet, open_test_set
 from benchmark.training.precision import check_precision, effective_precision, use_precision
 
 NUM_EXAMPLES = 8
-CODE = ("benchmark.study.scoring", "benchmark.images", "benchmark.protocol", "benchmark.trunks", "benchmark.heads")
 
 
 def robustness(study: Study, overrides: Sequence[str]) -> None:
@@ -63,14 +67,19 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         raise UserError(f"Name the study whose models to score: {command('robustness', {'study': 'FOLDER'})}")
     names = [NONE, *chosen_corruptions(study.config.corruptions)]
     stored = read_study(study.directory)
+    if TRAINING in names and stored.facts.story != "traditional":
+        raise UserError(
+            f"corruptions=[{TRAINING}]: each fold of {study.directory} trained on other classes. Name a study of "
+            "protocol=traditional, or another corruption."
+        )
     with records.only_one(study.directory / "lock", f"Study {study.title}"):
         kept = kept_models.find(study, stored)
-        check_data(study, stored)
+        check_data(study, stored, *(["trainval"] * (TRAINING in names)))
         if kept.without:
             write(f"{study.title}: runs without kept weights are left out: {', '.join(map(str, kept.without))}")
         device = study.make_device()
         check_precision(study.config.precision, device)
-        use_precision(study.config.precision, device)
+        use_precision(study.config.precision, device, study.config.deterministic)
         use_threads(study.config.threads)
 
         # 2. score what has no record
@@ -86,36 +95,40 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         found = {name: [contents.read(u.path, contents.Robustness) for u in units if u.name == name] for name in names}
         drawn = table("robustness", stored, found)
         paths = formats.write_table(drawn, folder)
-        paths += draw_examples(study, names, folder / "examples")
-    for line in summary(study, found):
+        paths += draw_examples(study, [name for name in names if name != TRAINING], folder / "examples")
+    for line in [*summary(study, found), *over_fitting(stored, found)]:
         write(line)
     for path in paths:
         write(f"wrote {path}")
 
 
 def chosen_corruptions(asked: Sequence[str]) -> list[str]:
-    """The corruptions that a command applies, in the order of `CORRUPTIONS`.
+    """The corruptions that a command applies, in the order of `CORRUPTIONS`, and then the training classes.
 
     Args:
-        asked: their names; empty for the nine of the paper.
+        asked: their names, or `TRAINING`; empty for the nine of the paper.
 
     Raises:
         UserError: there is no corruption of a name.
     """
-    if unknown := [name for name in asked if name not in CORRUPTIONS]:
-        raise UserError(
-            f"corruptions=[{','.join(asked)}]: there is no {unknown[0]}. Allowed: {', '.join(CORRUPTIONS)}."
-        )
-    return [name for name in CORRUPTIONS if name in (asked or PAPER)]
+    allowed = (*CORRUPTIONS, TRAINING)
+    if unknown := [name for name in asked if name not in allowed]:
+        raise UserError(f"corruptions=[{','.join(asked)}]: there is no {unknown[0]}. Allowed: {', '.join(allowed)}.")
+    return [name for name in allowed if name in (asked or PAPER)]
 
 
-def check_data(study: Study, stored: StoredStudy) -> None:
+def check_data(study: Study, stored: StoredStudy, *halves: str) -> None:
     """Prepare the test images, and check that the data are those that the models were trained on.
+
+    Args:
+        study: the study.
+        stored: the content of its `study.yaml`.
+        halves: further halves that will be read.
 
     Raises:
         UserError: they differ, or cannot be prepared.
     """
-    if (here := prepare(study, "test")) != stored.fingerprint:
+    if (here := prepare(study, "test", *halves)) != stored.fingerprint:
         raise UserError(
             f"The data of {study.title} have the fingerprint {here} here, but the models were trained on "
             f"{stored.fingerprint}. Run {study.command('data')}, and compare."
@@ -131,7 +144,7 @@ class Unit:
         stored: the content of its `study.yaml`.
         chosen: name of the folder of its runs.
         run: the run.
-        name: name of the corruption, or `none`.
+        name: name of the corruption, `none` or `training`.
     """
 
     study: Study
@@ -147,9 +160,7 @@ class Unit:
 
     def identity(self) -> Identity:
         """The identity of its record: that of the run, and the code that scores."""
-        digest = code_of(["benchmark.images.corruptions", "benchmark.study.scoring"], CODE).digest
-        setting = self.run.record.result["setting"]
-        return self.stored.expected.of("robustness", self.run.number, setting, code=[digest])
+        return kept_models.robustness_identity(self.stored, self.run.record)
 
     def is_finished(self) -> bool:
         """Whether there is a record of these models and this code; one that does not belong here is quarantined.
@@ -179,8 +190,11 @@ class Unit:
         """
         started, seed, identity = time.perf_counter(), self.study.config.seed, self.identity().to_json()
         entry = {"run": self.run.number, "story": "robustness", "corruption": self.name}
-        test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
-        images = test.images if self.name == NONE else CorruptedImages(test.images, self.name, seed)
+        if self.name == TRAINING:
+            test = training_classes(self.study)
+        else:
+            test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
+        images = test.images if self.name in (NONE, TRAINING) else CorruptedImages(test.images, self.name, seed)
         scores = score_images(self.run.study, self.run.weights, test, images, lambda: None)
         device, precision = test.images.device, self.study.config.precision
         result = {"run": self.run.number, "corruption": self.name, "seed": seed}
@@ -190,6 +204,19 @@ class Unit:
             device=device_facts(device, effective_precision(precision, device)),
         )  # fmt: skip
         contents.write(self.path, records.Record("robustness", result, origin, identity), contents.Robustness)
+
+
+def training_classes(study: Study) -> OpenedTestSet:
+    """The images of the classes that a model was trained on, every one of them a query, in place of the test images.
+
+    Args:
+        study: a study under the traditional protocol.
+    """
+    split = study.make_dataset().trainval()
+    kept_out = held_out_classes(np.asarray(split.class_ids), study.config.protocol.held_out)
+    rows = np.flatnonzero(~np.isin(split.labels, kept_out))
+    images = study.make_images(split.images).part(rows)
+    return OpenedTestSet(images, torch.from_numpy(split.labels[rows]).to(images.device), None, None, {})
 
 
 def progress(study: Study, total: int) -> Callable[[int], None]:
@@ -232,3 +259,19 @@ def summary(study: Study, found: dict[str, list[records.Record]]) -> list[str]:
         ]
         lines.append(f"  {title(name):20s} {'   '.join(cells)}")
     return lines
+
+
+def over_fitting(stored: StoredStudy, found: dict[str, list[records.Record]]) -> list[str]:
+    """How much higher the training classes score than the test classes, as a line; none if they were not scored.
+
+    Args:
+        stored: the study.
+        found: for each corruption, the records of the same runs.
+    """
+    cells = []
+    for key, text in METRICS.items() if TRAINING in found else ():
+        pairs = zip(found[TRAINING], found[NONE], strict=True)
+        gap = t_interval([100 * (a.result["concatenated"][key] - b.result["concatenated"][key]) for a, b in pairs],
+                         stored.facts.confidence)  # fmt: skip
+        cells.append(f"{text} {gap.mean:+.2f}" + ("" if gap.half_width is None else f" +- {gap.half_width:.2f}"))
+    return [f"  training minus test classes: {', '.join(cells)}"] if cells else []

@@ -7,7 +7,7 @@ numbers came about. All of it is computed from records. A row with missing runs 
 below the table: a mean over only the runs that happened to finish would be a different quantity.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,11 +25,21 @@ from benchmark.experiment.curves import write_curves
 from benchmark.experiment.layouts import describing, layout_of
 from benchmark.experiment.selected import Selected, StudyOf, selected
 from benchmark.experiment.state import other_study
-from benchmark.report import fold_rows, traditional_rows
+from benchmark.report import class_ranks, fold_rows, traditional_rows
 from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
 from benchmark.report.differences import compare
 from benchmark.report.effort import budget, effort_block, read_effort
-from benchmark.report.formats import Key, Published, Row, Section, Table, markdown, write_table
+from benchmark.report.formats import (
+    FURTHER,
+    Key,
+    Published,
+    Row,
+    Section,
+    Table,
+    markdown,
+    resource_text,
+    write_table,
+)
 from benchmark.report.joined_searches import joined, unlike
 from benchmark.report.published import published_block
 from benchmark.report.table_layout import Layout, Line
@@ -56,8 +66,11 @@ def tables(study: Study, overrides: list[str]) -> None:
         UserError: there are no studies that can be read.
         WriteError: the tables were printed, but cannot be written.
     """
-    if study.config.experiment:
-        of_experiment(selected(study.config.experiment, overrides), study.config.accept_code)
+    config = study.config
+    if config.bootstrap == 1:
+        raise UserError("bootstrap=1: one resample has no ranks. Give 0 for none, or a number such as 1000.")
+    if config.experiment:
+        of_experiment(selected(config.experiment, overrides), config.accept_code, config.bootstrap)
         return
     results_dir = Path(study.config.results_dir)
     named = [study.directory, *repetitions(study.directory)]
@@ -77,7 +90,7 @@ def tables(study: Study, overrides: list[str]) -> None:
     texts: list[str] = []  # printed once all tables are written, since the reader of the output may end early
     for name, entries in groups.items():
         layout = describing(name, results_dir, [entry.depends.name for entry in entries])
-        table = make_table(name, entries, layout, study.config.accept_code)
+        table = make_table(name, entries, layout, config.accept_code, config.bootstrap)
         try:
             paths = [] if study.config.study else write_table(table, results_dir / "tables")
             texts += [f"wrote {visible(str(path))}" for path in paths]
@@ -99,12 +112,14 @@ class Entry:
         rows: its rows.
         depends: what its numbers depend on, for the comparison of rows.
         base: name of the loss with which its own is compared; empty for none.
+        directory: its folder.
     """
 
     stored: StoredStudy
     rows: list[Row]
     depends: Comparable
     base: str
+    directory: Path
 
 
 def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
@@ -124,15 +139,16 @@ def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
     effort = read_effort(stored, directory, used)
     rows = [replace(row, name=name, effort=effort) for row in shape_of(stored).rows(stored, directory)]
     base = at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or ""
-    return Entry(stored, rows, comparable(stored, used, name), str(base))
+    return Entry(stored, rows, comparable(stored, used, name), str(base), directory)
 
 
-def of_experiment(chosen: Selected, accept_code: bool) -> None:
+def of_experiment(chosen: Selected, accept_code: bool, bootstrap: int = 0) -> None:
     """Write and print the tables of an experiment, one for each data set, and draw its curves.
 
     Args:
         chosen: the experiment.
         accept_code: whether studies that different code computed may share a section.
+        bootstrap: number of resamples of the test classes over which rows are ranked; 0 for none.
 
     Raises:
         UserError: none of its studies can be read.
@@ -144,16 +160,20 @@ def of_experiment(chosen: Selected, accept_code: bool) -> None:
         if not entries:
             continue
         name, commands = chosen.name_on(dataset), {one.name: one.command for one in studies}
-        table = make_table(name, entries, layout_of(chosen.experiment, dataset, chosen.remark, commands), accept_code)
+        layout = layout_of(chosen.experiment, dataset, chosen.remark, commands, chosen.caption(dataset))
+        table = make_table(name, entries, layout, accept_code, bootstrap)
+        made = [table]
+        if "robustness" in chosen.experiment.figures:
+            made.append(corruption_table(f"{name}-corrupted", entries, layout, accept_code))
         try:
-            paths = write_table(table, results_dir / "tables")
+            paths = [path for each in made for path in write_table(each, results_dir / "tables")]
             if "sweep" in chosen.experiment.figures:
                 members, log = [one.member for one in studies], chosen.experiment.sweep[-1].log
                 paths += write_curves(name, table, members, results_dir / "figures", log)
             texts += [f"wrote {visible(str(path))}" for path in paths]
         except WriteError as error:
             fault = error
-        texts.append("\n" + markdown(table))
+        texts += ["\n" + markdown(each) for each in made]
     if not texts:
         raise UserError(
             f"No study of {chosen.experiment.name} has been started in {results_dir}. Run "
@@ -184,7 +204,31 @@ def shape_of(stored: StoredStudy) -> ModuleType:
     return traditional_rows if stored.facts.story == "traditional" else fold_rows
 
 
-def make_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool = False) -> Table:
+def corruption_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool) -> Table:
+    """Return the table of several losses on corrupted test images.
+
+    Args:
+        name: base name of its files.
+        entries: the group's studies, at least one.
+        layout: that of the table without corruption.
+        accept_code: whether studies that different code computed may share a section.
+    """
+    from benchmark.report import corruption_rows  # which imports PyTorch
+
+    scored = []
+    for entry in entries:
+        rows = corruption_rows.rows(entry.stored, entry.directory)
+        scored.append(replace(entry, rows=[replace(row, effort=entry.rows[0].effort) for row in rows]))
+    lines = [replace(line, published={}) for line in layout.lines if line.study]
+    caption = f"{layout.caption.removesuffix('.')}: corrupted test images."
+    own = replace(layout, caption=caption, lines=lines, columns=())
+    return make_table(name, scored, own, accept_code, shape_for=lambda _: corruption_rows)
+
+
+def make_table(
+    name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool = False, bootstrap: int = 0,
+    shape_for: Callable[[StoredStudy], ModuleType] | None = None,
+) -> Table:  # fmt: skip
     """Return the table of a group of studies, with an empty row for each requested loss that has no results.
 
     Args:
@@ -192,6 +236,11 @@ def make_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code:
         entries: the group's studies, at least one.
         layout: supplies the caption, and the requested rows and columns, if any.
         accept_code: whether studies that different code computed may share a section.
+        bootstrap: number of resamples of the test classes over which rows are ranked; 0 for none.
+        shape_for: returns the module that makes the columns of a study; `shape_of` by default.
+
+    Raises:
+        UserError: with `bootstrap`, the ledger of a study cannot be written, or its embeddings are damaged.
     """
     named = {line.study: line for line in layout.lines if line.study}
     found = {entry.depends.name: entry for entry in join_searches(entries, accept_code)}
@@ -203,7 +252,7 @@ def make_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code:
     sections = []
     for part in (main, *others):
         stored = found[part.rows[0]].stored
-        shape = shape_of(stored)
+        shape = (shape_for or shape_of)(stored)
         columns = [column for column in shape.columns(stored) if not layout.columns or column.key in layout.columns]
         section = Section(columns or shape.columns(stored), [], stored.facts.confidence, shape.REMARK)
         section.differences, section.footnotes = part.differences, part.footnotes
@@ -223,8 +272,11 @@ def make_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code:
                 ]
             elif part is main and line.study not in found:
                 section.rows += absent(stored, line, shape)
+        section.rows = [replace(row, settings=row.settings | resources(row, layout)) for row in section.rows]
         section.budget = budget(section)
         compare(section)
+        if bootstrap:
+            class_ranks.rank(section, {line: found[line].directory for line in part.rows}, bootstrap)
         section.blocks += [*published_block(section), *effort_block(section)]
         sections.append(section)
     return Table(name, caption, sections, layout.warning)
@@ -270,6 +322,22 @@ def _joined(group: Mapping[int, Entry], accept_code: bool) -> Entry:
 
 def _labelled(row: Comparable, line: Line) -> Comparable:
     return replace(row, label=line.label or row.label)
+
+
+def resources(row: Row, layout: Layout) -> dict[str, str]:
+    """Return a row's text for each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
+
+    Args:
+        row: the row.
+        layout: its columns say what to show.
+    """
+    found = {}
+    for column in FURTHER:
+        if column.key in layout.columns:
+            quoted, own = row.published.get(column.key), row.effort.resources if row.effort else {}
+            value = quoted.value if row.is_quoted and quoted else own.get(column.key[0])
+            found[column.title] = "" if value is None else resource_text(column.key[0], value)
+    return found
 
 
 def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]:

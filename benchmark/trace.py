@@ -29,7 +29,7 @@ from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import text_of
 from benchmark.report.runs import StudyRuns, code_of, device_of, read_runs, resolve_column
 from benchmark.study import contents, layout, ledger
-from benchmark.study.stored import all_studies, repetitions
+from benchmark.study.stored import NAME, all_studies, repetitions
 from benchmark.study.study import Study
 
 NOT_RECORDED = "not recorded"
@@ -48,7 +48,8 @@ def trace(study: Study, overrides: list[str]) -> None:
     config = study.config
     if bool(config.cell) == bool(config.study):
         example = command("trace", {"cell": "glyphs-small_conv-hpl/hpl_pa/concatenated.map_at_r"})
-        raise UserError(f"Name a cell as TABLE/ROW/COLUMN, or the folder of a study: {example}")
+        other = command("trace", {"study": "FOLDER"})
+        raise UserError(f"Name a cell as TABLE/ROW/COLUMN, or the folder of a study: {example} or {other}")
     if config.bootstrap == 1:
         raise UserError("bootstrap=1: one resample has no spread. Give 0 for none, or a number such as 1000.")
     directory, column = (Path(config.study), "") if config.study else find_cell(Path(config.results_dir), config.cell)
@@ -98,6 +99,8 @@ def find_cell(results_dir: Path, cell: str) -> tuple[Path, str]:
         tables.setdefault(folder.parent.name, []).append(folder.name)
     if not tables:
         raise UserError(f"There are no studies in {results_dir}/studies. Run {command('bo final-eval')} first.")
+    if table not in tables and (Path(cell) / NAME).is_file():
+        raise UserError(f"cell={cell} is the folder of a study: {command('trace', {'study': cell})}")
     if table not in tables:
         raise UserError(f"cell={cell}: {results_dir} has no table {table!r}.{_nearest(table, list(tables))}")
     if row not in tables[table]:
@@ -145,8 +148,8 @@ def _about_setting(runs: StudyRuns) -> Iterator[str]:
     else:
         error = 100 * choice.standard_error
         yield (
-            f"Setting: trial {choice.trial} of {choice.num_trials}, chosen by the rule {choice.rule}, validation MAP@R "
-            f"{100 * choice.validation_map_at_r:.2f} +- {error:.2f} (standard error between folds)"
+            f"Setting: trial {choice.trial + 1} of {choice.num_trials}, chosen by the rule {choice.rule}, validation "
+            f"MAP@R {100 * choice.validation_map_at_r:.2f} +- {error:.2f} (standard error between folds)"
         )
         path = layout.trial_path(runs.directory, choice.trial)
         yield f"  record {path}: {_checked(path, contents.Trial)}"

@@ -36,6 +36,7 @@ from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.datasets import Dataset
 from benchmark.jobs.executors import Report
+from benchmark.jobs.placement import with_precision
 from benchmark.jobs.session import Session
 from benchmark.jobs.train_unit import Trained, finished_record, holding, remove_leftovers, running, train
 from benchmark.jobs.unit import FinishedUnit, Unit
@@ -49,9 +50,9 @@ from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import opened_test_set
 from benchmark.study.unused import check_kept
+from benchmark.training.checkpoint import write_state
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
-from benchmark.training.loop import write_state
 
 EMBEDDINGS_OF_EPOCH = "embeddings_epoch_{epoch}.npz"
 
@@ -68,6 +69,7 @@ def traditional(study: Study, overrides: list[str]) -> None:
         IncompleteError: some runs are lost.
     """
     # 1. prepare the data, and build a run's components once to check them
+    study = with_precision(study)
     with Session(study, "traditional", halves=("trainval", "test")) as session:
         plan = make_plan(study, session.fingerprint)
         check_kept(study, plan.study, overrides)

@@ -1,11 +1,11 @@
-"""Intervals over the test classes for single runs, from the embeddings that the runs kept.
+"""Intervals of runs and ranks of studies over the test classes, from the embeddings that the runs kept.
 
 Kept embeddings have half precision, so a metric that is computed from them differs from the record's in the last
 digits; both are shown. Each access is logged in the study's ledger.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit
 from benchmark.core.records import JsonObject
-from benchmark.protocol.bootstrap import over_classes
+from benchmark.protocol.bootstrap import over_classes, ranks_over_classes
+from benchmark.protocol.comparisons import Rank
 from benchmark.protocol.modes import side_by_side
 from benchmark.protocol.retrieval import query_scores
 from benchmark.report.figures import kept
@@ -66,6 +67,41 @@ def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> 
                 column, str(run), "-" if recorded is None else f"{recorded:.2f}", f"{100 * found.mean:.2f}",
                 f"{100 * found.low:.2f} to {100 * found.high:.2f}", str(found.num_classes),
             )  # fmt: skip
+
+
+def ranks_of_studies(studies: Mapping[str, StudyRuns], column: str, resamples: int) -> dict[str, Rank]:
+    """Return the rank of each study over resampled test classes; each query's score is averaged over a study's runs.
+
+    A study is left out if one of its runs kept no embeddings. Empty if fewer than two are left.
+
+    Args:
+        studies: studies on the same test images, by name.
+        column: the metric; under the traditional protocol, of the epoch that is best on test.
+        resamples: number of draws of the classes.
+
+    Raises:
+        UserError: a ledger cannot be written, or two studies have other test images.
+        CorruptFileError: a file of embeddings is damaged, or is not the one that its record was made with.
+    """
+    files = {name: {run: runs.paths(run).with_suffix("") / kept.NAME for run in sorted(runs.records)}
+             for name, runs in studies.items()}  # fmt: skip
+    files = {name: of for name, of in files.items() if of and all(path.is_file() for path in of.values())}
+    found: dict[str, np.ndarray] = {}
+    labels = np.array([])
+    for name, of in files.items() if len(files) > 1 else ():
+        runs, each = studies[name], []
+        for run, path in of.items():
+            log_access(
+                runs.directory, {"run": run, "story": "tables", "looks": "ranks over classes", "commit": commit()}
+            )
+            _check(path, runs.records[run])
+            own, scores = scores_of(kept.read(path), [column], runs.stored.science, runs.stored.facts.recall_at)
+            if len(labels) and not np.array_equal(own, labels):
+                raise UserError(f"{path} has other test images than {next(iter(files))}, so classes cannot be drawn.")
+            labels = own
+            each.append(scores[column])
+        found[name] = np.mean(each, axis=0)
+    return ranks_over_classes(found, labels, resamples=resamples) if found else {}
 
 
 def _check(path: Path, record: records.Record) -> None:

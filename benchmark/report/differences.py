@@ -140,14 +140,18 @@ def _explained(section: Section) -> str:
         texts = [
             f"This row minus the other one, in points: mean +- {level} t-interval over n = {count} pairs of runs with "
             "equal seeds. p: paired t-test, adjusted by Holm's method over the comparisons of all rows with the best "
-            "one, or over those with other bases. Runs: how many pairs find a difference of this size in a single test "
-            f"with a power of {100 * POWER:.0f} %.",
+            "one, or over those with other bases.",
+            "Runs: how many pairs find a difference of this size in a single test "
+            f"with a power of {100 * POWER:.0f} %." * any(row.compared and row.compared.runs for row in section.rows),
             f"First: how often the row has the highest {section.main_columns()[0].heading} in {RESAMPLES:,} bootstrap "
             "samples of the runs; rank: its mean rank in them.",
         ]
-        if any(row.over_searches for row in section.rows):
-            texts.append("Rows with the same repeated searches are compared by the means of these, not by runs.")
+        if counts := sorted({value.n for row in section.rows for value in row.over_searches.values()}):
+            listed = " or ".join(map(str, counts))
+            texts.append(
+                f"Rows with the same repeated searches are compared by the means of these, n = {listed}, not by runs."
+            )
         if any(row.effort and row.effort.trials is not None for row in section.rows):
             over = all(row.over_searches for row in section.rows if row.cells)
             texts += ["All of this is conditional on one search for each row: another search may differ."] * (not over)
-    return " ".join(texts)
+    return " ".join(filter(None, texts))

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import UserError
 from benchmark.core.records import MOST_BYTES, CorruptFileError, JsonObject, Record, read_file
 from benchmark.report.comparison import at
-from benchmark.report.formats import RESOURCES, Block, Effort, Head, Section
+from benchmark.report.formats import COUNTS, RESOURCES, Block, Effort, Head, Section, resource_text
+from benchmark.searchers import Parameter, num_settings
 from benchmark.study.stored import StoredStudy, value_at
 from benchmark.training.history import convergence_epoch
 
@@ -36,7 +38,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
     chosen = _chosen(trials, runs) if searches else None
     scored = [record.result["separated"]["map_at_r"] for record in runs if record.result.get("separated")]
     return Effort(
-        trials=len(trials) if searches else None, asked=_asked(stored) if searches else None,
+        trials=len(trials) if searches else None, asked=_asked(stored, space) if searches else None,
         searched=len(space) if searches and isinstance(space, dict) else 0,
         iterations=_iterations(stored, epochs), epochs=epochs,
         hours=sum(sum(record.provenance["seconds"].values()) for record in used) / 3600,
@@ -46,28 +48,33 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
         is_idle=any(map(_is_idle, runs)), codes=max(len(stored.code), len(stored.search_code)),
-        resources=_resources(runs) if stored.facts.story == "traditional" else {},
+        resources=_resources(runs),
     )  # fmt: skip
 
 
 def _resources(runs: Sequence[Record]) -> dict[str, float]:
-    """Return the means over runs of time and memory, without what a run does not hold.
+    """Return the means over runs of proxies, time and memory, without what a run does not hold.
 
-    Convergence is the first epoch whose R@1 on the test classes is within 1 % of the best one.
+    Convergence is the first epoch whose R@1 on the test classes is within 1 % of the best one; only a run under the
+    traditional protocol is scored on them after every epoch. The memory of a run of folds is the highest of theirs.
     """
     each: list[dict[str, Any]] = []
     for record in runs:
-        origin, history, epochs = record.provenance, record.result["history"], _epochs(record)
-        converged = convergence_epoch(history, "precision_at_1", monitored=True)
+        origin, result = record.provenance, record.result
+        history, converged = result.get("history"), None
+        if history:
+            converged = convergence_epoch(history, "precision_at_1", monitored=True)
         memory = origin.get("peak_memory_bytes")
+        counts = [trained.get("num_proxies") for trained in result.get("folds", [result])]
         each.append({
+            "num_proxies": sum(counts) / len(counts) if counts and all(counts) else None,
             "seconds_per_iteration": origin.get("seconds_per_iteration"),
-            "hours_to_convergence": converged and origin["seconds"]["train"] * converged / epochs / 3600,
+            "hours_to_convergence": converged and origin["seconds"]["train"] * converged / _epochs(record) / 3600,
             "max_memory_gb": memory and memory / 1e9,
         })  # fmt: skip
     if not all(one["seconds_per_iteration"] for one in each):
         return {}  # older records
-    means = {key: [one[key] for one in each if one[key]] for key in RESOURCES}
+    means = {key: [one[key] for one in each if one[key]] for key in COUNTS | RESOURCES}
     return {key: sum(values) / len(values) for key, values in means.items() if len(values) == len(each) > 0}
 
 
@@ -85,13 +92,29 @@ def _iterations(stored: StoredStudy, epochs: int) -> int | None:
     return epochs * each if isinstance(each, int) and stored.facts.story != "traditional" else None
 
 
-def _asked(stored: StoredStudy) -> int | None:
-    """Return the number of trials that the protocol asks for; None if its configuration does not say."""
+def _asked(stored: StoredStudy, space: object) -> int | None:
+    """Return the number of trials that the protocol asks for; None if its configuration does not say.
+
+    A search of a finite space ends once every setting is tried, so it is asked for no more trials than that.
+    """
     try:
         found = value_at(stored.config, "protocol.trials")
     except ValueError:
         return None
-    return found if isinstance(found, int) else None
+    if not isinstance(found, int):
+        return None
+    return min(found, _num_settings(space) or found)
+
+
+def _num_settings(space: object) -> int | None:
+    """Return the number of settings in a search space from an untrusted file; None if it has no end or is invalid."""
+    if not isinstance(space, dict) or not space:
+        return None
+    try:
+        bounds = {name: (float(low), float(high)) for name, node in space.items() for low, high in [node["bounds"]]}
+        return num_settings({name: Parameter(bounds[name], type=node["type"]) for name, node in space.items()})
+    except (UserError, LookupError, OverflowError, TypeError, ValueError):
+        return None
 
 
 def _chosen(trials: Sequence[Record], runs: Sequence[Record]) -> Record | None:
@@ -170,6 +193,7 @@ HEADS = {
     "Iterations": "of all trials and runs",
     "Epochs": "of all runs",
     "Hours": "compute time of all trials and runs",
+    COUNTS["num_proxies"]: "vectors that the loss learns for classes and groups",
     RESOURCES["seconds_per_iteration"]: "time of an optimiser step",
     RESOURCES[
         "hours_to_convergence"
@@ -202,7 +226,7 @@ def _texts(effort: Effort) -> list[str]:
         "" if effort.trials is None else str(effort.trials), "" if effort.trials is None else str(effort.searched),
         "" if effort.iterations is None else f"{effort.iterations:,}",
         f"{effort.epochs:,}" if effort.iterations is None else "", f"{effort.hours:.2f}",
-        *(f"{effort.resources[key]:.3g}" if key in effort.resources else "" for key in RESOURCES),
+        *(resource_text(key, effort.resources[key]) if key in effort.resources else "" for key in COUNTS | RESOURCES),
         "" if effort.looks is None else str(effort.looks),
         *("" if v is None else f"{v:.2f}" for v in (effort.validation_of_choice, validation, separated, gap)),
     ]  # fmt: skip

@@ -9,10 +9,12 @@ here, see `core.escape`.
 """
 
 import csv
+import functools
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from benchmark.protocol.statistics import Interval
 
 Key = tuple[str, ...]
 MANY = 6  # a table with more columns is set in smaller type on a narrow page
+MOST = 8  # a table with more columns goes on below itself in LaTeX
 FEW = 5  # with fewer runs, tests find only large differences
 MARKS = {
     "b": "The chosen setting is on a bound of its search space",
@@ -95,6 +98,19 @@ RESOURCES = {
     "hours_to_convergence": "h to convergence",
     "max_memory_gb": "Memory, GB",
 }  # what a training costs, as table 1 of ProxyGML's supplement has it, and the headings
+COUNTS = {"num_proxies": "Proxies"}  # whole numbers, as table 2 of HIER's supplement has them
+FURTHER = [Column((key,), title) for key, title in (COUNTS | RESOURCES).items()]  # published, but no metrics
+
+
+def resource_text(key: str, value: float, digits: str = ".3g") -> str:
+    """Return a count without decimals, or a time or size.
+
+    Args:
+        key: a key of `COUNTS` or `RESOURCES`.
+        value: its value.
+        digits: format of a value that is no count.
+    """
+    return f"{value:,.0f}" if key in COUNTS else f"{value:{digits}}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class Effort:
         on_bounds: hyper-parameters whose chosen value is on a bound.
         is_idle: whether the groups of a learned hierarchy never changed in a fold.
         codes: number of versions of the code that computed the study.
-        resources: under the traditional protocol, means over the runs by the keys of `RESOURCES`.
+        resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
     """
 
     trials: int | None
@@ -170,6 +186,7 @@ class Row:
         effort: how its numbers came about; None for a row without a study.
         compared: its comparison with another row; None for the best row, and before `differences.compare`.
         ranks: how it ranks among the other rows, by column; filled by `differences.compare`.
+        class_ranks: how it ranks if test classes are drawn again, by column; filled by `class_ranks.rank`.
     """
 
     name: str
@@ -187,6 +204,7 @@ class Row:
     effort: Effort | None = None
     compared: Compared | None = None
     ranks: dict[Key, Rank] = field(default_factory=dict)
+    class_ranks: dict[Key, Rank] = field(default_factory=dict)
 
     @property
     def is_quoted(self) -> bool:
@@ -230,6 +248,12 @@ def values_of(rows: Sequence[Row], key: Key) -> dict[str, Values]:
     if rows and pairs[0] and all(each == pairs[0] for each in pairs):
         return {row.name: search_means(row.by_search[key]) for row in rows}
     return {row.name: row.values[key] for row in rows}
+
+
+def _pair(rows: Mapping[str, Row], key: Key, first: str, second: str) -> tuple[Values, Values]:
+    """Return what is compared of two rows in a column."""
+    values = values_of([rows[first], rows[second]], key)
+    return values[first], values[second]
 
 
 @dataclass(frozen=True)
@@ -287,14 +311,15 @@ class Section:
     def top(self) -> dict[tuple[str, Key], set[str]]:
         """Return the names of the rows that cannot be told from the best one, by kind of row and column.
 
-        Where all rows have the same searches, the means of searches are compared, so that the luck of a search counts.
+        Two rows with the same searches are compared by the means of these, so that the luck of a search counts.
         """
         found = {}
         for kind, rows in self.kinds().items():
             for column in self.columns:
                 complete = [row for row in rows if column.key in row.values]
                 if values := values_of(complete, column.key):
-                    found[kind, column.key] = cannot_be_told_from_best(values, self.confidence)
+                    pair = functools.partial(_pair, {row.name: row for row in complete}, column.key)
+                    found[kind, column.key] = cannot_be_told_from_best(values, self.confidence, pair)
         return found
 
     def main_columns(self) -> list[Column]:
@@ -364,10 +389,12 @@ class Section:
             return ""
         each = ", each kind of row by itself" * (len(self.kinds()) > 1)
         level = f"{100 * (1 - self.confidence):.0f} %"
+        joined = any(row.over_searches for row in self.rows)
+        searches = ", or over the means of searches where two rows have the same repeated searches" * joined
         few = f" Bold rows need not be equal: n = {count} runs tell only large differences apart." * (count < FEW)
         return (
             f"Bold: the rows that cannot be told from the best one of a column{each} (paired t-tests over runs with "
-            f"equal seeds, adjusted by Holm's method, level {level}).{few}"
+            f"equal seeds{searches}, adjusted by Holm's method, level {level}).{few}"
         )
 
     def _explained_marks(self) -> list[str]:
@@ -451,7 +478,7 @@ def as_csv(table: Table) -> str:
                 interval, name = row.cells.get(column.key), "_".join(column.key)
                 line[name] = interval.mean if interval else None
                 line[f"{name}_half_width"] = interval.half_width if interval else None
-            for column in section.columns:
+            for column in (*section.columns, *FURTHER):
                 line |= _csv_comparisons(row, column.key, top.get((row.kind, column.key), set()))
             if row.compared:
                 line["compared_with"] = row.compared.name
@@ -481,6 +508,8 @@ def _csv_comparisons(row: Row, key: Key, top: set[str]) -> dict[str, object]:
             found[f"{name}_runs_needed"] = row.compared.runs.get(key)
     if key in row.ranks:
         found |= {f"{name}_first": row.ranks[key].first, f"{name}_rank": row.ranks[key].mean}
+    if rank := row.class_ranks.get(key):
+        found |= {f"{name}_first_over_classes": rank.first, f"{name}_rank_over_classes": rank.mean}
     if interval := row.over_searches.get(key):
         found |= {f"{name}_over_searches": interval.mean, f"{name}_over_searches_half_width": interval.half_width}
     if cell := row.published.get(key):
@@ -500,7 +529,7 @@ def _csv_effort(row: Row) -> dict[str, object]:
         "iterations": effort.iterations, "epochs": effort.epochs, "compute_hours": effort.hours,
         "looks_at_test_classes": effort.looks, "stopped_at_max_epochs": effort.at_limit,
         "validation_map_at_r_of_choice": effort.validation_of_choice, "validation_map_at_r": effort.validation,
-        "marks": _in_words(row),
+        **effort.resources, "marks": _in_words(row),
     }  # fmt: skip
     return {name: value for name, value in fields.items() if value is not None and value != ""}
 
@@ -601,7 +630,7 @@ def latex(table: Table) -> str:
     There is one for each section, labelled `tab:NAME`, `tab:NAME:2` and so on, followed by its further tables,
     `tab:NAME:differences` and so on. Each is as wide as the page, spans both columns of a two-column paper, and fits
     the 345 pt of LaTeX's `article`. To fit, a table with more than `MANY` metrics has no columns of text; its footnotes
-    contain the same information.
+    contain the same information. One with more than `MOST` goes on below itself.
     """
     lines = [
         r"% Compiles as it is; in a paper that loads booktabs, \input it.",
@@ -620,24 +649,41 @@ def latex(table: Table) -> str:
 
 def _latex_section(section: Section, caption: str, label: str) -> list[str]:
     statistic, *notes = section.notes()
-    extra = over_searches(section)
-    small, gap = (r"\tiny", "1pt") if len(section.columns) + len(extra) > MANY else (r"\scriptsize", "3pt")
-    settings = _latex_settings(section)
+    rows = section.rows if len(section.columns) <= MOST else [replace(row, settings={}) for row in section.rows]
+    parts = [replace(section, columns=list(columns), rows=rows) for columns in _in_parts(section.columns)]
+    above = (escape.latex(section.apart()), escape.latex(section.budget), _plus_minus(statistic))
+    words = " ".join(filter(None, (caption, *above)))
+    lines = _latex_start(words, label, _sizes(parts[0])[0])
+    for number, part in enumerate(parts):
+        lines += [r"\par\medskip"] * (number > 0) + _latex_part(part)
+    return [*lines, *_latex_end(notes)]
+
+
+def _in_parts(columns: Sequence[Column]) -> list[Sequence[Column]]:
+    """Return columns in parts of equal length that fit a page, the longest first; one part if all fit."""
+    size = math.ceil(len(columns) / math.ceil(len(columns) / MOST)) if columns else 1
+    return [columns[first : first + size] for first in range(0, len(columns), size)] or [columns]
+
+
+def _sizes(section: Section) -> tuple[str, str]:
+    """Return the size of the small type, and the gap between columns."""
+    many = len(section.columns) + len(over_searches(section)) > MANY
+    return (r"\tiny", "1pt") if many else (r"\scriptsize", "3pt")
+
+
+def _latex_part(section: Section) -> list[str]:
+    (small, gap), extra, settings = _sizes(section), over_searches(section), _latex_settings(section)
     titles = [column.title for column in (*section.columns, *extra)]
     heads = section.heads() | ({"Over searches": len(extra)} if extra else {})
     metrics = [rf"\multicolumn{{2}}{{@{{}}c@{{}}}}{{{escape.latex(title)}}}" for title in titles]
     fill = rf"@{{\extracolsep{{\fill}}\hspace{{{gap}}}}}r"
     pair = rf"{fill}@{{\extracolsep{{0pt}}}}l"
-    above = (escape.latex(section.apart()), escape.latex(section.budget), _plus_minus(statistic))
-    words = " ".join(filter(None, (caption, *above)))
-    lines = [
-        *_latex_start(words, label, small),
+    return [
         r"\begin{tabular*}{\textwidth}{@{}l" + fill * len(settings) + pair * len(metrics) + "@{}}", r"\toprule",
         *_headings(heads, len(settings)),
         " & ".join(["Loss", *map(escape.latex, settings), *metrics]) + r" \\", r"\midrule",
         *_body(section, small), r"\bottomrule", r"\end{tabular*}",
     ]  # fmt: skip
-    return [*lines, *_latex_end(notes)]
 
 
 def _latex_start(caption: str, label: str, small: str) -> list[str]:

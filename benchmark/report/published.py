@@ -1,19 +1,19 @@
 """The table that puts a paper's numbers beside ours."""
 
-from benchmark.report.formats import RESOURCES, Block, Column, Head, Row, Section
+from benchmark.report.formats import COUNTS, FURTHER, Block, Column, Head, Row, Section
 
 
 def published_block(section: Section) -> list[Block]:
-    """Return the table of published numbers with ours minus them, as a list; empty if no row has both a study and them.
+    """Return the table of published numbers with ours minus them, as a list; empty if no row has numbers for it.
 
-    Rows that are only quoted stand in the main table.
+    Metrics of rows that are only quoted stand in the main table, which lacks the columns of `FURTHER`.
 
     Args:
         section: its rows, some with published numbers.
     """
-    rows = [row for row in section.rows if row.published and not row.is_quoted]
-    columns = [*section.columns, *(Column((key,), title) for key, title in RESOURCES.items())]
-    columns = [column for column in columns if any(column.key in row.published for row in rows)]
+    further = {column.key for column in FURTHER}
+    rows = [row for row in section.rows if (row.published.keys() & further if row.is_quoted else row.published)]
+    columns = [column for column in (*section.columns, *FURTHER) if any(column.key in row.published for row in rows)]
     if not columns:
         return []
     lines = [[row.label, *(_cell(row, column) for column in columns)] for row in rows]
@@ -27,8 +27,11 @@ def _cell(row: Row, column: Column) -> str:
     """Return the published number with its half width, and ours minus it in parentheses; each empty if absent."""
     if (cell := row.published.get(column.key)) is None:
         return ""
+    if column.key[0] in COUNTS:
+        ours = row.effort.resources.get(column.key[0]) if row.effort else None
+        return f"{cell.value:,.0f}" + ("" if ours is None else f" ({ours - cell.value:+,.0f})")
     text = f"{cell.value:.2f}" + ("" if cell.half_width is None else f" ± {cell.half_width:.2f}")
-    mean = ours.mean if (ours := row.cells.get(column.key)) else None
+    mean = interval.mean if (interval := row.cells.get(column.key)) else None
     if row.effort and len(column.key) == 1:
         mean = row.effort.resources.get(column.key[0], mean)
     return text + ("" if mean is None else f" ({mean - cell.value:+.2f})")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.figure import Figure
 
 NONE = "none"  # the test images as they are
+TRAINING = "training"  # the images of the training classes as they are, in place of the test images
 METRICS = {"precision_at_1": "R@1", "map_at_r": "MAP@R"}
 MODES = ("concatenated", "separated")
 CHOSEN = "The models are those of the epoch that is best on the test classes without corruption."
@@ -22,7 +23,8 @@ CHOSEN = "The models are those of the epoch that is best on the test classes wit
 
 def title(corruption: str) -> str:
     """The name of a corruption in tables."""
-    return "None" if corruption == NONE else CORRUPTIONS[corruption].title
+    names = {NONE: "None", TRAINING: "None, training classes"}
+    return names[corruption] if corruption in names else CORRUPTIONS[corruption].title
 
 
 def table(name: str, stored: StoredStudy, scores: Mapping[str, Sequence[Record]]) -> Table:

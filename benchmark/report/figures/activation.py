@@ -3,7 +3,8 @@
 Source of the figure: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tuplet Loss for Deep Metric Learning", CVPR
 2022, supplement, D.1, figures 3 and 4. Source of the maps: Grad-CAM, Selvaraju et al., ICCV 2017, arXiv 1610.02391,
 equations 1 and 2, with the cosine similarity of an image's embedding and a given vector, such as the mean embedding of
-its class, in place of the score of a class.
+its class, in place of the score of a class. The paper draws them for convolutional trunks; a transformer's class token
+is no mean over places, so the equations do not apply to it.
 """
 
 import textwrap
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def with_last_map(trunk: nn.Module) -> HasLastMap:
+    """Return a trunk that has activation maps.
+
+    Args:
+        trunk: the trunk.
+
+    Raises:
+        UserError: it has no last map.
+    """
+    if not isinstance(trunk, HasLastMap):
+        raise UserError(
+            f"figure=activation: Grad-CAM, which HIST's supplement draws, needs a convolutional trunk, whose last map "
+            f"is pooled to the features; {type(trunk).__name__} has none. Name a study with such a trunk, for example "
+            "resnet50, or draw another figure, for example figure=retrieval."
+        )
+    return trunk
+
+
 def activation_maps(trunk: nn.Module, head: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Grad-CAM maps (B, H, W) in [0, 1] of images: relu(sum_k a_k A_k), a_k the mean over places of dy / dA_k.
 
@@ -38,13 +57,10 @@ def activation_maps(trunk: nn.Module, head: nn.Module, images: Tensor, targets: 
     Raises:
         UserError: the trunk has no last map.
     """
-    if not isinstance(trunk, HasLastMap):
-        raise UserError(
-            f"{type(trunk).__name__} has no last map, so there is no activation map. Choose a CNN as trunk."
-        )
+    mapping = with_last_map(trunk)
     with torch.enable_grad():
-        places = trunk.last_map(images).detach().requires_grad_()  # (B, F, h, w)
-        similarity = functional.cosine_similarity(head(global_pool(places, trunk.pool)), targets)  # (B,)
+        places = mapping.last_map(images).detach().requires_grad_()  # (B, F, h, w)
+        similarity = functional.cosine_similarity(head(global_pool(places, mapping.pool)), targets)  # (B,)
         (slope,) = torch.autograd.grad(similarity.sum(), places)
     found = functional.relu((slope.mean(dim=(2, 3), keepdim=True) * places.detach()).sum(dim=1))  # (B, h, w)
     found = found / found.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)

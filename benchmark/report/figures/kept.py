@@ -50,8 +50,10 @@ def find(directory: Path, run: int) -> Path:
             {"keep": "best"} if (directory / "traditional").is_dir() else {}
         )  # final runs always keep them
         target = "traditional" if keeps else "final-eval"
+        others = sorted({int(path.parent.name[4:]) for path in directory.glob(f"*/*/run_[0-9][0-9]/{NAME}")})
+        has = f" Runs that have them: {', '.join(map(str, others))}." * bool(others)
         raise UserError(
-            f"{directory} keeps no test embeddings of run {run}. This command keeps those of the runs that it trains: "
+            f"{directory} keeps no test embeddings of run {run}.{has} This command keeps those that it trains: "
             f"{command(target, {'study': directory, **keeps})}"
         )
     return found[-1]
