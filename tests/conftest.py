@@ -1,12 +1,15 @@
 """Fixtures of several test files."""
 
+import copy
+import dataclasses
 import functools
+import gc
+import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,22 +24,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -slow[item.path])
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the process, thousands of tests and PyTorch among it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter free it at its end; extension modules report what is left as leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def compose_study_in() -> Callable[..., Study]:
     """Make a study with its results in a given folder, `compose_study_in(folder, "loss=hpl_pa")`, composed once."""
 
     @functools.cache
-    def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    def composed(overrides: tuple[str, ...]) -> Study:
         from hydra import initialize_config_dir
 
         from tests.command_line import compose
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(compose("config", list(overrides))).raw
+            return Study.of(compose("config", list(overrides)))
 
     @functools.lru_cache(maxsize=32)
     def study(results_dir: str, overrides: tuple[str, ...]) -> Study:
-        return Study.of(composed(overrides) | {"results_dir": results_dir})
+        made = composed(overrides)
+        merged = copy.deepcopy(made.merged)
+        assert merged is not None
+        merged.results_dir = results_dir  # no other key refers to it
+        config = dataclasses.replace(copy.deepcopy(made.config), results_dir=results_dir)
+        return Study(json.loads(made.key) | {"results_dir": results_dir}, config, merged)
 
     return lambda results_dir, *overrides: study(str(results_dir), overrides)
 
@@ -47,16 +66,20 @@ def compose_study(compose_study_in: Callable[..., Study], tmp_path: Path) -> Cal
     return lambda *overrides: compose_study_in(tmp_path / "results", *overrides)
 
 
-@pytest.fixture(autouse=True)
-def memo_of_checked_images(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def memo_of_checked_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the memo of checked images out of the user's cache, where the glyphs may stay."""
-    monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_check, "user_cache_dir", lambda: tmp_path_factory.getbasetemp() / "cache")
+        yield
 
 
-@pytest.fixture
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk; for tests that write many records and are not about losing them."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """Do not wait for the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,7 @@ NUMBERS = [
     "loss.optimizer.weight_decay=-1", "loss.sampler.m=0", "loss.sampler.m=x", "loss.sampler.m=1000",
     "executor.workers=1000000000", "executor.retries=-1", "executor.timeout_minutes=0", "executor.timeout_minutes=-5",
     "executor.timeout_minutes=x", "searcher.round=0", f"searcher.round={BIG}", "image_threads=-1", "image_threads=1.5",
+    "checkpoint_seconds=-1", "checkpoint_seconds=often",
     "image_threads=many", f"image_threads={BIG}", "accept_code=maybe",
 ]  # fmt: skip
 
@@ -275,6 +276,17 @@ def test_several_studies_run_in_order_and_leave_no_file_of_their_own(
         "contrastive with seed 1",
     ]
     assert not list(tmp_path.iterdir())
+
+
+def test_one_value_of_a_list_needs_no_brackets() -> None:
+    given = ["figure=embeddings", "+keep_epochs=3", "corruptions=[blur,jpeg]"]
+    (job,) = arguments.read(given, (), lambda group: ()).jobs
+    assert job == ["figure=[embeddings]", "+keep_epochs=[3]", "corruptions=[blur,jpeg]"]
+
+
+def test_a_study_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="names a twice"):
+        arguments.read(["loss=a,b,a"], ("loss",), lambda group: ("a", "b"), ("loss",))
 
 
 @pytest.mark.parametrize("value", ["~/my nets/a,b.pth", "null", "v1", "./5"])

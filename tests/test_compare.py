@@ -89,6 +89,38 @@ def test_traditional_studies_are_compared_by_the_way_in_which_the_epoch_was_chos
     assert ["configuration", "loss", '"hpl_pa"', '"proxy_anchor"'] in cells(ended, "configuration")
 
 
+def repeated(compose: Compose, loss: str, scores: list[list[float | None]]) -> Path:
+    study = compose("dataset=glyphs_small", f"loss={loss}", "protocol.num_runs=2", f"searches={len(scores)}")
+    for one, runs in zip(study.repetitions(), scores, strict=True):
+        fake_results.finish(one, runs)
+    return study.directory
+
+
+def test_repeated_searches_are_compared_by_their_means(compose_study: Compose) -> None:
+    one = repeated(compose_study, "hpl_pa", [[0.30, 0.32], [0.36, 0.40], [0.33, 0.35]])
+    two = repeated(compose_study, "proxy_anchor", [[0.31, 0.35], [0.37, 0.37], [0.38, 0.38]])
+    ended = compared(one, two)
+    row = cells(ended, "concatenated.map_at_r")[-1]  # means of 31, 38, 34 and 33, 37, 38
+    expected = stats.ttest_rel([33, 37, 38], [31, 38, 34])
+    half = (expected.confidence_interval(0.95).high - expected.confidence_interval(0.95).low) / 2
+    assert row[1].startswith("34.33 +- ") and row[3:] == [f"+1.67 +- {half:.2f}", f"{expected.pvalue:.2g}", "3"]
+    assert "Means over the searches 0, 1, 2 and their runs" in ended.out
+    alone = finished(compose_study, RUNS, "loss=ms")
+    assert "A has the searches 0, 1, 2, and B 0: they are not compared." in compared(one, alone).out
+
+
+def test_searches_of_which_a_run_has_no_score_have_no_means(compose_study: Compose) -> None:
+    one = repeated(compose_study, "hpl_pa", [[0.30, 0.32], [None, 0.40]])
+    two = repeated(compose_study, "proxy_anchor", [[0.31, 0.35], [0.37, 0.37]])
+    assert cells(compared(one, two), "concatenated.map_at_r")[-1][3] == "the searches have different runs"
+
+
+def test_runs_of_different_searches_are_not_paired(compose_study: Compose) -> None:
+    one = repeated(compose_study, "hpl_pa", [[0.30, 0.32], [0.36, 0.40]])
+    ended = compared(one, one.with_name("hpl_pa-search1"))
+    assert "differences are not paired" in ended.out
+
+
 def test_what_cannot_be_compared_is_refused(compose_study: Compose, tmp_path: Path) -> None:
     one = finished(compose_study, RUNS, "loss=hpl_pa")
     traditional = compose_study("dataset=glyphs_small", "protocol=traditional", "loss=hpl_pa", "protocol.num_runs=1")

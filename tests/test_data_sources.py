@@ -142,6 +142,8 @@ ELSEWHERE = {
     "no-host": "http:///x.tgz", "bad-ipv6": "http://[::1/x.tgz", "port-too-large": "http://127.0.0.1:99999/x.tgz",
 }  # fmt: skip
 BAD = (*STATUSES, *REDIRECTS, *BODIES, "reset", "hangs", "garbage", "endless", *ELSEWHERE, "https-certificate")
+# How a source fails is told apart in the tests of one source; of several, the fast tests try a third of the ways.
+AMONG_OTHERS = [pytest.param(bad, marks=pytest.mark.slow if number % 3 else ()) for number, bad in enumerate(BAD)]
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +249,7 @@ def test_a_source_that_fails_is_named_and_nothing_is_taken_for_the_data(
 
 
 @pytest.mark.bad_input("download", "the first source fails")
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", AMONG_OTHERS)
 def test_the_next_source_is_tried_after_one_that_fails(bad: str, site: Site, make_data: Run, root: str) -> None:
     size = site.published["bytes"]
     first = bad_source(site, bad, file="first.tgz", copy="the first", room=30_000, bytes=size)
@@ -258,7 +260,7 @@ def test_the_next_source_is_tried_after_one_that_fails(bad: str, site: Site, mak
 
 
 @pytest.mark.bad_input("download", "the first address fails")
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", AMONG_OTHERS)
 def test_the_next_address_of_a_file_is_tried_after_one_that_fails(
     bad: str, site: Site, make_data: Run, root: str
 ) -> None:

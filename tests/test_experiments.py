@@ -1,6 +1,7 @@
 """Experiments from the command line: listed, planned, run, and their tables and curves."""
 
 import csv
+import io
 import queue
 import signal
 import subprocess
@@ -11,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from benchmark import tables
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
 from benchmark.experiment import run as running
-from benchmark.experiment import spec
+from benchmark.experiment import spec, state
 from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
+from benchmark.report.formats import Table
+from benchmark.study.cli import study_of
 from benchmark.study.study import Study
-from tests import command_line
+from tests import command_line, fake_results
 from tests.command_line import Ended, assert_refused
 from tests.processes import children as children_of
 from tests.processes import is_alive, wait_for
@@ -55,6 +59,21 @@ FILES = {
         datasets: [glyphs_small]
         common: {trunk: small_conv, protocol: mlrc_2020}
         studies: [{loss: triplet, preset: default}]
+    """,
+    "robust": """
+        title: Corrupted images.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: traditional, keep: best}
+        studies: [{loss: proxy_nca}, {loss: hist}]
+        figures: [robustness]
+    """,
+    "epochs": """
+        title: Embeddings by epoch.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: traditional, keep: best}
+        studies: [{loss: hier}]
+        figures: [epochs]
+        projection: umap
     """,
 }
 
@@ -177,6 +196,7 @@ def test_only_a_data_set_that_the_user_gives_replaces_the_experiments_own() -> N
     other = command("plan", "experiment=search", "dataset=glyphs", "budget=small", "measure=false")
     assert "Not for reporting: on glyphs in place of glyphs_small; budget=small." in other.out
     assert "glyphs-small_conv-hpl/contrastive\tmissing\t0 of 28" in other.out
+    assert "\n  Glyphs, trunk small_conv, protocol hpl: the studies of the experiment search.\n" in other.out
 
 
 def test_an_option_for_all_studies_reaches_each_once_and_is_named() -> None:
@@ -193,6 +213,29 @@ def test_a_plan_says_how_hours_are_unmeasured_and_data_are_missing() -> None:
     assert ended.status == 0, ended.err
     assert "Time: unmeasured (not on this machine: data set cub)." in ended.out
     assert "Not on this machine: data set cub, weights resnet50" in ended.out
+
+
+def test_a_plan_counts_the_trainings_of_repeated_searches(no_fsync: None) -> None:
+    given = ("experiment=search", "measure=false", "trials=4", "protocol.num_runs=2")
+    assert command("plan", *given).out.count("missing\t0 of 24\t") == 2  # (4 trials + 2 runs) x 4 folds
+    repeated = command("plan", *given, "searches=3")
+    assert repeated.out.count("missing\t0 of 72\t") == 2 and "Trainings: 0 of 144 are done." in repeated.out
+    (study, *_) = selected("search", ["trials=4", "protocol.num_runs=2", "searches=3"]).studies["glyphs_small"]
+    first, second, third = study_of(study.overrides).repetitions()
+    assert study.directories == [first.directory, second.directory, third.directory]
+    fake_results.finish(first, [0.3, 0.4])
+    fake_results.finish(third, [0.3, 0.4])
+    assert "started\t48 of 72\t" in command("plan", *given, "searches=3").out
+    assert "finished\t24 of 24\t" in command("plan", *given).out
+    fake_results.finish(second, [0.3, 0.4])
+    assert "finished\t72 of 72\t" in command("plan", *given, "searches=3").out
+
+
+def test_a_plan_in_which_a_study_refuses_an_option_suggests_nothing_to_run() -> None:
+    ended = command("plan", "experiment=sweep", "trials=5", "measure=false")
+    assert_refused(ended, "3 studies of sweep cannot run. Leave out what they refuse of trials=5.")
+    assert "cannot run: trials=5 has no effect" in ended.out and "Next:" not in ended.out
+    assert all(line.count("\t") in (0, 6, 13) for line in ended.out.splitlines()), "each row is one line"
 
 
 # -- side by side -----------------------------------------------------------------------------------------------------
@@ -273,6 +316,16 @@ def test_a_failed_search_has_no_final_runs_and_the_others_go_on(children: Callab
     assert running.status_of(faults) == 2 and running.status_of([Fault(two[0].steps[0], -9, "")]) == 1
 
 
+def test_what_a_command_suggests_is_not_repeated_by_the_experiment(capfd: pytest.CaptureFixture[str]) -> None:
+    child = object.__new__(running.Child)
+    child.command, child._is_quiet = Command("glyphs/ms", "bo", ()), False
+    child._process = type(
+        "Process", (), {"stdout": io.StringIO("trial 1\nNext: make final-eval\nend\n"), "stderr": None}
+    )()
+    child._read(1)
+    assert capfd.readouterr().out == "glyphs/ms: trial 1\nglyphs/ms: end\n"
+
+
 def test_a_signal_ends_every_child(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Recorded] = []
 
@@ -288,6 +341,43 @@ def test_a_signal_ends_every_child(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [child.stopped for child in started] == [True, True]
 
 
+# -- tables and figures at the end ------------------------------------------------------------------------------------
+
+
+def test_finished_studies_are_drawn_before_the_tables_that_show_their_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, options = list[str](), list[tuple[str, ...]]()
+
+    def run_all(given: Sequence[Job], slots: Sequence[Mapping[str, str]] = ()) -> list[Fault]:
+        options.extend(step.overrides[1:] for job in given for step in job.steps if step.verb == "figures")
+        ran.extend(f"{step.verb} {step.name}".strip() for job in given for step in job.steps)
+        return []
+
+    monkeypatch.setattr(running, "run_all", run_all)
+    monkeypatch.setattr(state, "progress", lambda study: (state.FINISHED, study.num_trainings))
+    assert command("experiment", "experiment=robust", "measure=false").status == 0
+    assert ran == ["robustness glyphs_small/proxy_nca", "robustness glyphs_small/hist", "tables"]
+    assert command("experiment", "experiment=epochs").status == 0
+    assert command("experiment", "experiment=epochs", "projection=tsne").status == 0
+    assert ran[3:] == ["figures glyphs_small/hier", "tables"] * 2
+    assert options == [("figure=[epochs]", f"projection={name}") for name in ("umap", "tsne")]
+
+
+def test_losses_on_corrupted_images_share_a_table_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(name: str, entries: Sequence[str], *_: object) -> Table:
+        return Table(name, " and ".join(entries), [])
+
+    monkeypatch.setattr(tables, "entry_of", lambda one: one.name)
+    monkeypatch.setattr(tables, "make_table", table)
+    monkeypatch.setattr(tables, "corruption_table", table)
+    for name in ("robust", "search"):
+        assert command("tables", f"experiment={name}").status == 0
+    found = {path.name: path.read_text() for path in (tmp_path / "results/tables").glob("*.md")}
+    assert found.keys() == {"robust.md", "robust-corrupted.md", "search.md"}
+    assert (
+        "proxy\\_nca and hist" in found["robust-corrupted.md"] or "proxy_nca and hist" in found["robust-corrupted.md"]
+    )
+
+
 # -- from end to end --------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +390,7 @@ def test_a_sweep_is_trained_and_gets_a_table_and_a_curve(tmp_path: Path, ran: li
     folder = tmp_path / "results/small/sweep"
     text = (folder / "tables/sweep-glyphs_small.md").read_text()
     assert text.startswith("**Not for reporting: on glyphs_small in place of cub; budget=small")
+    assert "\n\nGlyphs (small), trunk small_conv, protocol traditional: the studies of" in text
     assert [label in text for label in ("Base", "HPL-NCA, groups = 4", "HPL-NCA, groups = 8")] == [True] * 3
     with (folder / "figures/sweep-glyphs_small.csv").open() as file:
         rows = list(csv.DictReader(file))

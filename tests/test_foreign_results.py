@@ -24,7 +24,7 @@ from benchmark.study import opening
 from benchmark.study.stored import read_study
 from benchmark.tables import comparable, records_of, tables
 from benchmark.traditional import traditional
-from benchmark.training import loop
+from benchmark.training.checkpoint import read_state, write_state
 from tests.command_line import assert_refused, results_of, run, study_dir, tiny, trainings
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -110,8 +110,8 @@ def test_weights_of_another_training_are_not_continued_or_scored(name: str, resu
     (chosen / "run_00.json").unlink()
     if name == "checkpoint.pt":
         (mine / "record.json").unlink()
-    state = loop.read_state(theirs / "best.pt", torch.device("cpu"), lambda _: "")
-    loop.write_state(mine / name, state, records.read_record(theirs / "record.json").identity or {})
+    state = read_state(theirs / "best.pt", torch.device("cpu"), lambda _: "")
+    write_state(mine / name, state, records.read_record(theirs / "record.json").identity or {})
     with trainings() as trained:
         ended = tiny(final_eval, results, "keep=best")
     assert ended.status == 0 and set(trained) == {"run_00/fold_0"}
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_does_not_fit_is_quarantined_once(results: Path) -> No
     progress = {"epoch": 0, "incumbent": 0, "best_epoch": None, "history": [], "train_seconds": 0.0,
                 "evaluate_seconds": 0.0}  # fmt: skip
     state = {"progress": progress, "best": None, "modules": {"trunk": {}, "head": {}, "loss": {}}, "optimizers": {}}
-    loop.write_state(unit_folder / "checkpoint.pt", state, identity)
+    write_state(unit_folder / "checkpoint.pt", state, identity)
     with trainings() as trained:
         ended = tiny(bo, results)
     assert ended.status == 0 and set(trained) == {"trial_001/fold_0"}
@@ -267,7 +267,7 @@ def test_an_accepted_edit_does_not_continue_a_checkpoint_of_the_old_code(
     identity = records.read_record(fold / "record.json").identity or {}
     (folder / "bo" / "trial_001.json").unlink()
     (fold / "record.json").unlink()
-    loop.write_state(fold / "checkpoint.pt", {}, identity)
+    write_state(fold / "checkpoint.pt", {}, identity)
     edited("benchmark.losses.proxy_nca")
     with trainings() as trained:
         ended = tiny(bo, results, "accept_code=true")

@@ -36,7 +36,7 @@ from benchmark.study.stored import Facts, StoredStudy, read_study
 from benchmark.study.study import Study
 from benchmark.tables import tables
 from benchmark.traditional import traditional
-from benchmark.training import loop
+from benchmark.training.checkpoint import Checkpoint, Progress, Saver, read_state, write_state
 from tests.command_line import results_of, study_dir, tiny
 from tests.study.mutations import MISSING, mutations
 
@@ -169,18 +169,22 @@ FACTS = {
 }  # fmt: skip
 
 
-def of_checkpoint(file: str, state: dict[str, Any], identity: dict[str, Any]) -> Iterator[Case]:
-    """Wrong checkpoints: wrong progress, identity and states."""
+def of_checkpoint(file: str, state: dict[str, Any], identity: dict[str, Any], best: dict[str, Any]) -> Iterator[Case]:
+    """Wrong checkpoints: wrong progress, identity, states and best weights."""
 
-    def write(state: Any, identity: Any) -> Callable[[Path], None]:
-        return lambda path: loop.write_state(path, state, identity)
+    def write(state: Any, identity: Any, weights: Any = best, owner: Any = identity) -> Callable[[Path], None]:
+        def write_both(path: Path) -> None:
+            write_state(path.with_name("checkpoint.validation-1.pt"), weights, owner)
+            write_state(path, state, identity)
 
-    for found in mutations(loop.Progress, state["progress"]):
+        return write_both
+
+    for found in mutations(Progress, state["progress"]):
         what = f"progress.{found.field}: {found.what}"
         if found.what != "a huge integer":  # which no checkpoint can hold
             yield Case(file, what, write(state | {"progress": found.value}, identity))
     for key, value in (("epoch", 9), ("epoch", 0), ("incumbent", 5), ("best_epoch", 4), ("history", []),
-                       ("train_seconds", -1.0)):  # fmt: skip
+                       ("train_seconds", -1.0), ("losses", [1.0] * 9), ("iterations", 9)):  # fmt: skip
         changed = state | {"progress": state["progress"] | {key: value}}
         yield Case(file, f"progress.{key}: {value}", write(changed, identity))
     for field, what, value in of_identity(identity):
@@ -205,6 +209,10 @@ def of_checkpoint(file: str, state: dict[str, Any], identity: dict[str, Any]) ->
                     changed = state | {"optimizers": state["optimizers"] | {part: bent}}
                     yield Case(file, f"optimizers.{part}.state.{number}.{key}: {wrong}", write(changed, identity))
     yield Case(file, "another: 1", write(state | {"another": 1}, identity))
+    for part in best:
+        yield Case(file, f"weights.{part}: missing", write(state, identity, {k: best[k] for k in best if k != part}))
+        yield Case(file, f"weights.{part}: wrong", write(state, identity, best | {part: {"a": torch.zeros(1)}}))
+    yield Case(file, "weights.identity: wrong", write(state, identity, best, identity | {"code": ["0" * 16]}))
 
 
 # -- the unchanged study ----------------------------------------------------------------------------------------------
@@ -217,13 +225,13 @@ class Whole(NamedTuple):
         search: folder of the search.
         traditional: folder of the other study.
         chosen: name of the folder of final runs.
-        checkpoint: the state and identity in a checkpoint of trial 1, fold 0, after its last epoch.
+        checkpoint: the state and identity in a checkpoint of trial 1, fold 0, after its last epoch; its best weights.
     """
 
     search: Path
     traditional: Path
     chosen: str
-    checkpoint: tuple[dict[str, Any], dict[str, Any]]
+    checkpoint: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -231,16 +239,17 @@ def whole(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     results = tmp_path_factory.mktemp("whole") / "results"
     shutil.copytree(searched, results)
     search = study_dir(results)
-    saved: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    saved: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = []
     with pytest.MonkeyPatch.context() as patch:
-        save = loop._save
+        save = Saver.save
 
-        def kept(parts: Any, progress: Any, best: Any, checkpoint: loop.Checkpoint) -> None:
-            save(parts, progress, best, checkpoint)
-            state = loop.read_state(checkpoint.path, torch.device("cpu"), lambda _: "")
-            saved.append((state, checkpoint.identity))
+        def kept(saver: Any, parts: Any, progress: Any, best: Any) -> None:
+            save(saver, parts, progress, best)
+            checkpoint: Checkpoint = saver._checkpoint
+            state = read_state(checkpoint.path, torch.device("cpu"), lambda _: "")
+            saved.append((state, checkpoint.identity, best["validation"].weights if best else {}))
 
-        patch.setattr(loop, "_save", kept)
+        patch.setattr(Saver, "save", kept)
         (search / "bo" / "trial_001.json").unlink()
         (search / "bo" / "trial_001" / "fold_0" / "record.json").unlink()
         assert tiny(bo, results).status == 0
@@ -336,7 +345,7 @@ READ = ("trial", "run", "traditional", "choice", "study")  # files that `tables`
 DEFAULTS = {f"config.{key}: missing" for key in ("preset", "variant", "protocol.story")}
 EVERY, CONTINUED = 7, 60  # one case in so many is read, or continued; those of a short file all are
 KINDS = (contents.Trial, contents.Ask, contents.Fold, contents.Lost, contents.Run, contents.Traditional,
-         contents.Choice, Identity, records.Record, StoredStudy, Facts, loop.Progress)  # fmt: skip
+         contents.Choice, Identity, records.Record, StoredStudy, Facts, Progress)  # fmt: skip
 
 
 def some(found: list[Case], every: int) -> list[Case]:
@@ -410,7 +419,7 @@ def test_every_field_has_a_mutation(whole: Whole) -> None:
     assert all(count > 100 for count in counts.values()) and sum(counts.values()) > 5000, counts
     mutated = {name: {re.split(r"[.:\[]", case.what.removeprefix(prefix))[0] for case in found[name]
                       if case.what.startswith(prefix)} for name, prefix in PREFIXES}  # fmt: skip
-    for (name, _), kind in zip(PREFIXES, (Identity, records.Record, loop.Progress), strict=True):
+    for (name, _), kind in zip(PREFIXES, (Identity, records.Record, Progress), strict=True):
         assert {field.name for field in dataclasses.fields(kind)} <= mutated[name], kind
     assert FACTS.keys() == {field.name for field in dataclasses.fields(Facts)}
     for name, kind in (("choice", contents.Choice), ("study", StoredStudy)):
@@ -442,8 +451,8 @@ def test_weights_that_do_not_fit_are_quarantined_and_trained_again(part: str, wh
         folder = copy(whole.search, tmp_path / "results", (f"{run}.json",))
         for fold in ("fold_0", "fold_1"):
             identity = records.read_record(folder / run / fold / "record.json").identity or {}
-            weights = whole.checkpoint[0]["best"]["validation"] | ({part: wrong} if fold == "fold_1" else {})
-            loop.write_state(folder / run / fold / "best.pt", weights, identity)
+            weights = whole.checkpoint[2] | ({part: wrong} if fold == "fold_1" else {})
+            write_state(folder / run / fold / "best.pt", weights, identity)
         said, refused = continued(final_eval, folder, study)
         assert refused and f"{folder / run / 'fold_1' / 'best.pt'} does not fit its model" in said
         said, refused = continued(final_eval, folder, study)

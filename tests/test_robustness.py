@@ -18,11 +18,14 @@ from benchmark import robustness as command
 from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.images.corruptions import PAPER, corrupted
+from benchmark.report import corruption_rows, formats
+from benchmark.report.table_layout import Layout, Line
 from benchmark.robustness import robustness
 from benchmark.study import kept_models
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
+from benchmark.tables import corruption_table, read_entry
 from benchmark.traditional import traditional
 from tests.command_line import Ended, assert_refused, run, study_dir, tiny
 
@@ -109,6 +112,30 @@ def test_every_look_is_logged_before_it_happens_and_nothing_is_scored_twice(stud
     assert robust(study).status == 0 and len(scored) == 10 and len(ledger(study)) == before + 11
 
 
+def test_training_classes_are_scored_without_a_look_and_their_gap_is_paired_by_run(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, set[int]]] = []
+
+    def scores(study: Study, weights: Any, test: Any, images: Any, tick: Any) -> dict[str, dict[str, float]]:
+        seen.append((len(images), set(test.labels.tolist())))
+        value = (0.5, 0.7, 0.9, 0.92)[len(seen) - 1]  # run 0: test, training; run 1: the same
+        found = {"map_at_r": value / 2, "precision_at_1": value, "r_precision": value / 2}
+        return {"separated": found, "concatenated": found}
+
+    monkeypatch.setattr(command, "score_images", scores)
+    before = len(ledger(study))
+    ended = robust(study, "corruptions=[training]")
+    assert ended.status == 0, ended
+    dataset = Study.of(read_study(study).config | {"study": str(study)}).make_dataset()
+    halves = [(len(half.labels), set(half.labels.tolist())) for half in (dataset.test(), dataset.trainval())]
+    assert seen == [*halves, *halves]
+    assert [look.get("corruption") for look in ledger(study)[before:]] == ["none", "none", None], "and the examples"
+    # Gaps of R@1 20 and 2 points: mean 11, s = 12.728, Student's t with 1 degree of freedom 12.706, / sqrt(2): 114.36.
+    assert "training minus test classes: R@1 +11.00 +- 114.36, MAP@R +5.50 +- 57.18" in ended.out
+    assert "None, training classes" in (study / "robustness" / "setting" / "robustness.md").read_text()
+
+
 def test_a_look_that_fails_is_logged_too(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(ledger(study))
 
@@ -165,12 +192,72 @@ def test_final_runs_are_scored_like_after_their_training(tmp_path: Path) -> None
     folder = study_dir(tmp_path, "proxy_nca-default")
     ended = robust(folder, "corruptions=[blur]")
     assert ended.status == 0, ended
-    found = records.read_record(folder / "final_eval" / "default" / "run_00.json").result
+    trained = records.read_record(folder / "final_eval" / "default" / "run_00.json")
+    found = trained.result
+    assert trained.provenance["seconds_per_iteration"] > 0 and trained.provenance["peak_memory_bytes"] > 1e7
     for mode in ("concatenated", "separated"):
         assert record_of(folder, "none", chosen="default")[mode] == found[mode]
         assert record_of(folder, "blur", chosen="default")[mode] != found[mode]
     text = (folder / "robustness" / "default" / "robustness.md").read_text()
     assert "| Concatenated R@1 | Concatenated MAP@R | Separated R@1 | Separated MAP@R |" in text
+
+
+# -- several losses ---------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_has_one_row_with_a_column_for_each_corruption_and_their_mean(study: Path, scored: list[str]) -> None:
+    assert robust(study).status == 0
+    (row,) = corruption_rows.rows(read_study(study), study)
+    # run 0 has 51 percent without corruption and 52, ..., 60 with the nine; run 1 has 61 and 62, ..., 70
+    assert row.values["recall_at_1", "none"] == pytest.approx({0: 51, 1: 61})
+    assert row.values["recall_at_1", "gaussian_noise"] == pytest.approx({0: 52, 1: 62})
+    assert row.values["recall_at_1", "mean"] == pytest.approx({0: 56, 1: 66})
+    assert row.cells["recall_at_1", "mean"].mean == pytest.approx(61) and row.num_runs == 2 and not row.reason
+    assert [column.key for column in corruption_rows.columns(read_study(study))] == [*row.values]
+
+
+def test_a_row_is_empty_unless_every_run_has_scores_that_belong_to_it(study: Path, scored: list[str]) -> None:
+    (row,) = corruption_rows.rows(read_study(study), study)
+    assert not row.cells and "of 2 runs, 0 are scored" in row.reason and f"make robustness STUDY={study}" in row.reason
+    assert robust(study).status == 0
+    path = study / "robustness" / "setting" / "run_01" / "blur.json"
+    record = records.read_record(path)
+    assert record.identity is not None
+    for wrong in (
+        replace(record, result=record.result | {"seed": 7}),
+        replace(record, identity=record.identity | {"code": ["0" * 16]}),
+        replace(record, identity=record.identity | {"study": "0" * 16}),
+    ):
+        records.write_record(path, wrong)
+        (row,) = corruption_rows.rows(read_study(study), study)
+        assert not row.cells and "of 2 runs, 1 are scored" in row.reason
+    records.write_record(path, record)
+    assert corruption_rows.rows(read_study(study), study)[0].cells
+    path.write_text("{")
+    assert not corruption_rows.rows(read_study(study), study)[0].cells
+
+
+def test_several_losses_are_joined_in_a_table_with_their_differences(study: Path, scored: list[str]) -> None:
+    other = Path(shutil.copytree(study, study.with_name("other")))
+    assert [robust(folder).status for folder in (study, other)] == [0, 0]
+    entries = [read_entry(folder, [folder]) for folder in (study, other)]
+    depends = entries[1].depends
+    loss = depends.science["loss"] | {"name": "other"}  # a copy of a study is left out
+    entries[1] = replace(entries[1], depends=replace(depends, science=depends.science | {"loss": loss}))
+    lines = [Line(study.name, "First"), Line("hist", command="make traditional LOSS=hist"), Line("other", "Second")]
+    layout = Layout("Three losses.", lines, [("recall_at_1",)])
+    table = corruption_table("joined", entries, layout, accept_code=False)
+    assert table.caption == "Three losses: corrupted test images."
+    with (study / "joined.csv").open("w+") as file:
+        file.write(formats.as_csv(table))
+        file.seek(0)
+        rows = {row["loss"]: row for row in csv.DictReader(file)}
+    assert float(rows["other"]["recall_at_1_mean"]) == pytest.approx(81)  # 20 more than the first
+    assert float(rows["copy"]["recall_at_1_mean_difference"]) == pytest.approx(-20)
+    assert rows["hist"]["reason"] == "not run; make traditional LOSS=hist" and not rows["hist"]["recall_at_1_mean"]
+    text = formats.markdown(table)
+    assert text.index("First") < text.index("HIST") < text.index("Second")
+    assert "| None | Gaussian noise | Salt and pepper |" in text and "| JPEG | Mean |" in text
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -206,6 +293,7 @@ def test_an_unfinished_search_an_unnamed_study_and_an_unknown_corruption_are_ref
     assert_refused(run(robustness, "executor=inline"), "Name the study whose models to score", "STUDY=FOLDER")
     assert_refused(robust(study, "corruptions=[blurr]"), "blurr", "Allowed: gaussian_noise, salt_and_pepper")
     folder = study_dir(results)
+    assert_refused(robust(folder, "corruptions=[training]"), "each fold", "protocol=traditional")
     assert_refused(robust(folder), "final_eval/trial_00", "keep=best")
     (folder / "bo" / "best.yaml").unlink()
     assert_refused(robust(folder), "the search is not finished", "keep=best")

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import yaml
 
 from benchmark.bo import bo
-from benchmark.final_eval import final_eval
+from benchmark.final_eval import final_eval, summary_over_searches
 from benchmark.protocol.seeds import stable_seed
+from benchmark.report.runs import read_runs
 from benchmark.searchers.sobol import Sobol
 from benchmark.status import status
 from benchmark.study import assemble
@@ -122,12 +124,41 @@ def test_a_share_of_time_counts_only_folds_of_the_session(results: Path) -> None
 
 def test_a_search_of_one_trial_is_worded_so() -> None:
     assert "search of 1 trial," in commanded("bo", "trials=1").out
+    assert ": 1 run under the traditional protocol" in commanded("traditional", "protocol.num_runs=1").out
+
+
+def test_repetitions_end_with_one_summary_over_searches_and_one_suggestion(
+    compose_study: Compose,
+) -> None:
+    study = compose_study("dataset=glyphs_small", "loss=proxy_nca", "searches=3", "protocol.num_runs=2", "trials=4")
+    scores = ([0.30, 0.34], [0.36, 0.38], [0.27, 0.27])
+    for one, runs in zip(study.repetitions(), scores, strict=True):
+        fake_results.finish(one, runs)
+    *_, title, concatenated, separated, suggested = summary_over_searches(
+        study, [read_runs(one.directory) for one in study.repetitions()]
+    )
+    expected = scipy.stats.t.interval(0.95, 2, 32, np.std([32, 37, 27], ddof=1) / np.sqrt(3))
+    assert "3 searches: mean over searches and their runs" in title
+    assert concatenated.split("   ")[0].split() == [
+        "concatenated", "MAP@R", "32.00", "+-", f"{expected[1] - 32:.2f}"
+    ]  # fmt: skip
+    assert "MAP@R 27.00" in separated and suggested.startswith("Next: make tables")
+
+
+def test_searches_with_different_runs_have_no_mean(compose_study: Compose) -> None:
+    study = compose_study("dataset=glyphs_small", "searches=2", "protocol.num_runs=2", "trials=4")
+    for one, runs in zip(study.repetitions(), (["diverged", 0.3], [0.2, 0.3]), strict=True):
+        fake_results.finish(one, runs)
+    lines = list(summary_over_searches(study, [read_runs(one.directory) for one in study.repetitions()]))
+    assert lines[0].endswith("different runs with a score, so there is no mean over searches") and len(lines) == 2
 
 
 @pytest.mark.slow
 def test_searches_are_run_resumed_and_evaluated_one_after_the_other(tmp_path: Path) -> None:
     options = ("searches=2", "trials=1", "protocol.num_runs=1")
-    assert tiny(bo, tmp_path, *options).status == 0
+    searched = tiny(bo, tmp_path, *options)
+    assert searched.status == 0 and "best validation MAP@R of its 2 searches: " in searched.out
+    assert searched.out.count("Next:") == 1 and searched.out.splitlines()[-1].startswith("Next: make final-eval STUDY=")
     first, second = study_dir(tmp_path), study_dir(tmp_path, "proxy_nca-search1")
     assert tiny(bo, tmp_path / "alone", "trials=1").status == 0
     assert results_of(study_dir(tmp_path / "alone")) == results_of(first)
@@ -142,7 +173,8 @@ def test_searches_are_run_resumed_and_evaluated_one_after_the_other(tmp_path: Pa
     assert trained == ["trial_000/fold_1"] and results_of(second) == before
 
     with trainings() as trained:
-        assert tiny(final_eval, tmp_path, "trials=1", "protocol.num_runs=1").status == 0  # the stored number
+        ended = tiny(final_eval, tmp_path, "trials=1", "protocol.num_runs=1")  # the stored number of searches
+    assert ended.status == 0 and ended.out.count("Next:") == ended.out.count("2 searches: mean over searches") == 1
     assert len(trained) == 4 and (second / "final_eval" / "trial_000" / "run_00.json").exists()
     shown = run(status, f"results_dir={tmp_path}", *("dataset=glyphs_small", "loss=proxy_nca")).out
     assert "proxy_nca-search1\tfinal runs\t1 of 1 runs" in shown

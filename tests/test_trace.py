@@ -57,7 +57,7 @@ def test_records_trial_setting_and_origin_are_printed(study: Study) -> None:
     row = next(line.split("\t") for line in out.splitlines() if line.startswith("1\t"))
     assert row[1:4] == [str(layout.run_path(study.directory, "trial_003", 1)), "ok", record.provenance["commit"]]
     assert row[4] == record.identity["code"][0][:12] and row[5] == "cpu (a processor)"
-    assert "trial 3 of 4, chosen by the rule raw, validation MAP@R 40.00 +- 0.00" in out
+    assert "trial 4 of 4, chosen by the rule raw, validation MAP@R 40.00 +- 0.00" in out
     assert "trial_003.json: checksum ok" in out and "  x = 1" in out
     assert f"data {fake_results.examples.FINGERPRINT}" in out and "seed 0" in out
     assert f"torch {record.provenance['versions']['torch']}" in out
@@ -75,7 +75,8 @@ def test_errors_name_the_nearest_table_row_and_column(study: Study) -> None:
     assert_refused(traced(study, "glyphs_small-small_conv-hpi/hpl_pa/x"), f"Did you mean {GROUP}?")
     assert_refused(traced(study, f"{GROUP}/hpl_pe/x"), "Did you mean hpl_pa?")
     assert_refused(traced(study, f"{GROUP}/hpl_pa/concatenated.mapr"), "Did you mean concatenated.map_at_r?")
-    assert_refused(run(trace.trace), "TABLE/ROW/COLUMN")
+    assert_refused(run(trace.trace), "TABLE/ROW/COLUMN", "STUDY=FOLDER")
+    assert_refused(traced(study, str(study.directory)), "is the folder of a study", f"STUDY={study.directory}")
     assert_refused(run(trace.trace, "cell=a/b/c", "study=d"), "TABLE/ROW/COLUMN")
 
 

@@ -11,7 +11,10 @@ from benchmark import tables
 from benchmark.core.records import Record
 from benchmark.protocol.statistics import Interval
 from benchmark.report.effort import _resources, budget, effort_block, read_effort
-from benchmark.report.formats import MARKS, Column, Effort, Row, Section
+from benchmark.report.formats import MARKS, Column, Effort, Published, Row, Section
+from benchmark.report.published import published_block
+from benchmark.report.table_layout import Layout
+from benchmark.study.identity import short_digest
 from benchmark.study.stored import StoredStudy, read_study
 
 STUDIES = Path(__file__).parents[2] / "results" / "reference" / "studies" / "glyphs-small_conv-hpl"
@@ -106,6 +109,31 @@ def test_each_mark_has_its_condition() -> None:
     assert dataclasses.replace(PLAIN, at_limit=0.5, trials=11).marks == {}
 
 
+@pytest.mark.parametrize(
+    ("space", "asked"),
+    [
+        ({"num_bins": {"bounds": [2, 32], "scale": "linear", "type": "int"}}, 31),  # FastAP's, of 50
+        ({"a": {"bounds": [1, 3], "type": "int"}, "b": {"bounds": [0, 4], "type": "int"}}, 15),
+        ({"a": {"bounds": [1, 3], "type": "int"}, "b": {"bounds": [0, 4], "type": "float"}}, 50),
+        ({"num_bins": {"bounds": [1, 100], "type": "int"}}, 50),
+        ({"num_bins": {"bounds": [3, 1], "type": "int"}}, 50),
+        ({"num_bins": {"bounds": ["x"], "type": "int"}}, 50),
+        ({"num_bins": None}, 50), ({}, 50), (None, 50),
+    ],
+)  # fmt: skip
+def test_a_search_that_tried_its_whole_space_is_not_short(
+    hpl_nca: tuple[StoredStudy, list[Record]], space: object, asked: int
+) -> None:
+    stored, found = hpl_nca
+    science = stored.science | {"loss": stored.science["loss"] | {"space": space}}
+    config = stored.config | {"protocol": stored.config["protocol"] | {"trials": 50}}
+    changed = dataclasses.replace(stored, config=config, science=science, identity=short_digest(science))
+    effort = read_effort(changed, STUDIES / "hpl_nca", found)
+    assert effort.asked == asked
+    assert "s" not in dataclasses.replace(effort, trials=asked).marks
+    assert "s" in dataclasses.replace(effort, trials=asked - 1).marks
+
+
 def section(*efforts: Effort) -> Section:
     key = ("x",)
     rows = [Row(str(n), f"L{n}", {key: Interval(1.0, None, 1)}, 1, effort=effort) for n, effort in enumerate(efforts)]
@@ -151,3 +179,28 @@ def test_time_and_memory_are_means_over_the_runs_of_the_traditional_protocol():
     assert found["hours_to_convergence"] == pytest.approx((2 + 2) / 2), "2 of 3 epochs of 3 h, and 1 of 3 of 6 h"
     assert found["max_memory_gb"] == pytest.approx(2.0)
     assert _resources([*runs, traditional_run([0.1, 0.2], 60)]) == {}, "a record that lacks them"
+
+
+def test_proxies_and_the_cost_of_folds_are_read_from_final_runs_too() -> None:
+    folds: list[dict[str, Any]] = [{"num_proxies": 500}, {"num_proxies": 510}]
+    cost = {"seconds_per_iteration": 0.5, "peak_memory_bytes": 2_000_000_000}
+    run = Record("run", {"folds": folds}, {"seconds": {"train": 9.0}} | cost, None)
+    expected = {"num_proxies": 505, "seconds_per_iteration": 0.5, "max_memory_gb": 2.0}
+    assert _resources([run, run]) == expected
+    older = Record("run", {"folds": [{}, folds[0]]}, run.provenance, None)
+    assert _resources([older]) == {key: value for key, value in expected.items() if key != "num_proxies"}
+    block = effort_block(section(dataclasses.replace(PLAIN, resources={"num_proxies": 11830.0})))[0]
+    assert block.groups[""][0][5] == "11,830" and "Proxies: " in block.notes[0]
+
+
+def test_a_layout_shows_counts_and_times_in_the_main_table_for_quoted_rows_too() -> None:
+    keys = [("num_proxies",), ("max_memory_gb",), ("recall_at_1",)]
+    layout = Layout(columns=keys)
+    quoted = Row("", "HDML", published={("max_memory_gb",): Published(8.96, None, "T1")})
+    ours = Row("x", "X", effort=dataclasses.replace(PLAIN, resources={"num_proxies": 1000, "max_memory_gb": 2.5}))
+    assert tables.resources(quoted, layout) == {"Proxies": "", "Memory, GB": "8.96"}
+    assert tables.resources(ours, layout) == {"Proxies": "1,000", "Memory, GB": "2.5"}
+    assert tables.resources(ours, Layout(columns=keys[2:])) == {}
+    ours.published = {("num_proxies",): Published(980, None, "T2")}
+    (block,) = published_block(Section([Column(("recall_at_1",), "R@1")], [ours], 0.95))
+    assert block.groups[""] == [["X", "980 (+20)"]]

@@ -261,6 +261,21 @@ def test_published_numbers_stand_beside_ours_with_the_difference() -> None:
     assert line["concatenated_map_at_r_source"] == "HPL_T3"
 
 
+def test_published_times_and_counts_stand_below_the_table_for_quoted_rows_too() -> None:
+    time, count = ("seconds_per_iteration",), ("num_proxies",)
+    quoted = formats.Row("", "HDML", published={time: formats.Published(1.1, None, "T1")})
+    effort = dataclasses.replace(EFFORT, resources={"seconds_per_iteration": 0.5})
+    ours = formats.Row("hier", "HIER", effort=effort)
+    ours.published = {time: formats.Published(0.25, None, "T1"), count: formats.Published(11830.0, None, "T2")}
+    (block,) = published_block(formats.Section([formats.Column(KEYS[0], "MAP@R")], [quoted, ours], 0.95))
+    assert [head.title for head in block.heads] == ["Loss", "Proxies", "s / iteration"]
+    assert block.groups == {"": [["HDML", "", "1.10"], ["HIER", "11,830", "0.25 (+0.25)"]]}
+    text = formats.as_csv(formats.Table("any", "", [formats.Section([], [quoted, ours], 0.95)]))
+    first, second = csv.DictReader(io.StringIO(text))
+    assert (first["seconds_per_iteration_published"], first["seconds_per_iteration"]) == ("1.1", "")
+    assert (second["seconds_per_iteration"], second["num_proxies_published"]) == ("0.5", "11830.0")
+
+
 def test_a_table_that_is_not_for_reporting_says_so_in_every_format() -> None:
     warning = "Not for reporting: budget=small."
     assert formats.markdown(full_table()).startswith(
@@ -307,6 +322,34 @@ def test_a_table_with_everything_fits_the_page(tmp_path: Path, where: str) -> No
     log, text = compiled(tmp_path, formats.latex(full_table()), PAPERS[where])
     check_log(log)
     assert text is None or "Not for reporting" in text
+
+
+def many_columns() -> formats.Table:
+    """Two rows with the eleven columns of a table of corruptions."""
+    titles = ["None", "Gaussian noise", "Salt and pepper", "Uniform noise", "Cutout", "Coarse dropout", "Rotation",
+              "Perspective", "Blur", "JPEG", "Mean"]  # fmt: skip
+    columns = [formats.Column((title,), title) for title in titles]
+    rows = [formats.Row(name, f"{name}, last epoch", num_runs=2, settings={"Epochs": "60"}) for name in "ab"]
+    for row in rows:
+        row.cells = {column.key: Interval(50.0 + number, 1.5, 2) for number, column in enumerate(columns)}
+    return formats.Table("any", "Many.", [formats.Section(columns, rows, confidence=0.95)])
+
+
+def test_many_columns_go_on_below_in_latex_with_every_row() -> None:
+    lines = formats.latex(many_columns()).splitlines()
+    heads = [re.findall(r"c@\{\}\}\{(.+?)\}", line) for line in lines if line.startswith("Loss &")]
+    assert [len(each) for each in heads] == [6, 5] and heads[-1][-1] == "Mean"
+    means = [re.findall(r"(\d\d\.00)", line) for line in lines if line.startswith("b, last epoch &")]
+    assert [*itertools.chain(*means)] == [f"{50 + number}.00" for number in range(11)]
+    assert sum(line.startswith(r"\caption") for line in lines) == 1 and "Epochs" not in " ".join(lines)
+
+
+@pytest.mark.slow
+@needs_pdflatex
+@pytest.mark.parametrize("where", PAPERS)
+def test_a_table_with_many_columns_fits_the_page(tmp_path: Path, where: str) -> None:
+    log, _ = compiled(tmp_path, formats.latex(many_columns()), PAPERS[where])
+    check_log(log)
 
 
 @needs_pdflatex

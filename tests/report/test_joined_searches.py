@@ -116,6 +116,18 @@ def test_rows_with_the_same_searches_are_compared_by_the_means_of_these() -> Non
     assert second_line["concatenated_map_at_r_runs_needed"] == ""
 
 
+def test_what_is_bold_agrees_with_the_differences_beside_a_row_with_a_single_search() -> None:
+    first = row_of("first", [[10.0, 12.0], [20.0, 22.0], [31.0, 31.0]])
+    second = row_of("second", [[9.0, 11.0], [18.0, 20.0], [28.0, 28.0]])
+    alone = Row("alone", "alone", num_runs=2, values={KEY: {0: 1.0, 1: 3.0}})
+    alone.cells[KEY] = over_searches({(0, 0): 1.0, (0, 1): 3.0})
+    section = Section([COLUMN], [first, second, alone], 0.95)
+    compare(section)
+    assert second.compared.differences[KEY].n == 3 and second.compared.p[KEY] > 0.05
+    assert alone.compared.differences[KEY].n == 2 and alone.compared.p[KEY] == 0.0
+    assert section.top()["", KEY] == {"first", "second"}, "by the runs of one search, the second would be told apart"
+
+
 def test_rows_with_other_searches_are_compared_by_the_runs_of_the_first() -> None:
     first = row_of("first", [[10.0, 12.0], [20.0, 22.0], [31.0, 31.0]])
     second = row_of("second", [[9.0, 11.5], [18.0, 20.0]])

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark import figures as command
 from benchmark.core.errors import UserError
 from benchmark.figures import figures
 from benchmark.report.figures.activation import activation_maps, sheet
+from benchmark.study.study import Study
 from benchmark.traditional import traditional
-from tests.command_line import assert_refused, run, tiny
+from tests.command_line import assert_refused, run, study_dir, tiny
 
 KERNELS = [[[0.5, -0.2], [0.1, 0.7]], [[-0.6, 0.3], [0.8, -0.1]], [[0.2, 0.2], [-0.4, 0.9]]]
 WEIGHT = [[0.4, -1.0, 0.3], [1.2, 0.5, -0.7]]
@@ -85,8 +87,19 @@ def test_maps_are_not_all_zero_and_no_weight_gets_a_gradient() -> None:
 
 
 def test_a_trunk_without_a_last_map_is_refused() -> None:
-    with pytest.raises(UserError, match="Linear has no last map"):
+    with pytest.raises(UserError, match=r"needs a convolutional trunk.*Linear has none.*figure=retrieval"):
         activation_maps(nn.Linear(2, 2), head(), torch.zeros(1, 1, 4, 4), torch.zeros(1, 2))
+
+
+def test_such_a_trunk_is_refused_before_the_test_classes_are_opened(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_kept_run", lambda *_: None)
+    monkeypatch.setattr(Study, "make_trunk", lambda *_, **__: nn.Linear(2, 2))
+    folder = study_dir(results)
+    ended = run(figures, f"study={folder}", "figure=[activation]", "executor=inline")
+    assert_refused(ended, "needs a convolutional trunk", "resnet50")
+    assert not (folder / "test_ledger.jsonl").exists()
 
 
 def test_the_sheet_has_a_row_for_each_image_and_a_column_for_each_model(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from benchmark import figures
 from benchmark.core.errors import UserError
 from benchmark.core.records import CorruptFileError
 from benchmark.report.figures import hierarchy, kept, projection, retrieval, save
@@ -139,3 +140,20 @@ def test_a_figure_is_written_in_both_formats_and_depends_on_nothing_but_itself(t
     assert matplotlib.image.imread(paths[0]).ndim == 3
     first = [path.read_bytes() for path in paths]
     assert first == [path.read_bytes() for path in save(figure, tmp_path / "figures" / "h")]
+
+
+def test_a_run_without_embeddings_is_refused_with_the_runs_that_have_them(tmp_path):
+    for run in (0, 3):
+        folder = tmp_path / "final_eval/trial_000" / f"run_{run:02d}"
+        folder.mkdir(parents=True)
+        (folder / kept.NAME).write_bytes(b"")
+    assert kept.find(tmp_path, 3) == folder / kept.NAME
+    with pytest.raises(UserError, match=r"no test embeddings of run 7\. Runs that have them: 0, 3\. .*make final-eval"):
+        kept.find(tmp_path, 7)
+
+
+def test_embeddings_of_epochs_are_those_of_the_traditional_protocol_only(compose_study, tmp_path):
+    with pytest.raises(UserError, match=r"only the command traditional keeps .* with keep_epochs=\[1,3,5,7,10\]"):
+        figures._draw_epochs(compose_study(), tmp_path, 0)
+    with pytest.raises(UserError, match=r"make traditional STUDY=\S+ 'ARGS=keep_epochs=\[1,3,5,7,10\]' keeps"):
+        figures._draw_epochs(compose_study("protocol=traditional"), tmp_path, 0)
