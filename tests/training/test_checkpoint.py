@@ -221,14 +221,17 @@ def test_what_is_written_is_the_state_at_the_moment_of_the_copy(
     assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True)) and len(found) > 20
 
 
-@pytest.mark.parametrize("evaluated", [True, False])
-def test_an_error_of_the_writer_is_raised_at_the_next_boundary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: bool
-) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise records.WriteError("the disk is full")
 
     monkeypatch.setattr(module, "write_state", full)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_error_of_the_writer_is_raised_at_the_next_boundary(tmp_path: Path, evaluated: bool) -> None:
     with pytest.raises(UserError, match="disk is full"), Saver(a_checkpoint(tmp_path / "c.pt", seconds=60.0), {}) as s:
         s.save(a_fold(), Progress(), {})
         s._writer.submit(int).result()  # after the write, since there is one thread
@@ -236,13 +239,8 @@ def test_an_error_of_the_writer_is_raised_at_the_next_boundary(
         pytest.fail("the error was not raised")
 
 
-def test_an_error_of_the_last_write_is_raised_at_the_end_and_noted_on_another_exception(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise records.WriteError("the disk is full")
-
-    monkeypatch.setattr(module, "write_state", full)
+@pytest.mark.usefixtures("full_disk")
+def test_an_error_of_the_last_write_is_raised_at_the_end_and_noted_on_another_exception(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="disk is full"), Saver(a_checkpoint(tmp_path / "c.pt", seconds=60.0), {}) as s:
         s.save(a_fold(), Progress(), {})
     with pytest.raises(KilledError) as caught, Saver(a_checkpoint(tmp_path / "c.pt", seconds=60.0), {}) as s:

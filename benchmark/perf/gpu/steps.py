@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from benchmark.core.errors import UserError
 from benchmark.perf.gpu.fact import Fact, Target
 from benchmark.perf.gpu.training import bare_step, study_for, training
 from benchmark.training.components import TrainingComponents
@@ -88,7 +89,7 @@ def precisions(target: Target) -> list[str]:
     for name in ("ieee", "tf32", "bf16"):
         try:
             check_precision(name, target.device)
-        except Exception:
+        except UserError:
             continue
         found.append(name)
     return found
