@@ -37,12 +37,14 @@ NOT_SCIENCE = (
     "image_threads",
     "image_memory",
     "checkpoint_seconds",
+    "levels",
     "unit",
     "corruptions",
     "a",
     "b",
     "cell",
     "bootstrap",
+    "classes",
     "experiment",
     "budget",
     "measure",
@@ -63,8 +65,8 @@ TAKEN = {
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
-    "training": ("recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
-    "protocol": ("held_out",),
+    "training": ("recipe", "batch_size", "gradient_chunk", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
+    "protocol": ("held_out", "label_noise"),
     "searcher": ("asynchronous",),
 }
 

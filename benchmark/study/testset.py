@@ -3,11 +3,12 @@
 import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.core.records import JsonObject
-from benchmark.datasets import Dataset
+from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.study.ledger import log_access
 from benchmark.study.study import Study
@@ -19,6 +20,7 @@ class OpenedTestSet(NamedTuple):
     Attributes:
         images: N images.
         labels: (N,) int64, global class ids.
+        super_labels: (N,) int64, global super class ids.
         is_query: (N,) bool, which images are queries; None where every image is.
         contents: SHA-256 of the image files; None where there are no files.
         class_names: name of each class, by its id.
@@ -26,6 +28,7 @@ class OpenedTestSet(NamedTuple):
 
     images: Images
     labels: Tensor
+    super_labels: Tensor
     is_query: Tensor | None
     contents: str | None
     class_names: dict[int, str]
@@ -57,6 +60,12 @@ def _test_set(study: Study) -> OpenedTestSet:
     split = dataset.test()
     images = study.make_images(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
+    super_labels = torch.from_numpy(super_labels_of(split)).to(device)
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
     names = dict(zip(split.class_ids.tolist(), split.class_names, strict=True))
-    return OpenedTestSet(images, labels.to(device), is_query, dataset.test_contents, names)
+    return OpenedTestSet(images, labels.to(device), super_labels, is_query, dataset.test_contents, names)
+
+
+def super_labels_of(split: Split) -> np.ndarray:
+    """Return the super class id, int64 (N,), of each image of a half."""
+    return split.super_labels[np.searchsorted(np.asarray(split.class_ids), split.labels)].astype(np.int64)
