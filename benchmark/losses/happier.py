@@ -19,6 +19,7 @@ Easily got wrong: a rank grows smoothly only with the lead of less relevant refe
 levels decide what is less relevant, not rel, which may be larger for a reference of another class.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -30,9 +31,8 @@ from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_non_negative, check_positive
 from benchmark.losses.normalized_softmax import normalized_softmax
 from benchmark.losses.numerics import cosine_similarity
-from benchmark.losses.ranks import mean_over_queries
+from benchmark.losses.ranks import TIE, mean_over_queries
 
-TIE = 1e-6
 LEAK, SLOPE, START = 10.0, 25.0, 0.5  # of the smooth H-rank, authors' code
 
 
@@ -154,8 +154,10 @@ class HAPPIER(nn.Module):
         if cluster_weight > 1:
             raise UserError(f"cluster_weight={cluster_weight} of HAPPIER must be a number from 0 to 1.")
         self.cluster_weight, self.cluster_temperature = cluster_weight, cluster_temperature
-        self.temperature, self.slope, self.delta, self.offset, self.start = temperature, slope, delta, offset, start
-        self.alpha, self.smooth_h_rank = alpha, smooth_h_rank
+        self.ranking = functools.partial(
+            sup_h_ap, temperature=temperature, slope=slope, delta=delta, offset=offset, start=start, alpha=alpha,
+            smooth_h_rank=smooth_h_rank,
+        )  # fmt: skip
         groups = np.unique(np.asarray(class_to_super), return_inverse=True)[1]
         if groups.max() == 0:
             raise UserError(
@@ -170,9 +172,6 @@ class HAPPIER(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""
-        ranking = sup_h_ap(
-            embeddings, labels, self.super_of[labels], temperature=self.temperature, slope=self.slope, delta=self.delta,
-            offset=self.offset, start=self.start, alpha=self.alpha, smooth_h_rank=self.smooth_h_rank,
-        )  # fmt: skip
+        ranking = self.ranking(embeddings, labels, self.super_of[labels])
         clusters = normalized_softmax(embeddings, labels, self.proxies, temperature=self.cluster_temperature)
         return (1 - self.cluster_weight) * ranking + self.cluster_weight * clusters

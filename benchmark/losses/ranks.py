@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+TIE = 1e-6  # largest difference of two cosines that counts as a tie, since rounding would decide
 CHUNK = 2**20  # numbers (Q, P, R) that are computed at a time: 4 MB, which a cache of the CPU holds
 
 # From leads (Q, P, R), whether each of the P exists (Q, P), and masks (Q, R) of positives and others to losses (Q,).

@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from benchmark.losses.checks import check_choice, check_non_negative, check_positive
 from benchmark.losses.numerics import cosine_similarity
 from benchmark.losses.pairs import mean_above_zero, pairs_of
-from benchmark.losses.ranks import count, mean_over_queries, mean_precision
+from benchmark.losses.ranks import TIE, count, mean_over_queries, mean_precision
 
 BEYOND = ("paper", "code")
-TIE = 1e-6
 OFFSET = 1.44  # authors' code
 
 
