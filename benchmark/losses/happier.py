@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_non_negative, check_positive
 from benchmark.losses.normalized_softmax import normalized_softmax
 from benchmark.losses.numerics import cosine_similarity
@@ -175,3 +176,7 @@ class HAPPIER(nn.Module):
         ranking = self.ranking(embeddings, labels, self.super_of[labels])
         clusters = normalized_softmax(embeddings, labels, self.proxies, temperature=self.cluster_temperature)
         return (1 - self.cluster_weight) * ranking + self.cluster_weight * clusters
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return the number of proxies."""
+        return {"num_proxies": float(len(self.proxies))}

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from benchmark.losses import HasAfterStep, HasDiagnostics, HasDistributions, HasMemory, HasRecordFields, HasWarnings
 from benchmark.losses.proxies import ProxyLoss
+from benchmark.losses.proxy_nca import ProxyNCA
 from benchmark.losses.regularized import Regularized
 from benchmark.study.config import LossConfig
 from tests.losses.every_loss import (
@@ -315,6 +316,8 @@ def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
     assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
     history = [{"epoch": 0, "diagnostics": diagnostics}]
     fields = module.record_fields(history, 0) if isinstance(module, HasRecordFields) else {}
+    vectors = [p for key, p in module.named_parameters() if key.endswith(("proxies", "means"))]
+    assert not vectors or fields["num_proxies"] >= sum(len(p) for p in vectors) > 0
     assert all(type(key) is str and type(value) in (float, bool, type(None)) for key, value in fields.items())
     warnings = module.warnings() if isinstance(module, HasWarnings) else []
     assert all(type(warning) is str and not warning.endswith(".") for warning in warnings)
@@ -328,10 +331,11 @@ def test_protocols_recognise_the_optional_methods():
 
     offered = {part: which(part) for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}
     hpl = {name for name in NAMES if name.startswith("hpl_")}
-    with_proxies, added = which(ProxyLoss), which(Regularized)  # the latter passes on what its base offers
+    with_proxies = which((ProxyLoss, ProxyNCA)) | {"happier", "hier", "hist"}
+    added = which(Regularized)  # passes on what its base offers
     assert offered == {
         HasAfterStep: hpl | added | {"hier", "n_pairs"}, HasDiagnostics: hpl | added | {"hier", "hist", "xbm"},
-        HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies | {"hier"},
+        HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies,
         HasWarnings: hpl | added | {"xbm"},
     }  # fmt: skip
 
