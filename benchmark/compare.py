@@ -7,6 +7,12 @@ devices; the chosen settings; for each metric both means, and the difference B -
 each run's values. Runs with equal numbers are paired if the two studies draw equal seeds for them, which needs equal
 values of `seed` and the same data set, and the same search if searches were repeated. Where both studies have the same
 repeated searches, their means are compared as well. Equal records are reported as equal, bit for bit.
+
+    make compare A=results/studies/GROUP B=FOLDER/studies/GROUP
+
+For two folders of studies, Kendall's tau between their rankings of the losses that both have is printed, and each
+loss's rank; with repeated searches, tau between all of them; and tau between single runs, for the noise of the seeds.
+With A=B, the searches of one folder are compared.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -14,6 +20,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
 
     raise SystemExit(main("compare"))
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,28 +31,39 @@ from benchmark.core.provenance import UNKNOWN, kinds_of
 from benchmark.protocol.comparisons import difference, unpaired_difference
 from benchmark.protocol.nested import difference_over_searches, over_searches
 from benchmark.protocol.statistics import t_interval
+from benchmark.report import rankings
 from benchmark.report.comparison import leaves, text_of
+from benchmark.report.rankings import Ranking
 from benchmark.report.runs import StudyRuns, code_of, read_runs
 from benchmark.study.stored import repetitions
 from benchmark.study.study import Study
 
+RANKED_BY = "concatenated.map_at_r"
 MAIN = ("map_at_r", "recall_at_1")  # metrics of which each run's values are printed
 
 
 def compare(study: Study, overrides: list[str]) -> None:
-    """Print what two studies have in common and what differs, from their folders `a` and `b`.
+    """Print what two studies have in common and what differs, or how far two sets of studies rank the losses alike.
 
     Args:
-        study: supplies `a` and `b`; the rest is not used.
+        study: supplies `a` and `b`, the folders of two studies or of two sets of studies; the rest is not used.
         overrides: unused.
 
     Raises:
-        UserError: a folder is missing or cannot be read, or the two studies share no column.
+        UserError: a folder is missing or cannot be read, or the studies have nothing to compare.
     """
     config = study.config
     if not config.a or not config.b:
-        raise UserError(f"Name the folders of two studies: {command('compare', {'a': 'FOLDER', 'b': 'FOLDER'})}")
-    one, two = read_runs(Path(config.a)), read_runs(Path(config.b))
+        usage = command("compare", {"a": "FOLDER", "b": "FOLDER"})
+        raise UserError(f"Name the folders of two studies, or of two sets of studies: {usage}")
+    folders = Path(config.a), Path(config.b)
+    sets = [bool(rankings.studies_in(folder)) for folder in folders]
+    if all(sets):
+        _write_rankings(*(rankings.read_rankings(folder, RANKED_BY) for folder in folders))
+        return
+    if any(sets):
+        raise UserError(f"{folders[sets.index(True)]} holds several studies: give two such folders, or two studies.")
+    one, two = map(read_runs, folders)
     columns = [column for column in one.columns if column in two.columns]
     if not columns:
         raise UserError(
@@ -59,6 +77,42 @@ def compare(study: Study, overrides: list[str]) -> None:
     _write_differences(one, two)
     _write_scores(one, two, columns)
     _write_searches(one, two, columns)
+
+
+def _write_rankings(first: list[Ranking], second: list[Ranking]) -> None:
+    """Print Kendall's tau between rankings, then the losses with their mean and rank in each."""
+    every = list({ranking.name: ranking for ranking in (*first, *second)}.values())
+    names = {ranking.name: str(number) for number, ranking in enumerate(every, 1)}
+    for ranking in every:
+        within = ranking.between_runs()
+        noise = "" if within is None else f"; mean tau between its single runs {within:.2f}"
+        write(f"{names[ranking.name]}: {ranking.name}, {len(ranking.runs)} losses{noise}")
+        for sentence in ranking.left_out:
+            write(f"   {sentence}")
+    rows = []
+    for one, two in itertools.combinations(every, 2):
+        a, b = one.means(), two.means()
+        tau = rankings.kendall_tau(a, b)
+        both = f"{names[one.name]} and {names[two.name]}"
+        rows.append((both, str(len(a.keys() & b.keys())), "-" if tau is None else f"{tau:.2f}"))
+    if not rows:
+        raise UserError(f"{every[0].name} is the only ranking: give another folder, or one with repeated searches.")
+    write(f"\nKendall's tau between the rankings by {RANKED_BY}, over the losses that both have:")
+    write_table(("rankings", "losses", "tau"), rows)
+    means = [ranking.means() for ranking in every]
+    losses = sorted(set().union(*means), key=lambda loss: -max(found.get(loss, 0.0) for found in means))
+    write("\nMean in percent (rank among the losses of all rankings):")
+    everywhere = [loss for loss in losses if all(loss in found for found in means)]
+    write_table(("loss", *names.values()), [
+        (loss, *(_ranked(loss, found, everywhere) for found in means)) for loss in losses
+    ])  # fmt: skip
+
+
+def _ranked(loss: str, means: Mapping[str, float], among: list[str]) -> str:
+    if loss not in means:
+        return "-"
+    rank = f" ({1 + sum(means[other] > means[loss] for other in among)})" if loss in among else ""
+    return f"{means[loss]:.2f}{rank}"
 
 
 def _write_differences(one: StudyRuns, two: StudyRuns) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,37 @@ def test_runs_of_different_searches_are_not_paired(compose_study: Compose) -> No
     one = repeated(compose_study, "hpl_pa", [[0.30, 0.32], [0.36, 0.40]])
     ended = compared(one, one.with_name("hpl_pa-search1"))
     assert "differences are not paired" in ended.out
+
+
+def test_two_sets_of_studies_are_compared_by_the_order_of_their_losses(
+    compose_study_in: Compose, tmp_path: Path
+) -> None:
+    scores = {"ms": (0.5, 0.3), "snr": (0.4, 0.4), "fastap": (0.3, 0.2), "triplet": (0.2, None)}
+    for loss, by_budget in scores.items():
+        for budget, score in zip(("short", "long"), by_budget, strict=True):
+            if score is not None:
+                finished(partial(compose_study_in, tmp_path / budget), [score, score + 0.01], f"loss={loss}")
+    fake_results.start(compose_study_in(tmp_path / "long", "dataset=glyphs_small", "loss=xbm"), [0])
+    ended = compared(tmp_path / "short", tmp_path / "long")
+    # Of the three pairs of the shared losses, ms and snr change places: (2 - 1) / 3.
+    assert cells(ended, "1 and 2") == [["1 and 2", "3", "0.33"]]
+    assert cells(ended, "ms") == [["ms", "50.50 (1)", "30.50 (2)"]]
+    assert cells(ended, "triplet") == [["triplet", "20.50", "-"]]
+    assert "4 losses; mean tau between its single runs 1.00" in ended.out and "xbm is left out" in ended.out
+
+
+def test_repeated_searches_of_one_folder_are_ranked_against_each_other(compose_study: Compose) -> None:
+    for loss, scores in {"ms": [[0.4, 0.5], [0.2, 0.3]], "snr": [[0.3, 0.4], [0.3, 0.4]]}.items():
+        folder = repeated(compose_study, loss, [list(one) for one in scores]).parent
+    assert cells(compared(folder, folder), "1 and 2") == [["1 and 2", "2", "-1.00"]]
+
+
+def test_folders_without_two_rankings_are_refused(compose_study: Compose) -> None:
+    folder = finished(compose_study, RUNS, "loss=ms").parent
+    assert_refused(compared(folder, folder), "the only ranking")
+    assert_refused(compared(folder, folder / "ms"), f"{folder} holds several studies")
+    fake_results.finish(compose_study("dataset=glyphs", "loss=ms", "protocol.num_runs=2"), [0.3, 0.4])
+    assert_refused(compared(folder.parents[1], folder), "both of ms")
 
 
 def test_what_cannot_be_compared_is_refused(compose_study: Compose, tmp_path: Path) -> None:

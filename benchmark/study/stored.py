@@ -210,7 +210,7 @@ class StoredStudy:
 
 def all_studies(results_dir: Path) -> list[Path]:
     """The folders of all studies below a results folder, sorted."""
-    return sorted(folder for folder in (results_dir / "studies").glob("*/*") if _is_study(folder))
+    return sorted(folder for folder in (results_dir / "studies").glob("*/*") if is_study(folder))
 
 
 def repetitions(directory: Path) -> list[Path]:
@@ -222,11 +222,15 @@ def repetitions(directory: Path) -> list[Path]:
     numbers = (path.name.removeprefix(f"{directory.name}-search") for path in directory.parent.glob("*-search*"))
     known = sorted({int(number) for number in numbers if number.isascii() and number.isdecimal()})
     folders = (directory.with_name(f"{directory.name}-search{number}") for number in known)
-    return [folder for folder in folders if _is_study(folder)]
+    return [folder for folder in folders if is_study(folder)]
 
 
-def _is_study(folder: Path) -> bool:
-    """Whether a folder holds a `study.yaml`, or may hold one because it cannot be searched; its reader says so."""
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a `study.yaml`, or may hold one because it cannot be searched; its reader says so.
+
+    Args:
+        folder: a folder, which need not exist.
+    """
     try:
         (folder / NAME).stat()
     except OSError as error:
