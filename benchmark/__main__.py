@@ -150,6 +150,8 @@ VERBS = {
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
     "bench": Verb("develop", "compare the speed of this code with other libraries", "perf.cpu.bench"),
+    "bench-front": Verb("develop", "measure score against cost of variants of the training on glyphs",
+                        "perf.front.bench_front"),
     "bench-gpu": Verb("develop", "measure a GPU in 8 minutes, and how many folds it should train at once",
                       "perf.gpu.bench.bench_gpu"),
 }  # fmt: skip

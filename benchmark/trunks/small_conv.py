@@ -28,7 +28,8 @@ class SmallConv(nn.Module):
         width: channels of the last stage if `channels` is not given; the earlier stages have 1/8, 1/4, 1/2 and 1/2 of
             that. A multiple of 8.
         channels: channels of each stage; replaces `width`.
-        strides: stride of each stage, one for each entry of `channels`.
+        strides: stride of each stage, one for each entry of `channels`. The first window is two pixels wider than its
+            stride, the others are 3 x 3.
         in_channels: channels of the images: 1 for grey, 3 for RGB.
         pool: global pooling of the last map: avg+max, avg or max.
         mean: mean of the pixels scaled to [0, 1]; the caller subtracts it.
@@ -62,7 +63,7 @@ class SmallConv(nn.Module):
         self.out_features = channels[-1]
         inputs = (in_channels, *channels[:-1])
         shapes = enumerate(zip(inputs, channels, strides, strict=True))
-        self.stages = nn.Sequential(*(_stage(i, o, s, 4 if n == 0 and s == 2 else 3) for n, (i, o, s) in shapes))
+        self.stages = nn.Sequential(*(_stage(i, o, s, s + 2 if n == 0 else 3) for n, (i, o, s) in shapes))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
