@@ -12,7 +12,7 @@ closest = $(shell python3 -c 'import difflib, sys; word, *known = sys.argv[1:]; 
 	near = difflib.get_close_matches(word.rpartition(".")[2].upper(), known, 1); \
 	print("Did you mean %s?" % near[0] if near else "")' $(call quoted,$(1)) $(OPTIONS) $(SETTINGS) 2>/dev/null)
 $(foreach v,$(firstword $(unknown)),$(error There is no option $(v). $(call closest,$(v)) \
-	Options: $(OPTIONS); also $(SETTINGS). Any other key goes into ARGS, as in ARGS="seed=7 trunk.width=64"))
+	Options: $(OPTIONS); also $(SETTINGS). Any other key goes into ARGS, as in ARGS="seed=7 trunk.width=128"))
 $(foreach v,$(SETTINGS),$(if $(filter-out undefined,$(origin $(v))),$(eval override export $(v) := $$(value $(v)))))
 $(foreach v,$(OPTIONS),$(eval unexport $(v) BENCHMARK_MAKE_$(v)))
 $(foreach v,$(filter $(OPTIONS),$(given)),$(eval export BENCHMARK_MAKE_$(v) := $$(value $(v))))
@@ -37,7 +37,7 @@ $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(err
 
 help: ## list the targets
 	@awk -F':.*## ' '/^##@ / { print "\n" substr($$0, 5) ":" } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo; echo 'Options: DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=64"'
+	@echo; echo 'Options: DATASET=glyphs LOSS=hpl_pa PROTOCOL=hpl TRIALS=20 EXECUTOR=local WORKERS=2 ARGS="seed=7 trunk.width=128"'
 	@echo 'A stored study with all its options: STUDY=FOLDER'; echo 'All options: $(OPTIONS)'
 
 $(COMMANDS): $(STAMP)

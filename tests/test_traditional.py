@@ -317,7 +317,7 @@ def test_losses_over_pairs_keep_their_batches_and_inaturalist_gets_the_papers_50
 def test_a_training_without_epochs_keeps_the_data_sets(compose_study: Compose) -> None:
     study = in_passes(compose_study("protocol=traditional", "training=from_scratch", "protocol.batch_size=32"), 1000)
     assert study.config.protocol.iterations_per_epoch == 100  # those of glyphs
-    assert (study.config.dataset.max_epochs, study.config.protocol.batch_size) == (4, 32)
+    assert (study.config.dataset.max_epochs, study.config.protocol.batch_size) == (6, 32)
 
 
 def test_a_pass_holds_every_image_at_most_once(compose_study: Compose) -> None:

@@ -24,9 +24,15 @@ LIBRARY_LOSS = (
 )
 
 
+# What stored studies have on glyphs, which is the default data set.
+GLYPHS = ["dataset.max_epochs=4", "trunk.width=128", "trunk.module.strides=[2,2,2,1,2]"]
+
+
 def as_stored(overrides: Sequence[str]) -> list[str]:
     """Overrides that give the configuration of a stored study."""
-    return [*overrides, *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
+    datasets = [override for override in overrides if override.startswith("dataset=")]
+    on_glyphs = not datasets or datasets[0].startswith("dataset=glyphs")
+    return [*overrides, *(GLYPHS if on_glyphs else []), *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
 
 
 def version_1(study: Study) -> dict[str, Any]:
