@@ -72,7 +72,7 @@ def make_parts(
     classes = np.unique(labels)
     ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as in MLRC
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
-    trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
+    trunk = study.make_trained_trunk(images, stable_seed(*seed_prefix, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
     loss = study.make_loss(len(classes), stable_seed(*seed_prefix, "loss"), class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):

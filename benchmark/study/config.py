@@ -202,6 +202,8 @@ class TrainingConfig:
         name: name of the file in `conf/training/`.
         freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" also its affine parameters.
         shift: largest random shift of images in memory, in pixels.
+        views: None trains the trunk. A number freezes it: its features are computed once for this many views of each
+            training image, the one that is evaluated and random ones, and the head is trained on them.
         optimizers: options of the optimisers of trunk, head and loss.
         recipe: a file of `conf/recipe/` that supplies the options that are null here.
         batch_size: images per batch, in place of the protocol's.
@@ -218,6 +220,7 @@ class TrainingConfig:
     freeze_batchnorm: Any
     shift: int | None
     optimizers: Node
+    views: int | None = None
     recipe: str = ""
     batch_size: int | None = None
     epochs: int | None = None

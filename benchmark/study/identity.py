@@ -63,7 +63,7 @@ TAKEN = {
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
-    "training": ("recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
+    "training": ("views", "recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
     "protocol": ("held_out",),
     "searcher": ("asynchronous",),
 }

@@ -13,8 +13,10 @@ from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.images.features import FeatureImages
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
+from benchmark.study.frozen import frozen_trunk
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
 from benchmark.training.checkpoint import read_state
@@ -155,6 +157,8 @@ def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images, tic
         CorruptFileError: it is damaged, or belongs to another training.
         FileNotFoundError: there is no such file.
     """
+    if isinstance(images, FeatureImages):
+        images.views.view(0, lambda done, total: tick())  # the first run computes them
     trunk, head = load_model(study, path, mismatch, images)
 
     def embedder(batch: Tensor) -> Tensor:
@@ -184,10 +188,13 @@ def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> 
         FileNotFoundError: it is missing.
     """
     state = read_state(path, images.device, mismatch)
-    trunk = study.make_trunk(images.channels, seed=0).to(images.device)
+    frozen = study.config.training.views is not None
+    whole = frozen_trunk(study, images) if frozen and not isinstance(images, FeatureImages) else None
+    trunk = whole or study.make_trained_trunk(images, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)
     try:
-        trunk.load_state_dict(state["trunk"])
+        if whole is None:
+            trunk.load_state_dict(state["trunk"])
         head.load_state_dict(state["head"])
         _check_tensors(state["loss"])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -17,7 +17,8 @@ class OpenedTestSet(NamedTuple):
     """The test half, on the study's device.
 
     Attributes:
-        images: N images.
+        images: N images, or the features of a frozen trunk.
+        pixels: the N images.
         labels: (N,) int64, global class ids.
         is_query: (N,) bool, which images are queries; None where every image is.
         contents: SHA-256 of the image files; None where there are no files.
@@ -25,6 +26,7 @@ class OpenedTestSet(NamedTuple):
     """
 
     images: Images
+    pixels: Images
     labels: Tensor
     is_query: Tensor | None
     contents: str | None
@@ -55,8 +57,8 @@ def _test_set(study: Study) -> OpenedTestSet:
     """The test classes, cached for the units of a long-lived worker."""
     dataset: Dataset = study.make_dataset()
     split = dataset.test()
-    images = study.make_images(split.images)
+    images, pixels = study.make_images(split.images), study.make_pixels(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
     names = dict(zip(split.class_ids.tolist(), split.class_names, strict=True))
-    return OpenedTestSet(images, labels.to(device), is_query, dataset.test_contents, names)
+    return OpenedTestSet(images, pixels, labels.to(device), is_query, dataset.test_contents, names)

@@ -190,6 +190,8 @@ def _ignored(config: Config) -> Iterator[str]:
             yield "training.warmup_epochs"
     else:  # a loss without parameters
         yield "training.optimizers.loss"
+    if training.views is not None:
+        yield from ("training.freeze_batchnorm", "training.optimizers.trunk", "training.warmup_epochs")
     if "_target_" in loss.head:
         yield "head"
     if not config.dataset.images:

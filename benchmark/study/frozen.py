@@ -1,0 +1,120 @@
+"""A study with a frozen trunk: its features are computed once, and what is trained is the head on them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor, nn
+
+from benchmark.core import records
+from benchmark.core.cache_dir import user_cache_dir
+from benchmark.core.code import code_of
+from benchmark.core.console import counting
+from benchmark.images import Images
+from benchmark.images.features import FeatureImages, Views
+from benchmark.protocol.seeds import stable_seed
+from benchmark.study.data import ImageSource
+from benchmark.training.precision import forward, use_precision
+
+if TYPE_CHECKING:
+    from benchmark.study.study import Study
+    from benchmark.training.components import TrunkModule
+
+CODE = tuple(f"benchmark.images.{name}" for name in ("features", "cropped", "in_memory", "resident"))
+
+
+def feature_images(study: Study, images: ImageSource) -> FeatureImages:
+    """The features of a half in place of its images; what is not on disk is computed when it is needed.
+
+    Args:
+        study: a study with `training.views`.
+        images: uint8 pixels, or image files.
+    """
+    contents = _digest(images) if isinstance(images, np.ndarray) else images.contents
+    resolved = study.science(fingerprint="")
+    used = [*CODE, *_modules(study.config.trunk.module)]
+    facts = {
+        "images": contents,
+        "seed": study.config.seed,
+        "crops": resolved["dataset"].get("images", study.config.protocol.images),
+        "shift": study.config.training.shift,
+        "trunk": resolved["trunk"],
+        "precision": study.config.precision,
+        "device": study.make_device().type,
+        "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
+    }
+    name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
+    return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
+
+
+class _Half:
+    """A half's images with the folder of their features, by which it is compared."""
+
+    def __init__(self, study: Study, images: ImageSource, folder: Path) -> None:
+        self.study, self.images, self.folder = study, images, folder
+        self.key = folder, study.config.training.views
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Half) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=2)  # both halves: the trials of a long-lived worker share them
+def _views(half: _Half) -> Views:
+    study = half.study
+    number, seed = study.config.training.views or 1, stable_seed(study.config.seed, study.config.dataset.name, "views")
+    pixels = study.make_pixels(half.images)
+    return Views(pixels, functools.partial(_Frozen, study, pixels), half.folder, number=number, seed=seed)
+
+
+class _Frozen(nn.Module):
+    """The trunk in the study's precision, in evaluation mode on the device of the images."""
+
+    def __init__(self, study: Study, pixels: Images) -> None:
+        super().__init__()
+        use_precision(study.config.precision, pixels.device, study.config.deterministic)
+        self.trunk, self.precision = frozen_trunk(study, pixels), study.config.precision
+        self.mean, self.std = self.trunk.mean, self.trunk.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return forward(self.trunk, nn.Identity(), images, self.precision)
+
+
+def frozen_trunk(study: Study, pixels: Images) -> TrunkModule:
+    """The trunk whose features the study trains on, on the device of the images; one without weights is random.
+
+    Args:
+        study: a study with `training.views`.
+        pixels: images in the format of the trunk.
+    """
+    trunk = study.make_trunk(pixels.channels, stable_seed(study.config.seed, study.config.dataset.name, "frozen trunk"))
+    return trunk.to(pixels.device)
+
+
+def prepare_features(study: Study, images: ImageSource) -> None:
+    """Compute the features of a half that are not on disk, and show progress.
+
+    Args:
+        study: a study with `training.views`.
+        images: uint8 pixels, or image files.
+    """
+    views = feature_images(study, images).views
+    for place, number in enumerate(missing := views.missing()):
+        what = f"{study.config.trunk.name}: view {place + 1} of {len(missing)}"
+        views.view(number, None if study.config.display == "quiet" else counting(what))
+
+
+def _digest(images: np.ndarray) -> str:
+    found = hashlib.sha256(str(images.shape).encode())
+    found.update(np.ascontiguousarray(images).data)
+    return found.hexdigest()
+
+
+def _modules(node: dict[str, object]) -> list[str]:
+    return [str(node["_target_"]).rpartition(".")[0]]
