@@ -117,6 +117,7 @@ class FeatureImages:
 
     eval_batch_size = 4096
     threads = 0
+    device: torch.device
 
     def __init__(self, views: Views, rows: np.ndarray) -> None:
         self.views, self.rows = views, rows

@@ -97,7 +97,7 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         iterations_per_epoch=c.protocol.iterations_per_epoch,
         evaluate_every=c.dataset.evaluate_every,
         patience=c.dataset.patience,
-        max_epochs=c.dataset.max_epochs,
+        max_epochs=0 if c.loss.untrained else c.dataset.max_epochs,
         freeze_batchnorm=c.training.freeze_batchnorm,
         retrieval=c.loss.retrieval,
         retrieval_options=c.loss.retrieval_options,

@@ -132,6 +132,7 @@ class LossConfig:
         recipe: its training under the traditional protocol, a file of `conf/recipe/`.
         usual: values that other keys refer to, which the authors' own replace, see `recipes.usual_values`.
         unread: what the loss does not read, by a name for the case, see `study.unused`.
+        untrained: whether nothing is trained, so that the study has no search and one run.
     """
 
     name: str
@@ -154,6 +155,7 @@ class LossConfig:
     recipe: str = "proxy_anchor"
     usual: Node = field(default_factory=dict)
     unread: dict[str, UnreadConfig] = field(default_factory=dict)
+    untrained: bool = False
 
 
 @dataclass

@@ -63,6 +63,7 @@ TAKEN = {
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
+    "loss": ("untrained",),
     "training": ("views", "recipe", "batch_size", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
     "protocol": ("held_out",),
     "searcher": ("asynchronous",),

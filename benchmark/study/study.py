@@ -85,6 +85,9 @@ class Study:
     @classmethod
     def _composed(cls, raw: Node, setting: Node | None) -> Study:
         merged = _merged(upgrade(raw))
+        if merged.loss.untrained:
+            OmegaConf.update(merged, "preset", merged.preset or "default")
+            OmegaConf.update(merged, "protocol.num_runs", 1)
         named = merged.preset not in ("", "default")
         preset = recipes.preset_setting(cast(Config, OmegaConf.to_object(merged))) if named else {}
         for name, value in (preset | (setting or {})).items():
@@ -213,7 +216,9 @@ class Study:
         """
         from benchmark.study import frozen
 
-        return self.make_pixels(images) if self.config.training.views is None else frozen.feature_images(self, images)
+        if self.config.training.views is not None:
+            return frozen.feature_images(self, images)
+        return self.make_pixels(images)
 
     def make_pixels(self, images: ImageSource) -> Images:
         """Prepare the pixels or image files of a half on the study's device, in the format of the trunk."""
