@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.code import code_of
 from benchmark.core.console import counting
+from benchmark.core.threads import usable_cores
 from benchmark.images import Images
 from benchmark.images.features import FeatureImages, Views
 from benchmark.protocol.seeds import stable_seed
@@ -56,7 +58,8 @@ class _Half:
 
     def __init__(self, study: Study, images: ImageSource, folder: Path) -> None:
         self.study, self.images, self.folder = study, images, folder
-        self.key = folder, study.config.training.views
+        self.number = 1 if study.config.loss.untrained else study.config.training.views or 1
+        self.key = folder, self.number
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Half) and self.key == other.key
@@ -67,10 +70,9 @@ class _Half:
 
 @functools.lru_cache(maxsize=2)  # both halves: the trials of a long-lived worker share them
 def _views(half: _Half) -> Views:
-    study = half.study
-    number, seed = study.config.training.views or 1, stable_seed(study.config.seed, study.config.dataset.name, "views")
-    pixels = study.make_pixels(half.images)
-    return Views(pixels, functools.partial(_Frozen, study, pixels), half.folder, number=number, seed=seed)
+    study, pixels = half.study, half.study.make_pixels(half.images)
+    seed = stable_seed(study.config.seed, study.config.dataset.name, "views")
+    return Views(pixels, functools.partial(_Frozen, study, pixels), half.folder, number=half.number, seed=seed)
 
 
 class _Frozen(nn.Module):
@@ -98,16 +100,20 @@ def frozen_trunk(study: Study, pixels: Images) -> TrunkModule:
 
 
 def prepare_features(study: Study, images: ImageSource) -> None:
-    """Compute the features of a half that are not on disk, and show progress.
+    """Compute the features of a half that are not on disk, with all cores of this process, and show progress.
 
     Args:
         study: a study with `training.views`.
         images: uint8 pixels, or image files.
     """
-    views = feature_images(study, images).views
-    for place, number in enumerate(missing := views.missing()):
-        what = f"{study.config.trunk.name}: view {place + 1} of {len(missing)}"
-        views.view(number, None if study.config.display == "quiet" else counting(what))
+    views, before = feature_images(study, images).views, torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    try:
+        for place, number in enumerate(missing := views.missing()):
+            what = f"{study.config.trunk.name}: view {place + 1} of {len(missing)}"
+            views.view(number, None if study.config.display == "quiet" else counting(what))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _digest(images: np.ndarray) -> str:

@@ -262,7 +262,7 @@ class Study:
         from benchmark.trunks.precomputed import Precomputed
 
         if isinstance(images, FeatureImages):
-            return Precomputed(images.channels)
+            return cast("TrunkModule", Precomputed(images.channels))
         return self.make_trunk(images.channels, seed)
 
     def make_head(self, in_features: int, seed: int) -> HeadModule:

@@ -44,6 +44,7 @@ ABOUT_SCHEDULE = ("starts", "counts", "traditional")  # keys of `loss.schedule` 
 EXEMPT = ("dataset", "loss", "trunk", "training", "protocol")
 MARK = object()
 Compose = Callable[[list[str]], "Study"]
+OF_TRUNK = ("training.freeze_batchnorm", "training.optimizers.trunk", "training.warmup_epochs")  # of a trained one
 
 
 def check_used(study: Study, overrides: Sequence[str], compose: Compose) -> None:
@@ -191,7 +192,7 @@ def _ignored(config: Config) -> Iterator[str]:
     else:  # a loss without parameters
         yield "training.optimizers.loss"
     if training.views is not None:
-        yield from ("training.freeze_batchnorm", "training.optimizers.trunk", "training.warmup_epochs")
+        yield from OF_TRUNK
     if "_target_" in loss.head:
         yield "head"
     if not config.dataset.images:
@@ -352,6 +353,8 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
         places = [f"loss.authors.{place}.{name}" for place in (f"{t}.{d}", t, d)]
         found = [place for place in places if value_at(study.raw, place, None) and is_read(study.raw, config, place)]
         return "other values replace it on this data set and trunk", f"Give {found[0]}=VALUE." if found else ""
+    if training.views is not None and key.startswith(OF_TRUNK):
+        return f"training.views={training.views} freezes the trunk", "training=finetune trains it."
     if key.startswith("training.optimizers.loss"):
         where = "loss.optimizer" if p.loss_optimizer == "searched" else "loss.authors"
         return f"{where} replaces it, or the loss has no parameters", f"Give {where}.{name}=VALUE."
