@@ -81,7 +81,7 @@ REFUSED = {
     (*HIST, "loss.module.variances=unit", "loss.module.logvar_clamp=[0,3]"): "loss.module.variances=unit",
     (T, "loss=hier", "loss.setting.regularizer_weight=0", "loss.setting.topk=3"): "loss.module.regularizer_weight=0",
     (T, "loss=snr", "loss.setting.regularizer_weight=0", "loss.module.reg_on=raw"): "loss.module.regularizer_weight=0",
-    ("training=frozen", "training.optimizers.trunk={lr:0.1}"): "training.views=9 freezes the trunk",
+    ("training=frozen", "training.freeze_batchnorm=true"): "training.views=9 freezes the trunk",
     ("loss=xbm", "loss.module.loss._target_=torch.nn.Identity"): "loss.module.flavour=authors switches off",
     ("loss=xbm", "loss.module.flavour=pml", "loss.schedule.start_iteration=3"): "loss.module.flavour=pml switches off",
 }
