@@ -28,7 +28,7 @@ STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
 COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables experiments plan searches figures compare trace data splits bench bench-gpu
-TARGETS := help setup $(COMMANDS) soak scale test test-all lint audit lock clean
+TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
 .DEFAULT_GOAL := help
@@ -104,6 +104,9 @@ test: $(STAMP) ## run the fast tests
 
 test-all: $(STAMP) ## run all tests
 	$(RUN) pytest -q -n logical --dist loadfile --no-loadscope-reorder -m "not gpu"
+
+test-library: $(STAMP) ## run the tests of the losses with other versions of pytorch-metric-learning that can be installed
+	$(RUN) tests.library_versions
 
 lint: $(STAMP) ## run ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

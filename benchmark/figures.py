@@ -37,7 +37,7 @@ from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 from benchmark.training.checkpoint import read_state
-from benchmark.training.components import HeadModule, TrunkModule
+from benchmark.training.components import HeadModule, LossModule, TrunkModule
 from benchmark.training.precision import forward
 
 RANKS = (1, 2, 3, 4, 5, 31, 32)  # those of HPL's figure 3 among them
@@ -181,7 +181,7 @@ def _kept_run(study: Study, figure: str, run: int) -> KeptRun:
 
 
 def _draw_distributions(study: Study, path: Path, run: int) -> list[Path]:
-    if not isinstance(study.make_loss(2, 0, np.arange(2), num_images=2), HasDistributions):
+    if not _parts_with_distributions(study.make_loss(2, 0, np.arange(2), num_images=2)):
         raise UserError(
             f"figure=distributions: {study.config.loss.name} learns no Gaussian for each class, only HIST does."
         )
@@ -196,6 +196,11 @@ def _draw_distributions(study: Study, path: Path, run: int) -> list[Path]:
     return [*paths, distributions.write_csv(stem.with_name(f"{stem.name}.csv"), compared)]
 
 
+def _parts_with_distributions(loss: LossModule) -> list[HasDistributions]:
+    """The loss itself, or the one that it adds a term to, if it learns distributions."""
+    return [part for part in loss.modules() if isinstance(part, HasDistributions)]
+
+
 def _compare_distributions(
     study: Study, split: Split, trained: np.ndarray, weights: Path, mismatch: Mismatch
 ) -> tuple[list[str], distributions.Compared]:
@@ -203,11 +208,11 @@ def _compare_distributions(
     rows, places = np.flatnonzero(np.isin(split.labels, trained)), np.searchsorted(split.class_ids, trained)
     loss = study.make_loss(len(trained), 0, split.super_labels[places], num_images=len(rows))
     loss.load_state_dict(read_state(weights, torch.device("cpu"), mismatch)["loss"])
-    assert isinstance(loss, HasDistributions)
+    learned = _parts_with_distributions(loss)[0]
     images = study.make_images(split.images).part(rows)
     trunk, head = load_model(study, weights, mismatch, images)
     found = embed(lambda batch: forward(trunk, head, batch, study.config.precision), images, trunk, head)
-    means, variances = (array.numpy() for array in loss.distributions())
+    means, variances = (array.numpy() for array in learned.distributions())
     of_class = np.searchsorted(trained, split.labels[rows])
     facts = distributions.compare(found.cpu().numpy(), of_class, means, variances)
     return [split.class_names[place] for place in places], facts

@@ -46,7 +46,7 @@ from benchmark.study.scoring import score_images
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import StoredStudy, read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import OpenedTestSet, open_test_set
+from benchmark.study.testset import OpenedTestSet, open_test_set, super_labels_of
 from benchmark.training.precision import check_precision, effective_precision, use_precision
 
 NUM_EXAMPLES = 8
@@ -216,7 +216,10 @@ def training_classes(study: Study) -> OpenedTestSet:
     kept_out = held_out_classes(np.asarray(split.class_ids), study.config.protocol.held_out)
     rows = np.flatnonzero(~np.isin(split.labels, kept_out))
     images, pixels = study.make_images(split.images).part(rows), study.make_pixels(split.images).part(rows)
-    return OpenedTestSet(images, pixels, torch.from_numpy(split.labels[rows]).to(images.device), None, None, {})
+    labels, super_labels = (
+        torch.from_numpy(ids[rows]).to(images.device) for ids in (split.labels, super_labels_of(split))
+    )
+    return OpenedTestSet(images, pixels, labels, super_labels, None, None, {})
 
 
 def progress(study: Study, total: int) -> Callable[[int], None]:

@@ -25,7 +25,8 @@ from benchmark.study.selected import names_a_study
 from benchmark.study.stored import all_studies, repetitions
 from benchmark.study.study import Study
 
-COLUMNS = ("loss", "searches", "trials", "best", "found by trial", "any", "best of these", "deviation", "95 % band")
+COLUMNS = ("loss", "searches", "trials", "best", "found by trial", "drawn trials", "mean of their best",
+           "deviation", "95 % band")  # fmt: skip
 
 
 def searches(study: Study, overrides: list[str]) -> None:

@@ -41,6 +41,7 @@ from benchmark.report.formats import (
     write_table,
 )
 from benchmark.report.joined_searches import joined, unlike
+from benchmark.report.level_rows import levels_block
 from benchmark.report.published import published_block
 from benchmark.report.table_layout import Layout, Line
 from benchmark.study import layout
@@ -277,7 +278,7 @@ def make_table(
         compare(section)
         if bootstrap:
             class_ranks.rank(section, {line: found[line].directory for line in part.rows}, bootstrap)
-        section.blocks += [*published_block(section), *effort_block(section)]
+        section.blocks += [*published_block(section), *levels_block(section), *effort_block(section)]
         sections.append(section)
     return Table(name, caption, sections, layout.warning)
 

@@ -6,7 +6,8 @@
 A cell is named by the table, the row and the column, as in the table's CSV: the name of the file, the entry below
 `loss`, and the heading. Without a column, all columns are shown. Printed are the study, the chosen setting and the
 trial that it comes from, each run's record with its commit, code and device, and the mean and interval that its values
-give. `bootstrap=1000` adds to each run the interval over test classes, from the embeddings that it kept.
+give. `bootstrap=1000` adds to each run the interval over test classes, and `classes=20` lists the 20 classes with the
+lowest scores, both from the embeddings that the runs kept.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -39,7 +40,7 @@ def trace(study: Study, overrides: list[str]) -> None:
     """Print the records behind the cell that `cell` names, or behind every cell of the study in the folder `study`.
 
     Args:
-        study: supplies `cell` or `study`, `results_dir` and `bootstrap`; the rest is not used.
+        study: supplies `cell` or `study`, `results_dir`, `bootstrap` and `classes`; the rest is not used.
         overrides: unused.
 
     Raises:
@@ -72,6 +73,12 @@ def trace(study: Study, overrides: list[str]) -> None:
     for name in columns:
         _write_column(runs, name)
         _write_searches(runs, others, name)
+    if config.classes:
+        from benchmark.report.class_intervals import lowest_classes  # imports PyTorch
+
+        write(f"\nThe {config.classes} classes with the lowest scores, from the embeddings that runs kept, in percent:")
+        rows = list(lowest_classes(runs, columns, config.classes))
+        write_table(("column", "class", "queries", "mean over runs", "range of runs"), rows)
     if config.bootstrap:
         from benchmark.report.class_intervals import class_intervals  # imports PyTorch
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import omegaconf
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.sources_registry import SourcesRegistry
@@ -17,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig
+from omegaconf import DictConfig, grammar_parser
 from torch import Tensor, nn
 
 from benchmark import bo, traditional
@@ -62,6 +64,14 @@ def read_once(scheme: str, path: str) -> None:
     source.load_config = load_config  # type: ignore[method-assign]
 
 
+def parse_once() -> None:
+    """Let OmegaConf parse each interpolation once a process, a quarter of the time of composing; trees never change."""
+    parse = functools.cache(grammar_parser.parse)
+    for module in (omegaconf.base, omegaconf._utils):
+        module.parse = parse  # type: ignore[attr-defined]
+
+
+parse_once()
 Plugins.instance()  # registers Hydra's sources
 read_once("file", str(conf_dir()))
 read_once("pkg", "hydra.conf")

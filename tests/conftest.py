@@ -35,6 +35,37 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of everything below a folder that is no folder, by path; empty if there is none."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            stat = os.lstat(path := os.path.join(place, name))
+            found[path] = stat.st_size, stat.st_mtime_ns
+    return found
+
+
+@pytest.fixture(scope="session")
+def listings() -> list[dict[str, tuple[int, int]]]:
+    """The latest listing of the checkout's results."""
+    return [listing(RESULTS)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_writes_into_the_results_of_the_checkout(
+    request: pytest.FixtureRequest, listings: list[dict[str, tuple[int, int]]]
+) -> Iterator[None]:
+    """Tests have results folders of their own: what is committed, and what a user has searched, stays as it is."""
+    yield
+    before, after = listings[0], listing(RESULTS)
+    listings[0] = after
+    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    assert not changed, f"{request.node.name}, or another process meanwhile, changed {', '.join(changed[:5])}"
+
+
 @pytest.fixture(scope="session")
 def compose_study_in() -> Callable[..., Study]:
     """Make a study with its results in a given folder, `compose_study_in(folder, "loss=hpl_pa")`, composed once."""

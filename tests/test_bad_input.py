@@ -18,7 +18,7 @@ from tests.command_line import assert_refused, run, study_dir, tiny, trainings
 
 MISTAKES = {
     # names that do not exist
-    "loss=hpl_paa": ("no loss 'hpl_paa'", "Did you mean 'hpl_pa'?", "Allowed: arcface,", "conf/loss/hpl_paa.yaml"),
+    "loss=hpl_paa": ("no loss 'hpl_paa'", "Did you mean 'hpl_pa'?", "Allowed: anti_collapse", "conf/loss/hpl_paa.yaml"),
     "dataset=glyph": ("no dataset 'glyph'", "Did you mean 'glyphs'?", "Allowed: cars196, csv, cub, folder, glyphs"),
     "executor=slum": ("no executor 'slum'", "Allowed: inline, local"),
     "trails=3": ("no key 'trails'", "Did you mean 'trials'?", "Keys: dataset, loss,", "--cfg job"),
@@ -33,7 +33,7 @@ MISTAKES = {
     "+loss.module.nonsense=1": ("ProxyNCA", "argument 'nonsense'", "It takes num_classes, embedding_dim"),
     "+loss.sampler.fresh_clases=true": ("MPerClass", "unexpected keyword argument 'fresh_clases'", "fresh_classes"),
     "trials": ("'trials' cannot be read", "key=value"),
-    "loss=3": ("no loss '3'", "Allowed: arcface,"),
+    "loss=3": ("no loss '3'", "Allowed: anti_collapse"),
     "protocol=2020": ("no protocol '2020'", "Allowed: hpl, mlrc_2020"),
     "=3": ("'=3' cannot be read", "key=value"),
     "loss=[a": ("'loss=[a' cannot be read", "quotes"),

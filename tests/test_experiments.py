@@ -196,7 +196,8 @@ def test_only_a_data_set_that_the_user_gives_replaces_the_experiments_own() -> N
     other = command("plan", "experiment=search", "dataset=glyphs", "budget=small", "measure=false")
     assert "Not for reporting: on glyphs in place of glyphs_small; budget=small." in other.out
     assert "glyphs-small_conv-hpl/contrastive\tmissing\t0 of 28" in other.out
-    assert "\n  Glyphs, trunk small_conv, protocol hpl: the studies of the experiment search.\n" in other.out
+    caption = "Glyphs, trunk small_conv, protocol hpl: the studies of the experiment search, on a small budget."
+    assert f"\n  {caption}\n" in other.out
 
 
 def test_an_option_for_all_studies_reaches_each_once_and_is_named() -> None:

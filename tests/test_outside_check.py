@@ -28,10 +28,6 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_metric_learning import losses
-from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
-from pytorch_metric_learning.trainers import MetricLossOnly
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from pytorch_metric_learning.utils.logging_presets import HookContainer
 from record_keeper import RecordKeeper, RecordWriter
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -40,7 +36,12 @@ from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.trunks.small_conv import SmallConv
 from tests.command_line import run, trainings
+from tests.losses.library import of_version_2
 
+GlobalEmbeddingSpaceTester = of_version_2("testers").GlobalEmbeddingSpaceTester
+MetricLossOnly = of_version_2("trainers").MetricLossOnly
+AccuracyCalculator = of_version_2("utils.accuracy_calculator").AccuracyCalculator
+HookContainer = of_version_2("utils.logging_presets").HookContainer
 CLASSES, PER_CLASS, SIDE = 64, 10, 32
 BATCH, STEPS, EVERY, PATIENCE, MOST_EPOCHS, FOLDS = 32, 6, 2, 3, 10, 4
 NAMES = {

@@ -151,6 +151,34 @@ def test_a_traditional_run_has_intervals_for_the_epoch_whose_embeddings_it_keeps
                        f"results_dir={study.config.results_dir}"), "best_on_test alone")  # fmt: skip
 
 
+def map_at_r(x: np.ndarray, labels: np.ndarray, query: int) -> float:
+    """MAP@R of one query among the others, by a sort of all."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    order = np.argsort(-(unit @ unit[query]), kind="stable")
+    hits = (labels == labels[query])[order[order != query]][:5]  # R = 5
+    return float(sum(hits[i] * hits[: i + 1].mean() for i in range(5)) / 5)
+
+
+def test_the_classes_with_the_lowest_scores_are_listed_and_the_access_is_logged(study: Study) -> None:
+    kept = {number: keep_embeddings(study, number, seed=number) for number in (1, 3)}
+    ended = traced(study, f"{GROUP}/hpl_pa/separated.map_at_r", "classes=5")
+    rows = [line.split("\t") for line in ended.out.splitlines() if line.startswith("separated.map_at_r\t")]
+    expected = []
+    for c in range(12):
+        own = range(6 * c, 6 * c + 6)
+        each = [
+            100 * np.mean([[map_at_r(x, labels.numpy(), query) for query in own] for x in models.numpy()])
+            for models, labels in kept.values()
+        ]
+        expected.append((np.mean(each), c, min(each), max(each)))
+    assert len(rows) == 5
+    for row, (mean, c, low, high) in zip(rows, sorted(expected), strict=False):
+        assert row[1:] == [str(c), "6", f"{mean:.2f}", f"{low:.2f} to {high:.2f}"]
+    assert [(entry["run"], entry["looks"]) for entry in ledger_of(study)] == [
+        (1, "scores of classes"), (3, "scores of classes")
+    ]  # fmt: skip
+
+
 def test_without_bootstrap_no_test_embedding_is_read_and_nothing_is_logged(study: Study) -> None:
     keep_embeddings(study, 0, seed=0)
     (layout.run_dir(study.directory, "trial_003", 0) / "embeddings.npz").write_bytes(b"unreadable")

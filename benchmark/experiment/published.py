@@ -2,7 +2,9 @@
 
 Each line is one cell of a published table: its source (paper and table), data set, method and variant, mode, metric,
 value and half width of the 95 % interval in percent (empty if none is printed), trunk and embedding dimension as far as
-they are stated, and a note. Numbers that one paper quotes from another stand under the paper that prints them.
+they are stated, and a note. Numbers that one paper quotes from another stand under the paper that prints them. Those of
+`PapersWithCode` were read in the lists of that site, and those of `PFML_summary` in a summary, not in the papers, which
+they may misquote; the note says where.
 """
 
 import csv

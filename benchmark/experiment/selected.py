@@ -23,7 +23,7 @@ OWN = (
 OF_STUDIES = ("loss", "preset", "variant", "study")  # keys that each study has of its own
 EXECUTION = (
     "executor", "device", "keep", "accept_code", "plugins", "decode", "image_threads", "image_memory",
-    "checkpoint_seconds",
+    "checkpoint_seconds", "levels",
 )  # fmt: skip  # change no number
 
 
@@ -125,7 +125,8 @@ class Selected:
         names = [outline.choice(group, name).get("name", name) for group, name in
                  (("trunk", trunk), ("protocol", protocol))]  # fmt: skip
         origin = self.experiment.paper or f"the experiment {self.experiment.name}"
-        return f"{label}, trunk {names[0]}, protocol {names[1]}: the studies of {origin}."
+        budget = f", on a {self.experiment.budget} budget" * (self.experiment.budget != "full")
+        return f"{label}, trunk {names[0]}, protocol {names[1]}: the studies of {origin}{budget}."
 
     def _given(self) -> dict[str, str]:
         """The options for every study, by key."""

@@ -308,7 +308,7 @@ def out_of_memory(unit: Unit, said: str) -> str:
         f"The GPU has too little memory for {unit.name}: a trial batch with {key}={size} and "
         f"executor.workers_per_gpu={share} failed ({said}). Nothing of it was trained. If other programs use the GPU, "
         f"end them; {again if share != 1 else ''}start another study with a smaller batch: {key}={max(1, size // 2)} "
-        "variant=NAME."
+        f"variant=NAME, or with a gradient in chunks: training.gradient_chunk={max(1, size // 4)} variant=NAME."
     )
 
 

@@ -57,13 +57,11 @@ class HasDistributions(Protocol):
 
 @runtime_checkable
 class HasMemory(Protocol):
-    """A loss that compares a batch with the embeddings of earlier ones; its cost is measured with a full memory.
+    """A loss that compares a batch with the embeddings of earlier ones; its cost is measured with a full memory."""
 
-    Attributes:
-        memory: (M, D), as many rows as it can hold.
-    """
-
-    memory: Tensor
+    def memory_shape(self) -> tuple[int, int]:
+        """Return (M, D): the most embeddings that the memory can hold, and their dimension."""
+        ...
 
     def remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Write embeddings (B, D) with labels (B,), as a training step does; B may be M.

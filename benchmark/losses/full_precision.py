@@ -20,11 +20,21 @@ class FullPrecision(nn.Module):
         loss: creates the library's loss.
         miner: takes embeddings (B, D) and labels (B,) and returns the library's indices of pairs or triplets; None
             selects all of them. If the miner selects none, the loss is 0.
+        embedding_dim: D, for a loss with a vector per class; the library calls it `embedding_size`.
         arguments: passed to `loss`, such as the number of classes.
     """
 
-    def __init__(self, loss: Callable[..., nn.Module], miner: nn.Module | None = None, **arguments: int) -> None:
+    def __init__(
+        self,
+        loss: Callable[..., nn.Module],
+        miner: nn.Module | None = None,
+        *,
+        embedding_dim: int | None = None,
+        **arguments: int,
+    ) -> None:
         super().__init__()
+        if embedding_dim is not None:
+            arguments["embedding_size"] = embedding_dim
         self.loss = loss(**arguments)
         self.miner = miner
 

@@ -30,6 +30,7 @@ replace only the matrix G of the network, and the layers, the loss and the initi
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_non_negative, check_positive, check_whole
 from benchmark.losses.numerics import at_least_float32
 
@@ -171,6 +173,10 @@ class HIST(nn.Module):
         low, high = self.logvar_clamp or (-math.inf, math.inf)
         free = (self.log_vars > low) & (self.log_vars < high)
         return parts | {"free_logvar_share": float(free.float().mean())}
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return the number of means, one per class, as the number of proxies."""
+        return {"num_proxies": float(len(self.means))}
 
 
 class HypergraphNetwork(nn.Module):

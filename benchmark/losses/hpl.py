@@ -225,17 +225,20 @@ class HPL(CountingLoss):
         return [n for n in range(1, self.num_levels) if any(self.weights[n:]) and len(self.centres(n)) > 1]
 
     def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
-        """Return whether the best epoch preceded the grouping, the number of updates, and whether none changed a group.
+        """Return the number of proxies, and how the hierarchy fared: started before the best epoch, updated, changed.
 
-        `idle_hierarchy` is true if the coarse levels were on and the groups of a learned level never changed, false if
-        those of each one did, and None if no level was on that could change.
+        `num_proxies` counts those of every level with a weight. `idle_hierarchy` is true if the coarse levels were on
+        and the groups of a learned level never changed, false if those of each one did, and None if no level was on
+        that could change.
 
         Args:
             history: one row per evaluation with `epoch` and `diagnostics`.
             best_epoch: the epoch that gives the fold its score; None without a score.
         """
         best = next((row["diagnostics"] for row in history if row["epoch"] == best_epoch), None)
+        per_level = [self.proxies.shape[:-1].numel(), *(len(self.centres(n)) for n in range(1, self.num_levels))]
         return {
+            "num_proxies": float(sum(n for n, weight in zip(per_level, self.weights, strict=True) if weight)),
             "best_epoch_in_warmup": None if best is None else best.get("kmeans_done") == 0,
             "coarse_updates": history[-1]["diagnostics"].get("coarse_updates") if history else None,
             "idle_hierarchy": bool(self._idle_levels()) if self._learned_levels() else None,

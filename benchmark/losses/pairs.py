@@ -14,14 +14,18 @@ from torch.nn import functional
 from benchmark.losses.numerics import at_least_float32, euclidean
 
 
-def unit_distances(embeddings: Tensor) -> Tensor:
-    """Distances (B, B) of the embeddings (B, D), of any norm, scaled to norm 1; at least float32, also under autocast.
+def unit_distances(embeddings: Tensor, others: Tensor | None = None) -> Tensor:
+    """Distances (B, R) of vectors of any norm, scaled to norm 1; at least float32, also under autocast.
 
     Equal rows have distance 0 and no gradient.
+
+    Args:
+        embeddings: (B, D).
+        others: (R, D); None for the embeddings themselves.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         unit = functional.normalize(at_least_float32(embeddings), dim=1)
-        return euclidean(unit, unit)
+        return euclidean(unit, unit if others is None else functional.normalize(at_least_float32(others), dim=1))
 
 
 def pairs_of(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,6 +35,6 @@ def pairs_of(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_above_zero(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the mean, a scalar, of the kept values (B, B) that are above 0; 0 if there are none."""
+    """Return the mean, a scalar, of the kept values (B, R) that are above 0; 0 if there are none."""
     active = keep & ~(values <= 0)  # true for NaN
     return values.where(active, 0).sum() / active.sum().clamp(min=1)

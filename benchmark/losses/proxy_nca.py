@@ -16,11 +16,14 @@ scale sigma of Proxy-NCA++ (Teh, DeVries and Taylor, ECCV 2020, arXiv 2004.01113
 k = sigma^2, its temperature T has k = 1/T.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_positive
 from benchmark.losses.numerics import cosine_similarity
 from benchmark.losses.proxies import initial_proxies
@@ -93,6 +96,10 @@ class ProxyNCA(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         return proxy_nca(embeddings, labels, self.proxies, scale=self.scale, denominator=self.denominator)
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return the number of proxies."""
+        return {"num_proxies": float(len(self.proxies))}
 
 
 def _check_denominator(denominator: str, num_proxies: int) -> None:

@@ -5,8 +5,9 @@ Source: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding Learning
 
 - "authors", their code: `contrastive` within the batch plus `weight` times `contrastive` with the memory, which is
   written from step `start_iteration` + 1 on. The batch itself is written first, so the memory term repeats it;
-- "pml", pytorch-metric-learning's CrossBatchMemory: from the first step on, any pair loss of that library with the
-  memory alone, which includes the batch, but without a sample's pair with itself.
+- "pml", CrossBatchMemory of pytorch-metric-learning 2.9: from the first step on, a pair loss with the memory alone,
+  which includes the batch, but without a sample's pair with its own copy. The loss is `averaged_contrastive`, or one of
+  that library.
 
 Departures:
 - the memory is a ring in which new rows replace the oldest. In the authors' code, a write that would pass the end goes
@@ -17,7 +18,8 @@ Departures:
   threshold of 0.5 is the margin 1;
 - the whole queue is in the state_dict. The library does not store the position of the next write there;
 - a batch longer than the memory leaves its last rows there, whereas the library refuses it; and "pml" excludes the pair
-  of a lone sample with itself, whereas the library keeps it.
+  of a lone sample with itself, whereas version 2 keeps it. A miner sees a sample's own copy, whose pairs are left out
+  afterwards; version 3 leaves them out before.
 """
 
 import torch
@@ -27,6 +29,7 @@ from benchmark.core.errors import UserError
 from benchmark.losses.checks import check_choice, check_non_negative, check_whole
 from benchmark.losses.counters import CountingLoss
 from benchmark.losses.numerics import at_least_float32, cosine_similarity
+from benchmark.losses.pairs import mean_above_zero, unit_distances
 
 FLAVOURS = ("authors", "pml")
 
@@ -68,6 +71,37 @@ def contrastive(
     return torch.where(same, 1 - cosine, cosine).masked_fill(done, 0).sum() / len(labels)
 
 
+def averaged_contrastive(
+    embeddings: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    other_labels: Tensor,
+    copies: Tensor,
+    *,
+    pos_margin: float = 0.0,
+    neg_margin: float = 1.0,
+) -> Tensor:
+    """Return the scalar loss of `losses.contrastive` over the pairs of a batch and other vectors.
+
+    It is the mean of [d - pos_margin]+ over positive pairs plus that of [neg_margin - d]+ over negative pairs, each
+    over the pairs whose term is above 0.
+
+    Args:
+        embeddings: (B, D), of any norm.
+        labels: (B,).
+        others: (R, D), of any norm; R may be 0.
+        other_labels: (R,).
+        copies: (B,) row of `others` that is a copy of the sample, -1 for none; the two are no pair.
+        pos_margin: distance of unit vectors below which a positive pair adds nothing.
+        neg_margin: distance above which a negative pair adds nothing.
+    """
+    distance = unit_distances(embeddings, others)  # (B, R)
+    negative = labels[:, None] != other_labels
+    copy = copies[:, None] == torch.arange(len(others), device=copies.device)
+    pull = mean_above_zero(distance - pos_margin, ~(negative | copy))
+    return pull + mean_above_zero(neg_margin - distance, negative)
+
+
 class XBM(CountingLoss):
     """A pair loss with a memory of embeddings, which only forward passes in training mode write.
 
@@ -79,17 +113,17 @@ class XBM(CountingLoss):
         num_images: training images of the fold.
         memory_fraction: rows of the memory as a fraction of the images, in (0, 1].
         flavour: "authors" or "pml".
-        pos_margin: least distance of a positive pair that counts, in 0..2 ("authors" only, as all below up to `loss`).
-        neg_margin: largest distance of a negative pair that counts, in 0..2.
-        weight: factor of the memory term, at least 0.
+        pos_margin: distance, in 0..2, up to which a positive pair adds nothing; not read by a `loss`.
+        neg_margin: distance, in 0..2, from which on a negative pair adds nothing; not read by a `loss`.
+        weight: factor of the memory term, at least 0 ("authors" only, as the next three).
         start_iteration: steps before the memory is written, at least 0.
         pos_epsilon: gap below a cosine of 1 from which a positive pair counts.
         replicate_quirks: whether the queue is written and read as in the authors' code.
-        loss: a pair loss of pytorch-metric-learning ("pml" only).
-        miner: one of its miners, or None for all pairs ("pml" only).
+        loss: a pair loss of pytorch-metric-learning in place of `averaged_contrastive` ("pml" only).
+        miner: one of its miners, which selects the pairs of `loss`; None for all pairs.
 
     Raises:
-        UserError: an argument is out of range, or `loss` is missing for "pml".
+        UserError: an argument is out of range, or there is a miner without a loss.
     """
 
     memory: Tensor
@@ -113,8 +147,10 @@ class XBM(CountingLoss):
     ) -> None:
         super().__init__(num_counters=3)
         check_choice("XBM", FLAVOURS, flavour=flavour)
-        if flavour == "pml" and loss is None:
-            raise UserError("XBM with flavour='pml' has loss=None; give it a loss of pytorch_metric_learning.losses.")
+        if miner is not None and loss is None:
+            raise UserError(
+                "XBM has a miner, but loss=None: a miner selects pairs for a loss of its library. Give both."
+            )
         if not 0 < memory_fraction <= 1:
             raise UserError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
         for name, value in {"pos_margin": pos_margin, "neg_margin": neg_margin}.items():
@@ -123,8 +159,8 @@ class XBM(CountingLoss):
         check_non_negative("XBM", weight=weight)
         check_whole("XBM", at_least=0, start_iteration=start_iteration)
         self.flavour, self.loss, self.miner = flavour, loss, miner
-        self.margins = {"pos_margin": pos_margin, "neg_margin": neg_margin, "pos_epsilon": pos_epsilon}
-        self.weight = weight
+        self.margins = {"pos_margin": pos_margin, "neg_margin": neg_margin}
+        self.weight, self.pos_epsilon = weight, pos_epsilon
         self.start_iteration = start_iteration if flavour == "authors" else 0
         self.replicate_quirks = replicate_quirks and flavour == "authors"
         rows = max(1, round(memory_fraction * num_images))
@@ -138,13 +174,20 @@ class XBM(CountingLoss):
         embeddings = at_least_float32(embeddings)
         rows = self._rows()
         memory, memory_labels = self.memory[:rows].to(embeddings.dtype), self.memory_labels[:rows]
+        if self.flavour == "pml" and self.loss is None:
+            return averaged_contrastive(embeddings, labels, memory, memory_labels, slots, **self.margins)
         if self.flavour == "pml":
             with torch.autocast(embeddings.device.type, enabled=False):
-                return self._pair_loss(embeddings, labels, memory, memory_labels, slots)
-        batch_term = contrastive(embeddings, labels, embeddings, labels, **self.margins)
-        memory_term = contrastive(embeddings, labels, memory, memory_labels, **self.margins)
+                return self._library_loss(embeddings, labels, memory, memory_labels, slots)
+        options = self.margins | {"pos_epsilon": self.pos_epsilon}
+        batch_term = contrastive(embeddings, labels, embeddings, labels, **options)
+        memory_term = contrastive(embeddings, labels, memory, memory_labels, **options)
         self._terms = {"loss_batch": batch_term.detach(), "loss_memory": memory_term.detach()}
         return batch_term + self.weight * memory_term
+
+    def memory_shape(self) -> tuple[int, int]:
+        """Return (M, D): the rows of the memory, filled or not, and their length."""
+        return len(self.memory), self.memory.shape[1]
 
     def diagnostics(self) -> dict[str, float]:
         """Return the rows of the memory in use and, for "authors", the two terms of the last batch's loss."""
@@ -185,7 +228,7 @@ class XBM(CountingLoss):
             return len(self.memory) if int(self.memory_labels[-1]) != 0 else place
         return filled
 
-    def _pair_loss(
+    def _library_loss(
         self, embeddings: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, slots: Tensor
     ) -> Tensor:
         """Return the library's loss with the memory, a scalar, without the pairs of a sample and its own slot.

@@ -4,10 +4,11 @@ Every comparison is a ratio, baseline over ours, of jobs that take turns (`timin
 documented, and in their fastest form: images in memory, a few tensor operations to transform an image (torchvision's
 transforms take five times as long), no worker processes to communicate with, embeddings already normalised.
 
-Baselines: pytorch-metric-learning's trainer `MetricLossOnly` and its `AccuracyCalculator` (Musgrave, Belongie, Lim,
-"PyTorch Metric Learning", arXiv 2008.09164), and a bare `import torch` for start-up. The metrics are also compared with
-the matrix product that they cannot do without, and with open-metric-learning's search and metrics where that is
-installed; version 4 asks for numpy below 2, so not in our environment.
+Baselines: of pytorch-metric-learning 2, the trainer `MetricLossOnly`, the `BaseTester` and the `AccuracyCalculator`
+(Musgrave, Belongie, Lim, "PyTorch Metric Learning", arXiv 2008.09164), and a bare `import torch` for start-up. Version
+3 has no trainers and testers and another calculator, so with it these rows are not measured. The metrics are also
+compared with the matrix product that they cannot do without, and with open-metric-learning's search and metrics where
+that is installed; version 4 asks for numpy below 2, so not in our environment.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from benchmark.core.paths import CHECKOUT_DIR, conf_dir
 from benchmark.core.provenance import hardware, versions
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
+from benchmark.images.batches import embed
 from benchmark.images.in_memory import InMemoryImages
 from benchmark.perf import scaling, table_file
 from benchmark.perf.dispatch import dispatch_costs
@@ -45,13 +47,16 @@ from benchmark.study.prepare import prepare
 from benchmark.study.stored import all_studies
 from benchmark.study.study import Study
 from benchmark.training import loop
-from benchmark.training.components import Schedule, TrainingComponents
+from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 
 LOSSES = ("proxy_anchor", "contrastive")
 ITERATIONS = 20  # training iterations per round
 REPEATS = 15
+EVALUATIONS = 5  # rounds
 CLASSES = {1_466: 25, 5_924: 100, 60_502: 11_316}  # by number of vectors: a fold of CUB, the test halves of CUB and SOP
 FLOORS = {1_466: 3.5, 5_924: 1.8, 60_502: 1.25}  # targets for the time of the metrics, in bare products
+PEER = "pytorch_metric_learning.trainers"  # a package that only version 2 of the library has
+NEEDS_VERSION_2 = "needs pytorch-metric-learning 2: pip install 'pytorch-metric-learning<3'"
 NAMES = {"precision_at_1": "precision_at_1", "r_precision": "r_precision", "map_at_r": "mean_average_precision_at_r"}
 TOLERANCE = 1e-6
 
@@ -66,11 +71,13 @@ def bench(study: Study, overrides: list[str]) -> None:
     print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
     use_threads(1)
     rows: list[Row] = []
-    costs = (image_inputs(), loss_steps(study), dispatch_costs(study), search_costs(study))
+    costs = (image_inputs(), loss_steps(study), dispatch_costs(study))
     growth: list[scaling.Curve] = []
     for part in (
         start_up(),
+        search_costs(study),  # early, since a search proposes in a process that does little else
         trainings(study),
+        evaluations(study),
         metrics(),
         large_metrics(),
         *costs,
@@ -111,14 +118,20 @@ def start_up() -> Iterator[Row]:
 
 
 class LibraryDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Training images one by one, as pytorch-metric-learning's trainer expects them: shifted, float, normalised.
+    """Images one by one, as pytorch-metric-learning's trainer and tester expect them: float, normalised.
 
     The arithmetic per image is that of `to_batch`.
+
+    Args:
+        parts: whose training images are shifted, as in training.
+        evaluated: images that replace them, and are not shifted.
     """
 
-    def __init__(self, parts: TrainingComponents) -> None:
-        assert isinstance(parts.images, InMemoryImages)
-        self.images, self.shift, self.labels = parts.images.images, parts.images.shift, parts.labels.tolist()
+    def __init__(self, parts: TrainingComponents, evaluated: EvaluationSet | None = None) -> None:
+        images, labels = (parts.images, parts.labels) if evaluated is None else (evaluated.images, evaluated.labels)
+        assert isinstance(images, InMemoryImages)
+        self.images, self.shift, self.labels = images.images, images.shift, labels.tolist()
+        self.is_shifted = evaluated is None
         self.height, self.width = self.images.shape[2:]
         scale = torch.tensor(parts.trunk.std).reciprocal()
         self.scale, self.offset = (scale / 255).view(-1, 1, 1), (torch.tensor(parts.trunk.mean) * scale).view(-1, 1, 1)
@@ -127,9 +140,11 @@ class LibraryDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        down, right = torch.randint(2 * self.shift + 1, (2,)).tolist()
-        padded = functional.pad(self.images[index], (self.shift,) * 4)
-        image = padded[:, down : down + self.height, right : right + self.width]
+        image = self.images[index]
+        if self.is_shifted:
+            down, right = torch.randint(2 * self.shift + 1, (2,)).tolist()
+            padded = functional.pad(image, (self.shift,) * 4)
+            image = padded[:, down : down + self.height, right : right + self.width]
         return image.float().mul_(self.scale).sub_(self.offset), self.labels[index]
 
 
@@ -139,11 +154,20 @@ def trainings(study: Study) -> Iterator[Row]:
     for name in LOSSES:
         loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
         one = Study.of(study.raw | {"loss": loss, "device": "cpu", "threads": 1})
+        what, target = f"training a fold, {name}", (">=", 1.1)
+        if not has_peer():
+            yield Row(what, target, [], f"MetricLossOnly {NEEDS_VERSION_2}")
+            continue
         make = functools.partial(build, one, {}, fingerprint=fingerprint, kind="trial", index=0, fold=0)
         spent = interleave({"ours": our_loop(*make()), "peer": their_trainer(one, *make())}, REPEATS)
         rate = statistics.median(one.config.protocol.batch_size * ITERATIONS / s.cpu for s in spent["ours"])
         compared = f"images/s ({rate:,.0f}) over MetricLossOnly's; both shift by up to {one.config.training.shift} px"
-        yield ratio_row(f"training a fold, {name}", (">=", 1.1), spent["peer"], spent["ours"], compared)
+        yield ratio_row(what, target, spent["peer"], spent["ours"], compared)
+
+
+def has_peer() -> bool:
+    """Whether the installed pytorch-metric-learning has the trainer and the calculator that are the baselines."""
+    return importlib.util.find_spec(PEER) is not None
 
 
 def our_loop(parts: TrainingComponents, schedule: Schedule) -> Callable[[], None]:
@@ -193,6 +217,53 @@ def their_trainer(study: Study, parts: TrainingComponents, schedule: Schedule) -
             trainer.train()
 
     return train
+
+
+def evaluations(study: Study) -> Iterator[Row]:
+    """A row for evaluating a fold's model on its validation images, by us and by pytorch-metric-learning's tester."""
+    what, target = "evaluating a fold", (">=", 1.1)
+    if not has_peer():
+        yield Row(what, target, [], f"BaseTester {NEEDS_VERSION_2}")
+        return
+    one = Study.of(study.raw | {"device": "cpu", "threads": 1})
+    parts, _ = build(one, {}, fingerprint=prepare(one, "trainval"), kind="trial", index=0, fold=0)
+    evaluated = parts.validation
+    assert evaluated is not None
+    jobs = {"ours": our_evaluation(parts, evaluated), "peer": their_tester(parts, evaluated)}
+    check_equal(jobs["ours"](), jobs["peer"](), "BaseTester")
+    spent = interleave(jobs, EVALUATIONS)
+    number = len(evaluated.labels)
+    rate = statistics.median(number / s.cpu for s in spent["ours"])
+    compared = f"images/s ({rate:,.0f}) over BaseTester and AccuracyCalculator's; {number:,} images, equal to 1e-6"
+    yield ratio_row(what, target, spent["peer"], spent["ours"], compared)
+
+
+def our_evaluation(parts: TrainingComponents, evaluated: EvaluationSet) -> Callable[[], dict[str, float]]:
+    """A job that embeds images and scores the embeddings, as training does after an epoch."""
+
+    def evaluate() -> dict[str, float]:
+        embeddings = embed(parts.embedder, evaluated.images, parts.trunk, parts.head)
+        return retrieval_metrics(embeddings, evaluated.labels)
+
+    return evaluate
+
+
+def their_tester(parts: TrainingComponents, evaluated: EvaluationSet) -> Callable[[], dict[str, float]]:
+    """The counterpart of `our_evaluation` with `BaseTester` and `AccuracyCalculator`, in batches of the same size."""
+    from pytorch_metric_learning.testers import BaseTester
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    cpu, size = torch.device("cpu"), evaluated.images.eval_batch_size
+    tester = BaseTester(batch_size=size, dataloader_num_workers=0, data_device=cpu)
+    calculator = AccuracyCalculator(include=tuple(NAMES.values()), k="max_bin_count", device=cpu)
+    dataset = LibraryDataset(parts, evaluated)
+
+    def evaluate() -> dict[str, float]:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            embeddings, labels = tester.get_all_embeddings(dataset, parts.trunk, parts.head)
+        return dict(calculator.get_accuracy(embeddings, labels[:, 0]))
+
+    return evaluate
 
 
 def made_up(num_images: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,8 +326,13 @@ def bare_product(vectors: torch.Tensor) -> Callable[[], None]:
     return multiply
 
 
-def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
+def check_equal(ours: dict[str, float], peer: dict[str, float], name_of_peer: str = "AccuracyCalculator") -> None:
     """Check that our metrics equal the baseline's, since speed counts only for correct results.
+
+    Args:
+        ours: our metrics.
+        peer: the baseline's, by its names.
+        name_of_peer: the baseline in the message.
 
     Raises:
         ValueError: a metric differs by more than `TOLERANCE`.
@@ -264,7 +340,7 @@ def check_equal(ours: dict[str, float], peer: dict[str, float]) -> None:
     for name, theirs in NAMES.items():
         if not abs(ours[name] - peer[theirs]) <= TOLERANCE:
             raise ValueError(
-                f"{name} is {ours[name]!r}, but {peer[theirs]!r} by AccuracyCalculator: more than {TOLERANCE:g} apart. "
+                f"{name} is {ours[name]!r}, but {peer[theirs]!r} by {name_of_peer}: more than {TOLERANCE:g} apart. "
                 "Run make test; if it passes, please report this with the line of versions above."
             )
 
@@ -273,14 +349,16 @@ def metrics() -> Iterator[Row]:
     """Rows for the retrieval metrics of a validation fold and of a small test half, in this process."""
     for num_images in (1_466, 5_924):
         vectors, labels = made_up(num_images)
-        sides = ("ours", "peer", "oml") if importlib.util.find_spec("oml") else ("ours", "peer")
-        jobs = {side: scorer(side, vectors, labels) for side in sides}
-        check_equal(jobs["ours"](), jobs["peer"]())
+        installed = {"ours": True, "peer": has_peer(), "oml": importlib.util.find_spec("oml") is not None}
+        jobs = {side: scorer(side, vectors, labels) for side, found in installed.items() if found}
+        if "peer" in jobs:
+            check_equal(jobs["ours"](), jobs["peer"]())
         spent = interleave({"product": bare_product(vectors), **jobs}, REPEATS)
         what, floor = f"metrics of {num_images:,} x 128", ("<=", FLOORS[num_images])
         yield ratio_row(f"{what}, limit", floor, spent["ours"], spent["product"], "ours over the bare product")
         compared = f"AccuracyCalculator(k='max_bin_count') over ours; {CLASSES[num_images]} classes, equal to 1e-6"
-        yield ratio_row(what, (">=", 1.1), spent["peer"], spent["ours"], compared)
+        missing = Row(what, (">=", 1.1), [], f"AccuracyCalculator {NEEDS_VERSION_2}")
+        yield ratio_row(what, (">=", 1.1), spent["peer"], spent["ours"], compared) if "peer" in spent else missing
         yield oml_row(what, spent.get("oml", []), spent["ours"])
 
 
@@ -298,12 +376,15 @@ def large_metrics() -> Iterator[Row]:
     what, mine = "metrics of 60,502 x 128", [Spent(ours["cpu"], ours["wall"])]
     compared = "ours over the bare product"
     yield ratio_row(f"{what}, limit", ("<=", FLOORS[60_502]), mine, [Spent(*ours["product"])], compared)
+    more = ""
     try:
-        peer = in_child("peer")
+        peer = in_child("peer") if has_peer() else None
     except subprocess.CalledProcessError as error:  # it needs about 7 GB
         yield Row(what, (">=", 1.0), [], f"AccuracyCalculator's process ended with status {error.returncode}")
-        more = ""
-    else:
+        peer = {}
+    if peer is None:
+        yield Row(what, (">=", 1.0), [], f"AccuracyCalculator {NEEDS_VERSION_2}")
+    elif peer:
         check_equal(ours["metrics"], peer["metrics"])
         compared = f"AccuracyCalculator over ours ({ours['cpu']:.0f} s); 11,316 classes, values equal to 1e-6"
         yield ratio_row(what, (">=", 1.0), [Spent(peer["cpu"], peer["wall"])], mine, compared)
@@ -322,15 +403,22 @@ def in_child(side: str) -> JsonObject:
     return dict(json.loads(done.stdout))
 
 
+def product_of(vectors: torch.Tensor) -> list[Spent]:
+    """What one bare product of vectors (N, D) costs; its memory is free again afterwards."""
+    return interleave({"product": bare_product(vectors)}, 1)["product"]
+
+
 def child(side: str) -> None:
-    """Score 60,502 vectors and print metrics, seconds, peak memory and the seconds of the bare product as JSON."""
+    """Score 60,502 vectors; print metrics, seconds, peak memory and the mean time of a product around it as JSON."""
     torch.set_num_threads(1)
     vectors, labels = made_up(60_502)
     score = scorer(side, vectors, labels)
+    before = product_of(vectors) if side == "ours" else []
     start, found, end = own_time(), score(), own_time()
     spent: JsonObject = {"cpu": end.cpu - start.cpu, "wall": end.wall - start.wall, "megabytes": peak_megabytes()}
     if side == "ours":
-        spent["product"] = interleave({"product": bare_product(vectors)}, 1)["product"][0]
+        both = before + product_of(vectors)
+        spent["product"] = [statistics.fmean(values) for values in zip(*both, strict=True)]
     print(json.dumps({"metrics": found} | spent))
 
 

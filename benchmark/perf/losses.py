@@ -68,7 +68,8 @@ def made_up_batches(study: Study) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def fill_memory(loss: torch.nn.Module) -> None:
-    """Fill the memory of a loss that has one, as after an epoch; other losses stay as they are."""
-    if isinstance(loss, HasMemory):
-        memory = torch.randn(loss.memory.shape, generator=torch.Generator().manual_seed(1))
-        loss.remember(memory, torch.arange(len(memory)) % NUM_CLASSES)
+    """Fill the memory of a loss, or of a part of it, as after an epoch; other losses stay as they are."""
+    for part in loss.modules():
+        if isinstance(part, HasMemory):
+            memory = torch.randn(part.memory_shape(), generator=torch.Generator().manual_seed(1))
+            part.remember(memory, torch.arange(len(memory)) % NUM_CLASSES)

@@ -43,10 +43,24 @@ def check_ball(curvature: float, clip_radius: float = 1.0) -> None:
 
 
 def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
-    """Map vectors to points (N, D) of the ball: clip u to norm r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
+    """Map vectors to points (N, D) of the ball by `exponential_map`, with the gradient of HIER.
 
     Easily got wrong: in the backward pass, the gradient of a point z is first multiplied by (1 - c |z|^2)^2 / 4, the
     inverse of the ball's metric. This is part of the method, not of the derivative of the map.
+
+    Args:
+        vectors: (N, D), of any norm and floating type; computed in at least float32, also under autocast.
+        curvature: c, above 0; the ball has radius 1 / sqrt(c).
+        clip_radius: r, above 0; longer vectors are scaled to this norm.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        points = exponential_map(vectors, curvature=curvature, clip_radius=clip_radius)
+        mapped: Tensor = _RiemannianGradient.apply(points, curvature)
+        return mapped
+
+
+def exponential_map(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
+    """Map vectors to points (N, D) of the ball: clip u to norm r, then tanh(sqrt(c) |u|) u / (sqrt(c) |u|).
 
     Args:
         vectors: (N, D), of any norm and floating type; computed in at least float32, also under autocast.
@@ -58,9 +72,7 @@ def to_ball(vectors: Tensor, *, curvature: float, clip_radius: float) -> Tensor:
         lengths = vector_norm(vectors, dim=1, keepdim=True)
         vectors = vectors * (clip_radius / (lengths + MARGIN)).clamp(max=1)
         angles = math.sqrt(curvature) * vector_norm(vectors, dim=1, keepdim=True).clamp(min=MARGIN)
-        points = vectors * (angles.tanh() / angles)
-        mapped: Tensor = _RiemannianGradient.apply(pull_to_rim(points, curvature=curvature), curvature)
-        return mapped
+        return pull_to_rim(vectors * (angles.tanh() / angles), curvature=curvature)
 
 
 def pull_to_rim(points: Tensor, *, curvature: float) -> Tensor:

@@ -7,7 +7,7 @@ Departure for embeddings in a Poincare ball, which cannot be concatenated to poi
 sums the folds' distances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import torch
@@ -104,13 +104,27 @@ def score(
         ValueError: `retrieval_metrics` refuses these embeddings, labels or options.
     """
 
-    def metrics(vectors: Tensor, parts: int) -> dict[str, float]:
+    def measure(vectors: Tensor, parts: int) -> dict[str, float]:
         return metrics_of(
             vectors, labels, is_query, metric=metric, recall_at=recall_at, curvature=curvature, parts=parts
         )
 
-    whole = metrics(*side_by_side(embeddings, metric))
-    folds = [metrics(vectors, 1) for vectors in embeddings]
+    return in_both_modes(embeddings, metric, measure, names)
+
+
+def in_both_modes(
+    embeddings: Tensor, metric: str, measure: Callable[[Tensor, int], Mapping[str, float]], names: Sequence[str]
+) -> ModeScores:
+    """Measure the concatenated embeddings, and those of each fold's model alone.
+
+    Args:
+        embeddings: (F, N, D), one model per fold; normalised if the metric is "cosine".
+        metric: distance of the search, as in `retrieval_metrics`.
+        measure: returns metrics by name for embeddings, (N, D) or (N, F D), and the number of their `parts`.
+        names: metrics to keep.
+    """
+    whole = measure(*side_by_side(embeddings, metric))
+    folds = [measure(vectors, 1) for vectors in embeddings]
     return {
         "separated": {name: sum(fold[name] for fold in folds) / len(folds) for name in names},
         "separated_folds": [{name: fold[name] for name in names} for fold in folds],

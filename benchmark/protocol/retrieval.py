@@ -34,6 +34,7 @@ from benchmark.protocol.counting import count_hits
 from benchmark.protocol.nearest import Search, by_numpy, nearest
 
 _SCORES_AT_A_TIME = 2**22  # 16 MB
+_FEWEST_ROWS, _MOST_ROWS = 512, 768  # of a block: fewer make the product slower, more take long for new pages of memory
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def retrieval_metrics(
         metric: "cosine" (vectors are L2-normalised first; ranks like the Euclidean distance of unit vectors),
             "l2" (Euclidean distance, without normalisation) or "hyperbolic" (distance in a Poincare ball).
         recall_at: each K of Recall@K, 1 or more.
-        block: largest number of queries scored at a time; None: 256, or more if there are few references.
+        block: largest number of queries scored at a time; None: 512, or up to 768 if there are few references.
         curvature: c of the ball, of radius 1 / sqrt(c); for "hyperbolic" only.
         parts: number of points of the ball in one vector, for "hyperbolic"; their distances are summed.
 
@@ -107,7 +108,7 @@ def query_scores(
         gallery_labels: (G,) integer class ids of the gallery.
         metric: distance of the search, as in `retrieval_metrics`.
         recall_at: each K of Recall@K, 1 or more.
-        block: largest number of queries scored at a time; None: 256, or more if there are few references.
+        block: largest number of queries scored at a time; None: 512, or up to 768 if there are few references.
         curvature: curvature of the ball; for "hyperbolic" only.
         parts: number of points of the ball in one vector, for "hyperbolic".
 
@@ -149,7 +150,7 @@ def _scored(
             f"None of the {len(queries)} queries has a relevant reference, so there is nothing to average. Check that "
             "queries and references have labels of the same classes, with more than one image per class."
         )
-    block = block or max(256, _SCORES_AT_A_TIME // len(labels))
+    block = block or min(max(_FEWEST_ROWS, _SCORES_AT_A_TIME // len(labels)), _MOST_ROWS)
     columns = relevant.by_class if by_numpy(queries) else None
     references = torch.arange(len(labels), device=labels.device) if columns is None else columns
     search = Search(queries, gallery, metric, block, columns=columns, curvature=curvature, parts=parts)
@@ -176,7 +177,7 @@ def _blocks(order: Tensor, depth: Tensor, block: int) -> Iterator[Tensor]:
         depth: (S,), R of each.
         block: largest number of rows in a block.
     """
-    steps = (depth[:, None] >= 4 ** torch.arange(1, 32, device=depth.device)).sum(dim=1)
+    steps = torch.bucketize(depth, 4 ** torch.arange(1, 32, device=depth.device), right=True)
     for rows in order.split(steps.unique_consecutive(return_counts=True)[1].tolist()):
         yield from rows.tensor_split(-(-len(rows) // block))  # of equal size: a product with few rows is slow
 
@@ -211,7 +212,8 @@ def _counted_hits(search: Search, scores: Tensor, first: Tensor, depth: Tensor, 
     counted, undecided = count_hits(scores.numpy(), first.numpy(), depth.numpy(), with_itself=search.excludes_itself)
     hits = torch.from_numpy(counted)
     if len(undecided):
-        for rows in torch.from_numpy(undecided).split(32):  # a few rows at a time, since their scores are copied
+        at_a_time = max(32, _SCORES_AT_A_TIME // (4 * scores.shape[1]))  # since their scores are copied
+        for rows in torch.from_numpy(undecided).split(at_a_time):
             ordered = labels[nearest(search.in_order(scores[rows]), depth[rows])] == own[rows]
             hits[rows, : ordered.shape[1]] = ordered
     return hits
@@ -227,9 +229,16 @@ def _by_rank(hits: Tensor, depth: Tensor) -> Tensor:
     rank = torch.arange(1, hits.shape[1] + 1, device=hits.device)
     hits = hits & (rank <= depth[:, None])
     num_hits = hits.sum(dim=1).double()
-    first_rank = torch.where(num_hits > 0, hits.to(torch.uint8).argmax(dim=1) + 1.0, torch.inf)
+    first_rank = torch.where(num_hits > 0, _first_column(hits) + 1.0, torch.inf)
     precisions = hits.cumsum(dim=1, dtype=torch.float64).mul_(hits).div_(rank)  # at each hit
     return torch.stack([num_hits / depth, precisions.sum(dim=1) / depth, first_rank])
+
+
+def _first_column(hits: Tensor) -> Tensor:
+    """Return the first column (B,) of hits (B, K) that is true; any column if none is."""
+    if by_numpy(hits):  # whose argmax of booleans takes a twentieth of torch's
+        return torch.from_numpy(hits.numpy().argmax(axis=1))
+    return hits.to(torch.uint8).argmax(dim=1)
 
 
 def _first_rank(scores: Tensor, rows: Tensor, references: Tensor, labels: Tensor, own: Tensor) -> Tensor:

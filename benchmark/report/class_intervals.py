@@ -20,6 +20,7 @@ from benchmark.protocol.bootstrap import over_classes, ranks_over_classes
 from benchmark.protocol.comparisons import Rank
 from benchmark.protocol.modes import side_by_side
 from benchmark.protocol.retrieval import query_scores
+from benchmark.report import level_rows
 from benchmark.report.figures import kept
 from benchmark.report.runs import StudyRuns
 from benchmark.study.ledger import log_access
@@ -40,26 +41,10 @@ def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> 
         CorruptFileError: a file of embeddings is damaged, or is not the one that the record was made with.
     """
     facts = runs.stored.facts
-    again = command("final-eval", {"study": runs.directory})
-    if facts.story == "traditional":
-        columns = [column for column in columns if column.startswith(f"{KEPT_EPOCH}.")]
-        again = command("traditional", {"study": runs.directory, "keep": "best"})
-        if not columns:
-            raise UserError(f"bootstrap needs test embeddings, which runs keep of the epoch {KEPT_EPOCH} alone.")
-    files = {run: runs.paths(run).with_suffix("") / kept.NAME for run in sorted(runs.records)}
-    present = {run: path for run, path in files.items() if path.is_file()}
-    if not present:
-        raise UserError(
-            f"No run in {runs.directory} has kept its embeddings ({kept.NAME} beside its folds), which {again} writes "
-            "for the runs that it scores. They are not part of the results that come with this project."
-        )
+    columns, present = _kept(runs, columns)
     values = {column: runs.values(column) for column in columns}
     for run, path in present.items():
-        log_access(
-            runs.directory, {"run": run, "story": "trace", "looks": "bootstrap over classes", "commit": commit()}
-        )
-        _check(path, runs.records[run])
-        labels, scores = scores_of(kept.read(path), columns, runs.stored.science, facts.recall_at)
+        labels, scores = _read(runs, run, path, columns, "bootstrap over classes")
         for column in columns:
             found = over_classes(scores[column], labels, resamples=resamples, confidence=facts.confidence)
             recorded = values[column].get(run)
@@ -67,6 +52,69 @@ def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> 
                 column, str(run), "-" if recorded is None else f"{recorded:.2f}", f"{100 * found.mean:.2f}",
                 f"{100 * found.low:.2f} to {100 * found.high:.2f}", str(found.num_classes),
             )  # fmt: skip
+
+
+def lowest_classes(runs: StudyRuns, columns: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
+    """Yield for each column and the classes with the lowest scores, as text: class id, queries, mean and range of runs.
+
+    The score of a class is the mean over its queries, computed from the kept embeddings.
+
+    Args:
+        runs: a study, as for `class_intervals`.
+        columns: columns of its table.
+        count: number of classes.
+
+    Raises:
+        UserError: no run kept embeddings for these columns, or the ledger cannot be written.
+        CorruptFileError: a file of embeddings is damaged, or is not the one that the record was made with.
+    """
+    columns, present = _kept(runs, columns)
+    read = [_read(runs, run, path, columns, "scores of classes") for run, path in present.items()]
+    for column in columns:
+        each, queries = list[np.ndarray](), np.array([])
+        for labels, scores in read:
+            scored = ~np.isnan(scores[column])
+            classes, place, queries = np.unique(labels[scored], return_inverse=True, return_counts=True)
+            each.append(100 * np.bincount(place, scores[column][scored]) / queries)
+        by_run = np.stack(each)  # (runs, C)
+        for i in np.argsort(by_run.mean(axis=0), kind="stable")[:count]:
+            low, high = by_run[:, i].min(), by_run[:, i].max()
+            yield column, str(classes[i]), str(queries[i]), f"{by_run[:, i].mean():.2f}", f"{low:.2f} to {high:.2f}"
+
+
+def _kept(runs: StudyRuns, columns: Sequence[str]) -> tuple[list[str], dict[int, Path]]:
+    """Return those of the columns for which runs kept embeddings, and the file of each run that has one.
+
+    Raises:
+        UserError: there are none.
+    """
+    facts = runs.stored.facts
+    columns = [column for column in columns if column.partition(".")[2] not in level_rows.METRICS]
+    if not columns:
+        raise UserError(f"Classes are scored by a metric of the main table, not by {', '.join(level_rows.METRICS)}.")
+    again = command("final-eval", {"study": runs.directory})
+    if facts.story == "traditional":
+        columns = [column for column in columns if column.startswith(f"{KEPT_EPOCH}.")]
+        again = command("traditional", {"study": runs.directory, "keep": "best"})
+        if not columns:
+            raise UserError(f"This needs test embeddings, which runs keep of the epoch {KEPT_EPOCH} alone.")
+    files = {run: runs.paths(run).with_suffix("") / kept.NAME for run in sorted(runs.records)}
+    present = {run: path for run, path in files.items() if path.is_file()}
+    if not present:
+        raise UserError(
+            f"No run in {runs.directory} has kept its embeddings ({kept.NAME} beside its folds), which {again} writes "
+            "for the runs that it scores. They are not part of the results that come with this project."
+        )
+    return columns, present
+
+
+def _read(
+    runs: StudyRuns, run: int, path: Path, columns: Sequence[str], looks: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Log that a run's kept embeddings are looked at, check them, and return what `scores_of` does."""
+    log_access(runs.directory, {"run": run, "story": "trace", "looks": looks, "commit": commit()})
+    _check(path, runs.records[run])
+    return scores_of(kept.read(path), columns, runs.stored.science, runs.stored.facts.recall_at)
 
 
 def ranks_of_studies(studies: Mapping[str, StudyRuns], column: str, resamples: int) -> dict[str, Rank]:

@@ -27,6 +27,7 @@ OF_LOSSES = ("hpl", "xbm")  # keys of `dataset` in studies of version 1
 # Values that the oldest studies had but did not record, or that a study records only if they differ from these.
 OLDEST: dict[str, object] = {
     "protocol.held_out": 0.0,
+    "protocol.label_noise": 0.0,
     "protocol.loss_optimizer": "searched",
     "head.module.normalize_features": False,
     "searcher.module.failed": None,

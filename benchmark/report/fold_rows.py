@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.formats import Column, Row
+from benchmark.report.level_rows import level_intervals
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.layout import Chosen, Found, NoChoiceError
@@ -73,6 +74,7 @@ def rows(stored: StoredStudy, directory: Path) -> list[Row]:
         values = {run: 100 * scored[run].result[mode][metric] for run in sorted(scored)}
         row.values[mode, metric] = values
         row.cells[mode, metric] = t_interval(list(values.values()), facts.confidence)
+    row.levels = level_intervals([scored[run].result for run in sorted(scored)], facts.confidence)
     return [row]
 
 

@@ -187,6 +187,7 @@ class Row:
         compared: its comparison with another row; None for the best row, and before `differences.compare`.
         ranks: how it ranks among the other rows, by column; filled by `differences.compare`.
         class_ranks: how it ranks if test classes are drawn again, by column; filled by `class_ranks.rank`.
+        levels: mean and interval of each metric on the levels of the hierarchy, in percent.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Row:
     compared: Compared | None = None
     ranks: dict[Key, Rank] = field(default_factory=dict)
     class_ranks: dict[Key, Rank] = field(default_factory=dict)
+    levels: Mapping[Key, Interval] = field(default_factory=dict)
 
     @property
     def is_quoted(self) -> bool:
@@ -478,6 +480,8 @@ def as_csv(table: Table) -> str:
                 interval, name = row.cells.get(column.key), "_".join(column.key)
                 line[name] = interval.mean if interval else None
                 line[f"{name}_half_width"] = interval.half_width if interval else None
+            for key, interval in row.levels.items():
+                line |= {"_".join(key): interval.mean, f"{'_'.join(key)}_half_width": interval.half_width}
             for column in (*section.columns, *FURTHER):
                 line |= _csv_comparisons(row, column.key, top.get((row.kind, column.key), set()))
             if row.compared:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject, Record
-from benchmark.report import fold_rows, traditional_rows
+from benchmark.report import fold_rows, level_rows, traditional_rows
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.contents import Choice
@@ -39,11 +39,16 @@ class StudyRuns:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns: `concatenated.map_at_r`, or under the traditional protocol `last_epoch.map_at_r`."""
+        """Names of the columns: `concatenated.map_at_r`, or under the traditional protocol `last_epoch.map_at_r`.
+
+        Scores on the levels of the hierarchy are among them if all runs with a score have them.
+        """
         if self.stored.facts.story == "traditional":
             kinds, columns = traditional_rows.kinds(self.stored), traditional_rows.columns(self.stored)
             return [f"{kind}.{column.key[0]}" for kind in kinds for column in columns]
-        return [".".join(column.key) for column in fold_rows.columns(self.stored)]
+        usual = [column.key for column in fold_rows.columns(self.stored)]
+        scored = [record.result for record in self.records.values() if record.result["concatenated"] is not None]
+        return [".".join(key) for key in (*usual, *level_rows.level_columns(scored))]
 
     def values(self, column: str) -> dict[int, float]:
         """The value of each run that has one, in percent, by the run's number.
@@ -55,6 +60,8 @@ class StudyRuns:
         found = {}
         for run, record in self.records.items():
             scores = record.result.get("selected", record.result).get(group)
+            if scores is not None and metric not in scores:
+                scores = record.result.get(level_rows.FIELD, {}).get(group)
             if scores is not None and metric in scores:
                 found[run] = 100 * float(scores[metric])
         return found

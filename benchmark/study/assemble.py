@@ -10,6 +10,7 @@ from benchmark.core.errors import UserError
 from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.protocol.folds import Fold
+from benchmark.protocol.label_noise import with_symmetric_noise
 from benchmark.protocol.seeds import stable_seed
 from benchmark.study import recipes
 from benchmark.study.study import Study
@@ -72,6 +73,8 @@ def make_parts(
     classes = np.unique(labels)
     ranked = np.searchsorted(classes, labels)  # (N,) 0..C-1 by sorted rank, as in MLRC
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
+    if share := study.config.protocol.label_noise:  # within the training classes; nothing else reads these labels
+        ranked = with_symmetric_noise(ranked, share, stable_seed(*seed_prefix, "label_noise"))
     trunk = study.make_trained_trunk(images, stable_seed(*seed_prefix, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
     loss = study.make_loss(len(classes), stable_seed(*seed_prefix, "loss"), class_to_super, num_images=len(ranked))
@@ -103,6 +106,7 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         retrieval_options=c.loss.retrieval_options,
         warmup_epochs=recipes.warmup_epochs(c),
         clip=c.training.clip or {},
+        gradient_chunk=c.training.gradient_chunk or 0,
         decay=c.training.decay or {},
         seed=seed,
     )

@@ -209,6 +209,8 @@ class TrainingConfig:
         optimizers: options of the optimisers of trunk, head and loss.
         recipe: a file of `conf/recipe/` that supplies the options that are null here.
         batch_size: images per batch, in place of the protocol's.
+        gradient_chunk: images per pass of the two-pass gradient, see `training.loop.backward`; 0 for the usual one,
+            None for the recipe's choice or, without one, the usual one.
         epochs: passes over the training images; None uses the data set's `max_epochs`, in epochs of a fixed number of
             iterations.
         warmup_epochs: epochs at the start in which the trunk is not updated.
@@ -225,6 +227,7 @@ class TrainingConfig:
     views: int | None = None
     recipe: str = ""
     batch_size: int | None = None
+    gradient_chunk: int | None = None
     epochs: int | None = None
     warmup_epochs: int | None = None
     clip: dict[str, float] | None = None
@@ -240,6 +243,8 @@ class ProtocolConfig:
         failed: what the searcher sees for a trial without a score, see `searchers.ax.Ax`.
         images: how image files are resized, cropped and flipped, unless their data set says otherwise.
         held_out: fraction of the training classes that chooses the epoch under the traditional protocol.
+        label_noise: fraction of the training labels that are wrong, see `protocol.label_noise`; the labels of
+            validation and test images stay as they are. A training draws them from its seeds, which all losses share.
         story: the command that runs it: `search` (and final_eval) or `traditional`.
         sop_cut: number of training classes of Stanford Online Products; None uses its published lists.
         usual: values that other keys refer to, which a recipe's `protocol` replaces.
@@ -262,6 +267,7 @@ class ProtocolConfig:
     failed: str | None = None
     images: Node = field(default_factory=dict)
     held_out: float = 0.0
+    label_noise: float = 0.0
     story: str = "search"
     sop_cut: int | None = 11317
     usual: Node = field(default_factory=dict)
@@ -322,12 +328,14 @@ class Config:
     image_threads: Any = "auto"
     image_memory: str = "auto"
     checkpoint_seconds: float = 60.0
+    levels: bool = True
     unit: str = ""
     corruptions: list[str] = field(default_factory=list)
     a: str = ""
     b: str = ""
     cell: str = ""
     bootstrap: int = 0
+    classes: int = 0
     experiment: str = ""
     budget: str = "full"
     measure: bool = True

@@ -29,6 +29,7 @@ RecallName = Annotated[str, Meta(pattern=r"^recall_at_[1-9][0-9]*\Z", descriptio
 DeviceKind = Annotated[str, Meta(pattern=r"^[a-z]+\Z", description="a kind of device, such as cpu or cuda")]
 Rule = Literal["raw", "model"]
 METRICS = ("map_at_r", "precision_at_1", "r_precision")
+OF_HIERARCHY = ("h_ap", "ndcg", "asi", "super_map_at_r")
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -471,6 +472,52 @@ class ModeScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LevelScores:
+    """Metrics of one mode on the levels of a hierarchy of test classes, as fractions, see `protocol.levels`.
+
+    Attributes:
+        class_map_at_r: MAP@R averaged over classes.
+        h_ap: H-AP; absent without a hierarchy, as are the others.
+        ndcg: NDCG.
+        asi: ASI.
+        super_map_at_r: MAP@R on super classes.
+    """
+
+    class_map_at_r: Fraction
+    h_ap: Fraction | UnsetType = UNSET
+    ndcg: Fraction | UnsetType = UNSET
+    asi: Fraction | UnsetType = UNSET
+    super_map_at_r: Fraction | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if len({getattr(self, metric) is UNSET for metric in OF_HIERARCHY}) > 1:
+            raise ValueError(f"h_ap, or another of {', '.join(OF_HIERARCHY)}, is missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """Metrics of both modes on the levels of a hierarchy.
+
+    Attributes:
+        separated: mean of `separated_folds`.
+        separated_folds: scores of each fold's model.
+        concatenated: scores of the concatenated embeddings.
+    """
+
+    separated: LevelScores
+    separated_folds: tuple[LevelScores, ...]
+    concatenated: LevelScores
+
+    def __post_init__(self) -> None:
+        scores = (self.separated, self.concatenated, *self.separated_folds)
+        if not self.separated_folds or len({one.h_ap is UNSET for one in scores}) > 1:
+            raise ValueError("separated_folds is empty, or only some scores have h_ap")
+        for metric in ("class_map_at_r", *(() if self.separated.h_ap is UNSET else OF_HIERARCHY)):
+            mean = sum(getattr(model, metric) for model in self.separated_folds) / len(self.separated_folds)
+            _agree(f"separated.{metric}", getattr(self.separated, metric), mean, "as the mean of separated_folds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """The result of a final run.
 
@@ -483,6 +530,7 @@ class RunResult:
         separated: mean of `separated_folds`; None if the run failed.
         separated_folds: scores of each fold's model on the test classes; absent if the run failed.
         concatenated: scores of the concatenated embeddings; None if the run failed.
+        levels: scores on the levels of the hierarchy; absent if the run failed, without `levels`, and in older records.
         folds: results of the folds, in order.
     """
 
@@ -494,6 +542,7 @@ class RunResult:
     separated: ModeScores | None
     separated_folds: tuple[ModeScores, ...] | UnsetType = UNSET
     concatenated: ModeScores | None
+    levels: Levels | UnsetType = UNSET
     folds: Annotated[tuple[FoldResult, ...], Meta(min_length=1, description="a list with one or more folds")]
 
     def __post_init__(self) -> None:
@@ -508,6 +557,9 @@ class RunResult:
         for metric in METRICS if self.separated else ():
             mean = sum(getattr(model, metric) for model in models) / len(models)
             _agree(f"separated.{metric}", getattr(self.separated, metric), mean, "as the mean of separated_folds")
+        if self.levels is not UNSET and len(self.levels.separated_folds) != len(models):
+            found = len(self.levels.separated_folds)
+            raise ValueError(f"levels.separated_folds has {found} entries, but {len(models)} models were scored")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "training.shift": (0, 1024),
     "training.views": (1, 1000),
     "training.batch_size": (1, 1_000_000),
+    "training.gradient_chunk": (0, 1_000_000),
     "training.epochs": (1, 1_000_000),
     "training.warmup_epochs": (0, 1_000_000),
     "trunk.width": (1, 4096),
@@ -66,6 +67,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "image_threads": (0, 1024),
     "checkpoint_seconds": (0, 86_400),
     "bootstrap": (0, 1_000_000),
+    "classes": (0, 1_000_000),
     "keep_epochs": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
@@ -120,6 +122,10 @@ def check_values(study: Study, story: str = "search") -> None:
         raise UserError(f"protocol.confidence={c.protocol.confidence:g}: must lie between 0 and 1, such as 0.95.")
     if not 0 <= c.protocol.held_out < 1:
         raise UserError(f"protocol.held_out={c.protocol.held_out:g}: must be at least 0 and below 1, such as 0.1.")
+    if not 0 <= c.protocol.label_noise < 1:
+        raise UserError(
+            f"protocol.label_noise={c.protocol.label_noise:g}: must be at least 0 and below 1, such as 0.2."
+        )
     if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
         raise UserError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
     if c.device not in ("auto", "cpu") and c.device not in (here := devices()):
@@ -177,7 +183,7 @@ def check_training(training: TrainingConfig) -> None:
     Raises:
         UserError: a value is out of range, or an option is unknown.
     """
-    for key in ("batch_size", "epochs", "warmup_epochs"):
+    for key in ("batch_size", "gradient_chunk", "epochs", "warmup_epochs"):
         check_range(f"training.{key}", getattr(training, key))
     _check_decay(training.decay or {})
     clip = training.clip or {}
@@ -340,9 +346,11 @@ def check_parts(study: Study) -> None:
     An exception other than `UserError` in the constructor of a plug-in is a defect and passes through.
 
     Raises:
-        UserError: a plug-in refuses its options; for a loss, the message says at which end of the space.
+        UserError: a plug-in refuses its options; for a loss, the message says at which end of the space. Or the
+            two-pass gradient does not fit the network.
     """
     from benchmark.study.data import num_channels
+    from benchmark.training.loop import check_chunks
 
     dataset = study.make_dataset()
     split = dataset.trainval()
@@ -352,7 +360,9 @@ def check_parts(study: Study) -> None:
     study.make_sampler(np.searchsorted(classes, labels), seed=0)
     trunk = study.make_trunk(num_channels(split.images), seed=0)
     head = study.make_head(trunk.out_features, seed=0)
-    trained = {} if study.config.training.views is not None else {"trunk": trunk}
+    training = study.config.training
+    check_chunks(training.gradient_chunk or 0, training.freeze_batchnorm, trunk, head)
+    trained = {} if training.views is not None else {"trunk": trunk}
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(class_ids, classes)]
     for where, setting in corners(study.make_space()).items():

@@ -14,6 +14,7 @@ from benchmark.core.records import JsonObject
 from benchmark.images import Images
 from benchmark.images.batches import embed
 from benchmark.images.features import FeatureImages
+from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.study.frozen import frozen_trunk
@@ -46,7 +47,8 @@ def score_models(
         tick: called for each batch.
 
     Returns:
-        The scores by mode, and the SHA-256 of `embeddings.npz`.
+        The scores by mode, those on the levels of the hierarchy if `levels` asks for them, and the SHA-256 of
+        `embeddings.npz`.
 
     Raises:
         CorruptFileError: a weights file is damaged, does not fit its model, or belongs to another training.
@@ -63,11 +65,17 @@ def score_models(
             again = f"It is kept as {kept_as}. Run the same command again: it trains this fold again."
             raise records.CorruptFileError(f"{error} {again}") from error
     embeddings = torch.stack(found)
-    scores = _score(study, embeddings, test)  # embeddings: (folds, N, D)
+    scores: dict[str, object] = {**_score(study, embeddings, test)}  # embeddings: (folds, N, D)
+    if study.config.levels:
+        loss = study.config.loss
+        scores["levels"] = score_levels(
+            embeddings, test.labels, test.super_labels, metric=loss.retrieval, is_query=test.is_query, tick=tick,
+            **loss.retrieval_options,
+        )  # fmt: skip
     states = [read_state(path, torch.device("cpu"), mismatch)["loss"] for path, mismatch in weights]
     content = for_figures(study, embeddings, test, states)
     records.write_whole(directory / "embeddings.npz", content)
-    return {**scores}, hashlib.sha256(content).hexdigest()
+    return scores, hashlib.sha256(content).hexdigest()
 
 
 def score_images(

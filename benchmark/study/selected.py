@@ -22,7 +22,7 @@ BOOKKEEPING = (
 )  # fmt: skip
 BUDGET = ("trials", "searches", "protocol.num_runs")
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)
-OF_MACHINE = ("decode", "image_threads", "image_memory", "checkpoint_seconds")  # how this machine works
+OF_MACHINE = ("decode", "image_threads", "image_memory", "checkpoint_seconds", "levels")  # how this machine works
 FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, *OF_MACHINE, "study")  # allowed together with `study`
 
 

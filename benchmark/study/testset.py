@@ -3,11 +3,12 @@
 import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.core.records import JsonObject
-from benchmark.datasets import Dataset
+from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.study.ledger import log_access
 from benchmark.study.study import Study
@@ -20,6 +21,7 @@ class OpenedTestSet(NamedTuple):
         images: N images, or the features of a frozen trunk.
         pixels: the N images.
         labels: (N,) int64, global class ids.
+        super_labels: (N,) int64, global super class ids.
         is_query: (N,) bool, which images are queries; None where every image is.
         contents: SHA-256 of the image files; None where there are no files.
         class_names: name of each class, by its id.
@@ -28,6 +30,7 @@ class OpenedTestSet(NamedTuple):
     images: Images
     pixels: Images
     labels: Tensor
+    super_labels: Tensor
     is_query: Tensor | None
     contents: str | None
     class_names: dict[int, str]
@@ -59,6 +62,12 @@ def _test_set(study: Study) -> OpenedTestSet:
     split = dataset.test()
     images, pixels = study.make_images(split.images), study.make_pixels(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
+    super_labels = torch.from_numpy(super_labels_of(split)).to(device)
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
     names = dict(zip(split.class_ids.tolist(), split.class_names, strict=True))
-    return OpenedTestSet(images, pixels, labels.to(device), is_query, dataset.test_contents, names)
+    return OpenedTestSet(images, pixels, labels.to(device), super_labels, is_query, dataset.test_contents, names)
+
+
+def super_labels_of(split: Split) -> np.ndarray:
+    """Return the super class id, int64 (N,), of each image of a half."""
+    return split.super_labels[np.searchsorted(np.asarray(split.class_ids), split.labels)].astype(np.int64)

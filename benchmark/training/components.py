@@ -46,6 +46,7 @@ class Schedule:
         warmup_epochs: number of initial epochs during which the trunk's weights are not updated.
         clip: largest absolute `value` of a gradient's element, or largest `norm` of a gradient; empty: no clipping.
         decay: schedule of all learning rates, see `learning_rate_factor`; empty: constant rates.
+        gradient_chunk: images per pass of the two-pass gradient, see `loop.backward`; 0: the usual gradient.
     """
 
     iterations_per_epoch: int
@@ -59,6 +60,7 @@ class Schedule:
     warmup_epochs: int = 0
     clip: dict[str, float] = field(default_factory=dict)
     decay: JsonObject = field(default_factory=dict)
+    gradient_chunk: int = 0
 
 
 @dataclass

@@ -19,8 +19,9 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
 from benchmark.heads import HasFit
 from benchmark.images.batches import embed, read_ahead, to_batch, to_device
@@ -71,7 +72,7 @@ def train_fold(
         on_epoch: called with the history so far, at the start and after each evaluation.
 
     Raises:
-        UserError: the checkpoint cannot be written.
+        UserError: the checkpoint cannot be written, or `gradient_chunk` does not fit the network.
         CorruptFileError: the checkpoint is damaged, does not fit the components, or belongs to another training.
     """
     progress, best = resume(parts, schedule, checkpoint)
@@ -183,7 +184,11 @@ def train_epoch(
         iterations: numbers of the iterations, counted from 0 over the whole training.
         loss_sum: sum of the losses of earlier iterations of the epoch, with which the sum starts.
         after_iteration: called after each iteration with its number and the sum so far, a scalar.
+
+    Raises:
+        UserError: `gradient_chunk` does not fit the network.
     """
+    check_chunks(schedule.gradient_chunk, schedule.freeze_batchnorm, parts.trunk, parts.head)
     device = parts.images.device
     total = torch.full((), loss_sum, device=device)
     warming_up = iterations.stop <= schedule.warmup_epochs * schedule.iterations_per_epoch
@@ -196,15 +201,14 @@ def train_epoch(
 
     for iteration, rows, pixels in read_ahead(read, iterations, parts.images.threads):
         labels = parts.labels[to_device(rows, device)]
-        loss = parts.loss(parts.embedder(to_batch(pixels, parts.trunk.mean, parts.trunk.std)), labels)
         for optimizer in parts.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = backward(parts, pixels, labels, schedule.gradient_chunk)
         if schedule.clip:
             _clip(parts, schedule.clip)
         for optimizer in active:
             optimizer.step()
-        total += loss.detach()
+        total += loss
         if isinstance(parts.loss, HasAfterStep):
             try:
                 parts.loss.after_step()
@@ -213,6 +217,71 @@ def train_epoch(
         if after_iteration is not None:
             after_iteration(iteration, total)
     return float(total)
+
+
+def backward(parts: TrainingComponents, pixels: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
+    """Add the gradient of a batch's loss to the parameters of trunk, head and loss, and return the loss, a scalar.
+
+    The two-pass gradient needs memory for `chunk` images at a time, for any loss: it embeds the batch in chunks without
+    a graph, differentiates the loss with respect to the embeddings (and its own parameters), then embeds each chunk
+    again, with a graph, and passes its part of that gradient on. For a network that treats each image by itself, it is
+    the usual gradient up to rounding, and takes one more forward pass.
+
+    Source: Revaud, Almazan, Rezende, de Souza, "Learning with Average Precision: Training Image Retrieval with a
+    Listwise Loss", ICCV 2019, arXiv 1906.07589, Section 3.3; used by Patel, Tolias, Matas, CVPR 2022, arXiv 2108.11179.
+
+    Args:
+        parts: what is trained; see `check_chunks`.
+        pixels: the batch, uint8 (B, Ch, H, W).
+        labels: (B,).
+        chunk: images in a chunk; 0, or at least B: the usual gradient.
+    """
+
+    def embeddings(some: Tensor) -> Tensor:
+        return parts.embedder(to_batch(some, parts.trunk.mean, parts.trunk.std))
+
+    if not 0 < chunk < len(labels):
+        loss: Tensor = parts.loss(embeddings(pixels), labels)
+        loss.backward()
+        return loss.detach()
+    with torch.no_grad():
+        whole = torch.cat([embeddings(some) for some in pixels.split(chunk)])  # (B, D)
+    loss = parts.loss(whole.requires_grad_(), labels)
+    loss.backward()
+    if whole.grad is not None:  # a batch without pairs may have no gradient
+        for some, gradient in zip(pixels.split(chunk), whole.grad.split(chunk), strict=True):
+            embeddings(some).backward(gradient)
+    return loss.detach()
+
+
+def check_chunks(chunk: int, freeze_batchnorm: bool | str, trunk: nn.Module, head: nn.Module) -> None:
+    """Check that a network treats each image by itself, and twice in the same way, if its gradient takes two passes.
+
+    Args:
+        chunk: images in a chunk; 0 for the usual gradient.
+        freeze_batchnorm: see `Schedule`.
+        trunk: maps images to features.
+        head: maps features to embeddings.
+
+    Raises:
+        UserError: a layer's output for an image depends on the other images or on chance.
+    """
+    if not chunk:
+        return
+    trained = [] if freeze_batchnorm else [*trunk.modules()]
+    if any("BatchNorm" in type(layer).__name__ for layer in (*trained, *head.modules())):
+        raise UserError(
+            f"training.gradient_chunk={chunk} embeds a batch in chunks, but batch norm that is trained needs the whole "
+            "batch. Freeze its statistics (training.freeze_batchnorm=true), take a trunk without batch norm, or give "
+            "training.gradient_chunk=0."
+        )
+    chances = [getattr(layer, name, 0.0) for layer in (*trunk.modules(), *head.modules()) for name in ("p", "drop_prob")
+               if "Drop" in type(layer).__name__]  # fmt: skip
+    if any(chances):
+        raise UserError(
+            f"training.gradient_chunk={chunk} embeds each image twice, but dropout would draw other numbers each time. "
+            "Take a trunk without dropout, or give training.gradient_chunk=0."
+        )
 
 
 def _clip(parts: TrainingComponents, clip: dict[str, float]) -> None:

@@ -23,6 +23,10 @@ from tests import command_line
 
 NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
+# One of each kind, which are checked on every push in a few seconds; the others are slow tests.
+FAST = {"mlrc_cub", "hpl_table_3", "hpl_fig_5_coarse", "hist_table_10", "hier_table_2", "proxygml_table_1",
+        "new_methods", "axis_label_noise", "glyphs_traditional"}  # fmt: skip
+EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
 OF_DATASET = re.compile(
@@ -79,12 +83,14 @@ def sample(name: str, dataset: str = "", budget: str = "full") -> list[StudyOf]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_elsewhere_its_caption_names_the_data_set_and_the_trunk_that_are_composed(name: str) -> None:
+def test_elsewhere_its_caption_names_the_data_set_the_trunk_that_is_composed_and_the_budget(name: str) -> None:
     config = composed(sample(name, "glyphs", "small")[0].overrides).config
     chosen = selected(name, "glyphs", "small")
     what = f"{config.dataset.label}, trunk {config.trunk.name}, protocol {config.protocol.name}: "
     assert chosen.caption("glyphs").startswith(what)
-    assert chosen.caption("glyphs").endswith(f" {chosen.experiment.paper or f'the experiment {name}'}.")
+    assert chosen.caption("glyphs").endswith(
+        f" {chosen.experiment.paper or f'the experiment {name}'}, on a small budget."
+    )
 
 
 def flat(study: Study) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def test_a_composition_in_parts_is_what_hydra_composes_at_once() -> None:
     assert composed(study.overrides).raw == Study.of(command_line.compose_anew("config", list(study.overrides))).raw
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> None:
     for study in sample(name):
         config = (found := composed(study.overrides)).config
@@ -108,7 +114,7 @@ def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> Non
         assert study.verbs[-1] == ("traditional" if config.protocol.story == "traditional" else "final-eval")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -> None:
     experiment = spec.read(name)
     swept = {sweep.key.lstrip("+") for sweep in experiment.sweep}
@@ -203,4 +209,4 @@ def test_what_it_quotes_is_in_the_table_of_published_numbers(name: str) -> None:
 
 def test_there_are_experiments_of_every_paper() -> None:
     papers = {name.partition("_")[0] for name in NAMES}
-    assert papers >= {"hpl", "hist", "hier", "proxygml", "mlrc", "glyphs"} and len(NAMES) > 30
+    assert papers >= {"hpl", "hist", "hier", "proxygml", "mlrc", "glyphs", "axis"} and len(NAMES) > 30

@@ -144,6 +144,9 @@ def test_every_experiment_names_methods_that_its_sources_print(name):
         ("HIST_supp_T7", "cars196", "HIST, 1024-d", ("recall_at_1",), 89.7, 0.2),
         ("HIER_supp_T2", "sop", "PA+HIER", ("num_proxies",), 11830, None),
         ("ProxyGML_supp_T1", "cars196", "HDML", ("max_memory_gb",), 8.96, None),
+        ("PapersWithCode", "sop", "Smooth-AP", ("recall_at_1",), 80.1, None),
+        ("PapersWithCode", "inaturalist2018", "ROADMAP (DeiT)", ("recall_at_16",), 93.1, None),
+        ("PFML_summary", "cars196", "PFML", ("recall_at_1",), 92.7, None),
     ],
 )
 def test_published_cells_are_those_of_the_papers(source, dataset, method, key, value, half_width):
@@ -156,4 +159,10 @@ def test_the_first_source_that_has_a_cell_provides_it():
     assert cells[("recall_at_1",)].value == 77.63 and cells[("recall_at_100",)].value == 94.6
     with pytest.raises(UserError, match="HPL_T99"):
         cells_of("Proxy-NCA", "sop", ["HPL_T99"])
-    assert sum(len(c) for s in sources().values() for d in s.values() for c in d.values()) == 715
+    assert sum(len(c) for s in sources().values() for d in s.values() for c in d.values()) == 715 + 52
+
+
+def test_a_number_that_was_not_read_in_its_paper_says_where_it_was_read():
+    elsewhere = [source for source in sources() if not re.search(r"_(T|Fig)\d", source)]
+    cells = [c for s in elsewhere for d in sources()[s].values() for m in d.values() for c in m.values()]
+    assert len(cells) == 52 and all("the paper's table was not read" in c.note and "/" in c.note for c in cells)

@@ -86,6 +86,8 @@ def test_final_runs_and_traditional_ones_print_warnings_and_keep_them_with_their
     assert ended.status == 0 and f"WARNING: {IDLE} (fold 1)" in ended.out, ended
     path = next(study_dir(results).glob("final_eval/*/run_00.json"))
     assert records.read_record(path).provenance["warnings"] == [[], [IDLE]]
+    levels = records.read_record(path).result["levels"]["concatenated"]
+    assert 0 < levels["class_map_at_r"] < levels["super_map_at_r"] < levels["ndcg"] < 1
     assert [trained_on(path), *records.read_record(path).provenance["devices"]] == [CPU] * 3
     with trainings(lambda number, parts: in_fold_1(1, parts)):
         ended = tiny(traditional, results, "training.batch_size=256", "training.epochs=1", "protocol.num_runs=1",

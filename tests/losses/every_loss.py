@@ -87,12 +87,21 @@ def after_step(module):
         module.after_step()
 
 
-def train(module, node, steps):
-    """Train the loss's parameters by RMSprop, check that all values are finite, and return the loss of every step."""
+def optimizer_of(module, node):
+    """Return RMSprop over the loss's parameters, None if there are none."""
+    parameters = list(module.parameters())
+    return torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
+
+
+def train(module, node, steps, optimizer=None, first=0):
+    """Train the loss's parameters by RMSprop, check that all values are finite, and return the loss of every step.
+
+    `first` is the number of the first step, on which its batch depends.
+    """
     parameters, head = list(module.parameters()), embedder(node)
-    optimizer = torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
+    optimizer = optimizer or optimizer_of(module, node)
     losses = []
-    for step in range(steps):
+    for step in range(first, first + steps):
         features, labels = toy_batch(step)
         loss = module(head(features.requires_grad_()), labels)
         for parameter in parameters:

@@ -88,6 +88,19 @@ def check_ms_authors(golden, monkeypatch):
     monkeypatch.undo()
 
 
+def check_roadmap(golden, monkeypatch):
+    names = ("temperature", "slope", "delta", "alpha", "beta", "calibration_weight")
+    setting = {key: golden.hyper[key] for key in names}
+    replay(golden, make(golden, "roadmap", {"beyond": golden.hyper["beyond"]}, **setting))
+
+
+def check_recall_at_k(golden, monkeypatch):
+    setting = {key: golden.hyper[key] for key in ("temperature", "cut_temperature")}
+    grows = {"temperature_grows": golden.hyper["temperature_grows"]}
+    module = build(config("recall_at_k", **setting)["module"] | grows, "loss", seed=0)
+    replay(golden, module.to(golden.dtype))
+
+
 CHECKS = {
     "contrastive": partial(check_named, name="contrastive", settings=("pos_margin", "neg_margin")),
     "triplet": partial(check_named, name="triplet", settings=("margin",)),
@@ -100,4 +113,7 @@ CHECKS = {
     "ms": partial(check_named, name="ms", settings=("alpha", "beta", "base")),
     "ms_miner": check_ms_miner,
     "ms_miner_authors": check_ms_authors,
+    "smooth_ap": partial(check_named, name="smooth_ap", settings=("temperature",)),
+    "roadmap": check_roadmap,
+    "recall_at_k": check_recall_at_k,
 }

@@ -11,6 +11,7 @@ from benchmark.losses.proxies import ProxyLoss
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.losses.proxy_nca import ProxyNCA
 from benchmark.losses.soft_triple import soft_triple
+from tests.losses.library import of_vectors
 
 
 def check_proxies(golden, monkeypatch, losses):
@@ -37,8 +38,9 @@ def nca_module(golden, denominator):
 def library_anchor(golden):
     from pytorch_metric_learning.losses import ProxyAnchorLoss
 
-    module = ProxyAnchorLoss(*golden["proxies"].shape, margin=golden.hyper["mrg"], alpha=golden.hyper["alpha"])
-    return lambda e, y, p: torch.func.functional_call(module.to(p.dtype), {"proxies": p}, (e, y))
+    proxies = golden["proxies"]
+    module = ProxyAnchorLoss(*proxies.shape, margin=golden.hyper["mrg"], alpha=golden.hyper["alpha"])
+    return of_vectors(module, proxies)
 
 
 def our_anchor(golden):

@@ -35,8 +35,11 @@ def check_xbm_pml(golden, monkeypatch):
     from benchmark.losses.xbm import XBM
 
     hyper = golden.hyper
-    loss, miner = library_loss(golden)
-    module = XBM(hyper["D"], hyper["memory_size"], memory_fraction=1, flavour="pml", loss=loss, miner=miner)
+    if golden.option("loss", None, lp="ours", cos="library", ms="library") == "ours":
+        options = {key: hyper[key] for key in ("pos_margin", "neg_margin")}
+    else:
+        options = library_loss(golden)
+    module = XBM(hyper["D"], hyper["memory_size"], memory_fraction=1, flavour="pml", **options)
     for step in replay(golden, module, "queue_idx_after"):
         golden.compare("rows_used", module.diagnostics()["memory_rows"], step)
 
@@ -58,17 +61,15 @@ def replay(golden, module, place):
 
 
 def library_loss(golden):
-    from pytorch_metric_learning import losses, miners
-
-    from benchmark.losses.distances import Cosine, Euclidean
+    from pytorch_metric_learning import distances, losses, miners
 
     hyper = golden.hyper
-    kind = golden.option("loss", None, lp="lp", cos="cos", ms="ms")
-    if kind == "ms":
-        loss = losses.MultiSimilarityLoss(hyper["alpha"], hyper["beta"], hyper["base"])
-        return loss, None if hyper["epsilon"] is None else miners.MultiSimilarityMiner(hyper["epsilon"])
-    distance = Euclidean() if kind == "lp" else Cosine()
-    return losses.ContrastiveLoss(hyper["pos_margin"], hyper["neg_margin"], distance=distance), None
+    if golden.option("loss", None, cos="cos", ms="ms") == "cos":
+        margins = {key: hyper[key] for key in ("pos_margin", "neg_margin")}
+        return {"loss": losses.ContrastiveLoss(**margins, distance=distances.CosineSimilarity())}
+    miner = None if hyper["epsilon"] is None else miners.MultiSimilarityMiner(epsilon=hyper["epsilon"])
+    loss = losses.MultiSimilarityLoss(alpha=hyper["alpha"], beta=hyper["beta"], base=hyper["base"])
+    return {"loss": loss, "miner": miner}
 
 
 CHECKS = {"xbm": check_xbm, "xbm_pml": check_xbm_pml}

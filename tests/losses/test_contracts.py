@@ -8,8 +8,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmark.losses import HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings
+from benchmark.losses import HasAfterStep, HasDiagnostics, HasDistributions, HasMemory, HasRecordFields, HasWarnings
 from benchmark.losses.proxies import ProxyLoss
+from benchmark.losses.proxy_nca import ProxyNCA
+from benchmark.losses.regularized import Regularized
 from benchmark.study.config import LossConfig
 from tests.losses.every_loss import (
     CLASSES,
@@ -21,6 +23,7 @@ from tests.losses.every_loss import (
     config,
     embedder,
     every_loss,
+    optimizer_of,
     toy_batch,
     train,
 )  # fmt: skip
@@ -33,7 +36,10 @@ DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
     "contrastive", "triplet", "triplet_semihard", "ntxent", "margin", "margin_class", "fastap", "snr", "ms", "ms_miner",
     "xbm", "proxy_nca", "proxy_nca_eq3", "proxy_nca_pp", "proxy_anchor", "normalized_softmax", "cosface", "arcface",
-    "soft_triple", "proxygml", "hist", "hier", "hpl_nca", "hpl_nca_eq3", "hpl_pa", "hpl_nca_gt", "hpl_pa_gt",
+    "soft_triple", "proxygml", "hist", "hier", "happier", "hpl_nca", "hpl_nca_eq3", "hpl_pa", "hpl_nca_gt", "hpl_pa_gt",
+    "smooth_ap", "roadmap", "recall_at_k", "supcon", "circle", "circle_class", "hyp", "lifted_structure", "n_pairs",
+    "histogram", "ranked_list", "potential_field", "center_contrastive", "tcm_contrastive", "tcm_proxy_anchor",
+    "anti_collapse_proxy_anchor", "anti_collapse_proxy_nca",
 }  # fmt: skip
 BATCHES = {
     "one class": [3] * 12,
@@ -42,6 +48,11 @@ BATCHES = {
     "one sample": [2],
     "two samples of one class": [4, 4],
 }
+TRAINED = 4  # steps after which most contracts are checked
+RESUMED = (1, 3, 6)  # steps after which a training is resumed, for `AFTERWARDS` more
+AFTERWARDS = 4
+LABELS = torch.arange(200).remainder(20).numpy()
+STEPS = RESUMED[-1] + AFTERWARDS
 
 
 def step(module, node, features, labels):
@@ -53,15 +64,39 @@ def step(module, node, features, labels):
     return loss, torch.autograd.grad(loss, leaves, allow_unused=True)
 
 
-def trained(name, steps):
-    return copy.deepcopy(trained_once(name, steps))
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """One training of a loss from its start, which the tests share; nothing in it may be changed.
+
+    Attributes:
+        after: by the number of steps, the module and its optimiser's state.
+        losses: the loss of every step.
+        node: the resolved YAML file.
+        drew: whether a global generator of PyTorch moved.
+    """
+
+    after: dict
+    losses: list
+    node: dict
+    drew: bool
 
 
 @functools.cache
-def trained_once(name, steps):
+def course(name):
+    """Train a loss for as many steps as the tests need; by the fourth, hierarchies and memories are in use."""
     module, node = build(name)
-    train(module, node, steps)
-    return module, node
+    optimizer, before = optimizer_of(module, node), torch.get_rng_state()
+    after, losses = {}, []
+    for number in range(STEPS):
+        if number in (0, TRAINED, *RESUMED):
+            after[number] = copy.deepcopy((module, optimizer and optimizer.state_dict()))
+        losses += train(module, node, 1, optimizer, number)
+    return Course(after, losses, node, drew=not torch.equal(before, torch.get_rng_state()))
+
+
+def trained(name, steps=TRAINED):
+    """A copy of a loss after so many steps, and its resolved YAML file."""
+    return copy.deepcopy(course(name).after[steps][0]), copy.deepcopy(course(name).node)
 
 
 def test_every_loss_of_the_papers_is_there():
@@ -94,13 +129,20 @@ def test_has_only_the_known_keys(name):
     assert node["retrieval"] in ("l2", "hyperbolic") if "retrieval" in node else "retrieval_options" not in node
 
 
+@pytest.fixture(scope="module")
+def study(compose_study_in, tmp_path_factory):
+    return compose_study_in(tmp_path_factory.mktemp("results"), "protocol.batch_size=12")
+
+
+@functools.cache
+def schema():
+    return OmegaConf.structured(LossConfig)
+
+
 @every_loss
-def test_its_sampler_draws_batches(name, compose_study):
-    labels, study = torch.arange(200).remainder(20).numpy(), compose_study("protocol.batch_size=12")
-    loss = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(LossConfig), config(name))
-    )  # every file has the schema
-    sampler = dataclasses.replace(study, config=dataclasses.replace(study.config, loss=loss)).make_sampler(labels, 0)
+def test_its_sampler_draws_batches(name, study):
+    loss = OmegaConf.to_object(OmegaConf.merge(schema(), config(name)))  # every file has the schema
+    sampler = dataclasses.replace(study, config=dataclasses.replace(study.config, loss=loss)).make_sampler(LABELS, 0)
     assert len(set(sampler.batch(3).tolist())) == 12
 
 
@@ -176,8 +218,7 @@ def test_an_authors_recipe_fits_the_parameters(name):
 
 @every_loss
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
-    module, node = build(name)
-    train(module, node, 3)  # by then hierarchies and memories are in use
+    module, node = trained(name)
     loss, gradients = step(module, node, *toy_batch())
     assert loss.shape == ()
     assert loss.isfinite()
@@ -187,7 +228,7 @@ def test_is_finite_and_reaches_embeddings_and_parameters(name):
 
 
 @every_loss
-@pytest.mark.parametrize("steps", [0, 4])
+@pytest.mark.parametrize("steps", [0, TRAINED])
 def test_order_of_the_batch_does_not_matter(name, steps):
     module, node = trained(name, steps)
     features, labels = toy_batch()
@@ -207,8 +248,8 @@ def test_a_few_optimizer_steps_lower_the_loss(name):
     features, labels = toy_batch()
     features = torch.nn.functional.normalize(features, dim=1).requires_grad_()
     first = copy.deepcopy(before)(head(features), labels).item()
-    optimizer = torch.optim.Adam([features, *module.parameters()], lr=0.05)
-    for _ in range(30):
+    optimizer = torch.optim.Adam([features, *module.parameters()], lr=0.1)
+    for _ in range(12):
         optimizer.zero_grad()
         module(head(features), labels).backward()
         optimizer.step()
@@ -220,23 +261,22 @@ def test_a_few_optimizer_steps_lower_the_loss(name):
 
 
 @every_loss
-@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize("duplicates", [False, True], ids=["different", "all equal"])
-def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name, labels, duplicates):
-    module, node = trained(name, 3)
-    features = toy_batch(3)[0][: len(labels)]
-    if duplicates:
-        features = features[:1].expand(len(labels), -1)
-    for _ in range(2):
-        loss, gradients = step(module, node, features, torch.tensor(labels))
-        assert loss.isfinite()
-        assert all(g is None or g.isfinite().all() for g in gradients)
-        after_step(module)
+def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name):
+    for what, labels in BATCHES.items():
+        features = toy_batch(3)[0][: len(labels)]
+        for rows in (features, features[:1].expand(len(labels), -1)):
+            module, node = trained(name)
+            for _ in range(2):
+                loss, gradients = step(module, node, rows, torch.tensor(labels))
+                unlike = what if rows is features else f"{what}, all equal"
+                assert loss.isfinite(), unlike
+                assert all(g is None or g.isfinite().all() for g in gradients), unlike
+                after_step(module)
 
 
 @every_loss
 def test_autocast_changes_no_bit(name):
-    module, node = trained(name, 3)
+    module, node = trained(name)
     twin, head = copy.deepcopy(module), embedder(node)
     features, labels = toy_batch()
     results = []
@@ -249,46 +289,61 @@ def test_autocast_changes_no_bit(name):
 
 
 @every_loss
-@pytest.mark.parametrize("steps", [1, 3, 6])
-def test_resumes_from_a_checkpoint_bit_for_bit(name, steps):
-    module, node = trained(name, steps)
-    twin, _ = build(name)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
-    twin.load_state_dict(module.state_dict())
-    assert train(twin, node, 5) == train(module, node, 5)
+def test_resumes_from_a_checkpoint_bit_for_bit(name):
+    undisturbed = course(name)
+    for steps in RESUMED:
+        module, state = undisturbed.after[steps]
+        twin, node = build(name)
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.zero_()
+        twin.load_state_dict(module.state_dict())
+        if optimizer := optimizer_of(twin, node):
+            optimizer.load_state_dict(copy.deepcopy(state))
+        end = steps + AFTERWARDS
+        assert train(twin, node, AFTERWARDS, optimizer, steps) == undisturbed.losses[steps:end], steps
 
 
 @every_loss
 def test_draws_nothing_from_the_global_generators(name):
-    module, node = build(name)
-    before = torch.get_rng_state()
-    train(module, node, 4)
-    assert torch.equal(before, torch.get_rng_state())
+    assert not course(name).drew
 
 
 @every_loss
 def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
-    module, _ = trained(name, 4)
+    module, _ = trained(name)
     diagnostics = module.diagnostics() if isinstance(module, HasDiagnostics) else {}
     assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
     history = [{"epoch": 0, "diagnostics": diagnostics}]
     fields = module.record_fields(history, 0) if isinstance(module, HasRecordFields) else {}
+    vectors = [p for key, p in module.named_parameters() if key.endswith(("proxies", "means"))]
+    assert not vectors or fields["num_proxies"] >= sum(len(p) for p in vectors) > 0
     assert all(type(key) is str and type(value) in (float, bool, type(None)) for key, value in fields.items())
     warnings = module.warnings() if isinstance(module, HasWarnings) else []
     assert all(type(warning) is str and not warning.endswith(".") for warning in warnings)
 
 
 def test_protocols_recognise_the_optional_methods():
-    offered = {part: {name for name in NAMES if isinstance(build(name)[0], part)}
-               for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}  # fmt: skip
+    modules = {name: course(name).after[0][0] for name in NAMES}
+
+    def which(part):
+        return {name for name, module in modules.items() if isinstance(module, part)}
+
+    offered = {part: which(part) for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}
     hpl = {name for name in NAMES if name.startswith("hpl_")}
-    with_proxies = {name for name in NAMES if isinstance(build(name)[0], ProxyLoss)}
+    with_proxies = which((ProxyLoss, ProxyNCA)) | {"happier", "hier", "hist"}
+    added = which(Regularized)  # passes on what its base offers
     assert offered == {
-        HasAfterStep: hpl | {"hier"}, HasDiagnostics: hpl | {"hier", "hist", "xbm"}, HasMemory: {"xbm"},
-        HasRecordFields: hpl | with_proxies | {"hier"}, HasWarnings: hpl | {"xbm"},
+        HasAfterStep: hpl | added | {"hier", "n_pairs"}, HasDiagnostics: hpl | added | {"hier", "hist", "xbm"},
+        HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies,
+        HasWarnings: hpl | added | {"xbm"},
     }  # fmt: skip
+
+
+def test_optional_interfaces_have_methods_only():
+    # From Python 3.12 on, isinstance() does not see what a module finds by __getattr__: parameters and buffers.
+    interfaces = (HasAfterStep, HasDiagnostics, HasDistributions, HasMemory, HasRecordFields, HasWarnings)
+    assert not any(interface.__annotations__ for interface in interfaces)
 
 
 def test_a_hierarchy_of_three_levels_needs_only_yaml(tmp_path):

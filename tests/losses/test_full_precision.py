@@ -46,3 +46,5 @@ def test_float64_stays_and_without_a_miner_the_loss_gets_no_indices():
 
 def test_further_arguments_reach_the_loss():
     assert FullPrecision(NotingLoss, num_classes=7).loss.arguments == {"num_classes": 7}
+    wide = FullPrecision(NotingLoss, num_classes=7, embedding_dim=5)
+    assert wide.loss.arguments == {"num_classes": 7, "embedding_size": 5}

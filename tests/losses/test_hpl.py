@@ -168,8 +168,8 @@ def test_proxies_are_initialised_like_those_of_the_base():
     assert torch.equal(make(seed=3).proxies, ProxyNCA(7, 5, softmax_scale=1, seed=3).proxies)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        library = ProxyAnchorLoss(50, 20)
-    assert torch.equal(make("pa", 50, 20, proxy_init="kaiming_fan_out", seed=3).proxies, library.proxies)
+        (of_library,) = ProxyAnchorLoss(50, 20).parameters()
+    assert torch.equal(make("pa", 50, 20, proxy_init="kaiming_fan_out", seed=3).proxies, of_library)
     wide = make("pa", 800, 20, proxy_init="kaiming_fan_out").proxies
     assert wide.std().item() == pytest.approx(math.sqrt(2 / 800), rel=0.05)
 

@@ -6,12 +6,15 @@ from functools import partial
 import pytest
 import torch
 
+from benchmark.losses.center_contrastive import center_contrastive
 from benchmark.losses.cosface import cosface
 from benchmark.losses.hpl import HPL
+from benchmark.losses.potential_field import potential_field
 from benchmark.losses.proxies import ProxyLoss
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.losses.proxy_nca import proxy_nca
 from benchmark.losses.soft_triple import soft_triple
+from tests.losses.proxy_loops import center_contrastive_by_loops, potential_field_by_loops
 
 TRIPLE = {"la": 9.0, "gamma": 0.2, "margin": 0.05, "reg_weight": 0.3}
 BASES = {  # function, settings, centres per class, initialisation
@@ -20,6 +23,13 @@ BASES = {  # function, settings, centres per class, initialisation
     "pa": (proxy_anchor, {"alpha": 32.0, "margin": 0.1}, 1, "kaiming_fan_out"),
     "cosface": (cosface, {"scale": 16.0, "margin": 0.3}, 1, "normal"),
     "soft_triple": (soft_triple, TRIPLE, 3, "kaiming_uniform"),
+    "potential_field": (potential_field, {"alpha": 3.0, "delta": 0.9}, 2, "normal"),
+    "center_contrastive": (
+        center_contrastive,
+        {"scale": 16.0, "margin": 0.2, "center_weight": 0.5},
+        1,
+        "normal",
+    ),
 }
 every_base = pytest.mark.parametrize("base", BASES)
 
@@ -110,7 +120,9 @@ def test_one_level_is_the_module_of_the_base_alone(batch, base):
 def test_levels_that_it_built_agree_with_loops(batch, base, groups, nca_by_loops, anchor_by_loops):
     embeddings, labels, _ = batch
     oracle = {"nca": nca_by_loops, "eq3": partial(nca_by_loops, denominator="others"), "pa": anchor_by_loops,
-              "cosface": cosface_by_loops, "soft_triple": soft_triple_by_loops}[base]  # fmt: skip
+              "cosface": cosface_by_loops, "soft_triple": soft_triple_by_loops,
+              "potential_field": potential_field_by_loops,
+              "center_contrastive": center_contrastive_by_loops}[base]  # fmt: skip
     module = make(base, update_every=3, **groups).double()
     for _ in range(2):  # k = 2 ends with an update
         module(embeddings, labels)

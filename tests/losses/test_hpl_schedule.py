@@ -226,7 +226,7 @@ def test_a_record_has_whether_the_best_epoch_was_in_the_warm_up_and_the_number_o
     history, best_epoch, in_warmup, updates
 ):
     fields = make().record_fields(history, best_epoch)
-    assert list(fields) == ["best_epoch_in_warmup", "coarse_updates", "idle_hierarchy"]
+    assert list(fields) == ["num_proxies", "best_epoch_in_warmup", "coarse_updates", "idle_hierarchy"]
     assert fields["best_epoch_in_warmup"] is in_warmup
     assert (fields["coarse_updates"], type(fields["coarse_updates"])) == (updates, type(updates))
 

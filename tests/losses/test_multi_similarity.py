@@ -7,6 +7,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.losses.multi_similarity import MultiSimilarity
+from tests.losses.library import only_in_version_2
 from tests.losses.pair_loops import cosines
 
 SETTINGS = [(2.0, 50.0, 0.5), (0.01, 50.6, 0.56), (14.36, 75.8, 0.66), (0.5, 0.01, 1.0)]
@@ -51,6 +52,7 @@ def test_mining_drops_easy_pairs_and_averages_over_all_anchors_by_hand():
     assert value.item() == pytest.approx(expected / 4, rel=1e-12)
 
 
+@only_in_version_2
 def test_one_mined_pair_of_each_kind_counts_where_the_library_returns_zero():
     from pytorch_metric_learning import losses, miners
 

@@ -7,6 +7,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.losses.ntxent import NTXent
+from tests.losses.library import only_in_version_2
 from tests.losses.pair_loops import cosines, pairs
 
 
@@ -61,6 +62,7 @@ def test_saturation_caps_the_loss_and_removes_the_gradient_as_in_the_reality_che
     assert gradient[1].abs().max() < 1e-4  # without saturation 100
 
 
+@only_in_version_2
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiny_agrees_with_the_library(batch, dtype):
     from pytorch_metric_learning.losses import NTXentLoss

@@ -16,6 +16,7 @@ from benchmark.losses.hier import HIER
 from benchmark.losses.normalized_softmax import normalized_softmax
 from benchmark.losses.proxies import ProxyLoss, initial_proxies
 from benchmark.losses.soft_triple import soft_triple
+from tests.losses.library import only_in_version_2
 
 COSFACE = partial(cosface, scale=8.0, margin=0.2)
 SOFT_TRIPLE = partial(soft_triple, la=5.0, gamma=0.2, margin=0.1, reg_weight=0.3)
@@ -77,6 +78,7 @@ def test_initial_proxies_have_the_spread_of_their_source(proxy_init, centres, me
         assert 0.99 < proxies.abs().max().item() * math.sqrt(1200) <= 1
 
 
+@only_in_version_2
 def test_uniform_initialisation_has_the_spread_of_the_librarys_soft_triple():
     from pytorch_metric_learning.losses import SoftTripleLoss
 

@@ -2,14 +2,16 @@
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners
 
 from benchmark.core.errors import UserError
-from benchmark.losses.xbm import XBM, contrastive
+from benchmark.losses.xbm import XBM, averaged_contrastive, contrastive
 from tests.losses.conftest import cosine
+from tests.losses.library import VERSION
 
 B, D = 4, 3
 
@@ -41,8 +43,8 @@ def make(rows, **settings):
     return XBM(D, rows, memory_fraction=1, **settings).double()
 
 
-def pml(rows, loss=None, miner=None, **settings):
-    return make(rows, flavour="pml", loss=loss or losses.ContrastiveLoss(), miner=miner, **settings)
+def pml(rows, **settings):
+    return make(rows, flavour="pml", **settings)
 
 
 @pytest.mark.parametrize("margins", [(0.0, 1.0), (0.4, 1.7), (1.2, 0.3), (2.0, 0.0), (0.0, 2.0)])
@@ -124,7 +126,7 @@ def test_a_last_row_of_class_0_hides_rows_after_the_next_write_only_if_quirks_ar
 @pytest.mark.parametrize("rows", [3, 17])
 def test_resuming_from_a_checkpoint_is_bit_equal(flavour, rows):
     def new():
-        return make(rows, flavour=flavour, loss=losses.ContrastiveLoss(), start_iteration=2)
+        return make(rows, flavour=flavour, start_iteration=2)
 
     batches = list(stream(10))
     for stop in range(8):
@@ -163,7 +165,7 @@ def test_a_checkpoint_whose_position_lies_within_the_ring_is_continued():
 
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
 def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
-    module = make(10, flavour=flavour, loss=losses.ContrastiveLoss())
+    module = make(10, flavour=flavour)
     *batches, last = stream(3)
     empty = module.eval()(*last)  # nothing to compare with except, for the authors, the batch itself
     within = contrastive(*last, *last) if flavour == "authors" else torch.zeros(())
@@ -176,22 +178,35 @@ def test_an_evaluation_reads_the_memory_and_writes_nothing(flavour):
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+EUCLIDEAN = distances.LpDistance(normalize_embeddings=True, p=2, power=1)
 LIBRARY = {
-    "contrastive": lambda: (losses.ContrastiveLoss(0.1, 1.2), None),
-    "cosine": lambda: (losses.ContrastiveLoss(1, 0.5, distance=distances.CosineSimilarity()), None),
-    "triplet": lambda: (losses.TripletMarginLoss(0.2, triplets_per_anchor="all"), None),
-    "ms": lambda: (losses.MultiSimilarityLoss(), None),
-    "ms and miner": lambda: (losses.MultiSimilarityLoss(), miners.MultiSimilarityMiner(0.1)),
-    "triplet and miner": lambda: (losses.TripletMarginLoss(0.2), miners.TripletMarginMiner(0.2, "semihard")),
+    "contrastive": lambda: {"loss": losses.ContrastiveLoss(pos_margin=0.1, neg_margin=1.2, distance=EUCLIDEAN)},
+    "cosine": lambda: {
+        "loss": losses.ContrastiveLoss(pos_margin=1, neg_margin=0.5, distance=distances.CosineSimilarity())
+    },
+    "triplet": lambda: {"loss": losses.TripletMarginLoss(margin=0.2, distance=EUCLIDEAN)},
+    "ms": lambda: {"loss": losses.MultiSimilarityLoss(alpha=3, beta=40, base=0.4)},
+    "ms and miner": lambda: {
+        "loss": losses.MultiSimilarityLoss(alpha=3, beta=40, base=0.4),
+        "miner": miners.MultiSimilarityMiner(epsilon=0.2),
+    },
+    "triplet and miner": lambda: {
+        "loss": losses.TripletMarginLoss(margin=0.2, distance=EUCLIDEAN),
+        "miner": miners.TripletMarginMiner(margin=0.3, type_of_triplets="semihard", distance=EUCLIDEAN),
+    },
 }
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", ["ours", *LIBRARY])
 @pytest.mark.parametrize("rows", [4, 12, 14])
 def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
-    loss, miner = LIBRARY[name]()
-    theirs = losses.CrossBatchMemory(loss, D, rows, miner)
-    ours = pml(rows, loss, miner, start_iteration=5, replicate_quirks=True)  # both ignored by pml
+    given = LIBRARY[name]() if name in LIBRARY else {}
+    if VERSION == 3 and "miner" in given:
+        pytest.skip("version 3 leaves a sample's own copy out before mining")
+    theirs = losses.CrossBatchMemory(
+        **(given or LIBRARY["contrastive"]()), embedding_size=D, memory_size=rows
+    ).double()  # fmt: skip
+    ours = pml(rows, pos_margin=0.1, neg_margin=1.2, start_iteration=5, replicate_quirks=True, **given)
     for embeddings, labels in stream(8):
         gradients = []
         for module in (ours, theirs):
@@ -199,18 +214,91 @@ def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
             value = module(leaf, labels)
             value.backward()
             gradients.append((value.detach(), leaf.grad))
-        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
-        assert torch.equal(ours.memory, theirs.embedding_memory)
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-13)
+
+
+def averaged_by_loops(batch, others, margins, copies):
+    """Compute the means over pulls and over pushes above 0; `copies` are the places of the batch's own rows."""
+    pulls, pushes = [], []
+    for (vector, label), copy in zip(batch, copies, strict=True):
+        for place, (other, other_label) in enumerate(others):
+            distance = math.sqrt(max(0.0, 2 - 2 * cosine(vector, other)))
+            if label != other_label:
+                pushes.append(margins[1] - distance)
+            elif place != copy:
+                pulls.append(distance - margins[0])
+    means = ([value for value in values if value > 0] for values in (pulls, pushes))
+    return sum(sum(values) / len(values) for values in means if values)
+
+
+@pytest.mark.parametrize("margins", [(0.0, 1.0), (0.4, 1.7), (1.2, 0.3), (0.0, 2.0)])
+@pytest.mark.parametrize("rows", [12, 13, 3])
+def test_the_flavour_pml_agrees_with_loops_over_a_plain_queue(rows, margins):
+    module, queue, written = pml(rows, pos_margin=margins[0], neg_margin=margins[1]), [None] * rows, 0
+    for embeddings, labels in stream(9):
+        batch, copies = list(zip(embeddings.tolist(), labels.tolist(), strict=True)), []
+        for row in batch:
+            queue[written % rows] = row
+            written += 1
+        for number in range(B):  # of a batch longer than the queue, the first rows have been overwritten
+            copies.append((written - B + number) % rows if B - number <= rows else -1)
+        expected = averaged_by_loops(batch, queue[:written], margins, copies)
+        assert module(embeddings, labels).item() == pytest.approx(expected, rel=1e-7, abs=1e-9)
+
+
+def test_a_pull_and_a_push_worked_out_by_hand():
+    # Memory: a unit vector of the sample's class at 60 degrees (distance 1), one of another at 90 (sqrt 2), and the
+    # sample's own copy, at distance 0 but no pair. Margins -0.4 and 2: (1 + 0.4) + (2 - sqrt 2).
+    rows = torch.tensor([[0.5, math.sqrt(0.75)], [0.0, 7.0], [3.0, 0.0]], dtype=torch.float64)
+    found = averaged_contrastive(
+        rows[2:], torch.tensor([1]), rows, torch.tensor([1, 0, 1]), torch.tensor([2]), pos_margin=-0.4, neg_margin=2.0
+    )
+    assert found.item() == pytest.approx(3.4 - math.sqrt(2))
+
+
+def test_gradients_of_the_flavour_pml_agree_with_finite_differences():
+    (embeddings, labels), (others, other_labels) = stream(2)
+    copies = torch.full_like(labels, -1)
+    assert torch.autograd.gradcheck(
+        lambda e: averaged_contrastive(e, labels, others, other_labels, copies, neg_margin=1.8),
+        embeddings.requires_grad_(),
+    )
+
+
+class Tuples(NamedTuple):
+    """What a miner of version 3 returns."""
+
+    pos_anchors: torch.Tensor
+    positives: torch.Tensor
+    neg_anchors: torch.Tensor
+    negatives: torch.Tensor
+
+
+class NamingMiner(torch.nn.Module):
+    def forward(self, embeddings, labels, memory, memory_labels):
+        same = labels[:, None] == memory_labels
+        return Tuples(*torch.where(same), *torch.where(~same))
+
+
+def test_named_tuples_of_a_miner_are_the_pairs_that_plain_ones_are():
+    loss = losses.ContrastiveLoss(pos_margin=0.1, neg_margin=1.2)
+    for module in (plain := pml(12, loss=loss), named := pml(12, loss=loss, miner=NamingMiner())):
+        module.values = [module(*batch).item() for batch in stream(6)]
+    assert plain.values == named.values
 
 
 def test_a_samples_pair_with_itself_is_excluded_for_a_lone_sample_and_for_a_batch_longer_than_the_memory():
     one = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
-    assert pml(5, losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
+    assert pml(5)(one, torch.tensor([1])).item() == 0
+    assert pml(5, loss=losses.MultiSimilarityLoss())(one, torch.tensor([1])).item() == 0
     # Memory of 2 rows, the last two: all are of one class and equal except the first, whose similarity to them is 0.
     # With alpha = 1 and base = 0 the three have log(1 + 2 exp 0), log(1 + exp -1), log(1 + exp -1).
     rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
-    value = pml(2, losses.MultiSimilarityLoss(alpha=1, beta=1, base=0))(rows, torch.tensor([1, 1, 1])).item()
+    loss = losses.MultiSimilarityLoss(alpha=1, beta=1, base=0)
+    value = pml(2, loss=loss)(rows, torch.tensor([1, 1, 1])).item()
     assert value == pytest.approx((math.log(3) + 2 * math.log(1 + math.exp(-1))) / 3)
+    # Distances: sqrt 2 twice for the first, 0 for the others, which add nothing to the average of pulls.
+    assert pml(2)(rows, torch.tensor([1, 1, 1])).item() == pytest.approx(math.sqrt(2))
 
 
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
@@ -223,20 +311,20 @@ def test_duplicates_one_class_singletons_and_a_lone_sample_have_finite_gradients
         (row, [5], 0.0),
         (row.repeat(40, 1) * torch.logspace(-3, 3, 40)[:, None], [0] * 40, None),
     ):
-        module = XBM(D, 70, memory_fraction=1, flavour=flavour, loss=losses.MultiSimilarityLoss())
+        module = XBM(D, 70, memory_fraction=1, flavour=flavour)
         for _ in range(3):
             leaf = embeddings.clone().requires_grad_()
             loss = module(leaf, torch.tensor(list(labels)))
             loss.backward()
             assert loss.isfinite() and leaf.grad.isfinite().all()
-            if expected is not None and flavour == "authors":
+            if expected is not None:
                 assert loss.item() == expected and leaf.grad.abs().max() == 0
 
 
 @pytest.mark.parametrize("flavour", ["authors", "pml"])
 def test_autocast_changes_no_bit_and_half_precision_embeddings_are_used_in_float32(flavour):
     def total(convert, autocast):
-        module = XBM(D, 10, memory_fraction=1, flavour=flavour, loss=losses.MultiSimilarityLoss())
+        module = XBM(D, 10, memory_fraction=1, flavour=flavour)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             return torch.stack([module(convert(embeddings), labels) for embeddings, labels in stream(5)])
 
@@ -247,10 +335,11 @@ def test_autocast_changes_no_bit_and_half_precision_embeddings_are_used_in_float
     assert total(torch.Tensor.double, False).dtype == torch.float64
 
 
-def test_a_nan_embedding_is_not_hidden():
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+def test_a_nan_embedding_is_not_hidden(flavour):
     (embeddings, labels), *_ = stream(1)
     embeddings[1, 1] = math.nan
-    assert make(10)(embeddings, labels).isnan()
+    assert make(10, flavour=flavour)(embeddings, labels).isnan()
 
 
 def test_the_memory_is_a_fraction_of_the_images_and_at_least_one_row():
@@ -262,7 +351,7 @@ def test_the_memory_is_a_fraction_of_the_images_and_at_least_one_row():
     ("settings", "named"),
     [
         ({"flavour": "library"}, "'library' of XBM must be one of authors, pml"),
-        ({"flavour": "pml"}, "loss=None"),
+        ({"flavour": "pml", "miner": torch.nn.Identity()}, "a miner, but loss=None"),
         ({"memory_fraction": 0.0}, "memory_fraction=0.0"),
         ({"memory_fraction": 1.5}, "memory_fraction=1.5"),
         ({"pos_margin": -0.2}, "pos_margin=-0.2"),

@@ -14,6 +14,7 @@ from benchmark.perf import cpu
 from benchmark.perf.timing import Row
 from benchmark.study.study import Study
 from tests import fake_results
+from tests.losses.library import only_in_version_2
 from tests.training.small_fold import a_fold, a_schedule
 
 Compose = Callable[..., Study]
@@ -57,6 +58,7 @@ def test_the_baseline_gets_the_images_that_our_loop_makes_with_every_shift() -> 
     assert dataset[3][1] == int(parts.labels[3])
 
 
+@only_in_version_2
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")  # its progress bar
 @pytest.mark.parametrize(("size", "m"), [(6, 1), (4, 2)])  # more, or no more, classes in a batch than the fold has
 def test_both_sides_train_every_module(
@@ -76,6 +78,21 @@ def test_both_sides_train_every_module(
         assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")  # its progress bar
+def test_both_sides_evaluate_all_validation_images_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, sizes = a_fold(), []
+    evaluated = parts.validation
+    assert evaluated is not None
+    parts.trunk.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    ours, peer = cpu.our_evaluation(parts, evaluated), cpu.their_tester(parts, evaluated)
+    cpu.check_equal(found := ours(), peer())
+    assert sum(sizes) == 2 * len(evaluated.labels) and sizes[: len(sizes) // 2] == sizes[len(sizes) // 2 :]
+    assert 0 < found["map_at_r"] < 1
+    monkeypatch.setattr(evaluated.images, "images", evaluated.images.images.roll(1, 0))
+    with pytest.raises(ValueError, match="by BaseTester"):
+        cpu.check_equal(ours(), peer(), "BaseTester")
+
+
 @pytest.mark.parametrize("value", [0.25 + 2e-6, float("nan")])
 def test_a_baseline_that_finds_another_value_is_an_error_and_not_a_ratio(value: float) -> None:
     ours = {"precision_at_1": 0.5, "r_precision": 0.25, "map_at_r": 0.125}
@@ -84,6 +101,7 @@ def test_a_baseline_that_finds_another_value_is_an_error_and_not_a_ratio(value: 
         cpu.check_equal(ours, peer)
 
 
+@only_in_version_2
 def test_both_sides_score_the_random_vectors_equally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cpu.CLASSES, 300, 20)
     vectors, labels = cpu.made_up(300)
@@ -92,6 +110,7 @@ def test_both_sides_score_the_random_vectors_equally(monkeypatch: pytest.MonkeyP
     assert 0.5 < found["ours"]["map_at_r"] < 1 and found["inputs"] == {}
 
 
+@only_in_version_2
 def test_the_metrics_are_measured_against_the_bare_product_and_every_library_that_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -105,6 +124,25 @@ def test_the_metrics_are_measured_against_the_bare_product_and_every_library_tha
     assert [row.verdict() == "not measured" for row in rows[2::3]] == [importlib.util.find_spec("oml") is None] * 2
 
 
+def test_without_version_2_of_the_library_its_rows_say_what_they_need_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, compose_study: Compose
+) -> None:
+    monkeypatch.setattr(cpu, "REPEATS", 1)
+    monkeypatch.setattr(cpu, "PEER", "no_such_package")
+    monkeypatch.setitem(cpu.CLASSES, 300, 20)
+    small = cpu.made_up(300)
+    monkeypatch.setattr(cpu, "made_up", lambda num_images: small)
+    monkeypatch.setattr(cpu, "prepare", lambda *_: "no data")
+    asked, child = [], {"cpu": 1.0, "wall": 1.0, "megabytes": 1.0, "product": [1.0, 1.0], "metrics": {}}
+    monkeypatch.setattr(cpu, "in_child", lambda side: asked.append(side) or child)
+    rows = [*cpu.trainings(compose_study()), *cpu.metrics(), *cpu.large_metrics()]
+    found = {row.what: row for row in rows}
+    peers = [f"metrics of {number} x 128" for number in ("1,466", "5,924", "60,502")]
+    for what in ("training a fold, proxy_anchor", "training a fold, contrastive", *peers):
+        assert not found[what].values and "needs pytorch-metric-learning 2: pip install" in found[what].compared
+    assert all(found[f"{what}, limit"].values for what in peers) and "peer" not in asked
+
+
 def test_the_bare_product_covers_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, shapes, matmul = torch.randn(300, 4), [], np.matmul
     monkeypatch.setattr(np, "matmul", lambda a, b, out: shapes.append((a.shape, b.shape)) or matmul(a, b, out=out))
@@ -115,8 +153,8 @@ def test_the_bare_product_covers_all_rows(monkeypatch: pytest.MonkeyPatch) -> No
 def test_all_measurements_become_one_table(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = ("start_up", "trainings", "metrics", "large_metrics", "image_inputs", "loss_steps", "dispatch_costs",
-             "search_costs", "searches", "grown")  # fmt: skip
+    parts = ("start_up", "search_costs", "trainings", "evaluations", "metrics", "large_metrics", "image_inputs",
+             "loss_steps", "dispatch_costs", "searches", "grown")  # fmt: skip
     for number, part in enumerate(parts):
         row = Row(part, ("<=", 1.0), [0.5 + number] if number else [], "a fake")
         monkeypatch.setattr(cpu, part, lambda *_, row=row: iter([row]))
@@ -127,4 +165,4 @@ def test_all_measurements_become_one_table(
     table = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert [line.split()[0] for line in table] == ["measured", *parts, "Written:", "Written:"]
     assert [path.suffix for path in (Path(study.config.results_dir) / "bench").iterdir()] == [".csv"]
-    assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "6.50 x" in table[7]
+    assert table[1].split()[-4:] == ["not", "measured", "a", "fake"] and "7.50 x" in table[8]

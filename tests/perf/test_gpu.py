@@ -65,15 +65,15 @@ def test_a_loss_that_differs_from_the_cpu_or_fails_is_named(monkeypatch):
     steps, calls = equality.steps, iter(range(99))
 
     def planted(study, device, kind):
-        if study.config.loss.name == "contrastive":
+        if study.config.loss.name == "anti_collapse_proxy_nca":
             raise ZeroDivisionError("planted")
         moved = 0.1 * next(calls) if study.config.loss.name == "arcface" else 0.0
         return equality.Steps([value + moved for value in steps(study, device, kind).values], waits=0)
 
     monkeypatch.setattr(equality, "steps", planted)
     facts = list(equality.facts(TINY_CPU))
-    assert (facts[-1].value, facts[-1].note) == (2, "arcface, contrastive")
-    assert "not repeatable" in facts[0].note and "ZeroDivisionError: planted" in facts[1].note
+    assert (facts[-1].value, facts[-1].note) == (2, "anti_collapse_proxy_nca, arcface")
+    assert "ZeroDivisionError: planted" in facts[1].note and "not repeatable" in facts[2].note
 
 
 @pytest.mark.slow

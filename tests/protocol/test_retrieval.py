@@ -7,6 +7,7 @@ import torch
 from benchmark.protocol import nearest as nearest_module
 from benchmark.protocol import retrieval
 from benchmark.protocol.retrieval import retrieval_metrics
+from tests.losses.library import of_version_2
 
 RECALL_AT = (1, 2, 4, 1000)
 
@@ -43,10 +44,9 @@ def loop_metrics(scores, query_labels, labels, itself, recall_at=RECALL_AT):
 
 def pml_metrics(queries, query_labels, gallery=None, gallery_labels=None):
     """Compute P@1, RP and MAP@R by pytorch-metric-learning with faiss, without normalising vectors."""
-    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-    calculator = AccuracyCalculator(include=names, k="max_bin_count", device=torch.device("cpu"))
+    make = of_version_2("utils.accuracy_calculator").AccuracyCalculator
+    calculator = make(include=names, k="max_bin_count", device=torch.device("cpu"))
     found = calculator.get_accuracy(queries, query_labels, gallery, gallery_labels)
     return [found[name] for name in names]
 
@@ -278,6 +278,19 @@ def test_no_query_is_searched_four_times_as_deep_as_necessary(monkeypatch):
     assert [(num[rows].min().item(), num[rows].max().item(), len(rows)) for rows in blocks] == [
         (1, 3, 9), (4, 15, 21), (16, 16, 17), (200, 200, 101), (200, 200, 100),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("num", "largest"), [(900, 450), (700, 700)])
+def test_a_block_has_at_most_768_rows_by_default(monkeypatch, num, largest):
+    sizes = []
+
+    def spied(search, rows, scores=retrieval.Search.scores):
+        sizes.append(len(rows))
+        return scores(search, rows)
+
+    monkeypatch.setattr(retrieval.Search, "scores", spied)
+    retrieval_metrics(torch.randn(num, 2, generator=torch.Generator().manual_seed(0)), torch.arange(num) % 100)
+    assert max(sizes) == largest and sum(sizes) == num
 
 
 def test_metrics_are_plain_numbers_for_json():

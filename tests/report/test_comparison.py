@@ -365,14 +365,15 @@ def test_a_recipe_without_epochs_and_batch_takes_those_of_data_set_and_protocol(
     assert "Training of PROXY_ANCHOR: training mine, epochs 4 of 100 batches, batch 128, " in part.footnotes[1]
 
 
-def test_a_share_that_is_recorded_only_if_it_is_not_zero_is_zero_in_the_other_rows() -> None:
+@pytest.mark.parametrize("key", ["held_out", "label_noise"])
+def test_a_share_that_is_recorded_only_if_it_is_not_zero_is_zero_in_the_other_rows(key: str) -> None:
     first, second = (row(study) for study in TRADITIONAL)
     science = copy.deepcopy(second.science)
-    assert "held_out" not in science["protocol"]
-    science["protocol"]["held_out"] = 0.5
+    assert key not in science["protocol"]
+    science["protocol"][key] = 0.5
     other = replace(second, science=science)
     assert (
         parts([first, replace(first, name="third"), other])[1]
         .differences[0]
-        .startswith("protocol.held_out: 0.5 here, 0 in")
+        .startswith(f"protocol.{key}: 0.5 here, 0 in")
     )

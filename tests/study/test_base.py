@@ -38,8 +38,9 @@ def searched_base(compose_study: Compose, monkeypatch: pytest.MonkeyPatch) -> Ca
     return write
 
 
-def test_every_hpl_loss_has_a_base_of_the_search_space_that_its_yaml_says() -> None:
-    assert sorted(["xbm", *(name for name in LOSSES if name.startswith("hpl_"))]) == WITH_BASE
+def test_every_method_over_another_loss_has_a_base_of_the_search_space_that_its_yaml_says() -> None:
+    added = [name for name in LOSSES if name.startswith(("hpl_", "tcm_", "anti_collapse_"))]
+    assert sorted(["xbm", *added]) == WITH_BASE
     for name in WITH_BASE:
         own, taken = LOSSES[name], LOSSES[name]["base"]
         base = LOSSES[taken["loss"]]

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from benchmark.core import records
 from benchmark.core.typed import convert
 from benchmark.study import contents
 from benchmark.study.identity import Identity
-from tests.study.examples import CHOICE, SETTING, fold_result, good, trial_result
+from tests.study.examples import CHOICE, SETTING, fold_result, good, levels, trial_result
 from tests.study.mutations import Mutation, mutations, not_covered
 
 GOOD = [(kind, *example) for kind, examples in good().items() for example in examples]
@@ -122,6 +123,16 @@ CONTRADICTIONS = {
     "result.concatenated does not fit status, which is completed": (contents.Run, 0, "concatenated", None),
     "result.separated.map_at_r is 0.2, but it is 0.25": (contents.Run, 0, "separated.map_at_r", 0.2),
     "result.separated_folds has 0 entries, but the run is completed": (contents.Run, 0, "separated_folds", []),
+    "result.levels.separated.ndcg is 0.2, but it is 0.2": (contents.Run, 0, "levels.separated.ndcg", 0.2),
+    "result.levels.separated_folds has 1 entries, but 2 models": (
+        contents.Run, 0, "levels.separated_folds", levels(0.6, 1)["separated_folds"],
+    ),
+    "result.levels.separated_folds is empty, or only some scores have h_ap": (
+        contents.Run, 0, "levels.concatenated", {"class_map_at_r": 0.6},
+    ),
+    "result.levels.concatenated.h_ap, or another of h_ap, ndcg": (
+        contents.Run, 0, "levels.concatenated", {"class_map_at_r": 0.6, "h_ap": 0.6},
+    ),
     "result.folds[0].setting differs": (contents.Run, 0, "setting.scale", 6.0),
     "result.status is completed, but it is failed by": (contents.Run, 1, "status", "completed"),
     "result.concatenated does not fit status, which is failed": (
@@ -155,6 +166,16 @@ def test_fields_that_contradict_each_other_are_named(message: str) -> None:
     path, record = good()[kind][number]
     wrong = dataclasses.replace(record, result=changed(record.result, place, new))
     assert refusal(contents.check, wrong, kind, path).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("found", [None, {mode: {"class_map_at_r": 0.5} for mode in ("separated", "concatenated")}])
+def test_a_run_may_lack_scores_on_levels_or_those_of_a_hierarchy(found: Any) -> None:
+    path, record = good()[contents.Run][0]
+    result = {key: value for key, value in record.result.items() if key != "levels"}
+    if found:
+        result["levels"] = found | {"separated_folds": [found["separated"]] * 2}
+    content = contents.check(dataclasses.replace(record, result=result), contents.Run, path)
+    assert (content.result.levels is UNSET) == (found is None)
 
 
 def test_a_fold_that_ended_as_planned_has_a_score() -> None:

@@ -1,18 +1,32 @@
 """What identifies a study: options that change no result, or that are switched off, are not part of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
+from benchmark.study.code import training_code
 from benchmark.study.identity import short_digest
 from benchmark.study.study import Study
 from benchmark.study.version_1 import as_version_1, record_defaults, upgrade
 
 Compose = Callable[..., Study]
+
+# A node that stored studies have for `flavour: pml`; today's file leaves that loss to XBM.
+LIBRARY_LOSS = (
+    "+loss.module.loss={_target_: pytorch_metric_learning.losses.ContrastiveLoss, "
+    "distance: {_target_: benchmark.losses.distances.Euclidean}, "
+    "pos_margin: ${loss.setting.pos_margin}, neg_margin: ${loss.setting.neg_margin}}"
+)
+
+
+def as_stored(overrides: Sequence[str]) -> list[str]:
+    """Overrides that give the configuration of a stored study."""
+    return [*overrides, *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
 
 
 def version_1(study: Study) -> dict[str, Any]:
@@ -25,7 +39,7 @@ def test_identities_are_those_that_version_1_gave(part: str, compose_study: Comp
     """Losses whose settings are as they were, on glyphs and other data sets, and options; computed under version 1."""
     stored = json.loads((Path(__file__).parent / "identities.json").read_text())
     chosen = {overrides: known for overrides, known in stored.items() if part in overrides}
-    studies = {overrides: compose_study(*overrides.split(" ")) for overrides in chosen}
+    studies = {overrides: compose_study(*as_stored(overrides.split(" "))) for overrides in chosen}
     assert {overrides: short_digest(version_1(study)) for overrides, study in studies.items()} == chosen
     assert len(chosen) >= 2
 
@@ -57,6 +71,17 @@ def test_a_block_of_version_1_for_another_loss_stays_in_the_identity_of_version_
     assert study.config.loss == plain.config.loss and version_1(study) != version_1(plain)
     assert {key: version_1(study)["dataset"][key] for key in blocks} == blocks
     assert study.identity("f") == plain.identity("f")
+
+
+@pytest.mark.parametrize("flavour", ["authors", "pml"])
+def test_a_stored_study_builds_the_librarys_loss_that_its_configuration_names(
+    flavour: str, compose_study: Compose
+) -> None:
+    stored = compose_study(*as_stored(["loss=xbm", f"loss.module.flavour={flavour}", "loss.setting.pos_margin=0.125"]))
+    study = Study.of(stored.raw)
+    loss = study.make_loss(6, 0, np.zeros(6, int), num_images=20)
+    assert (loss.loss.pos_margin, type(loss.loss).__name__) == (0.125, "ContrastiveLoss")  # type: ignore[attr-defined]
+    assert {"benchmark.losses.xbm", "benchmark.losses.distances"} <= training_code(study).modules.keys()
 
 
 def test_a_block_of_version_1_is_refused_where_the_loss_has_a_schedule(compose_study: Compose) -> None:
@@ -158,7 +183,7 @@ def test_a_data_set_of_image_files_chooses_its_trunk_and_a_pretrained_trunk_its_
 def test_a_study_whose_searcher_sees_no_failures_keeps_the_identity_that_it_had_before_that_option(
     overrides: tuple[str, ...], identity: str, compose_study: Callable[..., Study]
 ) -> None:
-    assert compose_study(*overrides).identity("f" * 64) == identity
+    assert compose_study(*as_stored(overrides)).identity("f" * 64) == identity
 
 
 def test_what_the_searcher_sees_of_failures_is_part_of_a_search_by_ax(compose_study: Callable[..., Study]) -> None:

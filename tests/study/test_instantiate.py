@@ -309,7 +309,7 @@ def test_settings_that_a_library_refuses_are_the_user_s() -> None:
         )
     distance = {"_target_": "pytorch_metric_learning.distances.LpDistance"}
     node = {"_target_": "pytorch_metric_learning.losses.CosFaceLoss", "num_classes": 3, "distance": distance}
-    with pytest.raises(UserError, match=r"CosFaceLoss does not accept .*requires the distance metric"):
+    with pytest.raises(UserError, match="CosFaceLoss does not accept"):
         build(node, "loss", embedding_size=4)
 
 

@@ -14,7 +14,8 @@ from benchmark.core.paths import conf_dir
 from benchmark.study.recipes import authors_recipe, optimizer_options, with_recipe
 from benchmark.study.study import Study
 
-NAMES = ("hpl", "proxy_anchor", "hist", "hier", "proxygml")
+NAMES = ("hpl", "proxy_anchor", "hist", "hier", "proxygml", "smooth_ap", "recall_at_k")
+FASTER_HEAD = {"smooth_ap": 5}  # its rate over the trunk's
 DATASETS = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "glyphs", "glyphs_small")
 TRUNKS = tuple(sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml")))
 TRANSFORMERS = ("vit_small", "deit_small", "deit_small_distilled", "dino_vit_small")
@@ -33,6 +34,10 @@ def training(name: str, dataset: str, trunk: str) -> dict[str, Any]:
 
 def step(every: int, factor: float) -> dict[str, Any]:
     return {"kind": "step", "every": every, "factor": factor}
+
+
+def at(*epochs: int) -> dict[str, Any]:
+    return {"kind": "milestones", "epochs": [*epochs], "factor": 0.3}
 
 
 CONSTANT, MILESTONES = {}, {"kind": "milestones", "epochs": [20, 40], "factor": 0.1}
@@ -73,6 +78,11 @@ TABLE = [
     ("proxygml", "cub", "bn_inception", "Adam", 1e-4, 1e-4, 32, 50, 1, True, MILESTONES),
     ("proxygml", "cars196", "bn_inception", "Adam", 1e-4, 1e-4, 32, 50, 1, True, MILESTONES),
     ("proxygml", "sop", "bn_inception", "Adam", 1e-4, 1e-4, 32, 50, 1, False, MILESTONES),
+    ("smooth_ap", "inaturalist2019", "resnet50", "Adam", 1e-5, 4e-4, 112, 90, 0, True, at(40, 70)),
+    ("recall_at_k", "cub", "resnet50", "Adam", 1e-4, 4e-4, 400, 40, 0, True, at(10, 20, 30)),
+    ("recall_at_k", "cars196", "resnet50", "Adam", 1e-4, 4e-4, 392, 170, 0, True, at(80, 140)),
+    ("recall_at_k", "sop", "resnet50", "Adam", 2e-4, 4e-4, 4000, 55, 0, True, at(25, 50)),
+    ("recall_at_k", "inaturalist2019", "resnet50", "Adam", 1e-4, 4e-4, 2000, 90, 0, True, at(40, 70)),
 ]
 
 
@@ -96,16 +106,19 @@ def test_what_a_paper_clips_and_the_eps_of_proxygmls_adam() -> None:
         "hist": {},
         "hier": {"value": 10},
         "proxygml": {},
+        "smooth_ap": {},
+        "recall_at_k": {},
     }
     assert {part["eps"] for part in training("proxygml", "sop", "bn_inception")["optimizers"].values()} == {0.01}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_head_learns_as_the_trunk_but_for_hiers_transformers_on_two_data_sets(name: str) -> None:
+def test_the_head_learns_as_the_trunk_but_for_smooth_ap_and_hiers_transformers_on_two_data_sets(name: str) -> None:
     for dataset, trunk in itertools.product(DATASETS, TRUNKS):
         optimizers = training(name, dataset, trunk)["optimizers"]
         faster = name == "hier" and dataset in ("sop", "inshop") and trunk in TRANSFORMERS
-        assert optimizers["head"]["lr"] == pytest.approx(optimizers["trunk"]["lr"] * (100 if faster else 1))
+        times = 100 if faster else 1 if trunk == "small_conv" else FASTER_HEAD.get(name, 1)
+        assert optimizers["head"]["lr"] == pytest.approx(optimizers["trunk"]["lr"] * times)
         assert optimizers["head"]["weight_decay"] == optimizers["trunk"]["weight_decay"]
 
 
@@ -118,11 +131,21 @@ def test_every_recipe_is_in_this_test_and_every_case_names_what_there_is() -> No
             assert set(case["set"]) <= set(read(name)) - {"cases"}
 
 
+def test_only_the_large_batches_of_one_paper_have_a_gradient_in_chunks() -> None:
+    chunks = {(name, dataset): training(name, dataset, "resnet50")["gradient_chunk"]
+              for name, dataset in itertools.product(NAMES, DATASETS)}  # fmt: skip
+    given = {dataset: chunk for (name, dataset), chunk in chunks.items() if chunk is not None}
+    assert {name for (name, _), chunk in chunks.items() if chunk is not None} == {"recall_at_k"}
+    assert given.items() >= {"cub": 100, "cars196": 98, "sop": 200, "inaturalist2019": 200}.items()
+    assert training("recall_at_k", "glyphs", "small_conv")["gradient_chunk"] == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_leaves_nothing_open_and_lets_a_laptop_train_from_random_weights(name: str) -> None:
     for dataset, trunk in itertools.product(DATASETS, TRUNKS):
         made = training(name, dataset, trunk)
-        assert set(made) - {"protocol"} == set(TRADITIONAL) and None not in made.values()
+        assert set(made) - {"protocol"} == set(TRADITIONAL)
+        assert None not in [value for key, value in made.items() if key != "gradient_chunk"]
         assert all(None not in node.values() for node in made["optimizers"].values())
     glyphs = training(name, "glyphs", "small_conv")
     assert [glyphs[key] for key in ("freeze_batchnorm", "shift", "warmup_epochs")] == [False, 2, 0]

@@ -82,7 +82,7 @@ REFUSED = {
     (T, "loss=hier", "loss.setting.regularizer_weight=0", "loss.setting.topk=3"): "loss.module.regularizer_weight=0",
     (T, "loss=snr", "loss.setting.regularizer_weight=0", "loss.module.reg_on=raw"): "loss.module.regularizer_weight=0",
     ("training=frozen", "training.freeze_batchnorm=true"): "training.views=9 freezes the trunk",
-    ("loss=xbm", "loss.module.loss._target_=torch.nn.Identity"): "loss.module.flavour=authors switches off",
+    ("loss=xbm", "+loss.module.loss._target_=torch.nn.Identity"): "loss.module.flavour=authors switches off",
     ("loss=xbm", "loss.module.flavour=pml", "loss.schedule.start_iteration=3"): "loss.module.flavour=pml switches off",
 }
 READ = (
@@ -108,7 +108,8 @@ READ = (
     (*NCA, "protocol.num_folds=3", "protocol.confidence=0.9"),
     (*NO_COARSE, "loss.setting.scale_0=9"),
     (T, "loss=hpl_nca", "loss.module.weights=[1,0.1]", "+loss.module.kmeans_restarts=3", "loss.setting.scale_1=9"),
-    ("loss=xbm", "loss.module.flavour=pml", "loss.module.loss.distance._target_=torch.nn.Identity"),
+    ("loss=xbm", "loss.module.flavour=pml", "+loss.module.loss._target_=torch.nn.Identity"),
+    ("loss=xbm", "loss.module.flavour=pml", "loss.setting.pos_margin=0.1", "~loss.space.pos_margin"),
     (*HIST, "loss.module.relations=positive", "loss.module.distribution_weight=1", "loss.setting.tau=3"),
 )
 DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("loss.setting.scale_0=32",),

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning import losses, miners
-from pytorch_metric_learning.trainers import MetricLossOnly
 from torch import nn
 
 from benchmark.heads.linear import Linear
@@ -24,8 +23,10 @@ from benchmark.training.components import EvaluationSet, TrainingComponents
 from benchmark.training.loop import train_fold
 from benchmark.trunks.small_conv import SmallConv
 from tests.losses.every_loss import CLASSES, DIM, config
+from tests.losses.library import of_version_2
 from tests.training.small_fold import a_checkpoint, a_schedule, nothing
 
+MetricLossOnly = of_version_2("trainers").MetricLossOnly
 STEPS, BATCH = 50, 12
 PROXIES = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 

@@ -20,6 +20,7 @@ from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops
 from benchmark.losses import proxy_anchor
 from benchmark.losses.hier import HIER
+from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.protocol.retrieval import retrieval_metrics
@@ -124,6 +125,18 @@ def test_optimisers_clipping_warm_up_and_decay_wait_for_nothing(optimizer: str, 
     assert device.events["wait"].total() == 2
 
 
+def test_a_gradient_in_chunks_waits_for_nothing() -> None:
+    fold, schedule = a_fold("recall_at_k")
+    schedule = dataclasses.replace(schedule, gradient_chunk=5, freeze_batchnorm=True)
+    set_train_mode(fold, freeze_batchnorm=True)
+    with PretendedDevice() as device:
+        train_epoch(move(fold), schedule, range(1))
+        device.clear()
+        train_epoch(fold, schedule, range(1, 3))
+    assert not device.events["mismatch"] and not device.events["order"]
+    assert files(device.events["wait"]) == ONCE_AN_EPOCH and device.events["wait"].total() == 1
+
+
 @pytest.mark.parametrize("name", [name for name in TRUNKS if name not in SAME_NETWORK])
 def test_a_trunk_mixes_no_devices_and_waits_for_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = OmegaConf.create(
@@ -200,6 +213,7 @@ def test_both_modes_of_a_final_evaluation_on_the_device_are_those_of_the_cpu(met
         x, y = folds.to(device), labels.to(device)
         asked = [None, is_query.to(device)]
         found: list[Any] = [score(x, y, ["map_at_r"], metric=metric, is_query=queries, **ball) for queries in asked]
+        found += [score_levels(x, y, y // 3, metric=metric, is_query=queries, **ball) for queries in asked]
         return [*found, *(nearest_neighbours(x, some, 5, metric=metric, **ball).tolist() for some in asked)]
 
     with PretendedDevice() as device:

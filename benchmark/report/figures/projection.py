@@ -42,10 +42,10 @@ def project(points: np.ndarray, method: str, seed: int) -> np.ndarray:
         from umap import UMAP
     except ImportError:
         raise UserError(
-            "projection=umap needs umap-learn, which is not installed. Run pip install umap-learn, or choose "
-            "projection=tsne."
+            "projection=umap needs umap-learn: pip install 'umap-learn>=0.5.7', or this package's extra [umap]. "
+            "projection=tsne does without."
         ) from None
-    return np.asarray(UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed).fit_transform(points))
+    return np.asarray(UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed, n_jobs=1).fit_transform(points))
 
 
 def sample_classes(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_a_projection_keeps_clusters_together():
 
 def test_umap_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
-    with pytest.raises(UserError, match=r"pip install umap-learn, or choose projection=tsne"):
+    with pytest.raises(UserError, match=r"pip install 'umap-learn>=0\.5\.7'.*\[umap\].*projection=tsne"):
         projection.project(np.ones((5, 2)), "umap", 0)
 
 
