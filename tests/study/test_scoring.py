@@ -28,7 +28,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compose_study: Calla
 
     def score(*overrides: str) -> tuple[dict[str, Any], int]:
         study = compose_study("dataset=glyphs_small", *overrides)
-        test = OpenedTestSet(None, LABELS, GROUPS, None, None, {})  # type: ignore[arg-type]
+        test = OpenedTestSet(None, None, LABELS, GROUPS, None, None, {})  # type: ignore[arg-type]
         found, _ = scoring.score_models(study, tmp_path, test, [lambda _: ""] * 2, lambda: ticks.append(1))
         return found, len(ticks)
 
