@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.code import code_of
-from benchmark.core.console import counting
+from benchmark.core.console import counting, write
+from benchmark.core.escape import visible
 from benchmark.core.threads import usable_cores
+from benchmark.core.wording import human_size
 from benchmark.images import Images
 from benchmark.images.features import FeatureImages, Views
 from benchmark.protocol.seeds import stable_seed
@@ -107,9 +109,14 @@ def prepare_features(study: Study, images: ImageSource) -> None:
         images: uint8 pixels, or image files.
     """
     views, before = feature_images(study, images).views, torch.get_num_threads()
+    if (missing := views.missing()) and study.config.display != "quiet":
+        width = frozen_trunk(study, views.images).out_features
+        size = human_size(2 * width * len(views.images) * len(missing))
+        write(f"{study.config.trunk.name}: {width:,} features of {len(missing)} views of {len(views.images):,} images, "
+              f"{size}, in {visible(str(views.folder))}")  # fmt: skip
     torch.set_num_threads(usable_cores())
     try:
-        for place, number in enumerate(missing := views.missing()):
+        for place, number in enumerate(missing):
             what = f"{study.config.trunk.name}: view {place + 1} of {len(missing)}"
             views.view(number, None if study.config.display == "quiet" else counting(what))
     finally:
