@@ -1,7 +1,7 @@
 """A head with one hidden layer: Linear, ReLU, Linear.
 
-Source: the embedder of powerful-benchmarker (Musgrave, Belongie, Lim, ECCV 2020, arXiv:2003.08505) with two layer sizes,
-of which the Reality Check used one; for features of a frozen trunk, where one linear map may be too little.
+Source: the embedder of powerful-benchmarker (Musgrave, Belongie, Lim, ECCV 2020, arXiv:2003.08505) with two layers; the
+Reality Check used one. It is for features of a frozen trunk, where one linear map may be too little.
 """
 
 from torch import Tensor, nn

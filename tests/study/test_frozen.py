@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from benchmark.bo import bo
+from benchmark.core.errors import UserError
+from benchmark.experiment.measure import measure
+from benchmark.experiment.plan import trained_images
 from benchmark.final_eval import final_eval
 from benchmark.images.features import FeatureImages
 from benchmark.images.in_memory import InMemoryImages
@@ -62,3 +65,9 @@ def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path
     assert result["concatenated"] == result["separated"]  # of equal models
     assert [fold["best_epoch"] for fold in result["folds"]] == [0] * len(result["folds"])
     assert tiny(bo, tmp_path, "loss=none", "training=frozen").status == 2
+
+
+def test_a_plan_computes_no_features_and_counts_no_training_for_a_loss_that_has_none(compose_study: Compose) -> None:
+    with pytest.raises(UserError, match="not in the cache yet"):
+        measure(compose_study("training=frozen", "dataset=glyphs_small"))
+    assert trained_images(compose_study("training=frozen", "loss=none").config, 1000) == (0, 0)
