@@ -2,18 +2,19 @@
 
 Source: Yeh, Hong, Hsu, Liu, Chen and LeCun, "Decoupled Contrastive Learning", ECCV 2022, arXiv 2110.06848, the DCL
 loss: -s_ip/T + log of the sum of e^{s_ij/T} over the negatives j of the anchor i, s being the cosine. No code of the
-authors was found; raminnakhli/Decoupled-Contrastive-Learning (commit 50991ef), which most refer to, and lightly-ai's
-`DCLLoss` agree with the formula.
+authors was found. raminnakhli/Decoupled-Contrastive-Learning (commit 50991ef), to which most refer, agrees with the
+formula; lightly's `DCLLoss` adds the logarithms of two sums, one for each view, where the paper has one of both.
 
 Departures:
 - labels decide what a positive is. In the paper, it is the other view of one image, and all other images are negatives;
   here, every two images of a class are a positive pair, and none of them is a negative. For two samples per class, the
   two agree;
-- a mean over ordered positive pairs. The paper adds them up, and both implementations average over images and add up
-  the two views (asked about in issue 13 of the former), which is twice as much.
+- a mean over ordered positive pairs. The paper adds them up, and the first implementation averages over images and adds
+  up the two views, which is twice as much (issue 13 of its tracker asks about it).
 
 DCLW, which weighs positive pairs by their similarity, is left out: the paper does not say whether the weights have a
-gradient, and the implementations differ in that, and in the factor of the weights (issue 1).
+gradient, as the author of lightly's notes in its pull request 793, and the first implementation has had them with and
+without the number of pairs as a factor (issue 1).
 """
 
 import torch

@@ -112,6 +112,15 @@ READ = (
     (T, "loss=hpl_nca", "loss.module.weights=[1,0.1]", "+loss.module.kmeans_restarts=3", "loss.setting.scale_1=9"),
     ("loss=xbm", "loss.module.flavour=pml", "+loss.module.loss._target_=torch.nn.Identity"),
     ("loss=xbm", "loss.module.flavour=pml", "loss.setting.pos_margin=0.1", "~loss.space.pos_margin"),
+    (
+        "loss=xbm",
+        "loss.module.flavour=pml",
+        "+loss.module.loss._target_=torch.nn.Identity",
+        "loss.module.pos_margin=null",
+        "loss.module.neg_margin=null",
+        "~loss.space.pos_margin",
+        "~loss.space.neg_margin",
+    ),
     (*HIST, "loss.module.relations=positive", "loss.module.distribution_weight=1", "loss.setting.tau=3"),
 )
 DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("loss.setting.scale_0=32",),
