@@ -122,8 +122,9 @@ class GroupLoss(CountingLoss):
         anchors = places_in_class(labels, ranks) < self.num_anchors
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = functional.linear(embeddings, self.proxies.to(embeddings.dtype), self.bias.to(embeddings.dtype))
-            settings = {"temperature": self.temperature, "num_iterations": self.num_iterations}
-            loss = group(embeddings, labels, logits, anchors, **settings)
+            loss = group(
+                embeddings, labels, logits, anchors, temperature=self.temperature, num_iterations=self.num_iterations
+            )
             return loss + self.classification_weight * functional.cross_entropy(logits, labels)
 
     def after_step(self) -> None:
