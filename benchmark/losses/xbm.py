@@ -113,8 +113,8 @@ class XBM(CountingLoss):
         num_images: training images of the fold.
         memory_fraction: rows of the memory as a fraction of the images, in (0, 1].
         flavour: "authors" or "pml".
-        pos_margin: distance, in 0..2, up to which a positive pair adds nothing; None: 0, or a `loss` has its own.
-        neg_margin: distance, in 0..2, from which on a negative pair adds nothing; None: 1, or a `loss` has its own.
+        pos_margin: distance, in 0..2, up to which a positive pair adds nothing; None: 0, or that of `loss`.
+        neg_margin: distance, in 0..2, from which on a negative pair adds nothing; None: 1, or that of `loss`.
         weight: factor of the memory term, at least 0 ("authors" only, as the next three).
         start_iteration: steps before the memory is written, at least 0.
         pos_epsilon: gap below a cosine of 1 from which a positive pair counts.
@@ -123,7 +123,7 @@ class XBM(CountingLoss):
         miner: one of its miners, which selects the pairs of `loss`; None for all pairs.
 
     Raises:
-        UserError: an argument is out of range, or there is a miner without a loss, or a margin beside a loss.
+        UserError: an argument is out of range, or there is a miner without a loss, or a margin that `loss` lacks.
     """
 
     memory: Tensor
@@ -155,8 +155,10 @@ class XBM(CountingLoss):
             raise UserError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
         given = {"pos_margin": pos_margin, "neg_margin": neg_margin}
         margins = {name: value for name, value in given.items() if value is not None}
-        if margins and loss is not None:
-            name, value = next(iter(margins.items()))
+        unread = margins if flavour == "pml" and loss is not None else {}
+        for name, value in unread.items():
+            if getattr(loss, name, None) == value:  # both have it from the same setting
+                continue
             raise UserError(
                 f"{name}={value} of XBM has no effect: {type(loss).__name__} replaces the loss that reads it. Give the "
                 "margin to that loss, and add loss.module.pos_margin=null loss.module.neg_margin=null "

@@ -370,6 +370,14 @@ def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
         XBM(D, 10, **{"memory_fraction": 1} | settings)
 
 
+def test_a_margin_that_the_loss_has_too_is_accepted_and_so_is_one_that_the_authors_version_reads():
+    loss = losses.ContrastiveLoss(pos_margin=0.125)
+    assert pml(4, loss=loss, pos_margin=0.125).loss is loss
+    with pytest.raises(UserError, match=r"pos_margin=0.25 of XBM has no effect: ContrastiveLoss replaces"):
+        pml(4, loss=loss, pos_margin=0.25)
+    assert make(4, loss=loss, pos_margin=0.25).margins == {"pos_margin": 0.25, "neg_margin": 1.0}
+
+
 def test_warns_of_an_unused_memory_even_after_resuming():
     module = make(10, start_iteration=3)
     warning = ["the memory never came on: it starts after start_iteration=3 steps"]
