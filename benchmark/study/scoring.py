@@ -112,8 +112,9 @@ def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: S
     """Embeddings of the test classes with what figures show beside them, as the content of an npz file.
 
     It holds `embeddings` (F, N, D), float16; `labels` (N,); `neighbours` (Q, K), positions of the images nearest to
-    each query; `is_query` (N,) if only some images are queries; and the state of each model's loss, such as
-    `fold_0.proxies`, with the learned owners and centres of a hierarchy. Integers stay integers.
+    each query; `is_query` (N,) if only some images are queries; `class_ids` (C,) and `class_names` (C,); and the state
+    of each model's loss, such as `fold_0.proxies`, with the learned owners and centres of a hierarchy. Integers stay
+    integers.
 
     Args:
         study: the study, with the setting that was trained.
@@ -133,6 +134,8 @@ def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: S
     }
     if test.is_query is not None:
         kept["is_query"] = test.is_query.cpu().numpy()
+    if names := sorted(test.class_names.items()):
+        kept |= {"class_ids": np.array([one for one, _ in names]), "class_names": np.array([name for _, name in names])}
     for model, state in enumerate(states):
         kept |= {f"fold_{model}.{name}": _array(value) for name, value in state.items()}
     buffer = io.BytesIO()
