@@ -49,7 +49,7 @@ def test_levels_false_saves_the_time(scored: Any) -> None:
 
 def test_the_names_of_the_classes_are_kept_beside_the_embeddings(tmp_path: Path, compose_study: Any) -> None:
     names = {4: "four", 1: "eins", 9: "neuf"}
-    test = OpenedTestSet(None, LABELS, GROUPS, None, None, names)  # type: ignore[arg-type]
+    test = OpenedTestSet(None, None, LABELS, GROUPS, None, None, names)  # type: ignore[arg-type]
     path = tmp_path / kept.NAME
     path.write_bytes(scoring.for_figures(compose_study("dataset=glyphs_small"), MODELS, test, [{}, {}]))
     assert kept.read(path).names == names
