@@ -188,10 +188,19 @@ class TrunkConfig(ModuleConfig):
     Attributes:
         width: channels of a trunk that has no published size.
         crop: image side of a trunk that takes only one, in pixels.
+        network: name of the network in timm, with the tag of its weights, for a trunk that can be any of them.
+        images: options of `dataset.images` that the trunk replaces; a value that is null is timm's for `network`.
+        pretrained_on: names of the sets of images that its weights were trained on, see `trunks.pretraining`; None for
+            what the tag of `network` says.
+        licence: licence of its weights.
     """
 
     width: int | None = None
     crop: int | None = None
+    network: str = ""
+    images: Node = field(default_factory=dict)
+    pretrained_on: list[str] | None = field(default_factory=list)
+    licence: str = ""
 
 
 @dataclass

@@ -52,7 +52,18 @@ NOT_SCIENCE = (
     "run",
     "projection",
 )
-PROSE = ("label", "description", "source", "presets", "base", "unread", "licence", "sources", "by_hand")
+PROSE = (
+    "label",
+    "description",
+    "source",
+    "presets",
+    "base",
+    "unread",
+    "licence",
+    "sources",
+    "by_hand",
+    "pretrained_on",
+)
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
 # searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be
 # extended at any time.
@@ -64,7 +75,7 @@ TAKEN = {
 }
 UNLESS_SET = {
     "dataset": ("images",),
-    "trunk": ("crop",),
+    "trunk": ("crop", "network", "images"),
     "training": ("recipe", "batch_size", "gradient_chunk", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
     "protocol": ("held_out", "label_noise"),
     "searcher": ("asynchronous",),
