@@ -63,6 +63,7 @@ PROSE = (
     "sources",
     "by_hand",
     "pretrained_on",
+    "overlaps",
 )
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
 # searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be

@@ -30,7 +30,6 @@ from benchmark.trunks.published import PublishedTrunk, import_timm
 if TYPE_CHECKING:
     from benchmark.trunks.published import TimmNetwork
 
-HUB = "https://huggingface.co/{}/resolve/main/{}"
 MOST_BYTES = 1 << 35
 RESAMPLINGS = {"bilinear": "pil", "bicubic": "pil_bicubic"}  # timm's names, and those of `images.crops.Crops`
 CLOSE = 5  # names that a message suggests
@@ -173,9 +172,11 @@ def _address(network: str, published: Any) -> files.Published:
         UserError: timm knows no address.
     """
     if published.hf_hub_id:
+        from huggingface_hub import hf_hub_url  # which timm depends on
+
         file = published.hf_hub_filename or "model.safetensors"
-        suffix = Path(file).suffix
-        return files.Published(HUB.format(published.hf_hub_id, file), name=f"{network}{suffix}", at_most=MOST_BYTES)
+        address = hf_hub_url(published.hf_hub_id, file)
+        return files.Published(address, name=f"{network}{Path(file).suffix}", at_most=MOST_BYTES)
     if not published.url:
         raise UserError(
             f"timm has no weights of {network}. Give a file, trunk.module.weights=PATH, or take random ones: "
