@@ -217,9 +217,6 @@ def _built(
         files.fill(built, given, path)
         return built  # type: ignore[no-any-return]
     num_classes = published.num_classes
-    for one in heads:
-        if (classifier := state.get(f"{one}.weight")) is not None:
-            num_classes = len(classifier)
     if given.keys() == own.keys():  # only shapes differ, as of position embeddings, and there may be no classifier
         state, num_classes = given, kept
     overlay = {"state_dict": state, "num_classes": num_classes, "custom_load": False}

@@ -19,6 +19,7 @@ from benchmark.core.paths import conf_dir
 from benchmark.images.crops import Crops
 from benchmark.study.command import command_for
 from benchmark.study.data import crops
+from benchmark.study.preflight import check_values
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 from benchmark.trunks import published, timm_trunk, weights
@@ -303,3 +304,8 @@ def test_a_preset_states_the_number_of_its_features_and_takes_its_images(name: s
         trunk = TimmTrunk(network=PRESETS[name]["network"], side=side)
         assert trunk(torch.empty(2, 3, side, side)).shape == (2, trunk.out_features)
     assert f": {trunk.out_features} features" in text
+
+
+def test_a_set_of_images_that_is_not_known_is_refused(compose_study: Callable[..., Study]) -> None:
+    with pytest.raises(UserError, match=r"trunk\.pretrained_on has imagenet; allowed are imagenet1k, "):
+        check_values(compose_study("dataset=cub", "trunk.pretrained_on=[imagenet]"))
