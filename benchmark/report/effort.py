@@ -3,13 +3,17 @@
 Older records are read too: what they do not hold is None.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.core import plain_yaml
 from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
+from benchmark.core.pretraining import UNKNOWN, may_have_seen, of_network
 from benchmark.core.records import MOST_BYTES, CorruptFileError, JsonObject, Record, read_file
 from benchmark.report.comparison import at
 from benchmark.report.formats import COUNTS, RESOURCES, Block, Effort, Head, Section, resource_text
@@ -49,8 +53,37 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
         is_idle=any(map(_is_idle, runs)), codes=max(len(stored.code), len(stored.search_code)),
-        resources=_resources(runs),
+        resources=_resources(runs), seen=pretraining(stored),
     )  # fmt: skip
+
+
+def pretraining(stored: StoredStudy) -> tuple[str, ...]:
+    """Return phrases about sets that a study's trunk was pretrained on and that may hold test classes or images.
+
+    Statements that the study was stored without are those of today's `conf/`.
+    """
+    trunk = conf_file("trunk", stored.facts.trunk) | as_dict(at(stored.config, "trunk"))
+    dataset = conf_file("dataset", stored.facts.dataset) | as_dict(at(stored.config, "dataset"))
+    module, network, sets = as_dict(trunk.get("module")), trunk.get("network"), trunk.get("pretrained_on", [])
+    if "weights" in module and module["weights"] is None:
+        return ()
+    if sets is None:
+        sets = of_network(network) if isinstance(network, str) else [UNKNOWN]
+    named = [name for name in sets if isinstance(name, str)] if isinstance(sets, list) else [UNKNOWN]
+    overlaps = {str(name): str(text) for name, text in as_dict(dataset.get("overlaps")).items()}
+    return tuple(may_have_seen(named, overlaps))
+
+
+@functools.cache
+def conf_file(group: str, name: str) -> dict[str, Any]:
+    """Return the content of a file of `conf/`, which no caller may change; empty if there is none."""
+    path = conf_dir() / group / f"{name}.yaml"
+    return as_dict(plain_yaml.load(path.read_bytes())) if path.is_file() else {}
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """Return a mapping of an untrusted file; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _resources(runs: Sequence[Record]) -> dict[str, float]:

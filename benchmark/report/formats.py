@@ -33,6 +33,7 @@ MARKS = {
     "i": "The hierarchy is idle: its groups never changed",
     "s": "The search is shorter than its protocol's",
     "c": "Computed with several versions of the code, accepted as equal",
+    "p": "Pretrained on images that may show the test classes",
     "q": "Quoted from a paper, not run here",
 }
 
@@ -134,6 +135,7 @@ class Effort:
         is_idle: whether the groups of a learned hierarchy never changed in a fold.
         codes: number of versions of the code that computed the study.
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
+        seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
     """
 
     trials: int | None
@@ -151,6 +153,7 @@ class Effort:
     is_idle: bool
     codes: int
     resources: Mapping[str, float] = field(default_factory=dict)
+    seen: tuple[str, ...] = ()
 
     @property
     def marks(self) -> dict[str, str]:
@@ -162,6 +165,7 @@ class Effort:
             "i": "" if self.is_idle else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,
+            "p": "; ".join(self.seen) or None,
         }
         return {mark: text for mark, text in found.items() if text is not None}
 

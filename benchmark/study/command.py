@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core import invocation
+from benchmark.core.names import similar_name
 from benchmark.study.config import Config
 
 CHOSEN = (
@@ -37,6 +38,8 @@ def command_for(config: Config, target: str, loss: str | None = None, overrides:
         overrides: options to add; None for those of the user's command line.
     """
     dataset, trunk = config.dataset, config.trunk.name
+    if trunk == similar_name(config.trunk.network):  # of a network that the user named, with `trunk.network`
+        trunk = "timm"
     choice = OWN_DATA.get(str(dataset.module.get("_target_")), dataset.name)
     options: dict[str, object] = {"dataset": choice}
     if choice in OWN_DATA.values():

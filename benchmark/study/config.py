@@ -51,6 +51,8 @@ class DatasetConfig:
             for those in `conf/sources.yaml`.
         by_hand: instructions for obtaining the data by hand; empty for those in `conf/sources.yaml`.
         images: how image files are resized, cropped and flipped, see `images.crops.Crops`.
+        overlaps: what its test classes or images share with sets that networks are pretrained on, by their names in
+            `conf/pretraining.yaml`.
         share_design: default of the searcher's `share_design`.
         recall_at: the K of Recall@K under the traditional protocol.
         version_1: loss schedules that a configuration of version 1 held here; they are only part of its identity.
@@ -69,6 +71,7 @@ class DatasetConfig:
     sources: list[Node] = field(default_factory=list)
     by_hand: str = ""
     images: Node = field(default_factory=dict)
+    overlaps: dict[str, str] = field(default_factory=dict)
     share_design: bool = False
     recall_at: list[int] = field(default_factory=list)
     version_1: Node = field(default_factory=dict)
@@ -190,10 +193,19 @@ class TrunkConfig(ModuleConfig):
     Attributes:
         width: channels of a trunk that has no published size.
         crop: image side of a trunk that takes only one, in pixels.
+        network: name of the network in timm, with the tag of its weights, for a trunk that can be any of them.
+        images: options of `dataset.images` that the trunk replaces; a value that is null is timm's for `network`.
+        pretrained_on: names of the sets of images that its weights were trained on, see `core.pretraining`; None for
+            what the tag of `network` says.
+        licence: licence of its weights.
     """
 
     width: int | None = None
     crop: int | None = None
+    network: str = ""
+    images: Node = field(default_factory=dict)
+    pretrained_on: list[str] | None = field(default_factory=list)
+    licence: str = ""
 
 
 @dataclass

@@ -156,12 +156,12 @@ def num_channels(images: ImageSource) -> int:
 
 
 def crops(config: Config) -> Crops:
-    """How image files are resized, cropped and flipped; the trunk's own crop size takes precedence.
+    """How image files are resized, cropped and flipped; the trunk's own options take precedence.
 
     Raises:
         UserError: an option is missing, unknown or out of range.
     """
-    options = config.dataset.images | ({"crop": config.trunk.crop} if config.trunk.crop else {})
+    options = config.dataset.images | own_images(config)
     options = {key: value for key, value in options.items() if key not in READING}
     fields = dataclasses.fields(Crops)
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in options]
@@ -179,6 +179,11 @@ def crops(config: Config) -> Crops:
         return Crops(**fitting)
     except TypeError as error:  # a value of another type, which Crops cannot compare
         raise UserError(f"dataset.images={options}: {error}. See protocol.images for values that fit.") from error
+
+
+def own_images(config: Config) -> Node:
+    """The options of `dataset.images` that the trunk replaces: its crop, and the pre-processing of its weights."""
+    return ({"crop": config.trunk.crop} if config.trunk.crop else {}) | config.trunk.images
 
 
 def reading(config: Config, tally: Tally | None) -> Reading:

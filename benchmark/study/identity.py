@@ -52,7 +52,19 @@ NOT_SCIENCE = (
     "run",
     "projection",
 )
-PROSE = ("label", "description", "source", "presets", "base", "unread", "licence", "sources", "by_hand")
+PROSE = (
+    "label",
+    "description",
+    "source",
+    "presets",
+    "base",
+    "unread",
+    "licence",
+    "sources",
+    "by_hand",
+    "pretrained_on",
+    "overlaps",
+)
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
 # searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be
 # extended at any time.
@@ -64,7 +76,7 @@ TAKEN = {
 }
 UNLESS_SET = {
     "dataset": ("images",),
-    "trunk": ("crop",),
+    "trunk": ("crop", "network", "images"),
     "loss": ("untrained",),
     "training": (
         "views",

@@ -11,6 +11,7 @@ import numpy as np
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 from benchmark.core.names import check_case, check_name
+from benchmark.core.pretraining import image_sets
 from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.folds import Fold
 from benchmark.searchers import Parameter, Value
@@ -114,6 +115,7 @@ def check_values(study: Study, story: str = "search") -> None:
     _check_searches(study)
     if c.preset == "base" and c.protocol.story != "search":
         raise UserError(f"preset=base: protocol={c.protocol.name} has no searches, so {c.loss.name}'s base has none.")
+    _check_pretraining(study)
     check_training(c.training)
     _check_batches(study)
     check_optimizer("loss.optimizer", c.loss.optimizer or {})
@@ -143,6 +145,15 @@ def _check_names(study: Study) -> None:
     if not study.config.study:
         check_case(study.directory.parent)
         check_case(study.directory)
+
+
+def _check_pretraining(study: Study) -> None:
+    """Check the names of sets of images, which marks in tables depend on."""
+    config, known = study.config, image_sets()
+    named = {"trunk.pretrained_on": config.trunk.pretrained_on or (), "dataset.overlaps": config.dataset.overlaps}
+    for key, names in named.items():
+        if unknown := [name for name in names if name not in known]:
+            raise UserError(f"{key} has {', '.join(unknown)}; allowed are {', '.join(known)}.")
 
 
 def _check_searches(study: Study) -> None:

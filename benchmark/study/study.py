@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.names import similar_name
 from benchmark.core.paths import conf_dir
 from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.seeds import stable_seed
@@ -98,6 +99,13 @@ class Study:
             filled = recipes.with_recipe(_plain(merged.training), body, merged.dataset.name, merged.trunk.name)
             OmegaConf.update(merged, "protocol.usual", filled.pop("protocol", {}), force_add=True)
             OmegaConf.update(merged, "training", filled, force_add=True)
+        if merged.trunk.name == merged.trunk.network != "":  # whose dots a folder's name cannot have
+            OmegaConf.update(merged, "trunk.name", similar_name(merged.trunk.network))
+        if None in merged.trunk.images.values():
+            from benchmark.trunks.timm_trunk import image_options  # imports PyTorch, which takes seconds
+
+            options = image_options(merged.trunk.network, _plain(merged.trunk.images))
+            OmegaConf.update(merged, "trunk.images", options, force_add=True)
         config = cast(Config, OmegaConf.to_object(merged))
         if usual := recipes.usual_values(config):
             OmegaConf.update(merged, "loss.usual", usual, force_add=True)

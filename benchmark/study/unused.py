@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 HOLDERS = (
     "loss.setting", "loss.usual", "loss.recipe", "protocol.images", "protocol.pooling", "protocol.sop_cut",
     "protocol.trials", "protocol.noise", "protocol.failed", "protocol.defaults_first", "protocol.usual",
-    "dataset.trials", "dataset.iterations_per_epoch", "trunk.width",
+    "dataset.trials", "dataset.iterations_per_epoch", "trunk.width", "trunk.network",
 )  # fmt: skip
 SEARCH = ("trials", "searcher", "loss.space", "protocol.select")  # read by a search only
 OF_SEARCHES = (
@@ -150,8 +150,9 @@ def _read_part(raw: Node, config: Config, more_ignored: Sequence[str]) -> Node:
         loss["space"] = {name: _space(node, config.dataset.name) for name, node in loss["space"].items()}
     if isinstance(schedule, dict):
         loss["schedule"] = {name: schedule[name] for name in ABOUT_SCHEDULE if name in schedule}
-    if config.trunk.crop and isinstance(images := _followed(dataset.get("images"), raw), dict):
-        dataset["images"] = {name: value for name, value in images.items() if name != "crop"}
+    replaced = [*config.trunk.images, *(["crop"] if config.trunk.crop else [])]
+    if replaced and isinstance(images := _followed(dataset.get("images"), raw), dict):
+        dataset["images"] = {name: value for name, value in images.items() if name not in replaced}
     for key in (*HOLDERS, *_ignored(config), *more_ignored):
         _drop(read, key.split("."))
     return read
@@ -198,7 +199,7 @@ def _ignored(config: Config) -> Iterator[str]:
     if "_target_" in loss.head:
         yield "head"
     if not config.dataset.images:
-        yield "trunk.crop"
+        yield from ("trunk.crop", "trunk.images")
     elif str(config.dataset.module.get("_target_")).startswith("benchmark.datasets."):
         yield "training.shift"  # of images in memory; these are files
 
@@ -365,6 +366,10 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
         return f"it is not read with protocol.loss_optimizer={p.loss_optimizer}", ""
     if key.startswith("head"):
         return f"{config.loss.name} brings its own head", "See loss.head."
+    if key.startswith("trunk.images."):
+        return "images in memory are used as they are", ""
+    if (name := key.removeprefix("protocol.images.")) in config.trunk.images:
+        return f"trunk.images.{name} replaces it, or images are used as they are", f"Give trunk.images.{name}=VALUE."
     return {
         "dataset.patience": (f"protocol={p.name} never stops early", "Give training.epochs=N."),
         "dataset.evaluate_every": (f"protocol={p.name} scores every epoch", ""),

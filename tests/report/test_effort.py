@@ -10,7 +10,7 @@ import pytest
 from benchmark import tables
 from benchmark.core.records import Record
 from benchmark.protocol.statistics import Interval
-from benchmark.report.effort import _resources, budget, effort_block, read_effort
+from benchmark.report.effort import _resources, budget, effort_block, pretraining, read_effort
 from benchmark.report.formats import MARKS, Column, Effort, Published, Row, Section
 from benchmark.report.published import published_block
 from benchmark.report.table_layout import Layout
@@ -101,12 +101,42 @@ def test_each_mark_has_its_condition() -> None:
     assert PLAIN.marks == {}
     changes: dict[str, dict[str, Any]] = {
         "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"is_idle": True}, "s": {"trials": 9},
-        "c": {"codes": 2},
+        "c": {"codes": 2}, "p": {"seen": ("WebLI, images of the web",)},
     }  # fmt: skip
     for mark, change in changes.items():
         assert set(dataclasses.replace(PLAIN, **change).marks) == {mark}
     assert set(changes) | {"q"} == set(MARKS)
     assert dataclasses.replace(PLAIN, at_limit=0.5, trials=11).marks == {}
+
+
+@pytest.mark.parametrize(
+    ("trunk", "dataset", "seen"),
+    [
+        ({}, {}, ()),  # small_conv on glyphs
+        ({"name": "bn_inception"}, {"name": "cub"}, ("ImageNet-1k, birds as classes, and 23 equal files",)),
+        ({"name": "bn_inception", "module": {"weights": None}}, {"name": "cub"}, ()),
+        ({"name": "bn_inception"}, {"name": "sop"}, ()),
+        ({"name": "bn_inception"}, {"name": "mine", "overlaps": {"imagenet1k": "all"}}, ("ImageNet-1k, all",)),
+        ({"name": "vit_small"}, {"name": "cub"}, ("ImageNet-21k, birds as classes, and 23 equal files",)),
+        ({"name": "dinov2_small"}, {"name": "sop"}, ("LVD-142M, images of the web",)),
+        ({"name": "x", "network": "convnext_tiny.fb_in1k", "pretrained_on": None}, {"name": "sop"}, ()),
+        (
+            {"name": "x", "network": "a.b", "pretrained_on": None},
+            {"name": "sop"},
+            ("unknown images, images of the web",),
+        ),
+        ({"name": "x", "network": 3, "pretrained_on": None}, {}, ("unknown images, images of the web",)),
+        ({"pretrained_on": 7}, {"overlaps": 7}, ("unknown images, images of the web",)),
+    ],
+)
+def test_a_row_says_what_its_trunk_was_pretrained_on_if_that_may_show_the_test_classes(
+    hpl_nca: tuple[StoredStudy, list[Record]], trunk: dict[str, Any], dataset: dict[str, Any], seen: tuple[str, ...]
+) -> None:
+    stored, groups = hpl_nca[0], {"trunk": trunk, "dataset": dataset}
+    science = stored.science | {key: stored.science[key] | value for key, value in groups.items() if value}
+    config = stored.config | {"trunk": trunk or stored.config["trunk"], "dataset": {"label": "D"} | dataset}
+    changed = dataclasses.replace(stored, science=science, config=config, identity=short_digest(science))
+    assert pretraining(changed) == seen
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
@@ -61,6 +62,11 @@ def test_the_genuine_one_is_filled(tmp_path: Path) -> None:
     assert load(tmp_path / "net.pth")[0].bias.tolist() == [1.0, 2.0]
 
 
+def test_safetensors_are_recognised_by_their_content(tmp_path: Path) -> None:
+    save_file(state(_0__bias=torch.tensor([1.0, 2.0])), tmp_path / "net.pth")
+    assert load(tmp_path / "net.pth")[0].bias.tolist() == [1.0, 2.0]
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 GOOD, OLD = saved(state()), saved(state(), _use_new_zipfile_serialization=False)
@@ -99,12 +105,16 @@ def tarred() -> bytes:
 
 
 SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+SAFE = struct.pack("<Q", len(SAFETENSORS)) + SAFETENSORS + b"\0" * 4
 FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "an empty file"),
     "zeros": (lambda: b"\0" * 5000, "nothing but zeros"),
     "a web page": (lambda: b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
     "a pointer of Git LFS": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-    "safetensors": (lambda: struct.pack("<Q", len(SAFETENSORS)) + SAFETENSORS + b"\0" * 4, "a safetensors file"),
+    "safetensors of another network": (lambda: SAFE, "1 unknown: w"),
+    "safetensors, cut": (lambda: SAFE[:-1], "damaged"),
+    "safetensors, cut in the header": (lambda: SAFE[:30], "damaged"),
+    "safetensors that point outside": (lambda: SAFE.replace(b"[0, 4]", b"[0, 9]"), "damaged"),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 500, "an HDF5 file"),
     "GGUF": (lambda: b"GGUF\3\0\0\0" + b"\0" * 500, "a GGUF file"),
     "ONNX": (lambda: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + b"\0" * 500, "damaged"),

@@ -15,7 +15,8 @@ from benchmark.trunks import vit_small
 
 pytestmark = pytest.mark.slow
 
-NAMES = sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml"))
+FILES = sorted((conf_dir() / "trunk").glob("*.yaml"))
+NAMES = [path.stem for path in FILES if "\nnetwork:" not in path.read_text(encoding="utf-8")]  # see test_timm_trunk.py
 PUBLISHED = [name for name in NAMES if name != "small_conv"]
 SAME_NETWORK = {"deit_small": "vit_small", "dino_vit_small": "vit_small"}  # these files differ only in their weights
 NETWORKS = [name for name in NAMES if name not in SAME_NETWORK]

@@ -1,0 +1,99 @@
+"""What the weights of a trunk were trained on, and whether those images may hold the test classes of a data set.
+
+Retrieval of classes that were not trained on is another task for a network that saw them in its pretraining. Sources
+are with the statements, in `conf/pretraining.yaml` and `conf/dataset/*.yaml`.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.core import plain_yaml, records
+from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
+from benchmark.core.typed import Text, convert
+
+NAME = "pretraining.yaml"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images that networks are pretrained on.
+
+    Attributes:
+        label: its name in tables.
+        web: whether it was collected from the web at large, so that it may hold anything.
+        includes: names of sets that are part of it.
+        tags: parts of timm's tags that name it.
+    """
+
+    label: Text
+    web: bool = False
+    includes: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+
+@functools.cache
+def image_sets() -> dict[str, ImageSet]:
+    """The sets of `conf/pretraining.yaml` by name.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    return read(conf_dir() / NAME)
+
+
+def read(path: Path) -> dict[str, ImageSet]:
+    """Read a file like `conf/pretraining.yaml`.
+
+    Raises:
+        CorruptFileError: the file is not valid; the message names what is wrong in it.
+        UserError: the file cannot be read.
+    """
+    try:
+        return convert(plain_yaml.load(path.read_bytes()), dict[str, ImageSet], path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Install this project again.") from error
+    except ValueError as error:
+        raise records.CorruptFileError(f"{path}: {error}.") from error
+
+
+def of_network(network: str) -> list[str]:
+    """Return the names of the sets that the tag of a network of timm names; `unknown` if it names none.
+
+    >>> of_network("convnext_base.clip_laion2b_augreg_ft_in12k"), of_network("vit_pe_core_base_patch16_224.fb")
+    (['imagenet12k', 'laion'], ['unknown'])
+
+    Args:
+        network: name of the network in timm, with the tag of its weights.
+    """
+    parts = set(network.partition(".")[2].split("_"))
+    return [name for name, one in image_sets().items() if parts & {*one.tags}] or [UNKNOWN]
+
+
+def may_have_seen(pretrained_on: Iterable[str], overlaps: Mapping[str, str]) -> list[str]:
+    """Return a phrase for each set that may hold test classes or images of a data set.
+
+    >>> may_have_seen(["imagenet21k"], {"imagenet1k": "23 equal images"}), may_have_seen(["imagenet1k"], {})
+    (['ImageNet-21k, 23 equal images'], [])
+    >>> may_have_seen(["webli"], {})
+    ['WebLI, images of the web']
+
+    Args:
+        pretrained_on: names of sets; one that is not in `conf/pretraining.yaml` counts as a set of the web.
+        overlaps: what a data set shares with each set, by name, as `dataset.overlaps` has it.
+    """
+    found = []
+    for name in pretrained_on:
+        one = image_sets().get(name, ImageSet(name, web=True))
+        shared = dict.fromkeys(overlaps[part] for part in (name, *_parts(one)) if part in overlaps)
+        if one.web or shared:
+            found.append(", ".join([one.label, *(["images of the web"] if one.web else []), *shared]))
+    return found
+
+
+def _parts(one: ImageSet) -> Sequence[str]:
+    """The names of all sets that are part of one, directly or not."""
+    return [part for name in one.includes for part in (name, *_parts(image_sets()[name]))]
