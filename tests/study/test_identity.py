@@ -22,11 +22,14 @@ LIBRARY_LOSS = (
     "distance: {_target_: benchmark.losses.distances.Euclidean}, "
     "pos_margin: ${loss.setting.pos_margin}, neg_margin: ${loss.setting.neg_margin}}"
 )
+# The search that trainings had before they adapted search spaces and tried the default first.
+PUBLISHED_SPACE = ["training.space_scales=published", "~training.space", "training.defaults_first=false"]
 
 
 def as_stored(overrides: Sequence[str]) -> list[str]:
     """Overrides that give the configuration of a stored study."""
-    return [*overrides, *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
+    searched = [] if "protocol=traditional" in overrides else PUBLISHED_SPACE
+    return [*overrides, *searched, *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
 
 
 def version_1(study: Study) -> dict[str, Any]:
