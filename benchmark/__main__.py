@@ -156,6 +156,8 @@ VERBS = {
     "bench": Verb("develop", "compare the speed of this code with other libraries", "perf.cpu.bench"),
     "bench-gpu": Verb("develop", "measure a GPU in 8 minutes, and how many folds it should train at once",
                       "perf.gpu.bench.bench_gpu"),
+    "bench-search": Verb("develop", "compare the searchers with chance on functions whose best value is known",
+                         "perf.searchers.bench_search"),
 }  # fmt: skip
 
 
