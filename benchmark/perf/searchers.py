@@ -253,8 +253,8 @@ class Regret:
     """How far a search fell below the optimum after some trials.
 
     Attributes:
-        best: of the trial with the highest true value.
-        chosen: of the trial that the search chooses.
+        best: optimum minus the highest true value of its trials.
+        chosen: optimum minus the true value of the trial with the highest score, which the search chooses.
     """
 
     best: float

@@ -12,6 +12,7 @@ from benchmark.core.errors import UserError
 from benchmark.searchers import Parameter, Setting
 from benchmark.searchers.sobol import Sobol
 from benchmark.study import cli, spaces
+from benchmark.study.config import Node
 from benchmark.study.preflight import check_space
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
@@ -90,24 +91,48 @@ def test_the_scales_of_cosines_are_logarithmic_from_scratch_or_when_asked(compos
 
     plain = {"proxy_lr": "log", "scale_0": "linear", "scale_1": "linear", "margin_0": "linear", "margin_1": "linear"}
     wide = plain | {"scale_0": "log", "scale_1": "log"}
-    assert scales("loss=hpl_pa") == scales("loss=hpl_pa", "dataset=cub", "training.space_scales=log") == wide
-    assert scales("loss=hpl_pa", "dataset=cub") == scales("loss=hpl_pa", "training.space_scales=published") == plain
+    assert scales("loss=hpl_pa", "dataset=cub", "training.space_scales=log") == wide
+    assert scales("loss=hpl_pa", "training.space_scales=published") == plain
 
 
-def test_the_more_specific_wins_and_the_command_line_in_the_end(compose_study: Compose) -> None:
-    def of(*options: str) -> Parameter:
-        return compose_study("loss=proxy_anchor", *options).make_space()["alpha"]
+def adapted_alpha(
+    given: str = "", training: Node | None = None, dataset: Node | None = None, own: Node | None = None
+) -> tuple[Any, ...]:
+    """Bounds and scale of a hyper-parameter on the data set `toys`, after what each part of the configuration says."""
+    alpha = {"bounds": [0.01, 100.0], "scale": "linear", "type": "float"} | ({"datasets": {"toys": own}} if own else {})
+    found = OmegaConf.create({
+        "loss": {"setting": {"alpha": 32.0}, "space": {"alpha": alpha}}, "searcher": {"module": {}},
+        "training": {"space_scales": "log", "space": {"alpha": training} if training else {}},
+        "dataset": {"name": "toys", "space": {"alpha": dataset} if dataset else {}},
+    })  # fmt: skip
+    if given:
+        OmegaConf.update(found, *given.split("="))
+    spaces.adapt(found, [given])
+    node = found.loss.space.alpha
+    here = spaces.for_dataset(node.get("datasets"), "toys")
+    return (
+        *OmegaConf.to_object(OmegaConf.create(here)).get("bounds", list(node.bounds)),
+        here.get("scale", node.scale),
+    )  # type: ignore[union-attr, call-overload]
 
-    training, dataset = "+training.space.alpha.bounds=[1,50]", "+dataset.space.alpha={bounds:[2,60],scale:linear}"
-    own = "+loss.space.alpha.datasets={glyphs:{bounds:[3,70]}}"
-    assert of() == Parameter((0.01, 100), "log")
-    assert of(training) == Parameter((1, 50), "linear"), "a ratio of 50 is not wide"
-    assert of(training, dataset) == Parameter((2, 60), "linear")
-    assert of(training, dataset, "loss.space.alpha.bounds=[4,80]") == Parameter((4, 80), "linear")
-    assert of(training, dataset, "loss.space.alpha.scale=log") == Parameter((2, 60), "log")
-    assert of("loss.space.alpha.scale=linear") == Parameter((0.01, 100), "linear")
-    assert of(own) == of(own, dataset) == Parameter((3, 70), "linear"), "it was given for this data set"
-    assert of("+loss.space.alpha.datasets={glyphs: [3,700], cub: [1,2]}") == Parameter((3, 700), "log")
+
+def test_the_more_specific_wins_and_the_command_line_in_the_end() -> None:
+    training, dataset = {"bounds": [1, 50]}, {"bounds": [2, 60], "scale": "linear"}
+    assert adapted_alpha() == adapted_alpha(training={"bounds": None}) == (0.01, 100, "log")
+    assert adapted_alpha(training=training) == (1, 50, "linear"), "a ratio of 50 is not wide"
+    assert adapted_alpha(training={"bounds": [3, 700]}) == (3, 700, "log")
+    assert adapted_alpha(training=training, dataset=dataset) == (2, 60, "linear")
+    assert adapted_alpha("loss.space.alpha.scale=log", training, dataset) == (2, 60, "log")
+    assert adapted_alpha("loss.space.alpha.scale=linear") == (0.01, 100, "linear")
+    own = {"bounds": [3, 700]}
+    assert adapted_alpha(own=own) == (3, 700, "log")
+    assert adapted_alpha(own={"scale": "linear"}) == (0.01, 100, "linear")
+    assert adapted_alpha(training=training, own=own) == (1, 50, "linear"), "those of the loss are the first"
+    assert adapted_alpha("loss.space.alpha.datasets.toys.scale=linear", {"scale": "log"}, None, own) == (
+        3,
+        700,
+        "linear",
+    )
 
 
 def test_a_losss_values_for_one_data_set_may_have_a_scale(compose_study: Compose) -> None:
