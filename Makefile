@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables experiments plan searches figures compare trace data splits bench bench-front bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -70,6 +70,7 @@ splits: ## write a data set's split and folds to results/splits as CSV
 bench: ## compare the speed of this code with other libraries
 bench-front: ## measure score against cost of variants of the training on glyphs
 bench-gpu: ## measure a GPU in 8 minutes, and how many folds it should train at once
+bench-search: ## compare the searchers with chance on functions whose best value is known: BUDGET=small, TRIALS=20 SEARCHES=3
 
 setup: $(STAMP) ## create the environment (.venv); TORCH=cpu omits the CUDA libraries
 

@@ -29,6 +29,7 @@ from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
 from benchmark.study.preflight import check_space, check_values
 from benchmark.study.selected import names_a_study
+from benchmark.study.spaces import described
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 
@@ -43,7 +44,10 @@ def _opening_of_search(study: Study, overrides: list[str]) -> str:
     asked, possible = study.config.trials, study.num_trials
     all_of_them = f" (not {asked}: its space has {possible} settings, and each is tried once)" * (possible < asked)
     again = _repeated(study)
-    return f"{study.title}: search of {counted(possible, 'trial')}{all_of_them}{again}, records in {study.directory}"
+    first = f"{study.title}: search of {counted(possible, 'trial')}{all_of_them}{again}, records in {study.directory}"
+    start = " ".join(f"{name}={value:g}" for name, value in study.first_trial.items())
+    tried = f"; trial 1 is the default, {start}" * study.config.searcher.module.get("defaults_first", False)
+    return f"{first}\nSearch space: {described(study.make_space())}{tried}"
 
 
 def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
@@ -154,6 +158,8 @@ VERBS = {
                         "perf.front.bench_front"),
     "bench-gpu": Verb("develop", "measure a GPU in 8 minutes, and how many folds it should train at once",
                       "perf.gpu.bench.bench_gpu"),
+    "bench-search": Verb("develop", "compare the searchers with chance on functions whose best value is known",
+                         "perf.searchers.bench_search"),
 }  # fmt: skip
 
 

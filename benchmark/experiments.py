@@ -153,5 +153,7 @@ def show(chosen: Selected, plan: plans.Plan) -> None:
     if rows:
         write("")
         write_table(headings, rows)
+    for number, line in enumerate(plans.spaces(plan)):
+        write(("\nSearch spaces:\n" if number == 0 else "") + f"  {line}")
     for line in plans.summary(plan):
         write(line)

@@ -15,6 +15,7 @@ import pytest
 
 from benchmark.core.paths import conf_dir
 from benchmark.datasets import image_check
+from benchmark.study import spaces
 from benchmark.study.study import Study
 
 
@@ -77,7 +78,9 @@ def compose_study_in() -> Callable[..., Study]:
         from tests.command_line import compose
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(compose("config", list(overrides)))
+            config = compose("config", list(overrides))
+        spaces.adapt(config, overrides)
+        return Study.of(config)
 
     @functools.lru_cache(maxsize=32)
     def study(results_dir: str, overrides: tuple[str, ...]) -> Study:

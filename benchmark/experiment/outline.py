@@ -17,6 +17,7 @@ import yaml
 from benchmark.core import sources
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.paths import conf_dir
+from benchmark.study.spaces import for_dataset
 
 WEIGHTS = "BENCHMARK_WEIGHTS"  # environment variable that names the folder of pretrained weights
 ENDLESS = sys.maxsize
@@ -103,7 +104,7 @@ def _num_settings(options: Options) -> int:
     space, dataset = choice("loss", str(options["loss"])).get("space", {}).values(), str(options["dataset"])
     if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space):
         return ENDLESS
-    bounds = [one.get("datasets", {}).get(dataset, one["bounds"]) for one in space]
+    bounds = [for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for one in space]
     return math.prod(int(high) - int(low) + 1 for low, high in bounds)
 
 

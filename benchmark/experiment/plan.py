@@ -20,8 +20,9 @@ from benchmark.study import recipes
 from benchmark.study.cli import study_of
 from benchmark.study.config import Config
 from benchmark.study.preflight import check_values
+from benchmark.study.spaces import described
 from benchmark.study.study import Study
-from benchmark.study.unused import check_used
+from benchmark.study.unused import check_used, searches
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import
     from benchmark.experiment.measure import Speed
@@ -220,6 +221,13 @@ def recipes_table(plan: Plan) -> tuple[list[str], list[list[str]]]:
     found = {name: recipes.composed_training(study.config).cells() for name, study in composed.items()}
     keys = list(dict.fromkeys(key for values in found.values() for key in values))
     return ["study", *keys], [[name, *(values.get(key, "-") for key in keys)] for name, values in found.items()]
+
+
+def spaces(plan: Plan) -> Iterator[str]:
+    """One line for each study that is searched: its name and its search space."""
+    searched = {one.study.name: one.composed for one in plan.studies if one.composed and searches(one.composed.config)}
+    for name, study in searched.items():
+        yield f"{name}: {described(study.make_space())}"
 
 
 def _published_images(config: Config) -> int | None:

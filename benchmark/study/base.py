@@ -68,18 +68,19 @@ def at_base(study: Study) -> AtBase:
     """
     base = study.config.loss.base
     assert base is not None  # see `recipes.preset_setting`
+    names = base.setting | {name: name for name in study.config.training.searched}
     given = {entry.lstrip("+").partition("=")[0] for entry in invocation.other_overrides(())}
-    if twice := [key for key in (f"loss.setting.{name}" for name in base.setting) if key in given]:
+    if twice := [key for key in (f"loss.setting.{name}" for name in names) if key in given]:
         raise UserError(f"{twice[0]} is given, but preset=base takes it from {base.loss}. Leave out one of them.")
     folder, stored = _find(study, base)
     choice = layout.read_choice(
         folder, stored.expected, stored.facts.select, stored.trials, command_for_folder(folder, "bo")
     )
     values = stored.facts.setting | choice.setting
-    if absent := [name for name in base.setting.values() if name not in values]:
+    if absent := [name for name in names.values() if name not in values]:
         raise UserError(f"{folder} has no hyper-parameter {absent[0]}, which {study.config.loss.name} takes from it.")
     setting = {own: values[name] * base.times[own] if own in base.times else values[name]
-               for own, name in base.setting.items()}  # fmt: skip
+               for own, name in names.items()}  # fmt: skip
     raw = copy.deepcopy(study.raw)
     raw["loss"]["base"]["chosen"] = {"study": stored.identity, "trial": choice.trial}
     found = AtBase(Study.of(raw, setting), folder, choice.trial, stored.fingerprint)

@@ -33,6 +33,7 @@ DESCRIBES = (
     "preflight",
     "prepare",
     "selected",
+    "spaces",  # adapts configurations, which the identity covers
     "stored",
     "unused",  # chooses what the identity covers of a setting
     "version_1",  # converts configurations, which the identity covers

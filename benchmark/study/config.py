@@ -23,13 +23,28 @@ class SpaceConfig:
         bounds: lowest and highest value.
         scale: linear or log.
         type: float or int.
-        datasets: published bounds that replace these for one data set, by its name.
+        datasets: what replaces these for one data set, by its name: bounds, or a mapping with bounds and scale.
     """
 
     bounds: list[float]
     scale: str
     type: str
     datasets: Node = field(default_factory=dict)
+
+
+@dataclass
+class AdaptedConfig:
+    """What a training or a data set replaces of a searched hyper-parameter, see `study.spaces`; None keeps the loss's.
+
+    Attributes:
+        bounds: lowest and highest value.
+        scale: linear or log.
+        default: value of the first trial with `defaults_first`.
+    """
+
+    bounds: list[float] | None = None
+    scale: str | None = None
+    default: float | None = None
 
 
 @dataclass
@@ -54,6 +69,7 @@ class DatasetConfig:
         overlaps: what its test classes or images share with sets that networks are pretrained on, by their names in
             `conf/pretraining.yaml`.
         share_design: default of the searcher's `share_design`.
+        space: what replaces parts of a loss's search space on it, by the name of the hyper-parameter.
         recall_at: the K of Recall@K under the traditional protocol.
         version_1: loss schedules that a configuration of version 1 held here; they are only part of its identity.
     """
@@ -73,6 +89,7 @@ class DatasetConfig:
     images: Node = field(default_factory=dict)
     overlaps: dict[str, str] = field(default_factory=dict)
     share_design: bool = False
+    space: dict[str, AdaptedConfig] = field(default_factory=dict)
     recall_at: list[int] = field(default_factory=list)
     version_1: Node = field(default_factory=dict)
 
@@ -219,6 +236,10 @@ class TrainingConfig:
         views: None trains the trunk. A number freezes it: its features are computed once for this many views of each
             training image, the one that is evaluated and random ones, and the head is trained on them.
         optimizers: options of the optimisers of trunk, head and loss.
+        space: what replaces parts of a loss's search space in it, by the name of the hyper-parameter.
+        space_scales: published, as in the loss's file, or log for wide ranges of positive numbers, see `study.spaces`.
+        defaults_first: default of the protocol's `defaults_first`.
+        searched: hyper-parameters of `loss.setting` that are its own and not the loss's, such as the head's rate.
         recipe: a file of `conf/recipe/` that supplies the options that are null here.
         batch_size: images per batch, in place of the protocol's.
         gradient_chunk: images per pass of the two-pass gradient, see `training.loop.backward`; 0 for the usual one,
@@ -237,6 +258,10 @@ class TrainingConfig:
     shift: int | None
     optimizers: Node
     views: int | None = None
+    space: dict[str, AdaptedConfig] = field(default_factory=dict)
+    space_scales: str = "published"
+    defaults_first: bool = False
+    searched: list[str] = field(default_factory=list)
     recipe: str = ""
     batch_size: int | None = None
     gradient_chunk: int | None = None

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.study.config import PLACES, Config, Node
+from benchmark.study.spaces import for_dataset
 
 VERSION = 3
 # Keys of the top level that change no result.
@@ -66,13 +67,14 @@ PROSE = (
     "overlaps",
 )
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the
-# searcher its `failed`, the training the loss's recipe, and other keys refer to `usual`. The number of runs can be
-# extended at any time.
+# searcher its `failed`, the training the loss's recipe, the loss's space those of training and data set, and other keys
+# refer to `usual`. The number of runs can be extended at any time.
 TAKEN = {
-    "dataset": ("trials", "share_design", "recall_at", "version_1"),
+    "dataset": ("trials", "share_design", "recall_at", "version_1", "space"),
     "protocol": ("trials", "num_runs", "images", "story", "sop_cut", "failed", "usual"),
     "loss": ("recipe", "usual"),
     "searcher": ("share_design",),
+    "training": ("space", "space_scales", "defaults_first", "searched"),
 }
 UNLESS_SET = {
     "dataset": ("images",),
@@ -131,14 +133,21 @@ def science(plain: Node, config: Config, setting: Node, fingerprint: str) -> Nod
         kept["training"] = {k: v for k, v in kept["training"].items() if k not in ("batch_size", "epochs")}
     for name, parameter in kept["loss"]["space"].items():
         del parameter["datasets"]
-        parameter["bounds"] = bounds(config, name)
+        parameter |= {"bounds": bounds(config, name), "scale": scale(config, name)}
     return kept | {"data": fingerprint}
 
 
 def bounds(config: Config, name: str) -> list[float]:
     """Bounds of a searched hyper-parameter for the configuration's data set."""
     parameter = config.loss.space[name]
-    found: list[float] = parameter.datasets.get(config.dataset.name, parameter.bounds)
+    found: list[float] = for_dataset(parameter.datasets, config.dataset.name).get("bounds", parameter.bounds)
+    return found
+
+
+def scale(config: Config, name: str) -> str:
+    """Scale of a searched hyper-parameter for the configuration's data set."""
+    parameter = config.loss.space[name]
+    found: str = for_dataset(parameter.datasets, config.dataset.name).get("scale", parameter.scale)
     return found
 
 
@@ -154,7 +163,7 @@ def shared_parameters(config: Config) -> list[str]:
     if not (config.dataset.share_design if asked is None else asked):
         return []
     own = {there: here for here, there in reversed(base.setting.items())}  # the first of each
-    names = [own[there] for there in dict.fromkeys(base.setting.values())]
+    names = [*(own[there] for there in dict.fromkeys(base.setting.values())), *config.training.searched]
     return names if asked or all(name in config.loss.space for name in names) else []
 
 

@@ -15,6 +15,7 @@ from benchmark.core.pretraining import image_sets
 from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.folds import Fold
 from benchmark.searchers import Parameter, Value
+from benchmark.study import spaces
 from benchmark.study.config import Node, TrainingConfig
 from benchmark.study.stored import check_references
 from benchmark.study.study import Study
@@ -33,6 +34,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "image_memory": ("auto", "device", "pinned", "host"),
     "precision": ("ieee", "tf32", "bf16", "fast"),
     "training.freeze_batchnorm": (True, False, "all"),
+    "training.space_scales": spaces.SCALES,
 }
 # Lowest and highest number that a key allows; null is checked elsewhere. The upper ends are far beyond what is useful:
 # they only keep a slip of the finger from filling the memory or the disk.
@@ -309,14 +311,17 @@ def check_space(study: Study) -> None:
         raise UserError(
             f"conf/loss/{loss.name}.yaml has no search space, so there is nothing to search. Add one under space."
         )
+    spaces.check_names(study.config)
+    start = study.first_trial
+    adapted = study.config.training.space.keys() | study.config.dataset.space.keys()
     for name, p in loss.space.items():
-        limits = study.bounds(name)
+        limits, scale = study.bounds(name), study.scale(name)
         key, bounds = f"loss.space.{name}", "[" + ", ".join(f"{b:g}" for b in limits) + "]"
-        if p.scale not in ("linear", "log") or p.type not in ("float", "int"):
-            raise UserError(f"{key}: scale={p.scale} may be linear or log, type={p.type} may be float or int.")
+        if scale not in ("linear", "log") or p.type not in ("float", "int"):
+            raise UserError(f"{key}: scale={scale} may be linear or log, type={p.type} may be float or int.")
         if len(limits) != 2 or not limits[0] < limits[1]:
             raise UserError(f"{key}.bounds={bounds}: give two numbers, the lower one first.")
-        if p.scale == "log" and limits[0] <= 0:
+        if scale == "log" and limits[0] <= 0:
             raise UserError(f"{key}.bounds={bounds}: a log scale needs a lower bound above 0; or {key}.scale=linear.")
         if p.type == "int" and any(b != int(b) for b in limits):
             raise UserError(f"{key}.bounds={bounds}: type int needs whole numbers; or {key}.type=float.")
@@ -325,8 +330,10 @@ def check_space(study: Study) -> None:
                 f"{key}: {loss.name} has no setting {name}, only {', '.join(loss.setting)}. Give its published or "
                 f"recommended value too: +loss.setting.{name}=VALUE."
             )
-        # Bounds of one data set may exclude the default, which then matters only as trial 0.
-        if p.bounds == limits or study.config.protocol.defaults_first:
+        # Bounds of one data set or training may exclude the default, which then matters only as trial 0.
+        if study.config.protocol.defaults_first:
+            check_setting(name, start[name], bounds, limits)
+        elif p.bounds == limits and name not in adapted:
             check_setting(name, loss.setting[name], bounds, limits)
 
 

@@ -331,7 +331,7 @@ class Study:
     def make_space(self) -> dict[str, Parameter]:
         """The loss's search space."""
         return {
-            name: Parameter((float(low), float(high)), cast(Scale, p.scale), cast(Kind, p.type))  # which checks them
+            name: Parameter((float(low), float(high)), cast(Scale, self.scale(name)), cast(Kind, p.type))
             for name, p in self.config.loss.space.items()
             for low, high in [self.bounds(name)]
         }
@@ -339,6 +339,16 @@ class Study:
     def bounds(self, name: str) -> list[float]:
         """Bounds of a searched hyper-parameter for the study's data set."""
         return identity.bounds(self.config, name)
+
+    def scale(self, name: str) -> str:
+        """Scale of a searched hyper-parameter for the study's data set: linear or log."""
+        return identity.scale(self.config, name)
+
+    @property
+    def first_trial(self) -> dict[str, float | int]:
+        """The setting that a search tries first with `protocol.defaults_first`."""
+        start = self.config.searcher.module.get("defaults", {})
+        return {name: start.get(name, self.config.loss.setting.get(name)) for name in self.config.loss.space}
 
     @property
     def num_trials(self) -> int:

@@ -24,6 +24,7 @@ from benchmark.core.invocation import command
 from benchmark.study import recipes
 from benchmark.study.config import Config, Node
 from benchmark.study.identity import NOT_SCIENCE
+from benchmark.study.spaces import for_dataset
 from benchmark.study.stored import REFERENCE, value_at
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 HOLDERS = (
     "loss.setting", "loss.usual", "loss.recipe", "protocol.images", "protocol.pooling", "protocol.sop_cut",
     "protocol.trials", "protocol.noise", "protocol.failed", "protocol.defaults_first", "protocol.usual",
-    "dataset.trials", "dataset.iterations_per_epoch", "trunk.width", "trunk.network",
+    "training.defaults_first", "dataset.trials", "dataset.iterations_per_epoch", "trunk.width", "trunk.network",
 )  # fmt: skip
-SEARCH = ("trials", "searcher", "loss.space", "protocol.select")  # read by a search only
+SEARCH = (
+    "trials", "searcher", "loss.space", "training.space", "training.space_scales", "dataset.space", "protocol.select",
+)  # fmt: skip
 OF_SEARCHES = (
     *SEARCH, "searches", "search", "protocol.num_folds", "protocol.fold_rule", "protocol.noise", "protocol.failed",
-    "protocol.trials", "protocol.defaults_first", "dataset.trials",
+    "protocol.trials", "protocol.defaults_first", "training.defaults_first", "dataset.trials",
 )  # fmt: skip
 ABOUT_SCHEDULE = ("starts", "counts", "traditional")  # keys of `loss.schedule` that are read without a reference
 # Choices of files of which something is always read, and what is applied before a study exists.
@@ -148,6 +151,9 @@ def _read_part(raw: Node, config: Config, more_ignored: Sequence[str]) -> Node:
         loss["authors"] = recipes.authors_recipe(marked)
     if isinstance(loss.get("space"), dict):
         loss["space"] = {name: _space(node, config.dataset.name) for name, node in loss["space"].items()}
+    for part in (read["training"], dataset):  # a name that the loss lacks is without effect
+        if isinstance(part.get("space"), dict):
+            part["space"] = {name: node for name, node in part["space"].items() if name in config.loss.space}
     if isinstance(schedule, dict):
         loss["schedule"] = {name: schedule[name] for name in ABOUT_SCHEDULE if name in schedule}
     replaced = [*config.trunk.images, *(["crop"] if config.trunk.crop else [])]
@@ -205,11 +211,10 @@ def _ignored(config: Config) -> Iterator[str]:
 
 
 def _space(node: object, dataset: str) -> object:
-    """The part of a searched hyper-parameter that is read: its bounds for the data set in place of all others."""
+    """The part of a searched hyper-parameter that is read: its values for the data set in place of all others."""
     if not isinstance(node, dict) or not isinstance(own := node.get("datasets", {}), dict):
         return node
-    rest = {name: value for name, value in node.items() if name not in ("bounds", "datasets")}
-    return rest | {"bounds": own.get(dataset, node.get("bounds"))}
+    return {name: value for name, value in node.items() if name != "datasets"} | for_dataset(own, dataset)
 
 
 # -- nested mappings --------------------------------------------------------------------------------------------------
@@ -339,6 +344,12 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
     """Why a key is not read, and what has the effect that it seems to have."""
     config, name = study.config, key.rpartition(".")[2]
     p, training, story = config.protocol, config.training, config.protocol.story
+    if (
+        searches(config)
+        and key.startswith(("training.space.", "dataset.space."))
+        and key.split(".")[2] not in config.loss.space
+    ):
+        return f"{config.loss.name} does not search {key.split('.')[2]}, only {', '.join(config.loss.space)}", ""
     if any(f"{key}.".startswith(f"{part}.") for part in OF_SEARCHES):
         if story == "traditional":
             return f"protocol={p.name} has neither a search nor folds", "The commands bo and final-eval have them."

@@ -22,6 +22,8 @@ LIBRARY_LOSS = (
     "distance: {_target_: benchmark.losses.distances.Euclidean}, "
     "pos_margin: ${loss.setting.pos_margin}, neg_margin: ${loss.setting.neg_margin}}"
 )
+# The search that trainings had before they adapted search spaces and tried the default first.
+PUBLISHED_SPACE = ["training.space_scales=published", "~training.space", "training.defaults_first=false"]
 
 
 # What stored studies have on glyphs, which is the default data set.
@@ -32,7 +34,9 @@ def as_stored(overrides: Sequence[str]) -> list[str]:
     """Overrides that give the configuration of a stored study."""
     datasets = [override for override in overrides if override.startswith("dataset=")]
     on_glyphs = not datasets or datasets[0].startswith("dataset=glyphs")
-    return [*overrides, *(GLYPHS if on_glyphs else []), *([LIBRARY_LOSS] if "loss=xbm" in overrides else [])]
+    searched = [] if "protocol=traditional" in overrides else PUBLISHED_SPACE
+    library = [LIBRARY_LOSS] if "loss=xbm" in overrides else []
+    return [*overrides, *(GLYPHS if on_glyphs else []), *searched, *library]
 
 
 def version_1(study: Study) -> dict[str, Any]:

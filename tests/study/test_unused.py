@@ -13,7 +13,7 @@ from benchmark.study.unused import check_kept, check_used, is_read
 from tests.command_line import commanded
 
 Compose = Callable[..., Study]
-T = "protocol=traditional"
+T, PLAIN = "protocol=traditional", "protocol.defaults_first=false"
 HIST = (T, "loss=hist", "dataset=cub", "trunk=resnet50")
 NCA = ("dataset=cub", "loss=proxy_nca", "preset=published")
 LOSSES = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml") if "unread:" in path.read_text())
@@ -49,8 +49,14 @@ REFUSED = {
     (*HIST, "preset=authors", "loss.setting.tau=3"): "preset=authors sets loss.setting.tau=32",
     (T, "dataset=cub", "protocol.sop_cut=100"): "nothing reads it in hpl_pa on cub",
     (T, "dataset=cub", "training.shift=2"): "these are files",
-    ("loss.setting.scale_0=3",): "the search chooses scale_0 within loss.space.scale_0. To fix it, add ~loss.space",
-    ("loss.schedule.num_coarse=7",): "the search chooses num_coarse",
+    (PLAIN, "loss.setting.scale_0=3"): "the search chooses scale_0 within loss.space.scale_0. To fix it, add ~loss",
+    (PLAIN, "loss.schedule.num_coarse=7"): "the search chooses num_coarse",
+    (T, "+training.space.scale_0.scale=log"): "neither a search",
+    (*NCA, "loss.space.softmax_scale.scale=log"): "preset=published needs no search",
+    (
+        "loss=proxy_nca",
+        "training.space.tau.scale=linear",
+    ): "proxy_nca does not search tau, only proxy_lr, softmax_scale",
     ("+training.epochs=4",): "Give dataset.max_epochs",
     ("+training.batch_size=4",): "Give protocol.batch_size",
     ("+protocol.held_out=0.1",): "folds choose the epoch",
@@ -104,7 +110,8 @@ READ = (
     ("levels=true",),
     (*HIST, "loss.authors.datasets.cub.lr_multiplier=3", "preset=authors", "loss.setting.tau=32"),
     ("loss.setting.scale_0=3", "~loss.space.scale_0", "loss.schedule.warmup_iterations=7"),
-    ("loss.setting.scale_0=3", "protocol.defaults_first=true", "searcher.round=2", "trials=3"),
+    ("loss.setting.scale_0=3", "training.defaults_first=true", "searcher.round=2", "trials=3"),
+    ("training.space.proxy_lr.bounds=[1e-3,1]", "training.space_scales=published", "loss.space.scale_0.scale=log"),
     ("executor.workers=2", "seed=3", "threads=2", "variant=x", "keep=best", "device=cpu", "decode=always"),
     ("+loss.module.coarse_update=gradient", "loss.module.weights=[1.0,0.3]", "head=linear_fan_out", "precision=bf16"),
     ("trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1", "dataset.patience=3"),
@@ -125,7 +132,7 @@ READ = (
     (*HIST, "loss.module.relations=positive", "loss.module.distribution_weight=1", "loss.setting.tau=3"),
 )
 DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("loss.setting.scale_0=32",),
-            ("protocol.images.crop=227",))  # fmt: skip
+            ("protocol.images.crop=227",), (PLAIN, "training.space.tau.scale=log"))  # fmt: skip
 
 
 @pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
@@ -160,15 +167,6 @@ def test_what_a_loss_lists_as_unread_exists_and_is_read_otherwise(loss: str, com
             assert is_read(study.raw, study.config, f"loss.{key}") or key.startswith("optimizer"), key
 
 
-def test_bounds_are_those_of_the_data_set(compose_study: Compose) -> None:
-    own = "loss.space.alpha.datasets={glyphs: [1.0, 2.0]}"
-    bounds = "loss.space.alpha.bounds=[2,3]"
-    study = compose_study("loss=proxy_anchor", f"+{own}", bounds)
-    with pytest.raises(UserError, match="bounds="):
-        check_used(study, [bounds], lambda rest: compose_study("loss=proxy_anchor", f"+{own}"))
-    check_used(compose_study("loss=proxy_anchor", bounds), [bounds], lambda rest: pytest.fail("composed again"))
-
-
 def test_a_value_that_the_adaption_to_the_data_replaces_is_refused(compose_study: Compose) -> None:
     overrides = (T, "loss=hpl_nca", "protocol.iterations_per_epoch=50", "seed=3")
     study = compose_study(*overrides)
@@ -185,5 +183,5 @@ def test_a_value_that_the_adaption_to_the_data_replaces_is_refused(compose_study
     [("bo", "loss.setting.scale_0=3"), ("final-eval", "+training.epochs=3"), ("traditional", "trials=7")],
 )
 def test_every_command_that_trains_refuses_it_before_it_starts(verb: str, given: str) -> None:
-    ended = commanded(verb, "dataset=glyphs_small", given)
+    ended = commanded(verb, "dataset=glyphs_small", *([PLAIN] if verb == "bo" else []), given)
     assert ended.status == 2 and f"{given} has no effect" in ended.err
