@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import tables
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
 from benchmark.experiment import run as running
-from benchmark.experiment import spec, state
+from benchmark.experiment import spec, state, tables
 from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
 from benchmark.report.formats import Table
@@ -367,7 +366,7 @@ def test_losses_on_corrupted_images_share_a_table_of_their_own(tmp_path: Path, m
     def table(name: str, entries: Sequence[str], *_: object) -> Table:
         return Table(name, " and ".join(entries), [])
 
-    monkeypatch.setattr(tables, "entry_of", lambda one: one.name)
+    monkeypatch.setattr(tables, "_entry", lambda one, left_out: one.name)
     monkeypatch.setattr(tables, "make_table", table)
     monkeypatch.setattr(tables, "corruption_table", table)
     for name in ("robust", "search"):
