@@ -23,7 +23,7 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.escape import visible
 from benchmark.core.invocation import command
-from benchmark.core.wording import human_size
+from benchmark.core.wording import counted
 from benchmark.experiment import curves
 from benchmark.experiment.selected import Selected, selected
 from benchmark.experiment.tables import Made, of_experiment, of_folder
@@ -85,8 +85,8 @@ def report(study: Study, overrides: list[str]) -> None:
     text = render.html(title, f"Results in {results_dir}.", groups, found.left_out)
     records.write_whole(path, text.encode())
     number = sum(len(part.drawings) for group in groups for part in group.parts)
-    write(f"wrote {visible(str(path))} ({human_size(len(text.encode()))})")
-    write(f"wrote {number} figures as PDF and PNG to {visible(str(results_dir / 'figures'))}")
+    write(f"wrote {visible(str(path))} ({len(text.encode()) / 1e6:.2f} MB)")
+    write(f"wrote {counted(number, 'figure')} as PDF and PNG to {visible(str(results_dir / 'figures'))}")
 
 
 def _sweep(made: Made, chosen: Selected | None, place: Place, name: str) -> Sequence[Drawing]:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,14 @@ OFFSETS = [(6, 0), (-6, 0), (0, 8), (0, -8), (6, 8), (6, -8), (-6, 8), (-6, -8),
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw and save figures in the page's style within the block."""
+    """Draw and save figures in the page's style within the block.
+
+    Letters that matplotlib's font lacks are boxes in the files; a browser has them.
+    """
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 

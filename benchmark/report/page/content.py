@@ -292,9 +292,12 @@ def _slug(name: str) -> str:
 def _facts(table: Table, named: Mapping[str, Entry], runs: Mapping[str, Runs]) -> Iterator[tuple[str, str]]:
     """Yield pairs of a term and a text: what was run, how long, by which code and on which machines."""
     complete = {row.name for row in table.rows if row.cells}
-    incomplete = [row.label for row in table.rows if row.name and not row.cells]
-    waiting = f"; incomplete: {', '.join(dict.fromkeys(incomplete))}" * bool(incomplete)
-    yield "Losses", f"{counted(len(complete), 'complete row')}{waiting}"
+    labels = {row.name: row.label for row in table.rows if row.name and row.name not in complete}
+    texts = [counted(len(complete), "complete row")]
+    texts += [f"incomplete: {', '.join(label for name, label in labels.items() if name in named)}"]
+    texts += [f"{len(labels.keys() - named.keys())} not run"]
+    wanted = (True, bool(labels.keys() & named.keys()), bool(labels.keys() - named.keys()))
+    yield "Losses", "; ".join(itertools.compress(texts, wanted))
     trials = sorted({entry.depends.trials for entry in named.values() if entry.depends.trials})
     if trials:
         yield "Search", f"{_range(trials)} trials for each loss"
@@ -387,7 +390,8 @@ def _block(block: Block, name: str) -> Grid:
         kind: [Line(line[0], "", "", False, [_text_cell(text) for text in line[1:]]) for line in lines]
         for kind, lines in block.groups.items()
     }
-    heads = [(head.title or "difference", f"{head.block} {head.title}".strip()) for head in block.heads[1:]]
+    titles = [(head.block, head.title or "difference") for head in block.heads[1:]]
+    heads = [(title, f"{shared} {title}".strip()) for shared, title in titles]
     return Grid(f"{name}-table", block.title, block.heads[0].title, _spans(head.block for head in block.heads[1:]),
                 heads, groups, _plus_minus(block.notes))  # fmt: skip
 
