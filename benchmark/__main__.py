@@ -138,7 +138,7 @@ VERBS = {
     "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
     "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
-    "report": Verb("look", "write a page with the tables and figures of a results folder or of an experiment "
+    "report": Verb("look", "write a page with the tables and figures of all studies, or of an experiment "
                    "(NAME=hpl_table_3)", "html_report.report"),
     "searches": Verb("look", "write and draw the best validation score against the number of trials",
                      "searches.searches"),

@@ -3,6 +3,7 @@
     make report                                  # results/report.html
     make report ARGS=results_dir=results/reference
     make report NAME=hpl_fig_5_coarse            # the results of an experiment
+    make report ARGS=figure=search               # with a page of Ax's analyses of the searches, search.html
 
 The page needs no network, no server and no other file. Its figures are also written as PDF and PNG, into the folder
 `figures` of the results. Nothing here reads test classes: images come from what `make figures` drew.
@@ -28,13 +29,13 @@ from benchmark.experiment import curves
 from benchmark.experiment.selected import Selected, selected
 from benchmark.experiment.tables import Made, of_experiment, of_folder
 from benchmark.report.group_table import Entry
-from benchmark.report.page import charts, pictures, render
+from benchmark.report.page import charts, pictures, render, searches
 from benchmark.report.page.content import Drawing, Group, Place, group_of
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import all_studies
 from benchmark.study.study import Study
 
-NAME = "report.html"
+NAME, OF_SEARCHES = "report.html", "search.html"
 
 
 def report(study: Study, overrides: list[str]) -> None:
@@ -52,6 +53,8 @@ def report(study: Study, overrides: list[str]) -> None:
     config, chosen, results_dir = study.config, None, Path(study.config.results_dir)
     if config.bootstrap == 1:
         raise UserError("bootstrap=1: one resample has no ranks. Give 0 for none, or a number such as 1000.")
+    if unknown := [figure for figure in config.figure if figure != "search"]:
+        raise UserError(f"figure={unknown[0]}: a page has all figures; only figure=search asks for more.")
     if config.experiment:
         chosen = selected(config.experiment, overrides)
         results_dir = Path(chosen.results_dir)
@@ -66,8 +69,6 @@ def report(study: Study, overrides: list[str]) -> None:
             )
         found = of_folder(results_dir, all_studies(results_dir), config.accept_code, config.bootstrap)
         title, name = f"Metric learning benchmark: {results_dir.resolve().name}", NAME
-    for text in found.left_out:
-        write(text)
 
     # 2. draw the figures
     place, room, groups = Place(results_dir), pictures.MOST, list[Group]()
@@ -80,9 +81,15 @@ def report(study: Study, overrides: list[str]) -> None:
             if made.corrupted is not None:
                 groups.append(group_of(made.corrupted, [], place))
 
-    # 3. write the page
+    # 3. analyse the searches, which takes seconds for each
+    if config.figure:
+        analysed = [search for made in found.made for entry in made.entries if (search := searches.analysed(entry))]
+        records.write_whole(results_dir / OF_SEARCHES, searches.html(f"Searches: {title}", analysed).encode())
+        write(f"wrote {visible(str(results_dir / OF_SEARCHES))}")
+
+    # 4. write the page
     path = results_dir / name
-    text = render.html(title, f"Results in {results_dir}.", groups, found.left_out)
+    text = render.html(title, f"Results in {results_dir}.", groups, found.left_out, bool(config.figure))
     records.write_whole(path, text.encode())
     number = sum(len(part.drawings) for group in groups for part in group.parts)
     write(f"wrote {visible(str(path))} ({len(text.encode()) / 1e6:.2f} MB)")

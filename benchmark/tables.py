@@ -50,7 +50,7 @@ def tables(study: Study, overrides: list[str]) -> None:
 
     # 2. write them all before any is printed, since the reader of the output may end early
     fault: WriteError | None = None  # raised at the end: the tables of a read-only folder are still printed
-    texts: list[str] = found.left_out[:]
+    texts: list[str] = []
     for made in found.made:
         try:
             paths = [] if config.study else _written(made, chosen, results_dir)

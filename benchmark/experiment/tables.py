@@ -1,9 +1,10 @@
-"""The tables of a results folder, or of an experiment."""
+"""The tables of a results folder, or of an experiment; a study that cannot be read is reported and left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.experiment.layouts import describing, layout_of
@@ -49,10 +50,13 @@ class Tables:
     made: list[Made] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
+    def leave_out(self, why: str) -> None:
+        """Print a sentence about a study that is left out, and remember it."""
+        write(why)
+        self.left_out.append(why)
 
-def of_folder(
-    results_dir: Path, folders: Sequence[Path], accept_code: bool = False, bootstrap: int = 0
-) -> Tables:  # fmt: skip
+
+def of_folder(results_dir: Path, folders: Sequence[Path], accept_code: bool = False, bootstrap: int = 0) -> Tables:
     """The tables of some studies of a results folder, one for each data set, trunk and protocol.
 
     Args:
@@ -69,13 +73,12 @@ def of_folder(
         try:
             entry = read_entry(directory, folders)
         except (UserError, OSError) as error:
-            found.left_out.append(f"{directory} is left out: {error}")
+            found.leave_out(f"{directory} is left out: {error}")
             continue
         facts = entry.stored.facts
         groups.setdefault("-".join((facts.dataset, facts.trunk, facts.protocol)), []).append(entry)
     if not groups:
-        texts = [*found.left_out, f"There are no studies to read in {results_dir}/studies."]
-        raise UserError("\n".join(texts) + f" Run {command('bo final-eval')} first.")
+        raise UserError(f"There are no studies to read in {results_dir}/studies. Run {command('bo final-eval')} first.")
     for name, entries in groups.items():
         layout = describing(name, results_dir, [entry.depends.name for entry in entries])
         found.made.append(Made(make_table(name, entries, layout, accept_code, bootstrap), entries))
@@ -95,7 +98,7 @@ def of_experiment(chosen: Selected, accept_code: bool = False, bootstrap: int = 
     """
     found = Tables()
     for dataset, studies in chosen.studies.items():
-        entries = [entry for one in studies if (entry := _entry(one, found.left_out)) is not None]
+        entries = [entry for one in studies if (entry := _entry(one, found)) is not None]
         if not entries:
             continue
         name, commands = chosen.name_on(dataset), {one.name: one.command for one in studies}
@@ -106,24 +109,22 @@ def of_experiment(chosen: Selected, accept_code: bool = False, bootstrap: int = 
         table = make_table(name, entries, layout, accept_code, bootstrap)
         found.made.append(Made(table, entries, list(studies), corrupted))
     if not found.made:
-        texts = [
-            *found.left_out,
+        raise UserError(
             f"No study of {chosen.experiment.name} has been started in {chosen.results_dir}. Run "
-            f"{command('experiment', overrides=chosen.overrides)}",
-        ]
-        raise UserError("\n".join(texts))
+            f"{command('experiment', overrides=chosen.overrides)}"
+        )
     return found
 
 
-def _entry(one: StudyOf, left_out: list[str]) -> Entry | None:
+def _entry(one: StudyOf, found: Tables) -> Entry | None:
     """A study of an experiment for its table; None if it was not started, or its folder holds another study."""
     try:
         if other := other_study(one, study_of(one.overrides)):
-            left_out.append(f"{one.directory} is left out: {other}")
+            found.leave_out(f"{one.directory} is left out: {other}")
             return None
         return read_entry(one.directory, [one.directory])
     except NoStudyError:
         return None
     except (UserError, OSError) as error:
-        left_out.append(f"{one.directory} is left out: {error}")
+        found.leave_out(f"{one.directory} is left out: {error}")
         return None

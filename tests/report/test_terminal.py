@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmark.core import console
 from benchmark.report.formats import Section, Table
 from benchmark.report.terminal import lines_of, short_table
 from tests.report.page.test_page import table_of
@@ -13,7 +14,9 @@ LONG = "A loss with a very long name that some paper has (at the setting of its 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_a_table_fits_and_nothing_in_it_is_cut(width: int) -> None:
-    text = short_table(table_of([LONG, "ProxyNCA", "Triplet"]), width)
+    table = table_of([LONG, "ProxyNCA", "Triplet"])
+    table.caption = table.warning = "Any."
+    text = short_table(table, width)
     assert max(map(len, text.splitlines())) <= width
     assert "Proxy" in text and "..." not in text and "…" not in text
     words = {word for line in text.splitlines() for word in line.split()}
@@ -35,3 +38,15 @@ def test_a_row_without_numbers_says_whether_it_was_run() -> None:
     text = short_table(table, 80)
     assert re.search(r"^Absent +not run$", text, re.M) and re.search(r"^c +-$", text, re.M)
     assert "No row is complete yet." in short_table(Table("x", "y", [Section(table.sections[0].columns, [], 0.9)]), 80)
+
+
+def test_a_terminal_that_is_too_narrow_cuts_no_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    console.write_table(("loss", "what it is"), [("hpl_nca_eq3", f"{LONG} {'x' * 50}")])
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert max(map(len, shown.splitlines())) <= 40 and "…" not in shown and "hpl_nca_eq3" in shown
+    assert shown.count("x") == 50 and all(word in shown for word in LONG.split())

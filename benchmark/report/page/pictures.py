@@ -46,6 +46,11 @@ class Picture:
     width: int
     height: int
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is scrolled on a narrow screen, where it would be too small to read."""
+        return self.width > 1.5 * self.height
+
 
 def embedded(studies: Sequence[tuple[str, Path]], room: int = MOST) -> list[Picture]:
     """Read what `make figures` drew, until the room is used up; further ones are named without their content.

@@ -55,7 +55,7 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
             element.set(key, f"#{name}-{value[1:]}")
         else:
             adapted = REFERENCE.sub(lambda found: f"url(#{name}-{found[1]})", value)
-            element.set(key, COLOUR.sub(_variable, adapted) if plain == "style" else adapted)
+            element.set(key, COLOUR.sub(_variable, adapted))
 
 
 def _variable(found: re.Match[str]) -> str:
