@@ -16,7 +16,7 @@ from benchmark.core.records import MOST_BYTES, CorruptFileError, read_file
 
 NAME = re.compile(r"run_(\d+)_([a-z]+)(\w*)")
 TITLES = {
-    "retrieval": "Retrieved images: rank by rank; a green frame is of the query's class, a red one is not",
+    "retrieval": "Retrieved images, from the worst query to the best; a green frame is of the query's class",
     "embeddings": "Test embeddings in two dimensions, coloured by class",
     "epochs": "Test embeddings of several epochs in two dimensions",
     "hierarchy": "The learned hierarchy: groups and the classes in them",
