@@ -38,7 +38,8 @@ def test_the_page_of_a_search_without_final_runs_says_what_is_missing(results: P
     drawn = {f"figures/glyphs-small_conv-hpl-search.{kind}" for kind in ("pdf", "png")}
     assert {f"figures/{path.name}" for path in (results / "figures").iterdir()} == drawn
     assert all(f'href="{name}"' in text for name in drawn)
-    assert "make trace CELL=glyphs-small_conv-hpl/contrastive" in text and "contrastive: bo/trial_*.json" in text
+    assert f"make trace CELL=glyphs-small_conv-hpl/contrastive ARGS=results_dir={results}</code>" in text
+    assert "contrastive: bo/trial_*.json" in text
 
 
 def test_the_same_records_make_the_same_page_and_figures(results: Path) -> None:

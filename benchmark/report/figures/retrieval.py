@@ -3,6 +3,7 @@
 Source of the layout: Yang et al., WACV 2022, figure 3, which shows ranks 1, 2, 31 and 32.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LINE = 24  # characters of a class's name on a line
 RIGHT, WRONG, QUERY = "#2a9d4a", "#d1342f", "#444444"
 Pixels = Callable[[int], np.ndarray]  # uint8 (H, W) or (H, W, 3) of an image
 
@@ -82,12 +84,13 @@ def sheet(
     from matplotlib.figure import Figure
 
     shown = [rank for rank in ranks if rank <= found.shape[1]]
-    figure = Figure(figsize=(1.3 * (len(shown) + 1), (1.6 if notes else 1.5) * len(queries)))
+    figure = Figure(figsize=(1.3 * (len(shown) + 1), (1.9 if notes else 1.5) * len(queries)))
     grid = figure.subplots(len(queries), len(shown) + 1, squeeze=False)
     for row, (query, others) in enumerate(zip(queries, found, strict=True)):
         _picture(grid[row][0], pixels(int(query)), QUERY)
         note = f"\n{notes[row]}" if notes else ""
-        grid[row][0].set_title(f"{names(int(labels[query]))}{note}", fontsize=7)
+        name = "\n".join(textwrap.wrap(names(int(labels[query])), LINE))
+        grid[row][0].set_title(f"{name}{note}", fontsize=7)
         for axes, rank in zip(grid[row][1:], shown, strict=True):
             other = int(others[rank - 1])
             _picture(axes, pixels(other), RIGHT if labels[other] == labels[query] else WRONG)
