@@ -78,7 +78,7 @@ def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:
     notes = [f"R-precision {100 * score:.0f} %" for score in scores[some]]
 
     def pixels(index: int) -> np.ndarray:
-        image = test.images.plain(np.array([index]))[0].cpu().numpy()
+        image = test.pixels.plain(np.array([index]))[0].cpu().numpy()
         return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
 
     figure = retrieval.sheet(pixels, test.class_names.__getitem__, run_kept.labels, chosen, found, RANKS, notes)
@@ -230,11 +230,11 @@ def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
     test = open_test_set(study, entry)
     rows = retrieval.choose_queries(np.arange(len(test.images)), NUM_QUERIES, study.config.seed)
     labels = test.labels[torch.from_numpy(rows).to(test.labels.device)]
-    batch, maps = test.images.plain(rows), []
+    batch, maps = test.pixels.plain(rows), []
     for weights, mismatch in chosen.weights:
-        trunk, head = load_model(chosen.study, weights, mismatch, test.images)
+        trunk, head = load_model(chosen.study, weights, mismatch, test.pixels)
         trunk.eval(), head.eval()
-        targets = [_mean_embedding(trunk, head, test.images, np.flatnonzero((test.labels == one).cpu().numpy()))
+        targets = [_mean_embedding(trunk, head, test.pixels, np.flatnonzero((test.labels == one).cpu().numpy()))
                    for one in labels]  # fmt: skip
         normalised = to_batch(batch, trunk.mean, trunk.std)
         maps.append(activation.activation_maps(trunk, head, normalised, torch.stack(targets)).cpu().numpy())

@@ -194,7 +194,7 @@ class Unit:
             test = training_classes(self.study)
         else:
             test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
-        images = test.images if self.name in (NONE, TRAINING) else CorruptedImages(test.images, self.name, seed)
+        images = test.images if self.name in (NONE, TRAINING) else CorruptedImages(test.pixels, self.name, seed)
         scores = score_images(self.run.study, self.run.weights, test, images, lambda: None)
         device, precision = test.images.device, self.study.config.precision
         result = {"run": self.run.number, "corruption": self.name, "seed": seed}
@@ -215,11 +215,11 @@ def training_classes(study: Study) -> OpenedTestSet:
     split = study.make_dataset().trainval()
     kept_out = held_out_classes(np.asarray(split.class_ids), study.config.protocol.held_out)
     rows = np.flatnonzero(~np.isin(split.labels, kept_out))
-    images = study.make_images(split.images).part(rows)
+    images, pixels = study.make_images(split.images).part(rows), study.make_pixels(split.images).part(rows)
     labels, super_labels = (
         torch.from_numpy(ids[rows]).to(images.device) for ids in (split.labels, super_labels_of(split))
     )
-    return OpenedTestSet(images, labels, super_labels, None, None, {})
+    return OpenedTestSet(images, pixels, labels, super_labels, None, None, {})
 
 
 def progress(study: Study, total: int) -> Callable[[int], None]:
@@ -243,10 +243,10 @@ def draw_examples(study: Study, names: Sequence[str], stem: Path) -> list[Path]:
     if path.exists():
         return [path]
     test = open_test_set(study, {"story": "robustness", "looks": "examples of corrupted images", "commit": commit()})
-    rows = np.linspace(0, len(test.images) - 1, min(NUM_EXAMPLES, len(test.images))).astype(np.int64)
+    rows = np.linspace(0, len(test.pixels) - 1, min(NUM_EXAMPLES, len(test.pixels))).astype(np.int64)
     shown = {}
     for name in names:
-        images = test.images if name == NONE else CorruptedImages(test.images, name, study.config.seed)
+        images = test.pixels if name == NONE else CorruptedImages(test.pixels, name, study.config.seed)
         shown[name] = images.plain(rows).permute(0, 2, 3, 1).cpu().numpy()
     return figures.save(sheet(shown), stem, ("png",))
 

@@ -78,7 +78,7 @@ def trace(study: Study, overrides: list[str]) -> None:
 
         write(f"\nThe {config.classes} classes with the lowest scores, from the embeddings that runs kept, in percent:")
         rows = list(lowest_classes(runs, columns, config.classes))
-        write_table(("column", "class", "queries", "mean over runs", "range of runs"), rows)
+        write_table(("column", "class", "name", "queries", "mean over runs", "range of runs"), rows)
     if config.bootstrap:
         from benchmark.report.class_intervals import class_intervals  # imports PyTorch
 

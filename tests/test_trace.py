@@ -98,13 +98,13 @@ def test_repeated_searches_give_the_interval_over_searches(study: Study) -> None
     assert "43.00 +- 4.11 (n = 4)" in out and "search 1: run 0 50.0000, run 1 52.0000" in out
 
 
-def keep_embeddings(study: Study, run_number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write embeddings beside a run as `final_eval` does."""
+def keep_embeddings(study: Study, run_number: int, seed: int, **more: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write embeddings beside a run as `final_eval` does, with more arrays."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(12).repeat_interleave(6)
     embeddings = (torch.randn(12, 8, generator=generator)[labels] + torch.randn(4, 72, 8, generator=generator)).half()
     buffer = io.BytesIO()
-    np.savez(buffer, embeddings=embeddings.numpy(), labels=labels.numpy())
+    np.savez(buffer, embeddings=embeddings.numpy(), labels=labels.numpy(), **more)  # type: ignore[arg-type]
     folder = layout.run_dir(study.directory, "trial_003", run_number)
     folder.mkdir()
     (folder / "embeddings.npz").write_bytes(buffer.getvalue())
@@ -173,10 +173,19 @@ def test_the_classes_with_the_lowest_scores_are_listed_and_the_access_is_logged(
         expected.append((np.mean(each), c, min(each), max(each)))
     assert len(rows) == 5
     for row, (mean, c, low, high) in zip(rows, sorted(expected), strict=False):
-        assert row[1:] == [str(c), "6", f"{mean:.2f}", f"{low:.2f} to {high:.2f}"]
+        assert row[1:] == [str(c), "-", "6", f"{mean:.2f}", f"{low:.2f} to {high:.2f}"]
     assert [(entry["run"], entry["looks"]) for entry in ledger_of(study)] == [
         (1, "scores of classes"), (3, "scores of classes")
     ]  # fmt: skip
+
+
+def test_the_classes_are_listed_by_name_where_a_run_kept_them_and_a_name_cannot_break_the_table(study: Study) -> None:
+    names = np.array([f"letter {c}\t" for c in range(12)])
+    keep_embeddings(study, 1, 1, class_ids=np.arange(12), class_names=names)
+    keep_embeddings(study, 3, 3)  # of an older version
+    ended = traced(study, f"{GROUP}/hpl_pa/concatenated.map_at_r", "classes=12")
+    rows = [line.split("\t") for line in ended.out.splitlines() if line.startswith("concatenated.map_at_r\t")]
+    assert len(rows) == 12 and all(len(row) == 6 and row[2].startswith(f"letter {row[1]}") for row in rows)
 
 
 def test_without_bootstrap_no_test_embedding_is_read_and_nothing_is_logged(study: Study) -> None:

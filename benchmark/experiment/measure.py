@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.core.errors import UserError
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.images.features import FeatureImages
 from benchmark.study.assemble import make_parts, make_schedule
 from benchmark.study.study import Study
 from benchmark.training.components import TrainingComponents
@@ -52,7 +54,8 @@ def measure(study: Study) -> Speed:
         study: the study.
 
     Raises:
-        UserError: the data or the weights are not here, or a component refuses its configuration.
+        UserError: the data, the weights or the features of a frozen trunk are not here, or a component refuses its
+            configuration.
     """
     config, raw = study.config, copy.deepcopy(study.raw)
     batch_size = config.training.batch_size or config.protocol.batch_size
@@ -62,6 +65,8 @@ def measure(study: Study) -> Speed:
     use_precision(config.precision, study.make_device(), config.deterministic)
     split = study.make_dataset().trainval()
     images = study.make_images(split.images)
+    if isinstance(images, FeatureImages) and images.views.missing():
+        raise UserError("the features of the frozen trunk are not in the cache yet; the first search computes them")
     parts = make_parts(study, split, images, split.labels, (config.seed, config.dataset.name, "measure"))
     schedule = dataclasses.replace(make_schedule(study, seed=0), warmup_epochs=0)
     set_train_mode(parts, schedule.freeze_batchnorm)

@@ -94,7 +94,8 @@ def num_trainings(options: Options) -> int:
     if not str(asked).isdecimal():  # a reference to the data set's
         asked = options.get("dataset.trials", choice("dataset", str(options["dataset"])).get("trials", 1))
     trials = 0 if options.get("preset") else min(int(str(asked)), _num_settings(options))
-    return num_searches(options) * (trials + number("num_runs")) * number("num_folds")
+    runs = 1 if choice("loss", str(options["loss"])).get("untrained") else number("num_runs")
+    return num_searches(options) * (trials + runs) * number("num_folds")
 
 
 def _num_settings(options: Options) -> int:

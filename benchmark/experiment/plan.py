@@ -119,6 +119,8 @@ def _measure(plan: Plan) -> None:
     for one in plan.studies:
         if one.composed is None or one.is_finished or (trunk := one.composed.config.trunk.name) in plan.speeds:
             continue
+        if one.composed.config.loss.untrained:
+            continue
         try:
             plan.speeds[trunk] = measure(one.composed)
         except UserError as error:
@@ -135,6 +137,8 @@ def trained_images(config: Config, num_images: int | None) -> Range | None:
         config: the study's configuration.
         num_images: number of images in the training half.
     """
+    if config.loss.untrained:
+        return 0, 0
     if config.protocol.story == "traditional" and config.training.epochs:
         return None if num_images is None else (config.training.epochs * num_images,) * 2
     batch = config.training.batch_size or config.protocol.batch_size

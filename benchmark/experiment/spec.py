@@ -46,6 +46,7 @@ BUDGETS: dict[str, dict[str, Options]] = {
         "traditional": {"training.epochs": 6, "protocol.num_runs": 2},
     },
 }  # options that a budget adds, by the protocol's story
+OF_TRAINED = ("trials", "searches", "protocol.num_runs", "protocol.defaults_first")  # of no use without training
 SMALL_RESULTS = "results/small"  # below it, each experiment that is not for reporting has a folder
 
 
@@ -165,9 +166,12 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         options = self.common | entry.set | (entry.elsewhere if elsewhere else {})
         if elsewhere:
             options = {key: value for key, value in options.items() if not OF_DATASET.fullmatch(key)}
-        preset = "default" if entry.preset and elsewhere else entry.preset  # others are published for one data set
+        untrained = bool(choice("loss", entry.loss).get("untrained"))  # no search, and one run
+        # Other presets are published for one data set.
+        preset = "default" if untrained or (entry.preset and elsewhere) else entry.preset
         budget = BUDGETS[self.budget][self.story]
         options |= {key: value for key, value in budget.items() if not (preset and key == "trials")} | swept
+        options = {key: value for key, value in options.items() if not (untrained and key in OF_TRAINED)}
         suffixes = [f"{sweep.name}{_word(value)}" for sweep, value in zip(sweeps, values, strict=True)]
         texts = [sweep.published.format(value) for sweep, value in zip(sweeps, values, strict=True) if sweep.published]
         variant = "_".join(filter(None, [entry.variant, *suffixes]))

@@ -1,6 +1,6 @@
 """Heads: modules that map a trunk's features to embeddings."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -10,4 +10,17 @@ class Head(Protocol):
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map features (B, F) to embeddings (B, D), of any norm."""
+        ...
+
+
+@runtime_checkable
+class HasFit(Protocol):
+    """A head that is fitted to the features of the training images before the first epoch."""
+
+    def fit(self, features: Tensor) -> None:
+        """Fit the head to the features (N, F) of all training images of the fold.
+
+        Raises:
+            UserError: they are too few.
+        """
         ...

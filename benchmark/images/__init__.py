@@ -36,16 +36,19 @@ class Images(Protocol):
     """N images of one size, on the training device.
 
     Attributes:
-        channels: 1 for grey, 3 for RGB.
         eval_batch_size: images in one forward pass of an evaluation; it affects the last digits of a result.
         device: where batches are placed.
         threads: additional threads that read a batch; 0: only the caller's thread reads.
     """
 
-    channels: int
     eval_batch_size: int
     device: torch.device
     threads: int
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB; for the features of a frozen trunk, their number."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -22,6 +22,8 @@ U = TypeVar("U")
 def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalise a batch to float32 (B, Ch, H, W), channels last in memory: (pixel / 255 - mean) / std.
 
+    Features (B, F) of a frozen trunk, float16, only become float32.
+
     Args:
         images: uint8, (B, Ch, H, W).
         mean: mean of the pixels scaled to [0, 1]; one number, or one per channel.
@@ -31,6 +33,8 @@ def to_batch(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
         ValueError: the images are not uint8 with 4 dimensions.
         UserError: `mean` and `std`, which a user can configure, do not fit the channels.
     """
+    if images.dtype == torch.float16 and images.ndim == 2:
+        return images.float()
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; allowed is uint8, (B, Ch, H, W).")
     channels = images.shape[1]
@@ -79,6 +83,7 @@ def embed(
     head: nn.Module,
     *,
     batch_size: int | None = None,
+    read: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Tensor:
     """Embed all images: float32 (N, D) on the images' device, in evaluation mode and without gradients.
 
@@ -91,6 +96,7 @@ def embed(
         head: the module after the trunk.
         batch_size: images in one forward pass, by default `images.eval_batch_size`. It affects the last digits of the
             embeddings, because sums depend on it.
+        read: returns the batch (B, Ch, H, W) of some rows, by default `images.plain`.
 
     Raises:
         ValueError: there are no images, or `batch_size` is below 1.
@@ -106,7 +112,7 @@ def embed(
         for module, _ in modes:
             module.training = False
         with torch.inference_mode():
-            batches = read_ahead(images.plain, parts, images.threads)
+            batches = read_ahead(read or images.plain, parts, images.threads)
             embeddings = torch.cat([embedder(to_batch(b, mean, std)).float() for b in batches])  # type: ignore[arg-type]
     finally:
         for module, training in modes:

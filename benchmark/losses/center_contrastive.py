@@ -4,10 +4,15 @@ Source: Cai, Xiong and Tian, "Center Contrastive Loss for Metric Learning", arXi
 
     -log [ exp(s (c_y x - m) + 2 lambda c_y x) / (exp(s (c_y x - m)) + sum_{j != y} exp(s c_j x)) ]
 
-for unit vectors x and centres c_j. The authors have published no code, and therefore no issues. The equation was read
-in a public reimplementation that quotes it; it fits the paper's abstract, a contrastive loss with a bank of centres
-that also reduces the variation within a class. Centres are parameters, as in the reimplementations: the bank is
-"updated in real-time" by a gradient step in every iteration.
+for unit vectors x and centres c_j. The authors have published no code, and therefore no issues, and the paper itself
+could not be read. What rests on what:
+
+- the equation: two independent reimplementations that cite it as Eq. 5, and agree. One quotes it as above, the other
+  (dmmiller597/contrasted, commit 6b48e22) adds lambda |x - c_y|^2 to CosFace, and says that the paper drops the
+  constant. A third, which quotes nothing, has a softmax with a temperature and without the second term;
+- centres as parameters, moved by the gradient of every step: all three. The abstract says that the bank is updated in
+  real time;
+- s = 64, m = 0.2 and lambda = 1: defaults of the first. The second has 16, 0 and 2, with smoothed labels.
 
 Departures: the second term is lambda |x - c_y|^2 = lambda (2 - 2 c_y x), which adds the constant 2 lambda; cosines in
 float32 under mixed precision (`numerics.py`).

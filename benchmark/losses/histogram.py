@@ -1,8 +1,8 @@
 """Histogram loss: the probability that a positive pair has a lower cosine than a negative one.
 
-Source: Ustinova and Lempitsky, "Learning Deep Embeddings with Histogram Loss", NeurIPS 2016, arXiv 1611.00822,
-Eqs. 1 to 4, and the authors' Caffe code (madkn/HistogramLoss). A cosine is shared between the two nearest nodes of a
-grid from -1 to 1.
+Source: Ustinova and Lempitsky, "Learning Deep Embeddings with Histogram Loss", NeurIPS 2016, arXiv 1611.00822, Eqs. 1
+to 4, and the authors' Caffe code (madkn/HistogramLoss, commit 76eb6ec). A cosine is shared between the two nearest
+nodes of a grid from -1 to 1.
 
 Departures:
 - a batch without positives or without negatives has a loss of 0;

@@ -1,10 +1,10 @@
 """Lifted structure: each positive pair against all negatives of both its samples.
 
 Source: Oh Song, Xiang, Jegelka and Savarese, "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016,
-arXiv 1511.06452, Eq. 4 (the smooth bound, which the paper trains), and its port in TensorFlow's `lifted_struct_loss`.
-The generalised form, with all positives of an anchor in one term, is L_LG of Hermans, Beyer and Leibe, "In Defense of
-the Triplet Loss for Person Re-Identification", arXiv 1703.07737, whose authors corrected it after the first version
-(VisualComputingInstitute/triplet-reid, issue 20).
+arXiv 1511.06452, Eq. 4 (the smooth bound, which the paper trains), and its port `lifted_struct_loss` in TensorFlow
+(contrib, commit a11ea71). The generalised form, with all positives of an anchor in one term, is L_LG of Hermans, Beyer
+and Leibe, "In Defense of the Triplet Loss for Person Re-Identification", arXiv 1703.07737, whose authors corrected it
+after the first version (VisualComputingInstitute/triplet-reid, issue 20).
 
 Embeddings are not normalised, as in both papers (see also tensorflow/addons, issue 699); `normalize: true` scales them
 to norm 1, as pytorch-metric-learning does by default. Distances are Euclidean; the comment "squared" in TensorFlow's

@@ -2,7 +2,8 @@
 
 Source: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NeurIPS 2016, the multi-class
 N-pair loss (N-pair-mc) on its batches of N pairs. The paper compares by dot products and asks for small norms instead
-of unit vectors; the form and the weight of that regulariser are those of TensorFlow's `npairs_loss`.
+of unit vectors; the form and the weight of that regulariser are those of `npairs_loss` in TensorFlow (contrib, commit
+a11ea71).
 
 Proxy-Anchor's authors call it the hardest loss to reproduce, and needed PyTorch's initial weights of the embedding
 layer and a weight of 0.02 (sung-yeon-kim/Proxy-Anchor-CVPR2020, issue 19). No code of the author was found.
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from benchmark.losses.checks import check_non_negative
 from benchmark.losses.counters import CountingLoss
+from benchmark.losses.draws import places_in_class, random_ranks
 from benchmark.losses.hier import in_own_order
 from benchmark.losses.numerics import at_least_float32
-from benchmark.protocol.seeds import stable_seed
 
 
 def n_pairs(embeddings: Tensor, labels: Tensor, ranks: Tensor, *, regularizer_weight: float) -> Tensor:
@@ -39,8 +40,7 @@ def n_pairs(embeddings: Tensor, labels: Tensor, ranks: Tensor, *, regularizer_we
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         vectors = at_least_float32(embeddings)
-        same = labels[:, None] == labels
-        place = (same & (ranks < ranks[:, None])).sum(dim=1)  # (B,) within the class
+        same, place = labels[:, None] == labels, places_in_class(labels, ranks)
         anchor, positive = (place == 0) & (same.sum(dim=1) > 1), place == 1
         count = anchor.sum().clamp(min=1)
         products = vectors @ vectors.T  # (B, B)
@@ -70,10 +70,7 @@ class NPairs(CountingLoss):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of embeddings (B, D) with labels (B,)."""
         embeddings, labels = in_own_order(embeddings, labels)
-        on_gpu = labels.device.type == "cuda"
-        generator = torch.Generator().manual_seed(stable_seed(self.seed, "n_pairs", self._counters[0]))
-        ranks = torch.randperm(len(labels), generator=generator, pin_memory=on_gpu)
-        ranks = ranks.to(labels.device, non_blocking=on_gpu)
+        ranks = random_ranks(labels, self.seed, "n_pairs", self._counters[0])
         return n_pairs(embeddings, labels, ranks, regularizer_weight=self.regularizer_weight)
 
     def after_step(self) -> None:

@@ -9,9 +9,15 @@ d the distance of two unit vectors,
 and a class's field at a point is the sum over all samples of the batch and all proxies. The loss is the total energy,
 the sum of the fields of their own classes at all samples and at all proxies, so that every pair counts twice.
 
-The authors have published no code, and therefore no issues. The equations were read in two reimplementations that quote
-them (CausalityHQ/sfora, which tests the kernels and the sum over ordered pairs with values worked out by hand, and one
-as a loss of pytorch-metric-learning, which averages over pairs instead).
+The authors have published no code, and therefore no issues, and the paper itself could not be read. What rests on what:
+
+- which points there are, the sum of their fields, and the sum of the fields' values at samples and proxies: the project
+  page of the authors (shubhangb97.github.io, commit faa61e8), in words;
+- both potentials (Eqs. 1 and 2) and the total energy (Eq. 6): two reimplementations that quote them and agree. One is
+  CausalityHQ/sfora, commit 1f83490, which has compared its signs, branches and ordered pairs with paper and supplement,
+  and tests them by hand; the other, a loss of pytorch-metric-learning, averages over pairs, and leaves out the energy
+  of the proxies that its docstring quotes;
+- unit vectors, of proxies too: both reimplementations. The first says that the paper does not settle it.
 
 What the paper leaves open, and departures:
 - the energy is counted from the plateau of the repulsion, in units of 1/delta^alpha, per sample of the batch. This

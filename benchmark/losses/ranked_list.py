@@ -2,12 +2,13 @@
 
 Source: Wang, Hua, Kodirov, Hu, Garnier and Robertson, "Ranked List Loss for Deep Metric Learning", CVPR 2019,
 arXiv 1903.03238, and Wang, Hua, Kodirov and Robertson, TPAMI 2021, with weights for positives too; the authors' Caffe
-code (XinshaoAmosWang/Ranked-List-Loss-for-DML), whose tracker has no issue about the loss.
+code (XinshaoAmosWang/Ranked-List-Loss-for-DML, commit 3706d22), whose tracker has no issue about the loss.
 
 As in the code, the loss of a query moves the query only: the others are constants in its gradient, and so are the
 weights. `gallery: moving` lets it move both ends of a pair, as pytorch-metric-learning does, which differentiates the
 weights too and adds 1e-5 per sample to their sum. The code's last version also weighs a query by its share of all
-weights of the batch before their normalisation, instead of a mean over queries; `queries: weighted` does that.
+weights of the batch before their normalisation, instead of a mean over queries; `queries: weighted` does that. Its two
+radii are 1 + m/2 and 1 - m/2.
 """
 
 import torch

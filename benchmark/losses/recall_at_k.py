@@ -1,8 +1,8 @@
 """Recall@k surrogate: the recall within the first k of each sample's ranking, with sigmoids in place of both steps.
 
 Source: Patel, Tolias and Matas, "Recall@k Surrogate Loss with Large Batches and Similarity Mixup", CVPR 2022, arXiv
-2108.11179, and the authors' code (yash0307/RecallatK_surrogate, `src/losses.py`, `src/mixup.py`). Its large batches
-are a matter of the training: `gradient_chunk`.
+2108.11179, and the authors' code (yash0307/RecallatK_surrogate, commit 416ea27, `src/losses.py`, `src/mixup.py`). Its
+large batches are a matter of the training: `gradient_chunk`.
 
 The temperature of the outer sigmoid is 1 for every k, as in the paper and in the run that reproduced its results on
 Cars in the authors' issue tracker, with one learning rate for trunk and embedding layer. The script multiplies it by k,

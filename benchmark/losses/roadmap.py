@@ -1,8 +1,8 @@
 """ROADMAP: an upper bound of 1 - AP (SupAP), plus a contrastive loss that makes scores of different batches comparable.
 
 Source: Ramzi, Thome, Rambour, Audebert and Bitot, "Robust and Decomposable Average Precision for Image Retrieval",
-NeurIPS 2021, arXiv 2110.01445, and the authors' code (elias-ramzi/ROADMAP, `roadmap/losses/`). As in that code, a query
-is one of its own positives, and both terms have weight 1.
+NeurIPS 2021, arXiv 2110.01445, and the authors' code (elias-ramzi/ROADMAP, commit 5010e15, `roadmap/losses/`). As in
+that code, a query is one of its own positives, and both terms have weight 1.
 
 Beyond `delta`, the bound is the paper's, which continues with the value it has there, as in the authors' later projects
 (elias-ramzi/HAPPIER, elias-ramzi/SupRank). The code of ROADMAP has slope t + 1.44 there, which jumps from 1.49 to 6.44

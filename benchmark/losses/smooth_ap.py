@@ -1,9 +1,9 @@
 """Smooth-AP: average precision of each sample's ranking of the batch, with sigmoids in place of steps.
 
 Source: Brown, Xie, Kalogeiton and Zisserman, "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", ECCV
-2020, arXiv 2007.12163, Section 4, and the authors' code (Andrew-Brown1/Smooth_AP, `src/losses.py`). Its documentation
-says that a query ranks the rest of the batch; the code ranks the query too, as its own first positive, which is the
-default here.
+2020, arXiv 2007.12163, Section 4, and the authors' code (Andrew-Brown1/Smooth_AP, commit 96f3625, `src/losses.py`). Its
+documentation says that a query ranks the rest of the batch; the code ranks the query too, as its own first positive,
+which is the default here.
 
 The authors write in their issue tracker that larger batches gave better results, and that the code needs batches in
 which all classes are different and have the same number of samples. They did not answer what they used on SOP.

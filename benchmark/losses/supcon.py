@@ -1,8 +1,8 @@
 """SupCon: a softmax over all other samples of the batch, with every sample of the anchor's class as a positive.
 
 Source: Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu and Krishnan, "Supervised Contrastive Learning",
-NeurIPS 2020, arXiv 2004.11362, L_out (Eq. 2) and L_in (Eq. 3), and the authors' PyTorch code (HobbitLong/SupContrast).
-In L_out, the logarithm is inside the sum over positives; the paper prefers it, and it is the default.
+NeurIPS 2020, arXiv 2004.11362, L_out (Eq. 2) and L_in (Eq. 3), and the authors' PyTorch code (HobbitLong/SupContrast,
+commit 02f458c). In L_out, the logarithm is inside the sum over positives; the paper prefers it, and it is the default.
 
 Departures from both:
 - the samples of a batch are different images; the paper also puts a second view of each image into the batch;

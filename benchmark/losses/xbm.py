@@ -113,8 +113,8 @@ class XBM(CountingLoss):
         num_images: training images of the fold.
         memory_fraction: rows of the memory as a fraction of the images, in (0, 1].
         flavour: "authors" or "pml".
-        pos_margin: distance, in 0..2, up to which a positive pair adds nothing; not read by a `loss`.
-        neg_margin: distance, in 0..2, from which on a negative pair adds nothing; not read by a `loss`.
+        pos_margin: distance, in 0..2, up to which a positive pair adds nothing; None: 0, or that of `loss`.
+        neg_margin: distance, in 0..2, from which on a negative pair adds nothing; None: 1, or that of `loss`.
         weight: factor of the memory term, at least 0 ("authors" only, as the next three).
         start_iteration: steps before the memory is written, at least 0.
         pos_epsilon: gap below a cosine of 1 from which a positive pair counts.
@@ -123,7 +123,7 @@ class XBM(CountingLoss):
         miner: one of its miners, which selects the pairs of `loss`; None for all pairs.
 
     Raises:
-        UserError: an argument is out of range, or there is a miner without a loss.
+        UserError: an argument is out of range, or there is a miner without a loss, or a margin that `loss` lacks.
     """
 
     memory: Tensor
@@ -136,8 +136,8 @@ class XBM(CountingLoss):
         *,
         memory_fraction: float,
         flavour: str = "authors",
-        pos_margin: float = 0.0,
-        neg_margin: float = 1.0,
+        pos_margin: float | None = None,
+        neg_margin: float | None = None,
         weight: float = 1.0,
         start_iteration: int = 0,
         pos_epsilon: float = 1e-5,
@@ -153,13 +153,24 @@ class XBM(CountingLoss):
             )
         if not 0 < memory_fraction <= 1:
             raise UserError(f"memory_fraction={memory_fraction} of XBM is a share of the images; set it within (0, 1].")
-        for name, value in {"pos_margin": pos_margin, "neg_margin": neg_margin}.items():
+        given = {"pos_margin": pos_margin, "neg_margin": neg_margin}
+        margins = {name: value for name, value in given.items() if value is not None}
+        unread = margins if flavour == "pml" and loss is not None else {}
+        for name, value in unread.items():
+            if getattr(loss, name, None) == value:  # both have it from the same setting
+                continue
+            raise UserError(
+                f"{name}={value} of XBM has no effect: {type(loss).__name__} replaces the loss that reads it. Give the "
+                "margin to that loss, and add loss.module.pos_margin=null loss.module.neg_margin=null "
+                "~loss.space.pos_margin ~loss.space.neg_margin, or remove these keys from the loss's file."
+            )
+        for name, value in margins.items():
             if not 0 <= value <= 2:
                 raise UserError(f"{name}={value} of XBM is a distance between unit vectors; set it within 0..2.")
         check_non_negative("XBM", weight=weight)
         check_whole("XBM", at_least=0, start_iteration=start_iteration)
         self.flavour, self.loss, self.miner = flavour, loss, miner
-        self.margins = {"pos_margin": pos_margin, "neg_margin": neg_margin}
+        self.margins = {"pos_margin": 0.0, "neg_margin": 1.0} | margins
         self.weight, self.pos_epsilon = weight, pos_epsilon
         self.start_iteration = start_iteration if flavour == "authors" else 0
         self.replicate_quirks = replicate_quirks and flavour == "authors"

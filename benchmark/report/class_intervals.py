@@ -44,7 +44,8 @@ def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> 
     columns, present = _kept(runs, columns)
     values = {column: runs.values(column) for column in columns}
     for run, path in present.items():
-        labels, scores = _read(runs, run, path, columns, "bootstrap over classes")
+        kept_run = _read(runs, run, path, "bootstrap over classes")
+        labels, scores = scores_of(kept_run, columns, runs.stored.science, facts.recall_at)
         for column in columns:
             found = over_classes(scores[column], labels, resamples=resamples, confidence=facts.confidence)
             recorded = values[column].get(run)
@@ -55,9 +56,9 @@ def class_intervals(runs: StudyRuns, columns: Sequence[str], resamples: int) -> 
 
 
 def lowest_classes(runs: StudyRuns, columns: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
-    """Yield for each column and the classes with the lowest scores, as text: class id, queries, mean and range of runs.
+    """Yield for each column and the classes with the lowest scores, as text: id, name, queries, mean and range of runs.
 
-    The score of a class is the mean over its queries, computed from the kept embeddings.
+    The score of a class is the mean over its queries, computed from the kept embeddings. A name they lack is "-".
 
     Args:
         runs: a study, as for `class_intervals`.
@@ -69,7 +70,11 @@ def lowest_classes(runs: StudyRuns, columns: Sequence[str], count: int) -> Itera
         CorruptFileError: a file of embeddings is damaged, or is not the one that the record was made with.
     """
     columns, present = _kept(runs, columns)
-    read = [_read(runs, run, path, columns, "scores of classes") for run, path in present.items()]
+    read, names = [], dict[int, str]()
+    for run, path in present.items():
+        kept_run = _read(runs, run, path, "scores of classes")
+        read.append(scores_of(kept_run, columns, runs.stored.science, runs.stored.facts.recall_at))
+        names |= kept_run.names
     for column in columns:
         each, queries = list[np.ndarray](), np.array([])
         for labels, scores in read:
@@ -79,7 +84,8 @@ def lowest_classes(runs: StudyRuns, columns: Sequence[str], count: int) -> Itera
         by_run = np.stack(each)  # (runs, C)
         for i in np.argsort(by_run.mean(axis=0), kind="stable")[:count]:
             low, high = by_run[:, i].min(), by_run[:, i].max()
-            yield column, str(classes[i]), str(queries[i]), f"{by_run[:, i].mean():.2f}", f"{low:.2f} to {high:.2f}"
+            known = str(classes[i]), names.get(int(classes[i]), "-"), str(queries[i])
+            yield column, *known, f"{by_run[:, i].mean():.2f}", f"{low:.2f} to {high:.2f}"
 
 
 def _kept(runs: StudyRuns, columns: Sequence[str]) -> tuple[list[str], dict[int, Path]]:
@@ -108,13 +114,11 @@ def _kept(runs: StudyRuns, columns: Sequence[str]) -> tuple[list[str], dict[int,
     return columns, present
 
 
-def _read(
-    runs: StudyRuns, run: int, path: Path, columns: Sequence[str], looks: str
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Log that a run's kept embeddings are looked at, check them, and return what `scores_of` does."""
+def _read(runs: StudyRuns, run: int, path: Path, looks: str) -> kept.Kept:
+    """Log that a run's kept embeddings are looked at, check them, and read them."""
     log_access(runs.directory, {"run": run, "story": "trace", "looks": looks, "commit": commit()})
     _check(path, runs.records[run])
-    return scores_of(kept.read(path), columns, runs.stored.science, runs.stored.facts.recall_at)
+    return kept.read(path)
 
 
 def ranks_of_studies(studies: Mapping[str, StudyRuns], column: str, resamples: int) -> dict[str, Rank]:

@@ -36,6 +36,7 @@ FIELDS = ("data", "precision", "protocol.num_runs", "protocol.confidence")  # co
 LENGTHS = ("dataset.max_epochs", "dataset.iterations_per_epoch", "protocol.iterations_per_epoch")
 RECIPE = ("training.", "protocol.batch_size", *LENGTHS)  # beginnings of the keys of a recipe, traditional protocol only
 ABSENT = "not set"
+RUNS = "number of runs"
 WORD = re.compile(r"(?!(?:true|false|none)$)[^\W\d][\w.]*")
 MOST_NAMES = 5
 WIDTH = 60  # of a printed value at most, in characters
@@ -51,7 +52,7 @@ class Comparable:
         science: scientific configuration, as in `study.yaml`.
         fingerprint: identifies the data.
         story: `search` or `traditional`.
-        num_runs: number of runs that the study needs.
+        num_runs: number of runs that the study needs; None if nothing is trained, so that it may stand beside any.
         trials: number of trials in the search; None for a study that does not search.
         preset: the published setting that was used; empty for none.
         confidence: confidence level of the intervals, such as 0.95.
@@ -69,7 +70,7 @@ class Comparable:
     science: JsonObject
     fingerprint: str
     story: str
-    num_runs: int
+    num_runs: int | None
     trials: int | None
     preset: str
     confidence: float
@@ -113,15 +114,17 @@ def parts(rows: Sequence[Comparable], accept_code: bool = False) -> list[Part]:
     fixed = {row.name: _fixed(row) for row in kept}
 
     def may_join(row: Comparable, group: list[Comparable]) -> bool:
-        equal = fixed[row.name] == fixed[group[0].name]
+        mine, theirs = fixed[row.name], fixed[group[0].name]
+        equal = mine == (theirs if row.num_runs else {key: theirs[key] for key in theirs if key != RUNS})
         return equal and (accept_code or not any(_other_code(row, other) for other in group))
 
     groups: list[list[Comparable]] = []
-    for row in kept:
+    for row in sorted(kept, key=lambda row: row.num_runs is None):
         if (group := next((group for group in groups if may_join(row, group)), None)) is None:
             groups.append([row])
         else:
             group.append(row)
+    groups = [sorted(group, key=kept.index) for group in groups]
     groups.sort(key=len, reverse=True)  # stable, so that equally long ones keep their order
     return [
         Part(
@@ -206,7 +209,7 @@ def _shared(row: Comparable) -> dict[str, object]:
         found["training.name"] = "traditional"
     found = OLDEST | found
     given = {
-        "data fingerprint": row.fingerprint, "precision": row.precision or None, "number of runs": row.num_runs,
+        "data fingerprint": row.fingerprint, "precision": row.precision or None, RUNS: row.num_runs,
         "confidence": row.confidence, "story": row.story,
     }  # fmt: skip
     return given | found
@@ -353,7 +356,7 @@ class _Notes:
             *self.trainings(),
             *self.differing("Number of trials", lambda row: text_of(row.trials), self.those(lambda r: not r.preset)),
             *self.listed("Not searched, a published setting", lambda row: row.preset,
-                         self.those(lambda r: r.preset and r.preset != "base")),
+                         self.those(lambda r: r.preset not in ("", "base") and r.num_runs)),
             *self.listed("Not searched, the setting that the search of its base chose", lambda row: "",
                          self.those(lambda r: r.preset == "base")),
             *self.listed("Precision not recorded", lambda row: "", self.those(lambda r: not r.precision)),

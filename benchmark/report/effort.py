@@ -32,6 +32,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
     trials = [record for record in used if record.kind == "trial"]
     runs = [record for record in used if record.kind != "trial"]
     folds = [fold for record in runs for fold in record.result.get("folds", [])]
+    trained = [] if stored.facts.untrained else folds
     searches = not stored.facts.preset and stored.facts.story != "traditional"
     epochs = sum(_epochs(record) for record in used)
     space = at(stored.science, "loss", "space")
@@ -43,7 +44,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         iterations=_iterations(stored, epochs), epochs=epochs,
         hours=sum(sum(record.provenance["seconds"].values()) for record in used) / 3600,
         looks=_num_lines(directory / "test_ledger.jsonl"),
-        at_limit=sum(fold["stopped"] == "max_epochs" for fold in folds) / len(folds) if folds else None,
+        at_limit=sum(fold["stopped"] == "max_epochs" for fold in trained) / len(trained) if trained else None,
         validation_of_choice=_percent([chosen.result["map_at_r"]] if chosen else []),
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),

@@ -51,7 +51,7 @@ def rows(stored: StoredStudy, directory: Path) -> list[Row]:
         directory: its folder.
     """
     facts, requested = stored.facts, stored.num_runs
-    row = Row(directory.name, stored.label)
+    row = Row(directory.name, stored.label, is_untrained=facts.untrained)
     if facts.preset:
         chosen = Chosen(facts.preset, None, facts.setting)
     else:

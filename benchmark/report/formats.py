@@ -188,6 +188,7 @@ class Row:
         ranks: how it ranks among the other rows, by column; filled by `differences.compare`.
         class_ranks: how it ranks if test classes are drawn again, by column; filled by `class_ranks.rank`.
         levels: mean and interval of each metric on the levels of the hierarchy, in percent.
+        is_untrained: whether nothing was trained, so that every run would give the values of its single one.
     """
 
     name: str
@@ -207,6 +208,7 @@ class Row:
     ranks: dict[Key, Rank] = field(default_factory=dict)
     class_ranks: dict[Key, Rank] = field(default_factory=dict)
     levels: Mapping[Key, Interval] = field(default_factory=dict)
+    is_untrained: bool = False
 
     @property
     def is_quoted(self) -> bool:
@@ -361,7 +363,9 @@ class Section:
     def notes(self) -> list[str]:
         """Return a sentence about the statistic in the cells, the reason of each row, the marks, and the footnotes."""
         reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in self.rows if row.reason))
-        counts = {row.num_runs for row in self.rows if row.cells}
+        counts = {row.num_runs for row in self.rows if row.cells and not row.is_untrained} or {
+            row.num_runs for row in self.rows if row.cells
+        }
         assert len(counts) < 2, f"rows with different numbers of runs in a section: {sorted(counts)}"
         if not counts:
             return ["No row is complete yet.", *reasons, *self._explained_marks(), *self.footnotes]

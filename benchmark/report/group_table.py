@@ -26,6 +26,7 @@ from benchmark.report.joined_searches import joined, unlike
 from benchmark.report.level_rows import levels_block
 from benchmark.report.published import published_block
 from benchmark.report.table_layout import Layout, Line
+from benchmark.report.untrained import beside_untrained
 from benchmark.study import layout
 from benchmark.study.layout import Chosen
 from benchmark.study.stored import StoredStudy, read_study
@@ -144,6 +145,7 @@ def make_table(
             elif part is main and line.study not in found:
                 section.rows += absent(stored, line, shape)
         section.rows = [replace(row, settings=row.settings | resources(row, layout)) for row in section.rows]
+        beside_untrained(section)
         section.budget = budget(section)
         compare(section)
         if bootstrap:
@@ -272,7 +274,7 @@ def comparable(stored: StoredStudy, used: Sequence[Record], name: str) -> Compar
     modules = {name: digest for code in latest for name, digest in code.modules.items()}
     return Comparable(
         name=name, label=stored.label, science=stored.science, fingerprint=stored.fingerprint,
-        story=facts.story, num_runs=stored.num_runs, preset=facts.preset,
+        story=facts.story, num_runs=None if facts.untrained else stored.num_runs, preset=facts.preset,
         trials=None if facts.preset or facts.story == "traditional" else stored.trials,
         confidence=facts.confidence, code=modules if stored.code else None,
         codes_accepted=max(len(stored.code), len(stored.search_code)), num_records=len(used),

@@ -75,7 +75,7 @@ def make_parts(
     class_to_super = split.super_labels[np.searchsorted(np.asarray(split.class_ids), classes)]  # (C,)
     if share := study.config.protocol.label_noise:  # within the training classes; nothing else reads these labels
         ranked = with_symmetric_noise(ranked, share, stable_seed(*seed_prefix, "label_noise"))
-    trunk = study.make_trunk(images.channels, stable_seed(*seed_prefix, "trunk"))
+    trunk = study.make_trained_trunk(images, stable_seed(*seed_prefix, "trunk"))
     head = study.make_head(trunk.out_features, stable_seed(*seed_prefix, "head"))
     loss = study.make_loss(len(classes), stable_seed(*seed_prefix, "loss"), class_to_super, num_images=len(ranked))
     for part in (trunk, head, loss):
@@ -100,7 +100,7 @@ def make_schedule(study: Study, seed: int) -> Schedule:
         iterations_per_epoch=c.protocol.iterations_per_epoch,
         evaluate_every=c.dataset.evaluate_every,
         patience=c.dataset.patience,
-        max_epochs=c.dataset.max_epochs,
+        max_epochs=0 if c.loss.untrained else c.dataset.max_epochs,
         freeze_batchnorm=c.training.freeze_batchnorm,
         retrieval=c.loss.retrieval,
         retrieval_options=c.loss.retrieval_options,

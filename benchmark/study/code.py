@@ -12,8 +12,8 @@ from benchmark.study import plugins
 from benchmark.study.study import Study
 
 # Every module of this folder is in exactly one of these lists: only those that compute are part of the digest.
-COMPUTES = ("assemble", "data", "instantiate", "passes", "recipes", "schedules", "scoring", "study", "testset",
-            "trial_score")  # fmt: skip
+COMPUTES = ("assemble", "data", "frozen", "instantiate", "passes", "recipes", "schedules", "scoring", "study",
+            "testset", "trial_score")  # fmt: skip
 DESCRIBES = (
     "arguments",
     "base",  # finds a setting, which the identity covers

@@ -132,6 +132,7 @@ class LossConfig:
         recipe: its training under the traditional protocol, a file of `conf/recipe/`.
         usual: values that other keys refer to, which the authors' own replace, see `recipes.usual_values`.
         unread: what the loss does not read, by a name for the case, see `study.unused`.
+        untrained: whether nothing is trained, so that the study has no search and one run.
     """
 
     name: str
@@ -154,6 +155,7 @@ class LossConfig:
     recipe: str = "proxy_anchor"
     usual: Node = field(default_factory=dict)
     unread: dict[str, UnreadConfig] = field(default_factory=dict)
+    untrained: bool = False
 
 
 @dataclass
@@ -202,6 +204,8 @@ class TrainingConfig:
         name: name of the file in `conf/training/`.
         freeze_batchnorm: true freezes the statistics of the trunk's batch norm, "all" also its affine parameters.
         shift: largest random shift of images in memory, in pixels.
+        views: None trains the trunk. A number freezes it: its features are computed once for this many views of each
+            training image, the one that is evaluated and random ones, and the head is trained on them.
         optimizers: options of the optimisers of trunk, head and loss.
         recipe: a file of `conf/recipe/` that supplies the options that are null here.
         batch_size: images per batch, in place of the protocol's.
@@ -220,6 +224,7 @@ class TrainingConfig:
     freeze_batchnorm: Any
     shift: int | None
     optimizers: Node
+    views: int | None = None
     recipe: str = ""
     batch_size: int | None = None
     gradient_chunk: int | None = None

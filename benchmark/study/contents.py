@@ -141,7 +141,8 @@ class FoldResult:
         map_at_r: MAP@R of the best trained epoch; None if no trained epoch has a score.
         precision_at_1: Precision@1 of that epoch.
         r_precision: R-Precision of that epoch.
-        best_epoch: the trained epoch with the highest MAP@R, the first of equal ones; None without a score.
+        best_epoch: the trained epoch with the highest MAP@R, the first of equal ones; None without a score; 0 where
+            nothing is trained.
         last_epoch: the last epoch that was trained.
         stopped: why training stopped.
         reason: how the fold diverged; None if it did not.
@@ -154,7 +155,7 @@ class FoldResult:
     map_at_r: Fraction | None
     precision_at_1: Fraction | None
     r_precision: Fraction | None
-    best_epoch: AtLeastOne | None
+    best_epoch: Count | None
     last_epoch: Count
     stopped: Literal["patience", "max_epochs", "diverged"]
     reason: Text | None
@@ -162,7 +163,9 @@ class FoldResult:
 
     def __post_init__(self) -> None:
         _check_epochs([row.epoch for row in self.history], self.last_epoch)
-        best = max((row for row in self.history if row.epoch), key=lambda row: row.map_at_r, default=None)
+        untrained = self.stopped == "max_epochs" and self.last_epoch == 0
+        scored = (row for row in self.history if row.epoch or untrained)
+        best = max(scored, key=lambda row: row.map_at_r, default=None)
         for name, row_name in (("best_epoch", "epoch"), *((metric, metric) for metric in METRICS)):
             _agree(name, getattr(self, name), best and getattr(best, row_name), "in the history's best trained epoch")
         if (self.stopped == "diverged") != (self.reason is not None) or (best is None and self.reason is None):

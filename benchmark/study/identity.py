@@ -65,7 +65,18 @@ TAKEN = {
 UNLESS_SET = {
     "dataset": ("images",),
     "trunk": ("crop",),
-    "training": ("recipe", "batch_size", "gradient_chunk", "epochs", "warmup_epochs", "clip", "decay", "sampler"),
+    "loss": ("untrained",),
+    "training": (
+        "views",
+        "recipe",
+        "batch_size",
+        "gradient_chunk",
+        "epochs",
+        "warmup_epochs",
+        "clip",
+        "decay",
+        "sampler",
+    ),
     "protocol": ("held_out", "label_noise"),
     "searcher": ("asynchronous",),
 }

@@ -54,6 +54,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "dataset.iterations_per_epoch": (1, 100_000_000),
     "dataset.recall_at": (1, 1_000_000),
     "training.shift": (0, 1024),
+    "training.views": (1, 1000),
     "training.batch_size": (1, 1_000_000),
     "training.gradient_chunk": (0, 1_000_000),
     "training.epochs": (1, 1_000_000),
@@ -361,6 +362,7 @@ def check_parts(study: Study) -> None:
     head = study.make_head(trunk.out_features, seed=0)
     training = study.config.training
     check_chunks(training.gradient_chunk or 0, training.freeze_batchnorm, trunk, head)
+    trained = {} if training.views is not None else {"trunk": trunk}
     study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(class_ids, classes)]
     for where, setting in corners(study.make_space()).items():
@@ -371,7 +373,7 @@ def check_parts(study: Study) -> None:
             fold = f"in a fold of {len(classes)} training classes"
             advice = "\nNarrow the space: loss.space.NAME.bounds=[LOW,HIGH]." if setting else ""
             raise UserError(f"{at.config.loss.name} cannot be built {where}, {fold}: {error}{advice}") from error
-        at.make_optimizers(trunk=trunk, head=head, loss=loss)
+        at.make_optimizers(**trained, head=head, loss=loss)
 
 
 def corners(space: dict[str, Parameter]) -> dict[str, dict[str, Value]]:

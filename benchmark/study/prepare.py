@@ -7,6 +7,8 @@ from benchmark.core.wording import counted
 from benchmark.datasets import Dataset, DatasetSummary
 from benchmark.study.study import Study
 
+HERE = ("inline", "local")  # executors whose jobs run on this machine
+
 
 def prepare(study: Study, *halves: str) -> str:
     """Prepare the data set for training: fill its cache, describe it if it is new, and return its fingerprint.
@@ -23,6 +25,10 @@ def prepare(study: Study, *halves: str) -> str:
     summary = make_ready(study, dataset, halves)
     if summary.is_new:
         write(describe(study, summary))
+    if study.config.training.views is not None and study.config.executor.name in HERE:
+        from benchmark.study.frozen import prepare_features  # imports PyTorch, which takes seconds
+
+        prepare_features(study, dataset.trainval().images)
     return summary.fingerprint
 
 

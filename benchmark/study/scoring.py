@@ -13,9 +13,11 @@ from benchmark.core import records
 from benchmark.core.records import JsonObject
 from benchmark.images import Images
 from benchmark.images.batches import embed
+from benchmark.images.features import FeatureImages
 from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
+from benchmark.study.frozen import frozen_trunk
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
 from benchmark.training.checkpoint import read_state
@@ -110,8 +112,9 @@ def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: S
     """Embeddings of the test classes with what figures show beside them, as the content of an npz file.
 
     It holds `embeddings` (F, N, D), float16; `labels` (N,); `neighbours` (Q, K), positions of the images nearest to
-    each query; `is_query` (N,) if only some images are queries; and the state of each model's loss, such as
-    `fold_0.proxies`, with the learned owners and centres of a hierarchy. Integers stay integers.
+    each query; `is_query` (N,) if only some images are queries; `class_ids` (C,) and `class_names` (C,); and the state
+    of each model's loss, such as `fold_0.proxies`, with the learned owners and centres of a hierarchy. Integers stay
+    integers.
 
     Args:
         study: the study, with the setting that was trained.
@@ -131,6 +134,8 @@ def for_figures(study: Study, embeddings: Tensor, test: OpenedTestSet, states: S
     }
     if test.is_query is not None:
         kept["is_query"] = test.is_query.cpu().numpy()
+    if names := sorted(test.class_names.items()):
+        kept |= {"class_ids": np.array([one for one, _ in names]), "class_names": np.array([name for _, name in names])}
     for model, state in enumerate(states):
         kept |= {f"fold_{model}.{name}": _array(value) for name, value in state.items()}
     buffer = io.BytesIO()
@@ -163,6 +168,8 @@ def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images, tic
         CorruptFileError: it is damaged, or belongs to another training.
         FileNotFoundError: there is no such file.
     """
+    if isinstance(images, FeatureImages):
+        images.views.view(0, lambda done, total: tick())  # the first run computes them
     trunk, head = load_model(study, path, mismatch, images)
 
     def embedder(batch: Tensor) -> Tensor:
@@ -192,10 +199,13 @@ def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> 
         FileNotFoundError: it is missing.
     """
     state = read_state(path, images.device, mismatch)
-    trunk = study.make_trunk(images.channels, seed=0).to(images.device)
+    frozen = study.config.training.views is not None
+    whole = frozen_trunk(study, images) if frozen and not isinstance(images, FeatureImages) else None
+    trunk = whole or study.make_trained_trunk(images, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)
     try:
-        trunk.load_state_dict(state["trunk"])
+        if whole is None:
+            trunk.load_state_dict(state["trunk"])
         head.load_state_dict(state["head"])
         _check_tensors(state["loss"])
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -86,6 +86,7 @@ class Facts:
         setting: the loss's published hyper-parameters, or those of the preset.
         held_out: share of the training classes that chooses the epoch, traditional protocol only.
         recall_at: each K of Recall@K, traditional protocol only.
+        untrained: whether nothing is trained, so that every run would give the same numbers.
     """
 
     dataset: Word
@@ -105,6 +106,7 @@ class Facts:
     search: Annotated[int, Meta(ge=0)] = 0
     held_out: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     recall_at: list[AtLeastOne] = dataclasses.field(default_factory=list)
+    untrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +168,8 @@ class StoredStudy:
         return self._labelled()
 
     def _labelled(self, *more: str) -> str:
-        suffix = ", ".join(filter(None, (self.facts.preset, self.facts.variant, *more)))
+        preset = "" if self.facts.untrained else self.facts.preset  # it has nothing to set
+        suffix = ", ".join(filter(None, (preset, self.facts.variant, *more)))
         return self.facts.loss_label + f" ({suffix})" * bool(suffix)
 
     @property
@@ -355,6 +358,7 @@ def _facts_in(science: JsonObject, config: JsonObject) -> JsonObject:
         "search": science.get("search", 0),
         "held_out": scientific("protocol", "held_out", 0.0),
         "recall_at": scientific("dataset", "recall_at", []),
+        "untrained": scientific("loss", "untrained", False),
     }
 
 

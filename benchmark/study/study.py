@@ -85,6 +85,9 @@ class Study:
     @classmethod
     def _composed(cls, raw: Node, setting: Node | None) -> Study:
         merged = _merged(upgrade(raw))
+        if merged.loss.untrained:
+            OmegaConf.update(merged, "preset", merged.preset or "default")
+            OmegaConf.update(merged, "protocol.num_runs", 1)
         named = merged.preset not in ("", "default")
         preset = recipes.preset_setting(cast(Config, OmegaConf.to_object(merged))) if named else {}
         for name, value in (preset | (setting or {})).items():
@@ -206,7 +209,19 @@ class Study:
         return data.make_dataset(self.config)
 
     def make_images(self, images: ImageSource) -> Images:
-        """Prepare the pixels or image files of a half for training and evaluation on the study's device."""
+        """Prepare a half for training and evaluation on the study's device: its images, or a frozen trunk's features.
+
+        Args:
+            images: pixels, or image files.
+        """
+        from benchmark.study import frozen
+
+        if self.config.training.views is not None:
+            return frozen.feature_images(self, images)
+        return self.make_pixels(images)
+
+    def make_pixels(self, images: ImageSource) -> Images:
+        """Prepare the pixels or image files of a half on the study's device, in the format of the trunk."""
         from benchmark.study import data
 
         return data.make_images(self.config, images, self.make_device())
@@ -235,6 +250,20 @@ class Study:
         node = self.config.trunk.module
         trunk: TrunkModule = _seeded(seed, lambda: self._build(node, "trunk", in_channels=in_channels))
         return trunk
+
+    def make_trained_trunk(self, images: Images, seed: int) -> TrunkModule:
+        """The trunk that training changes: that of `make_trunk` or, on the features of a frozen one, a mere passage.
+
+        Args:
+            images: what `make_images` returned, or a part of it.
+            seed: seed of random weights.
+        """
+        from benchmark.images.features import FeatureImages
+        from benchmark.trunks.precomputed import Precomputed
+
+        if isinstance(images, FeatureImages):
+            return cast("TrunkModule", Precomputed(images.channels))
+        return self.make_trunk(images.channels, seed)
 
     def make_head(self, in_features: int, seed: int) -> HeadModule:
         """Build the head, (B, F) -> (B, D), with weights drawn from `seed`; a loss may require another head."""

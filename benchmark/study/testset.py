@@ -18,7 +18,8 @@ class OpenedTestSet(NamedTuple):
     """The test half, on the study's device.
 
     Attributes:
-        images: N images.
+        images: N images, or the features of a frozen trunk.
+        pixels: the N images.
         labels: (N,) int64, global class ids.
         super_labels: (N,) int64, global super class ids.
         is_query: (N,) bool, which images are queries; None where every image is.
@@ -27,6 +28,7 @@ class OpenedTestSet(NamedTuple):
     """
 
     images: Images
+    pixels: Images
     labels: Tensor
     super_labels: Tensor
     is_query: Tensor | None
@@ -58,12 +60,12 @@ def _test_set(study: Study) -> OpenedTestSet:
     """The test classes, cached for the units of a long-lived worker."""
     dataset: Dataset = study.make_dataset()
     split = dataset.test()
-    images = study.make_images(split.images)
+    images, pixels = study.make_images(split.images), study.make_pixels(split.images)
     labels, device = torch.from_numpy(split.labels), images.device
     super_labels = torch.from_numpy(super_labels_of(split)).to(device)
     is_query = None if split.is_query is None else torch.from_numpy(split.is_query).to(device)
     names = dict(zip(split.class_ids.tolist(), split.class_names, strict=True))
-    return OpenedTestSet(images, labels.to(device), super_labels, is_query, dataset.test_contents, names)
+    return OpenedTestSet(images, pixels, labels.to(device), super_labels, is_query, dataset.test_contents, names)
 
 
 def super_labels_of(split: Split) -> np.ndarray:

@@ -44,6 +44,7 @@ ABOUT_SCHEDULE = ("starts", "counts", "traditional")  # keys of `loss.schedule` 
 EXEMPT = ("dataset", "loss", "trunk", "training", "protocol")
 MARK = object()
 Compose = Callable[[list[str]], "Study"]
+OF_TRUNK = ("training.freeze_batchnorm", "training.optimizers.trunk", "training.warmup_epochs")  # of a trained one
 
 
 def check_used(study: Study, overrides: Sequence[str], compose: Compose) -> None:
@@ -68,7 +69,8 @@ def check_used(study: Study, overrides: Sequence[str], compose: Compose) -> None
         else:
             continue
         rest = [other for other in overrides if other != override.input_line]
-        if not (study.config.study == "" and _is_default(override, compose(rest).raw)):
+        at_default = study.config.study == "" and key != "levels"  # whose default asks for what this protocol lacks
+        if not (at_default and _is_default(override, compose(rest).raw)):
             raise _without_effect(study.config, override, why, instead, rest)
 
 
@@ -161,6 +163,7 @@ def _ignored(config: Config) -> Iterator[str]:
     if traditional:
         yield from (
             *SEARCH,
+            "levels",
             "searches",
             "search",
             "protocol.num_folds",
@@ -190,6 +193,8 @@ def _ignored(config: Config) -> Iterator[str]:
             yield "training.warmup_epochs"
     else:  # a loss without parameters
         yield "training.optimizers.loss"
+    if training.views is not None:
+        yield from OF_TRUNK
     if "_target_" in loss.head:
         yield "head"
     if not config.dataset.images:
@@ -273,6 +278,7 @@ def _given(overrides: Sequence[str]) -> list[Override]:
         override
         for override in parsed
         if (key := override.key_or_group) in ("trials", "searches", "keep_epochs")
+        or (key == "levels" and override.value() is True)
         or (key not in EXEMPT and not key.startswith("loss.presets.") and key.partition(".")[0] not in NOT_SCIENCE)
     ]
 
@@ -350,6 +356,8 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
         places = [f"loss.authors.{place}.{name}" for place in (f"{t}.{d}", t, d)]
         found = [place for place in places if value_at(study.raw, place, None) and is_read(study.raw, config, place)]
         return "other values replace it on this data set and trunk", f"Give {found[0]}=VALUE." if found else ""
+    if training.views is not None and key.startswith(OF_TRUNK):
+        return f"training.views={training.views} freezes the trunk", "training=finetune trains it."
     if key.startswith("training.optimizers.loss"):
         where = "loss.optimizer" if p.loss_optimizer == "searched" else "loss.authors"
         return f"{where} replaces it, or the loss has no parameters", f"Give {where}.{name}=VALUE."
@@ -371,6 +379,7 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
         "training.batch_size": (f"protocol={p.name} has its own batch size", "Give protocol.batch_size=N."),
         "training.epochs": (f"protocol={p.name} counts epochs of a fixed length", "Give dataset.max_epochs=N."),
         "protocol.held_out": ("folds choose the epoch here", "The command traditional reads it."),
+        "levels": (f"protocol={p.name} does not score the levels of a hierarchy", "The command final-eval does."),
         "keep_epochs": ("final-eval keeps the embeddings of the best epoch", "The command traditional reads it."),
         "dataset.recall_at": ("Recall@K is not computed here", "The command traditional reads it."),
         "training.warmup_epochs": ("the loss's authors set it", "Give loss.authors.warmup_epochs=N."),

@@ -126,6 +126,12 @@ class TrainingComponents:
             self.beat()
         return forward(self.trunk, self.head, batch, self.precision)
 
+    def features(self, batch: Tensor) -> Tensor:
+        """Features (B, F) of normalised images (B, Ch, H, W), without the head."""
+        if self.beat is not None:
+            self.beat()
+        return forward(self.trunk, nn.Identity(), batch, self.precision)
+
     def weights(self) -> Weights:
         """Copy the whole state of trunk, head and loss to the CPU, which includes a hierarchy that the loss learned."""
         return {name: _copy(module.state_dict().items()) for name, module in self.modules.items()}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
+from benchmark.heads import HasFit
 from benchmark.images.batches import embed, read_ahead, to_batch, to_device
 from benchmark.losses import HasAfterStep, HasDiagnostics
 from benchmark.protocol.modes import metrics_of
@@ -76,6 +77,8 @@ def train_fold(
     """
     progress, best = resume(parts, schedule, checkpoint)
     on_epoch(progress.history)
+    if progress.epoch < 0 and isinstance(parts.head, HasFit):
+        parts.head.fit(embed(parts.features, parts.images, parts.trunk, parts.head))
     if (kind := parts.images.device.type) not in progress.devices:
         progress.devices.append(kind)
     reason = None
@@ -313,7 +316,8 @@ def _evaluate(parts: TrainingComponents, schedule: Schedule, progress: Progress,
         map_at_r = {r["epoch"]: r["map_at_r"] for r in progress.history}
         if row["map_at_r"] > map_at_r[progress.incumbent]:
             progress.incumbent = progress.epoch
-        if progress.epoch > 0 and (progress.best_epoch is None or row["map_at_r"] > map_at_r[progress.best_epoch]):
+        scored = progress.epoch > 0 or schedule.max_epochs == 0  # 0: nothing is trained
+        if scored and (progress.best_epoch is None or row["map_at_r"] > map_at_r[progress.best_epoch]):
             progress.best_epoch = progress.epoch
             best["validation"] = Best(progress.epoch, parts.weights())
     if parts.keep_monitored and progress.epoch > 0:

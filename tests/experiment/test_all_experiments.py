@@ -93,6 +93,10 @@ def test_elsewhere_its_caption_names_the_data_set_the_trunk_that_is_composed_and
     )
 
 
+def row_of(study: StudyOf) -> tuple[str, str, bool]:
+    return study.member.loss, study.member.label, bool(study.member.preset)
+
+
 def flat(study: Study) -> dict[str, Any]:
     return leaves(study.raw)
 
@@ -109,7 +113,8 @@ def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> Non
         assert study.directory == found.directory
         runs, folds = config.protocol.num_runs, config.protocol.num_folds
         searched = 0 if config.preset else found.num_trials
-        expected = runs if config.protocol.story == "traditional" else (searched + runs) * folds
+        searches = config.searches if config.protocol.story != "traditional" else 1
+        expected = runs if config.protocol.story == "traditional" else searches * (searched + runs) * folds
         assert study.num_trainings == expected
         assert study.verbs[-1] == ("traditional" if config.protocol.story == "traditional" else "final-eval")
 
@@ -125,7 +130,7 @@ def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -
             for entry in experiment.studies
             if (entry.loss, entry.label) == (there.member.loss, there.member.label)
         ]
-        here = next(s for s in full if (s.member.loss, s.member.label) == (there.member.loss, there.member.label))
+        here = next(s for s in full if row_of(s) == row_of(there))
         one, other = flat(composed(here.overrides)), flat(composed(there.overrides))
         differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
         own = {key.lstrip("+") for entry in row for key in entry.elsewhere}

@@ -14,7 +14,8 @@ from benchmark.study.instantiate import build as build_node
 
 CONF = Path(__file__).parents[2] / "conf"
 FOLDER = CONF / "loss"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+UNTRAINED = ("none", "none_pca")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in UNTRAINED)
 CLASSES, DIM = 8, 6
 DATASET = {"name": "toys"}
 SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],

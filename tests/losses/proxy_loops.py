@@ -49,6 +49,18 @@ def center_contrastive_by_loops(embeddings, labels, proxies, *, scale, margin, c
     return total / len(labels) + 2 * center_weight
 
 
+def circle_class_by_loops(embeddings, labels, proxies, *, gamma, margin):
+    """Eq. 6 of the Circle loss with one positive, the class's own vector."""
+    total = 0.0
+    for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):
+        similar = [dot(unit(embedding), unit(row)) for row in proxies.tolist()]
+        own = similar[label]
+        pull = math.exp(-gamma * max(0, 1 + margin - own) * (own - (1 - margin)))
+        rest = [math.exp(gamma * max(0, s + margin) * (s - margin)) for j, s in enumerate(similar) if j != label]
+        total += math.log(1 + sum(rest) * pull)
+    return total / len(labels)
+
+
 def threshold_margin_by_loops(embeddings, labels, *, pos_margin, neg_margin, pos_weight, neg_weight):
     rows = [(unit(e), y) for e, y in zip(embeddings.tolist(), labels.tolist(), strict=True)]
     pulls, pushes = [], []

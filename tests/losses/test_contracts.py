@@ -39,7 +39,7 @@ PAPERS = {
     "soft_triple", "proxygml", "hist", "hier", "happier", "hpl_nca", "hpl_nca_eq3", "hpl_pa", "hpl_nca_gt", "hpl_pa_gt",
     "smooth_ap", "roadmap", "recall_at_k", "supcon", "circle", "circle_class", "hyp", "lifted_structure", "n_pairs",
     "histogram", "ranked_list", "potential_field", "center_contrastive", "tcm_contrastive", "tcm_proxy_anchor",
-    "anti_collapse_proxy_anchor", "anti_collapse_proxy_nca",
+    "anti_collapse_proxy_anchor", "anti_collapse_proxy_nca", "dcl", "group",
 }  # fmt: skip
 BATCHES = {
     "one class": [3] * 12,
@@ -331,10 +331,10 @@ def test_protocols_recognise_the_optional_methods():
 
     offered = {part: which(part) for part in (HasAfterStep, HasDiagnostics, HasMemory, HasRecordFields, HasWarnings)}
     hpl = {name for name in NAMES if name.startswith("hpl_")}
-    with_proxies = which((ProxyLoss, ProxyNCA)) | {"happier", "hier", "hist"}
+    with_proxies = which((ProxyLoss, ProxyNCA)) | {"group", "happier", "hier", "hist"}
     added = which(Regularized)  # passes on what its base offers
     assert offered == {
-        HasAfterStep: hpl | added | {"hier", "n_pairs"}, HasDiagnostics: hpl | added | {"hier", "hist", "xbm"},
+        HasAfterStep: hpl | added | {"group", "hier", "n_pairs"}, HasDiagnostics: hpl | added | {"hier", "hist", "xbm"},
         HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies,
         HasWarnings: hpl | added | {"xbm"},
     }  # fmt: skip

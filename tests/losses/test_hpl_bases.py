@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark.losses.center_contrastive import center_contrastive
+from benchmark.losses.circle import circle_class
 from benchmark.losses.cosface import cosface
 from benchmark.losses.hpl import HPL
 from benchmark.losses.potential_field import potential_field
@@ -14,7 +15,7 @@ from benchmark.losses.proxies import ProxyLoss
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.losses.proxy_nca import proxy_nca
 from benchmark.losses.soft_triple import soft_triple
-from tests.losses.proxy_loops import center_contrastive_by_loops, potential_field_by_loops
+from tests.losses.proxy_loops import center_contrastive_by_loops, circle_class_by_loops, potential_field_by_loops
 
 TRIPLE = {"la": 9.0, "gamma": 0.2, "margin": 0.05, "reg_weight": 0.3}
 BASES = {  # function, settings, centres per class, initialisation
@@ -30,6 +31,7 @@ BASES = {  # function, settings, centres per class, initialisation
         1,
         "normal",
     ),
+    "circle_class": (circle_class, {"gamma": 8.0, "margin": 0.25}, 1, "normal"),
 }
 every_base = pytest.mark.parametrize("base", BASES)
 
@@ -121,7 +123,7 @@ def test_levels_that_it_built_agree_with_loops(batch, base, groups, nca_by_loops
     embeddings, labels, _ = batch
     oracle = {"nca": nca_by_loops, "eq3": partial(nca_by_loops, denominator="others"), "pa": anchor_by_loops,
               "cosface": cosface_by_loops, "soft_triple": soft_triple_by_loops,
-              "potential_field": potential_field_by_loops,
+              "potential_field": potential_field_by_loops, "circle_class": circle_class_by_loops,
               "center_contrastive": center_contrastive_by_loops}[base]  # fmt: skip
     module = make(base, update_every=3, **groups).double()
     for _ in range(2):  # k = 2 ends with an update

@@ -40,7 +40,7 @@ def by_loops(
 @pytest.mark.parametrize(
     "setting",
     [{}, {"temperature_n": 0.0}, {"temperature_p": 2.0, "negative_weight": 0.2}, {"alpha": 0.9}, {"margin": 0.0},
-    {"alpha": 1.7}], ids=str,
+    {"alpha": 1.7}, {"alpha": 0.3, "margin": 0.8, "temperature_p": 2.0}], ids=str,
 )  # fmt: skip
 def test_agrees_with_the_formula_in_loops(batch, setting, queries):
     embeddings, labels, _ = batch

@@ -206,7 +206,8 @@ def test_the_flavour_pml_agrees_with_the_librarys_class(name, rows):
     theirs = losses.CrossBatchMemory(
         **(given or LIBRARY["contrastive"]()), embedding_size=D, memory_size=rows
     ).double()  # fmt: skip
-    ours = pml(rows, pos_margin=0.1, neg_margin=1.2, start_iteration=5, replicate_quirks=True, **given)
+    margins = {} if given else {"pos_margin": 0.1, "neg_margin": 1.2}
+    ours = pml(rows, start_iteration=5, replicate_quirks=True, **margins, **given)
     for embeddings, labels in stream(8):
         gradients = []
         for module in (ours, theirs):
@@ -352,6 +353,8 @@ def test_the_memory_is_a_fraction_of_the_images_and_at_least_one_row():
     [
         ({"flavour": "library"}, "'library' of XBM must be one of authors, pml"),
         ({"flavour": "pml", "miner": torch.nn.Identity()}, "a miner, but loss=None"),
+        ({"flavour": "pml", "loss": torch.nn.Identity(), "pos_margin": 0.0}, "pos_margin=0.0 of XBM has no effect"),
+        ({"flavour": "pml", "loss": torch.nn.Identity(), "neg_margin": 1.0}, "neg_margin=1.0 .* Identity replaces"),
         ({"memory_fraction": 0.0}, "memory_fraction=0.0"),
         ({"memory_fraction": 1.5}, "memory_fraction=1.5"),
         ({"pos_margin": -0.2}, "pos_margin=-0.2"),
@@ -365,6 +368,14 @@ def test_the_memory_is_a_fraction_of_the_images_and_at_least_one_row():
 def test_an_argument_out_of_range_is_refused_with_its_value(settings, named):
     with pytest.raises(UserError, match=named):
         XBM(D, 10, **{"memory_fraction": 1} | settings)
+
+
+def test_a_margin_that_the_loss_has_too_is_accepted_and_so_is_one_that_the_authors_version_reads():
+    loss = losses.ContrastiveLoss(pos_margin=0.125)
+    assert pml(4, loss=loss, pos_margin=0.125).loss is loss
+    with pytest.raises(UserError, match=r"pos_margin=0.25 of XBM has no effect: ContrastiveLoss replaces"):
+        pml(4, loss=loss, pos_margin=0.25)
+    assert make(4, loss=loss, pos_margin=0.25).margins == {"pos_margin": 0.25, "neg_margin": 1.0}
 
 
 def test_warns_of_an_unused_memory_even_after_resuming():

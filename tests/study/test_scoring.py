@@ -10,6 +10,7 @@ import torch
 
 from benchmark.datasets import Split
 from benchmark.protocol.levels import AVERAGES, score_levels
+from benchmark.report.figures import kept
 from benchmark.study import scoring
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet, super_labels_of
@@ -28,7 +29,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compose_study: Calla
 
     def score(*overrides: str) -> tuple[dict[str, Any], int]:
         study = compose_study("dataset=glyphs_small", *overrides)
-        test = OpenedTestSet(None, LABELS, GROUPS, None, None, {})  # type: ignore[arg-type]
+        test = OpenedTestSet(None, None, LABELS, GROUPS, None, None, {})  # type: ignore[arg-type]
         found, _ = scoring.score_models(study, tmp_path, test, [lambda _: ""] * 2, lambda: ticks.append(1))
         return found, len(ticks)
 
@@ -44,6 +45,18 @@ def test_a_run_is_scored_on_the_levels_of_the_hierarchy_and_shows_that_it_is_ali
 def test_levels_false_saves_the_time(scored: Any) -> None:
     found, ticks = scored("levels=false")
     assert found.keys() == {"separated", "separated_folds", "concatenated"} and ticks == 0
+
+
+def test_the_names_of_the_classes_are_kept_beside_the_embeddings(tmp_path: Path, compose_study: Any) -> None:
+    names = {4: "four", 1: "eins", 9: "neuf"}
+    test = OpenedTestSet(None, None, LABELS, GROUPS, None, None, names)  # type: ignore[arg-type]
+    path = tmp_path / kept.NAME
+    path.write_bytes(scoring.for_figures(compose_study("dataset=glyphs_small"), MODELS, test, [{}, {}]))
+    assert kept.read(path).names == names
+    path.write_bytes(
+        scoring.for_figures(compose_study("dataset=glyphs_small"), MODELS, test._replace(class_names={}), [])
+    )
+    assert kept.read(path).names == {}
 
 
 def test_an_image_has_the_super_class_of_its_class() -> None:

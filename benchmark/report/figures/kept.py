@@ -25,6 +25,7 @@ class Kept:
         is_query: (N,) bool, which images are queries; None where every image is.
         neighbours: (Q, K) positions of the images nearest to each query; None if the file lacks them.
         states: for each model, the arrays of its loss by name, such as `proxies` (C, D).
+        names: names of the classes by their ids; empty if the file lacks them.
     """
 
     embeddings: np.ndarray
@@ -32,6 +33,7 @@ class Kept:
     is_query: np.ndarray | None = None
     neighbours: np.ndarray | None = None
     states: list[dict[str, np.ndarray]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def find(directory: Path, run: int) -> Path:
@@ -82,7 +84,9 @@ def read(path: Path) -> Kept:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         embeddings, labels = arrays["embeddings"].astype(np.float32), arrays["labels"].astype(np.int64)
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+        ids, words = (arrays.get(name, np.array([])).tolist() for name in ("class_ids", "class_names"))
+        names = {int(one): str(word) for one, word in zip(ids, words, strict=True)}
+    except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptFileError(f"{path} cannot be read: {error}.") from error
     is_query = arrays.get("is_query")
     if embeddings.ndim != 3 or labels.shape != (embeddings.shape[1],) or not np.isfinite(embeddings).all():
@@ -92,4 +96,4 @@ def read(path: Path) -> Kept:
         model, dot, key = name.partition(".")
         if dot and model.startswith("fold_") and model[5:].isdigit() and int(model[5:]) < len(states):
             states[int(model[5:])][key] = array
-    return Kept(embeddings, labels, is_query, arrays.get("neighbours"), states)
+    return Kept(embeddings, labels, is_query, arrays.get("neighbours"), states, names)

@@ -1,0 +1,133 @@
+"""A study with a frozen trunk: its features are computed once, and what is trained is the head on them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.core import records
+from benchmark.core.cache_dir import user_cache_dir
+from benchmark.core.code import code_of
+from benchmark.core.console import counting, write
+from benchmark.core.escape import visible
+from benchmark.core.threads import usable_cores
+from benchmark.core.wording import human_size
+from benchmark.images import Images
+from benchmark.images.features import FeatureImages, Views
+from benchmark.protocol.seeds import stable_seed
+from benchmark.study.data import ImageSource
+from benchmark.training.precision import forward, use_precision
+
+if TYPE_CHECKING:
+    from benchmark.study.study import Study
+    from benchmark.training.components import TrunkModule
+
+CODE = tuple(f"benchmark.images.{name}" for name in ("features", "cropped", "in_memory", "resident"))
+
+
+def feature_images(study: Study, images: ImageSource) -> FeatureImages:
+    """The features of a half in place of its images; what is not on disk is computed when it is needed.
+
+    Args:
+        study: a study with `training.views`.
+        images: uint8 pixels, or image files.
+    """
+    contents = _digest(images) if isinstance(images, np.ndarray) else images.contents
+    resolved = study.science(fingerprint="")
+    used = [*CODE, *_modules(study.config.trunk.module)]
+    facts = {
+        "images": contents,
+        "seed": study.config.seed,
+        "crops": resolved["dataset"].get("images", study.config.protocol.images),
+        "shift": study.config.training.shift,
+        "trunk": resolved["trunk"],
+        "precision": study.config.precision,
+        "device": study.make_device().type,
+        "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
+    }
+    name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
+    return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
+
+
+class _Half:
+    """A half's images with the folder of their features, by which it is compared."""
+
+    def __init__(self, study: Study, images: ImageSource, folder: Path) -> None:
+        self.study, self.images, self.folder = study, images, folder
+        self.number = 1 if study.config.loss.untrained else study.config.training.views or 1
+        self.key = folder, self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Half) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=2)  # both halves: the trials of a long-lived worker share them
+def _views(half: _Half) -> Views:
+    study, pixels = half.study, half.study.make_pixels(half.images)
+    seed = stable_seed(study.config.seed, study.config.dataset.name, "views")
+    return Views(pixels, functools.partial(_Frozen, study, pixels), half.folder, number=half.number, seed=seed)
+
+
+class _Frozen(nn.Module):
+    """The trunk in the study's precision, in evaluation mode on the device of the images."""
+
+    def __init__(self, study: Study, pixels: Images) -> None:
+        super().__init__()
+        use_precision(study.config.precision, pixels.device, study.config.deterministic)
+        self.trunk, self.precision = frozen_trunk(study, pixels), study.config.precision
+        self.mean, self.std = self.trunk.mean, self.trunk.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return forward(self.trunk, nn.Identity(), images, self.precision)
+
+
+def frozen_trunk(study: Study, pixels: Images) -> TrunkModule:
+    """The trunk whose features the study trains on, on the device of the images; one without weights is random.
+
+    Args:
+        study: a study with `training.views`.
+        pixels: images in the format of the trunk.
+    """
+    trunk = study.make_trunk(pixels.channels, stable_seed(study.config.seed, study.config.dataset.name, "frozen trunk"))
+    return trunk.to(pixels.device)
+
+
+def prepare_features(study: Study, images: ImageSource) -> None:
+    """Compute the features of a half that are not on disk, with all cores of this process, and show progress.
+
+    Args:
+        study: a study with `training.views`.
+        images: uint8 pixels, or image files.
+    """
+    views, before = feature_images(study, images).views, torch.get_num_threads()
+    if (missing := views.missing()) and study.config.display != "quiet":
+        width = frozen_trunk(study, views.images).out_features
+        size = human_size(2 * width * len(views.images) * len(missing))
+        write(f"{study.config.trunk.name}: {width:,} features of {len(missing)} views of {len(views.images):,} images, "
+              f"{size}, in {visible(str(views.folder))}")  # fmt: skip
+    torch.set_num_threads(usable_cores())
+    try:
+        for place, number in enumerate(missing):
+            what = f"{study.config.trunk.name}: view {place + 1} of {len(missing)}"
+            views.view(number, None if study.config.display == "quiet" else counting(what))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _digest(images: np.ndarray) -> str:
+    found = hashlib.sha256(str(images.shape).encode())
+    found.update(np.ascontiguousarray(images).data)
+    return found.hexdigest()
+
+
+def _modules(node: dict[str, object]) -> list[str]:
+    return [str(node["_target_"]).rpartition(".")[0]]

@@ -1,0 +1,73 @@
+"""Studies with a frozen trunk, and studies without any training: what they compute, and what they share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.bo import bo
+from benchmark.core.errors import UserError
+from benchmark.experiment.measure import measure
+from benchmark.experiment.plan import trained_images
+from benchmark.final_eval import final_eval
+from benchmark.images.features import FeatureImages
+from benchmark.images.in_memory import InMemoryImages
+from benchmark.study.frozen import feature_images, frozen_trunk
+from benchmark.study.study import Study
+from benchmark.trunks.precomputed import Precomputed
+from tests.command_line import tiny
+
+Compose = Callable[..., Study]
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.study.frozen.user_cache_dir", lambda: tmp_path / "cache")
+
+
+def folder(study: Study, pixels: np.ndarray = PIXELS) -> Path:
+    return feature_images(study, pixels).views.folder
+
+
+def test_features_are_those_of_the_trunk_in_evaluation_mode(compose_study: Compose) -> None:
+    study = compose_study("training=frozen")
+    images = study.make_images(PIXELS)
+    assert isinstance(images, FeatureImages)
+    pixels = InMemoryImages(PIXELS)
+    trunk = frozen_trunk(study, pixels).eval()
+    batch = (torch.from_numpy(PIXELS)[:, None].float() / 255 - 0.1) / 0.27
+    with torch.no_grad():
+        expected = trunk(batch)
+    torch.testing.assert_close(images.plain(np.arange(12)).float(), expected, rtol=2e-3, atol=2e-3)
+    assert isinstance(study.make_trained_trunk(images, 0), Precomputed)
+    assert not isinstance(compose_study().make_images(PIXELS), FeatureImages)
+
+
+def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_study: Compose) -> None:
+    base = folder(compose_study("training=frozen"))
+    same = ("loss=triplet", "trials=3", "protocol.batch_size=64", "training.optimizers.head.lr=0.1")
+    assert {folder(compose_study("training=frozen", one)) for one in same} == {base}
+    other = ("trunk.width=64", "seed=1", "training.shift=1", "precision=bf16")
+    folders = [folder(compose_study("training=frozen", one)) for one in other]
+    folders.append(folder(compose_study("training=frozen"), PIXELS[::-1].copy()))
+    assert len({base, *folders}) == 1 + len(folders)
+
+
+def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path) -> None:
+    done = tiny(final_eval, tmp_path, "loss=none", "training=frozen")
+    assert done.status == 0, done
+    (run,) = tmp_path.rglob("run_*.json")
+    result = json.loads(run.read_text())["result"]
+    assert result["concatenated"] == result["separated"]  # of equal models
+    assert [fold["best_epoch"] for fold in result["folds"]] == [0] * len(result["folds"])
+    assert tiny(bo, tmp_path, "loss=none", "training=frozen").status == 2
+
+
+def test_a_plan_computes_no_features_and_counts_no_training_for_a_loss_that_has_none(compose_study: Compose) -> None:
+    with pytest.raises(UserError, match="not in the cache yet"):
+        measure(compose_study("training=frozen", "dataset=glyphs_small"))
+    assert trained_images(compose_study("training=frozen", "loss=none").config, 1000) == (0, 0)
