@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables report experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -55,6 +55,7 @@ reproduce: ## retrain a published cell from its published setting, and compare t
 status: ## show the progress of all studies, what runs where and what failed
 logs: ## show the newest log or that of ARGS=unit=trial_003/fold_1; on a terminal, follow it
 tables: ## write the tables of all studies as CSV, LaTeX and Markdown
+report: ## write a page with the tables and figures of all studies, or of an experiment (NAME=hpl_table_3)
 searches: ## write and draw the best validation score against the number of trials
 experiments: ## list the experiments, one for each table or figure of a paper: state, cost, what is missing
 plan: ## show what an experiment (NAME=hpl_table_3) would train and cost

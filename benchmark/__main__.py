@@ -75,7 +75,7 @@ def _opening_of_traditional(study: Study, overrides: list[str]) -> str:
     return f"{study.title}: {runs} under the traditional protocol, records in {study.directory}"
 
 
-OF_EXPERIMENTS = ("experiments", "tables")  # modules whose commands take the name of an experiment
+OF_EXPERIMENTS = ("experiments", "tables", "html_report")  # modules whose commands take the name of an experiment
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,8 @@ VERBS = {
     "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
     "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
+    "report": Verb("look", "write a page with the tables and figures of all studies, or of an experiment "
+                   "(NAME=hpl_table_3)", "html_report.report"),
     "searches": Verb("look", "write and draw the best validation score against the number of trials",
                      "searches.searches"),
     "experiments": Verb("look", "list the experiments, one for each table or figure of a paper: state, cost, what is "

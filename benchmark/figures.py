@@ -71,14 +71,17 @@ def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:
     run_kept = kept.read(path)
     test = open_test_set(study, {"run": run, "story": "figures", "looks": "images retrieved for a few queries"})
     rows = np.arange(len(run_kept.labels)) if run_kept.is_query is None else np.flatnonzero(run_kept.is_query)
-    chosen = retrieval.choose_queries(rows, NUM_QUERIES, study.config.seed)
-    found = _neighbours(study, run_kept)[np.searchsorted(rows, chosen)]
+    nearest = _neighbours(study, run_kept)
+    scores = retrieval.precision(run_kept.labels, rows, nearest, run_kept.is_query)
+    some = retrieval.worst_to_best(scores, NUM_QUERIES, study.config.seed)
+    chosen, found = rows[some], nearest[some]
+    notes = [f"R-precision {100 * score:.0f} %" for score in scores[some]]
 
     def pixels(index: int) -> np.ndarray:
         image = test.pixels.plain(np.array([index]))[0].cpu().numpy()
         return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
 
-    figure = retrieval.sheet(pixels, test.class_names.__getitem__, run_kept.labels, chosen, found, RANKS)
+    figure = retrieval.sheet(pixels, test.class_names.__getitem__, run_kept.labels, chosen, found, RANKS, notes)
     return save(figure, _stem(study, run, "retrieval"))
 
 
@@ -148,8 +151,9 @@ def _draw_hierarchy(study: Study, path: Path, run: int) -> list[Path]:
         given = split.super_labels[places]
         owners = state["owners_0"].astype(np.int64)
         stem = _stem(study, run, f"hierarchy_model_{model}" if len(classes) > 1 else "hierarchy")
-        share = hierarchy.purity(owners, given)
-        title = f"{len(np.unique(owners))} learned groups of {len(names)} classes, purity {share:.2f}"
+        share, shared = hierarchy.purity(owners, given), hierarchy.adjusted_mutual_information(owners, given)
+        title = f"{len(np.unique(owners))} learned groups of {len(names)} classes; with the given ones: purity "
+        title += f"{share:.2f}, adjusted mutual information {shared:.2f}"
         paths += save(hierarchy.draw(names, owners, title), stem)
         hierarchy.write_csv(stem.with_name(f"{stem.name}.csv"), names, owners, [split.super_names[g] for g in given])
         paths.append(stem.with_name(f"{stem.name}.csv"))

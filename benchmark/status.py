@@ -5,7 +5,7 @@ The command writes nothing, so it can run next to a driver, on another machine, 
 
 from pathlib import Path
 
-from benchmark.core.console import write, write_table
+from benchmark.core.console import is_terminal, write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.escape import one_line
 from benchmark.core.invocation import command
@@ -17,6 +17,7 @@ from benchmark.study.study import Study
 
 COLUMNS = ("study", "part", "done", "units", "running", "lost", "compute", "left")
 NUM_FAILURES = 3
+NO_DRIVER = ", no driver running"
 
 
 def status(study: Study, overrides: list[str]) -> None:
@@ -51,9 +52,35 @@ def status(study: Study, overrides: list[str]) -> None:
         for entry in failures(directory)[-NUM_FAILURES:]:
             details.append(f"{name}: {entry.at} {entry.unit}: {entry.reason} (see {entry.log})")
         details += [f"{name}: skipped: {fault}" for fault in unreadable_lines(directory)]
-    write_table(COLUMNS, rows)
+    _show(rows)
     for line in details:
         write(one_line(line))
+
+
+def _show(rows: list[tuple[str, ...]]) -> None:
+    """Print the rows; on a terminal in a short form, those of a group below its name, the loss first."""
+    if not is_terminal():
+        write_table(COLUMNS, rows)
+        return
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for name, *cells in rows:
+        group, _, loss = name.partition("/")
+        groups.setdefault(group, []).append((loss, *cells))
+    for group, own in groups.items():
+        write(f"\n{group}")
+        write_table(*_short(own))
+    if waiting := [f"{row[0]} ({row[1]})" for row in rows if row[-1].endswith(NO_DRIVER)]:
+        write(f"\n* no driver is running: {', '.join(waiting)}")
+
+
+def _short(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells without what the other cells of a row say, or what no row has."""
+    named = [dict(zip(("loss", *COLUMNS[1:]), row, strict=True)) for row in rows]
+    for row in named:
+        row["done"] = row["done"].rpartition(" ")[0]
+        row["left"] = row["left"].replace(NO_DRIVER, " *")
+    kept = [name for name in named[0] if name not in ("running", "lost") or any(row[name] != "0" for row in named)]
+    return kept, [[row[name] for name in kept] for row in named]
 
 
 def row_of(name: str, part: Stage) -> tuple[str, ...]:
@@ -61,7 +88,7 @@ def row_of(name: str, part: Stage) -> tuple[str, ...]:
     missing = part.finished < part.total
     left = "-" if not missing else "unknown" if part.left is None else human_time(part.left)
     if missing and not part.driver:
-        left += ", no driver running"
+        left += NO_DRIVER
     done = f"{part.finished} of {part.total} {part.kind}s"
     units = f"{part.count('done')} of {part.total * part.units_each}"
     counts = (str(part.count("running")), str(part.count("lost")))

@@ -1,54 +1,20 @@
-"""tables: write the tables of all studies as CSV, LaTeX and Markdown.
+"""tables: write the tables of all studies as CSV, LaTeX and Markdown, and print them.
 
-There is one table for each data set x trunk x protocol, with one row per loss (under the traditional protocol, one row
-per loss and way to choose the epoch). A cell is the mean over runs with the half width of its t-interval, in percent.
-Below, further tables have the differences between rows with their tests, published numbers beside ours, and how the
-numbers came about. All of it is computed from records. A row with missing runs stays empty, and the reason is given
-below the table: a mean over only the runs that happened to finish would be a different quantity.
+A terminal shows the main columns only, see `benchmark.report.terminal`; a pipe or a file gets the whole Markdown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
-import yaml
-
-from benchmark.core.console import write
+from benchmark.core.console import is_terminal, write
 from benchmark.core.errors import UserError
 from benchmark.core.escape import visible
-from benchmark.core.invocation import command
-from benchmark.core.paths import conf_dir
-from benchmark.core.provenance import UNKNOWN, kinds_of
-from benchmark.core.records import JsonObject, Record, WriteError
+from benchmark.core.records import WriteError
 from benchmark.experiment.curves import write_curves
-from benchmark.experiment.layouts import describing, layout_of
-from benchmark.experiment.selected import Selected, StudyOf, selected
-from benchmark.experiment.state import other_study
-from benchmark.report import class_ranks, fold_rows, traditional_rows
-from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
-from benchmark.report.differences import compare
-from benchmark.report.effort import budget, effort_block, read_effort
-from benchmark.report.formats import (
-    FURTHER,
-    Key,
-    Published,
-    Row,
-    Section,
-    Table,
-    markdown,
-    resource_text,
-    write_table,
-)
-from benchmark.report.joined_searches import joined, unlike
-from benchmark.report.level_rows import levels_block
-from benchmark.report.published import published_block
-from benchmark.report.table_layout import Layout, Line
-from benchmark.report.untrained import beside_untrained
-from benchmark.study import layout
-from benchmark.study.cli import study_of
-from benchmark.study.layout import Chosen
-from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study, repetitions
+from benchmark.experiment.selected import Selected, selected
+from benchmark.experiment.tables import Made, of_experiment, of_folder
+from benchmark.report.formats import markdown, write_table
+from benchmark.report.terminal import short_table
+from benchmark.study.stored import all_studies, repetitions
 from benchmark.study.study import Study
 
 
@@ -68,383 +34,45 @@ def tables(study: Study, overrides: list[str]) -> None:
         UserError: there are no studies that can be read.
         WriteError: the tables were printed, but cannot be written.
     """
+    # 1. make the tables
     config = study.config
     if config.bootstrap == 1:
         raise UserError("bootstrap=1: one resample has no ranks. Give 0 for none, or a number such as 1000.")
+    chosen, results_dir = None, Path(config.results_dir)
     if config.experiment:
-        of_experiment(selected(config.experiment, overrides), config.accept_code, config.bootstrap)
-        return
-    results_dir = Path(study.config.results_dir)
-    named = [study.directory, *repetitions(study.directory)]
-    folders = named if study.config.study else all_studies(results_dir)
-    groups: dict[str, list[Entry]] = {}
-    for directory in folders:
-        try:
-            entry = read_entry(directory, folders)
-        except (UserError, OSError) as error:
-            write(f"{directory} is left out: {error}")
-            continue
-        facts = entry.stored.facts
-        groups.setdefault("-".join((facts.dataset, facts.trunk, facts.protocol)), []).append(entry)
-    if not groups:
-        raise UserError(f"There are no studies to read in {results_dir}/studies. Run {command('bo final-eval')} first.")
-    fault: WriteError | None = None  # raised at the end: the tables of a read-only folder are still printed
-    texts: list[str] = []  # printed once all tables are written, since the reader of the output may end early
-    for name, entries in groups.items():
-        layout = describing(name, results_dir, [entry.depends.name for entry in entries])
-        table = make_table(name, entries, layout, config.accept_code, config.bootstrap)
-        try:
-            paths = [] if study.config.study else write_table(table, results_dir / "tables")
-            texts += [f"wrote {visible(str(path))}" for path in paths]
-        except WriteError as error:
-            fault = error
-        texts.append("\n" + markdown(table))
-    for text in texts:
-        write(text)
-    if fault is not None:
-        raise fault
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A study in a table.
-
-    Attributes:
-        stored: its description.
-        rows: its rows.
-        depends: what its numbers depend on, for the comparison of rows.
-        base: name of the loss with which its own is compared; empty for none.
-        directory: its folder.
-    """
-
-    stored: StoredStudy
-    rows: list[Row]
-    depends: Comparable
-    base: str
-    directory: Path
-
-
-def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
-    """Read a study for a table.
-
-    Args:
-        directory: its folder.
-        folders: the folders of all studies; if several have this name, the entry's name includes the parent folder.
-
-    Raises:
-        UserError: the study cannot be read.
-    """
-    stored = read_study(directory)
-    alone = [folder.name for folder in folders].count(directory.name) == 1
-    name = directory.name if alone else f"{directory.parent.name}/{directory.name}"
-    used = records_of(stored, directory)
-    effort = read_effort(stored, directory, used)
-    rows = [replace(row, name=name, effort=effort) for row in shape_of(stored).rows(stored, directory)]
-    base = at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or ""
-    return Entry(stored, rows, comparable(stored, used, name), str(base), directory)
-
-
-def of_experiment(chosen: Selected, accept_code: bool, bootstrap: int = 0) -> None:
-    """Write and print the tables of an experiment, one for each data set, and draw its curves.
-
-    Args:
-        chosen: the experiment.
-        accept_code: whether studies that different code computed may share a section.
-        bootstrap: number of resamples of the test classes over which rows are ranked; 0 for none.
-
-    Raises:
-        UserError: none of its studies can be read.
-        WriteError: the tables were printed, but a file cannot be written.
-    """
-    results_dir, texts, fault = Path(chosen.results_dir), list[str](), None
-    for dataset, studies in chosen.studies.items():
-        entries = [entry for one in studies if (entry := entry_of(one)) is not None]
-        if not entries:
-            continue
-        name, commands = chosen.name_on(dataset), {one.name: one.command for one in studies}
-        layout = layout_of(chosen.experiment, dataset, chosen.remark, commands, chosen.caption(dataset))
-        table = make_table(name, entries, layout, accept_code, bootstrap)
-        made = [table]
-        if "robustness" in chosen.experiment.figures:
-            made.append(corruption_table(f"{name}-corrupted", entries, layout, accept_code))
-        try:
-            paths = [path for each in made for path in write_table(each, results_dir / "tables")]
-            if "sweep" in chosen.experiment.figures:
-                members, log = [one.member for one in studies], chosen.experiment.sweep[-1].log
-                paths += write_curves(name, table, members, results_dir / "figures", log)
-            texts += [f"wrote {visible(str(path))}" for path in paths]
-        except WriteError as error:
-            fault = error
-        texts += ["\n" + markdown(each) for each in made]
-    if not texts:
-        raise UserError(
-            f"No study of {chosen.experiment.name} has been started in {results_dir}. Run "
-            f"{command('experiment', overrides=chosen.overrides)}"
-        )
-    for text in texts:
-        write(text)
-    if fault is not None:
-        raise fault
-
-
-def entry_of(one: StudyOf) -> Entry | None:
-    """A study of an experiment for its table; None if it was not started, or its folder holds another study."""
-    try:
-        if other := other_study(one, study_of(one.overrides)):
-            write(f"{one.directory} is left out: {other}")
-            return None
-        return read_entry(one.directory, [one.directory])
-    except NoStudyError:
-        return None
-    except (UserError, OSError) as error:
-        write(f"{one.directory} is left out: {error}")
-        return None
-
-
-def shape_of(stored: StoredStudy) -> ModuleType:
-    """Return the module that makes rows and columns for a study: `fold_rows` or `traditional_rows`."""
-    return traditional_rows if stored.facts.story == "traditional" else fold_rows
-
-
-def corruption_table(name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool) -> Table:
-    """Return the table of several losses on corrupted test images.
-
-    Args:
-        name: base name of its files.
-        entries: the group's studies, at least one.
-        layout: that of the table without corruption.
-        accept_code: whether studies that different code computed may share a section.
-    """
-    from benchmark.report import corruption_rows  # which imports PyTorch
-
-    scored = []
-    for entry in entries:
-        rows = corruption_rows.rows(entry.stored, entry.directory)
-        scored.append(replace(entry, rows=[replace(row, effort=entry.rows[0].effort) for row in rows]))
-    lines = [replace(line, published={}) for line in layout.lines if line.study]
-    caption = f"{layout.caption.removesuffix('.')}: corrupted test images."
-    own = replace(layout, caption=caption, lines=lines, columns=())
-    return make_table(name, scored, own, accept_code, shape_for=lambda _: corruption_rows)
-
-
-def make_table(
-    name: str, entries: Sequence[Entry], layout: Layout, accept_code: bool = False, bootstrap: int = 0,
-    shape_for: Callable[[StoredStudy], ModuleType] | None = None,
-) -> Table:  # fmt: skip
-    """Return the table of a group of studies, with an empty row for each requested loss that has no results.
-
-    Args:
-        name: the group's name, `dataset-trunk-protocol`.
-        entries: the group's studies, at least one.
-        layout: supplies the caption, and the requested rows and columns, if any.
-        accept_code: whether studies that different code computed may share a section.
-        bootstrap: number of resamples of the test classes over which rows are ranked; 0 for none.
-        shape_for: returns the module that makes the columns of a study; `shape_of` by default.
-
-    Raises:
-        UserError: with `bootstrap`, the ledger of a study cannot be written, or its embeddings are damaged.
-    """
-    named = {line.study: line for line in layout.lines if line.study}
-    found = {entry.depends.name: entry for entry in join_searches(entries, accept_code)}
-    lines = [*layout.lines, *(Line(key) for key in found if key not in named)]
-    compared = [_labelled(found[line.study].depends, line) for line in lines if line.study in found]
-    labels, (main, *others) = printed_labels(compared), parts(compared, accept_code)
-    facts = found[main.rows[0]].stored.facts
-    caption = layout.caption or f"{facts.dataset_label}, protocol {facts.protocol}."
-    sections = []
-    for part in (main, *others):
-        stored = found[part.rows[0]].stored
-        shape = (shape_for or shape_of)(stored)
-        columns = [column for column in shape.columns(stored) if not layout.columns or column.key in layout.columns]
-        section = Section(columns or shape.columns(stored), [], stored.facts.confidence, shape.REMARK)
-        section.differences, section.footnotes = part.differences, part.footnotes
-        for line in lines:
-            if line.study in part.rows:
-                texts = {title: column[line.study] for title, column in part.columns.items()}
-                base = base_of(found, part, line, layout)
-                section.rows += [
-                    replace(
-                        row,
-                        label=labels[line.study],
-                        settings=texts,
-                        base=base,
-                        published=_beside(line, row.kind, shape),
-                    )
-                    for row in found[line.study].rows
-                ]
-            elif part is main and line.study not in found:
-                section.rows += absent(stored, line, shape)
-        section.rows = [replace(row, settings=row.settings | resources(row, layout)) for row in section.rows]
-        beside_untrained(section)
-        section.budget = budget(section)
-        compare(section)
-        if bootstrap:
-            class_ranks.rank(section, {line: found[line].directory for line in part.rows}, bootstrap)
-        section.blocks += [*published_block(section), *levels_block(section), *effort_block(section)]
-        sections.append(section)
-    return Table(name, caption, sections, layout.warning)
-
-
-def join_searches(entries: Sequence[Entry], accept_code: bool = False) -> list[Entry]:
-    """Return the studies with one entry for a search and its repetitions, in the order of the first searches.
-
-    A repetition whose first search is absent, and a copy of a study, stay entries of their own. One with another number
-    of trials or runs, or of other code, is left out with a reason.
-
-    Args:
-        entries: studies of one group.
-        accept_code: whether searches that different code computed may be joined.
-    """
-    searches: dict[str, dict[int, Entry]] = {}
-    for entry in entries:
-        if entry.stored.facts.story == "search":
-            searches.setdefault(entry.stored.row, {}).setdefault(entry.stored.facts.search, entry)
-    repeated = {id(entry): group for group in searches.values() if 0 in group for entry in group.values()}
-    found = []
-    for entry in entries:
-        group = repeated.get(id(entry), {})
-        if len(group) < 2:
-            found.append(entry)
-        elif entry is group[0]:
-            found.append(_joined(group, accept_code))
-    return found
-
-
-def _joined(group: Mapping[int, Entry], accept_code: bool) -> Entry:
-    """Return the entry of a search with those of its repetitions, by their numbers."""
-    first = group[0]
-    known = replace(first.depends, code=None) if accept_code else first.depends
-    faults = {number: unlike(known, entry.depends) for number, entry in group.items()}
-    rows = {number: entry.rows[0] for number, entry in group.items() if not faults[number]}
-    stored = first.stored
-    keys = [column.key for column in shape_of(stored).columns(stored) if column.is_main]
-    row = joined(rows, keys, stored.facts.confidence) if len(rows) > 1 else first.rows[0]
-    left_out = [f"search{number} is left out: {fault}" for number, fault in sorted(faults.items()) if fault]
-    return replace(first, rows=[replace(row, reason="; ".join(filter(None, (row.reason, *left_out))))])
-
-
-def _labelled(row: Comparable, line: Line) -> Comparable:
-    return replace(row, label=line.label or row.label)
-
-
-def resources(row: Row, layout: Layout) -> dict[str, str]:
-    """Return a row's text for each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
-
-    Args:
-        row: the row.
-        layout: its columns say what to show.
-    """
-    found = {}
-    for column in FURTHER:
-        if column.key in layout.columns:
-            quoted, own = row.published.get(column.key), row.effort.resources if row.effort else {}
-            value = quoted.value if row.is_quoted and quoted else own.get(column.key[0])
-            found[column.title] = "" if value is None else resource_text(column.key[0], value)
-    return found
-
-
-def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]:
-    """Return the published numbers that stand beside a row of some kind."""
-    return line.published if kind == shape.KIND_OF_PAPERS else {}
-
-
-def absent(stored: StoredStudy, line: Line, shape: ModuleType) -> list[Row]:
-    """Return the rows of a line without a study: its published numbers, or empty ones with the command that runs it.
-
-    Args:
-        stored: the study of another loss in the table, which supplies the command's other options.
-        line: the line.
-        shape: see `shape_of`.
-    """
-    if not line.study:
-        return [Row("", line.label, published=line.published, kind=shape.KIND_OF_PAPERS)]
-    rows = shape.absent(stored, line.study, line.label or label_of(line.study))
-    reason = {"reason": f"not run; {line.command}"} if line.command else {}
-    return [replace(row, published=_beside(line, row.kind, shape), **reason) for row in rows]
-
-
-def base_of(found: Mapping[str, Entry], part: Part, line: Line, layout: Layout) -> str:
-    """Return the name of the row with which a row is compared; empty for the best one.
-
-    A line or the layout may name it. Otherwise, it is a study of the base of the row's loss, preferably one with the
-    same preset and variant.
-
-    Args:
-        found: the studies by name.
-        part: the rows that may be compared.
-        line: the row's line.
-        layout: the table's layout.
-    """
-    if (given := line.base or layout.base) in part.rows:
-        return given
-    entry = found[line.study]
-    ours = (entry.stored.facts.preset, entry.stored.facts.variant)
-    facts = {name: found[name].stored.facts for name in part.rows if name != line.study}
-    bases = [name for name, each in facts.items() if entry.base and each.loss == entry.base]
-    alike = [name for name in bases if (facts[name].preset, facts[name].variant) == ours]
-    plain = [name for name in bases if not facts[name].variant]
-    return next(iter([*alike, *plain, *bases]), "")
-
-
-def comparable(stored: StoredStudy, used: Sequence[Record], name: str) -> Comparable:
-    """Return what the numbers of a study depend on, from its `study.yaml` and its records.
-
-    Args:
-        stored: the study.
-        used: its trials and the runs of its row.
-        name: its name among the rows.
-    """
-    facts = stored.facts
-    origins = [record.provenance for record in used]
-    seen = [origin["versions"] for origin in origins if "versions" in origin] or [stored.versions]
-    packages = dict.fromkeys(package for versions in seen for package in versions)
-    # Version 1 did not record the precision; on a CPU, it was ieee.
-    known = stored.version > 1 or not any(origin.get("hardware", {}).get("gpu") for origin in origins)
-    latest = [*stored.search_code[-1:], *stored.code[-1:]]
-    modules = {name: digest for code in latest for name, digest in code.modules.items()}
-    return Comparable(
-        name=name, label=stored.label, science=stored.science, fingerprint=stored.fingerprint,
-        story=facts.story, num_runs=None if facts.untrained else stored.num_runs, preset=facts.preset,
-        trials=None if facts.preset or facts.story == "traditional" else stored.trials,
-        confidence=facts.confidence, code=modules if stored.code else None,
-        codes_accepted=max(len(stored.code), len(stored.search_code)), num_records=len(used),
-        devices=frozenset(kinds_of(used) - {UNKNOWN}),
-        versions={name: frozenset(each[name] for each in seen if name in each) for name in packages},
-        precision=stored.expected.precision if known else "", plugins=tuple(stored.plugins),
-    )  # fmt: skip
-
-
-def records_of(stored: StoredStudy, directory: Path) -> list[Record]:
-    """Return the records of a study that its row depends on: its trials and the runs of the chosen setting.
-
-    Args:
-        stored: the study.
-        directory: its folder.
-    """
-    facts, expected, num_runs = stored.facts, stored.expected, stored.num_runs
-    if facts.story == "traditional":
-        found = layout.read_traditional(directory, expected, facts.preset, facts.setting, num_runs)
-        return list(found.records.values())
-    trials: dict[int, Record] = {}
-    if facts.preset:
-        chosen = Chosen(facts.preset, None, facts.setting)
+        chosen = selected(config.experiment, overrides)
+        results_dir = Path(chosen.results_dir)
+        found = of_experiment(chosen, config.accept_code, config.bootstrap)
     else:
-        trials = layout.read_trials(directory, expected, stored.trials).records
-        if (choice := layout.choice_on_disk(directory, expected)) is None:
-            return list(trials.values())
-        chosen = Chosen.of(choice)
-    return [*trials.values(), *layout.read_runs(directory, expected, chosen, num_runs).records.values()]
+        named = [study.directory, *repetitions(study.directory)]
+        folders = named if config.study else all_studies(results_dir)
+        found = of_folder(results_dir, folders, config.accept_code, config.bootstrap)
+
+    # 2. write them all before any is printed, since the reader of the output may end early
+    fault: WriteError | None = None  # raised at the end: the tables of a read-only folder are still printed
+    texts: list[str] = []
+    for made in found.made:
+        try:
+            paths = [] if config.study else _written(made, chosen, results_dir)
+            texts += [f"wrote {visible(str(path))}" for path in paths]
+        except WriteError as error:
+            fault = error
+        texts += ["\n" + (short_table(table) if is_terminal() else markdown(table)) for table in made.all]
+
+    # 3. print them
+    for text in texts:
+        write(text)
+    if fault is not None:
+        raise fault
 
 
-def label_of(loss: str) -> str:
-    """Return a loss's label from its YAML file, or its name if there is no such file."""
-    return str(loss_file(loss).get("label", loss))
-
-
-def loss_file(loss: str) -> JsonObject:
-    """Return the content of a loss's YAML file; empty if there is no such file."""
-    path = conf_dir() / "loss" / f"{loss}.yaml"
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+def _written(made: Made, chosen: Selected | None, results_dir: Path) -> list[Path]:
+    """Write a table, and the curves of an experiment, and return the paths."""
+    paths = [path for table in made.all for path in write_table(table, results_dir / "tables")]
+    if chosen is not None and "sweep" in chosen.experiment.figures:
+        members, log = [one.member for one in made.studies], chosen.experiment.sweep[-1].log
+        paths += write_curves(made.table.name, made.table, members, results_dir / "figures", log)
+    return paths
 
 
 if __name__ == "__main__":

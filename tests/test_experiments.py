@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import tables
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
 from benchmark.experiment import run as running
-from benchmark.experiment import spec, state
+from benchmark.experiment import spec, state, tables
 from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
 from benchmark.report.formats import Table
@@ -367,7 +366,7 @@ def test_losses_on_corrupted_images_share_a_table_of_their_own(tmp_path: Path, m
     def table(name: str, entries: Sequence[str], *_: object) -> Table:
         return Table(name, " and ".join(entries), [])
 
-    monkeypatch.setattr(tables, "entry_of", lambda one: one.name)
+    monkeypatch.setattr(tables, "_entry", lambda one, found: one.name)
     monkeypatch.setattr(tables, "make_table", table)
     monkeypatch.setattr(tables, "corruption_table", table)
     for name in ("robust", "search"):
@@ -397,6 +396,9 @@ def test_a_sweep_is_trained_and_gets_a_table_and_a_curve(tmp_path: Path, ran: li
         rows = list(csv.DictReader(file))
     assert [row["value"] for row in rows] == ["", "4", "8"] and all(float(row["mean"]) > 0 for row in rows)
     assert (folder / "figures/sweep-glyphs_small.png").stat().st_size > 1000
+    assert command("report", *given).status == 0
+    page = (folder / "report-sweep.html").read_text(encoding="utf-8")
+    assert '<figure id="sweep-glyphs_small-sweep">' in page and "Sweep of groups" in page
     again = command("experiment", *given)
     assert again.status == 0 and ran[4:] == ["tables"], "nothing is trained again"
     assert "2 of 2" in again.out

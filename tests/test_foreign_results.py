@@ -19,10 +19,11 @@ from benchmark.core import records
 from benchmark.core.code import Code
 from benchmark.final_eval import final_eval
 from benchmark.jobs import train_unit, unit
+from benchmark.report.group_table import comparable, records_of
 from benchmark.status import status
 from benchmark.study import opening
 from benchmark.study.stored import read_study
-from benchmark.tables import comparable, records_of, tables
+from benchmark.tables import tables
 from benchmark.traditional import traditional
 from benchmark.training.checkpoint import read_state, write_state
 from tests.command_line import assert_refused, results_of, run, study_dir, tiny, trainings

@@ -19,13 +19,13 @@ from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.images.corruptions import PAPER, corrupted
 from benchmark.report import corruption_rows, formats
+from benchmark.report.group_table import corruption_table, read_entry
 from benchmark.report.table_layout import Layout, Line
 from benchmark.robustness import robustness
 from benchmark.study import kept_models
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
-from benchmark.tables import corruption_table, read_entry
 from benchmark.traditional import traditional
 from tests.command_line import Ended, assert_refused, run, study_dir, tiny
 

@@ -176,3 +176,16 @@ def test_control_characters_in_a_results_folder_reach_neither_terminal_nor_pipe(
     assert {len(row) for row in rows} == {8} and rows[1][0] == r"glyphs_small-small_conv-hpl/x\x1b[2J\x9b\u202e\ty\nz"
     assert r"r\x1b[31m (see l\x1b)" in shown_by[status].out
     assert shown_by[logs].out.endswith("one\\x1b[2J\ufffd\ufffd\ttwo\n\\x07three\n")
+
+
+def test_a_terminal_shows_the_loss_first_below_the_name_of_its_group(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.status.is_terminal", lambda: True)
+    lines = run(status, f"results_dir={results}").out.splitlines()
+    assert lines[:3] == ["", "glyphs_small-small_conv-hpl", "loss\tpart\tdone\tunits\tcompute\tleft"]
+    assert [line.split("\t")[:4] for line in lines[3:5]] == [
+        ["proxy_nca", "search", "2 of 2", "4 of 4"], ["proxy_nca", "final runs", "0 of 2", "0 of 4"],
+    ]  # fmt: skip
+    assert lines[4].endswith("unknown *")
+    assert lines[-1] == f"* no driver is running: {NAME} (final runs)"

@@ -75,8 +75,20 @@ def drop_output(descriptor: int) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
+def is_terminal() -> bool:
+    """Whether standard output is a terminal, which people read, and no pipe or file, which programs read."""
+    return _console().is_terminal
+
+
+def width() -> int:
+    """Number of characters on a line of the terminal; 80 where it is not known."""
+    return _console().width
+
+
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on a terminal, and tab-separated lines for other programs elsewhere.
+
+    Nothing is cut on a terminal: cells that do not fit go on below, the first column last.
 
     Args:
         columns: headings.
@@ -91,7 +103,10 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             return
         from rich.table import Table
 
-        table = Table(*lines[0], box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for number, head in enumerate(lines[0]):
+            whole = number == 0 and max(len(line[0]) for line in lines) <= console.width // 2
+            table.add_column(head, overflow="fold", no_wrap=whole)
         for line in lines[1:]:
             table.add_row(*line)
         console.print(table, soft_wrap=False)

@@ -39,7 +39,7 @@ VARIABLES = {
     "CELL": "cell",
     "BUDGET": "budget",
 }  # make variables and the configuration keys that they set
-OF_EXPERIMENTS = ("experiments", "experiment", "plan", "tables")  # targets for which NAME is an experiment
+OF_EXPERIMENTS = ("experiments", "experiment", "plan", "tables", "report")  # targets for which NAME is an experiment
 OF_SEVERAL_LOSSES = ("bo", "final-eval", "traditional")  # targets that take LOSS=a,b
 TEXT = (
     "dataset.module.root",

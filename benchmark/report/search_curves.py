@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.core import escape
 from benchmark.protocol.best_so_far import BestOf, best_in_order, best_of_subsets
+from benchmark.report.figures.palette import ACCENT, BAND, WARM
 from benchmark.study import layout
 from benchmark.study.stored import read_study
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
 
 COLUMNS = ("loss", "label", "trials", "mean", "deviation", "low", "high")
 PER_ROW = 3  # panels side by side
-BAND, LINE, OWN = "#b9cfe8", "#1f4e8c", "#c8641e"
 
 
 class Best(NamedTuple):
@@ -130,13 +130,19 @@ def as_csv(curves: Sequence[Curve]) -> str:
     return text.getvalue()
 
 
-def drawn(curves: Sequence[Curve]) -> "Figure":
-    """Draw one panel per row: the band and mean over subsets of all trials, and each search in its own order."""
+def drawn(curves: Sequence[Curve], per_row: int = PER_ROW, size: tuple[float, float] = (3.2, 2.4)) -> "Figure":
+    """Draw one panel per row: the band and mean over subsets of all trials, and each search in its own order.
+
+    Args:
+        curves: at least one.
+        per_row: number of panels side by side.
+        size: width and height of a panel in inches.
+    """
     from matplotlib.figure import Figure
 
-    rows = -(-len(curves) // PER_ROW)
-    columns = min(PER_ROW, len(curves))
-    figure = Figure(figsize=(3.2 * columns, 2.4 * rows))
+    rows = -(-len(curves) // per_row)
+    columns = min(per_row, len(curves))
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, curve in zip(panels, curves, strict=False):
         _draw(axes, curve)
@@ -144,7 +150,9 @@ def drawn(curves: Sequence[Curve]) -> "Figure":
         axes.set_axis_off()
     figure.supxlabel("trials", fontsize=9)
     figure.supylabel("best validation MAP@R, %", fontsize=9)
-    figure.tight_layout()
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=7, frameon=False
+    )
     return figure
 
 
@@ -153,11 +161,10 @@ def _draw(axes: "Axes", curve: Curve) -> None:
     trials = [best.k for best in subsets]
     low, high = [best.low for best in subsets], [best.high for best in subsets]
     axes.fill_between(trials, low, high, color=BAND, linewidth=0, label="95 % of subsets")
-    axes.plot(trials, [best.mean for best in subsets], color=LINE, linewidth=1.2, label="mean of subsets")
+    axes.plot(trials, [best.mean for best in subsets], color=ACCENT, linewidth=1.2, label="mean of subsets")
     for number, (_, scores) in enumerate(curve.scores.items()):
         best = [float("nan") if score is None else score for score in best_in_order(scores)]
-        axes.step(range(1, len(best) + 1), best, where="post", color=OWN, linewidth=0.8,
+        axes.step(range(1, len(best) + 1), best, where="post", color=WARM, linewidth=0.8,
                   label="each search, in its order" if number == 0 else None)  # fmt: skip
-    axes.set_title(curve.label.replace("$", r"\$"), fontsize=9)
+    axes.set_title(curve.label, fontsize=9, parse_math=False)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=6, loc="lower right", frameon=False)

@@ -15,8 +15,8 @@ from benchmark.experiment import published, spec
 from benchmark.experiment.layouts import describing, layout_of
 from benchmark.experiment.selected import selected
 from benchmark.report.formats import as_csv
+from benchmark.report.group_table import Entry, make_table, read_entry
 from benchmark.report.table_layout import Layout
-from benchmark.tables import Entry, make_table, read_entry
 from tests.experiment.test_spec import parsed
 
 GLYPHS = "glyphs-small_conv-hpl"

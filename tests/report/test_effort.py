@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmark import tables
 from benchmark.core.records import Record
 from benchmark.protocol.statistics import Interval
+from benchmark.report import group_table as tables
 from benchmark.report.effort import _resources, budget, effort_block, pretraining, read_effort
 from benchmark.report.formats import MARKS, Column, Effort, Published, Row, Section
 from benchmark.report.published import published_block

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from benchmark import tables
 from benchmark.core import escape
 from benchmark.experiment.layouts import describing
 from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report import formats
+from benchmark.report import group_table as tables
 from benchmark.report.differences import compare
 from benchmark.report.effort import effort_block
 from benchmark.report.published import published_block

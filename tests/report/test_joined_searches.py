@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark import tables
 from benchmark.protocol.nested import over_searches
+from benchmark.report import group_table as tables
 from benchmark.report.differences import compare
 from benchmark.report.formats import Column, Row, Section, Table, as_csv, markdown
 from benchmark.study.stored import StoredStudy, read_study

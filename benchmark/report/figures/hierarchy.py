@@ -27,6 +27,20 @@ def purity(owners: np.ndarray, given: np.ndarray) -> float:
     return float(sum(np.unique(group, return_counts=True)[1].max() for group in groups) / len(given))
 
 
+def adjusted_mutual_information(owners: np.ndarray, given: np.ndarray) -> float:
+    """How much the learned groups say about the given ones: 1 if they are equal, 0 for groups drawn at random.
+
+    Unlike purity, it does not rise with the number of groups (Vinh, Epps and Bailey, JMLR 11, 2010).
+
+    Args:
+        owners: (C,) learned group of each class.
+        given: (C,) given group of each class.
+    """
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    return float(adjusted_mutual_info_score(given, owners))
+
+
 def write_csv(path: Path, names: Sequence[str], owners: np.ndarray, given: Sequence[str]) -> None:
     """Write one line per class: its name, its learned group and its given group, sorted by learned group.
 

@@ -3,6 +3,7 @@
 Source of the layout: Yang et al., WACV 2022, figure 3, which shows ranks 1, 2, 31 and 32.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LINE = 24  # characters of a class's name on a line
 RIGHT, WRONG, QUERY = "#2a9d4a", "#d1342f", "#444444"
 Pixels = Callable[[int], np.ndarray]  # uint8 (H, W) or (H, W, 3) of an image
 
@@ -27,9 +29,46 @@ def choose_queries(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
 
 
+def precision(
+    labels: np.ndarray, queries: np.ndarray, found: np.ndarray, is_query: np.ndarray | None = None
+) -> np.ndarray:
+    """The share of each query's R nearest images that are of its class, (Q,), for the R images of its class.
+
+    It is counted among the K given ones if R is larger, and is not a number for a query without a relative.
+
+    Args:
+        labels: (N,) class id of each image.
+        queries: (Q,) positions of the queries.
+        found: (Q, K) positions of the images nearest to each query, nearest first.
+        is_query: (N,) bool, which images are queries, and so not in the gallery; None where every image is both.
+    """
+    gallery = labels if is_query is None else labels[~is_query]
+    own = labels[queries]
+    classes, counts = np.unique(gallery, return_counts=True)
+    places = np.searchsorted(classes, own).clip(max=len(classes) - 1)
+    relatives = np.where(classes[places] == own, counts[places], 0) - (is_query is None)  # less the query itself
+    is_right = labels[found] == own[:, None]
+    within = np.arange(found.shape[1]) < relatives[:, None]
+    with np.errstate(invalid="ignore"):
+        return np.asarray((is_right & within).sum(axis=1) / within.sum(axis=1))
+
+
+def worst_to_best(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices of queries at equal distances in the order of their scores: the worst first, the best last.
+
+    Args:
+        scores: (Q,) score of each query; those that are not a number are passed over.
+        count: how many to choose; all if there are fewer.
+        seed: determines the order of equal scores.
+    """
+    shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(np.isfinite(scores)))
+    order = shuffled[np.argsort(scores[shuffled], kind="stable")]
+    return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64)]
+
+
 def sheet(
     pixels: Pixels, names: Callable[[int], str], labels: np.ndarray, queries: np.ndarray, found: np.ndarray,
-    ranks: Sequence[int],
+    ranks: Sequence[int], notes: Sequence[str] = (),
 ) -> "Figure":  # fmt: skip
     """A sheet of queries and the images retrieved for them.
 
@@ -40,15 +79,18 @@ def sheet(
         queries: (Q,) positions of the queries.
         found: (Q, K) positions of the images nearest to each query, nearest first.
         ranks: the ranks to show, from 1.
+        notes: a text below the name of each query's class; empty for none.
     """
     from matplotlib.figure import Figure
 
     shown = [rank for rank in ranks if rank <= found.shape[1]]
-    figure = Figure(figsize=(1.3 * (len(shown) + 1), 1.5 * len(queries)))
+    figure = Figure(figsize=(1.3 * (len(shown) + 1), (1.9 if notes else 1.5) * len(queries)))
     grid = figure.subplots(len(queries), len(shown) + 1, squeeze=False)
     for row, (query, others) in enumerate(zip(queries, found, strict=True)):
         _picture(grid[row][0], pixels(int(query)), QUERY)
-        grid[row][0].set_title(names(int(labels[query])), fontsize=7)
+        note = f"\n{notes[row]}" if notes else ""
+        name = "\n".join(textwrap.wrap(names(int(labels[query])), LINE))
+        grid[row][0].set_title(f"{name}{note}", fontsize=7)
         for axes, rank in zip(grid[row][1:], shown, strict=True):
             other = int(others[rank - 1])
             _picture(axes, pixels(other), RIGHT if labels[other] == labels[query] else WRONG)

@@ -90,6 +90,32 @@ def test_queries_are_chosen_by_the_seed():
     assert list(first) == list(retrieval.choose_queries(rows, 8, 0)) != list(retrieval.choose_queries(rows, 8, 1))
 
 
+def test_a_query_s_score_is_the_share_of_its_class_among_as_many_images_as_the_class_has():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    queries = np.array([0, 3, 5])
+    found = np.array([[1, 3, 2], [0, 4, 1], [0, 1, 2]])
+    scores = retrieval.precision(labels, queries, found)  # 1 of 2; 0 of 1; no relative
+    np.testing.assert_array_equal(scores, [0.5, 0, np.nan])
+    is_query = np.array([True, False, False, True, False, True])
+    scores = retrieval.precision(labels, queries, np.array([[1, 2], [4, 1], [1, 2]]), is_query)
+    np.testing.assert_array_equal(scores, [1, 1, np.nan])
+
+
+def test_queries_are_shown_from_the_worst_to_the_best():
+    scores = np.array([0.9, np.nan, 0.1, 0.5, 0.7, 0.3])
+    assert retrieval.worst_to_best(scores, 3, 0).tolist() == [2, 3, 0]
+    assert retrieval.worst_to_best(scores, 9, 0).tolist() == [2, 5, 3, 4, 0]
+    ties = np.zeros(50)
+    assert retrieval.worst_to_best(ties, 5, 0).tolist() != retrieval.worst_to_best(ties, 5, 1).tolist()
+
+
+def test_groups_that_are_equal_or_random_have_a_mutual_information_of_one_or_zero():
+    given = np.arange(60) % 3
+    assert hierarchy.adjusted_mutual_information((given + 1) % 3, given) == pytest.approx(1)
+    random = np.random.default_rng(0).permutation(np.arange(60) % 20)
+    assert abs(hierarchy.adjusted_mutual_information(random, given)) < 0.2 < hierarchy.purity(random, given)
+
+
 def test_whole_classes_are_sampled(monkeypatch):
     monkeypatch.setattr(projection, "MOST_POINTS", 7)
     labels = np.repeat(np.arange(4), 3)
