@@ -51,6 +51,15 @@ NOT_SCIENCE = (
     "figure",
     "run",
     "projection",
+    "model",
+    "images",
+    "query",
+    "embeddings",
+    "format",
+    "output",
+    "folds",
+    "nearest",
+    "embed_batch",
 )
 PROSE = ("label", "description", "source", "presets", "base", "unread", "licence", "sources", "by_hand")
 # These are hashed where they are used, not where they are defined: the data set takes the protocol's images, the

@@ -16,6 +16,7 @@ from benchmark.images.batches import embed
 from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
+from benchmark.study.model_files import read_weights
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
 from benchmark.training.checkpoint import read_state
@@ -191,7 +192,7 @@ def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> 
         CorruptFileError: it is damaged, or belongs to another training.
         FileNotFoundError: it is missing.
     """
-    state = read_state(path, images.device, mismatch)
+    state = read_weights(path, images.device, mismatch)
     trunk = study.make_trunk(images.channels, seed=0).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)
     try:
