@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmark.core import records
 from benchmark.core.console import counting, write, write_table
@@ -34,8 +33,9 @@ from benchmark.core.names import similar_name
 from benchmark.core.places import usable_path
 from benchmark.core.provenance import commit
 from benchmark.models.loaded import Model, load
+from benchmark.models.scores import Labelled, labelled, scored
 from benchmark.models.tables import read_npz
-from benchmark.protocol.evaluation import MODES, RECALL_AT, Evaluation, Groups, evaluation
+from benchmark.protocol.evaluation import MODES, RECALL_AT, Evaluation, Groups
 from benchmark.study import stored
 from benchmark.study.ledger import log_access
 from benchmark.study.prepare import make_ready
@@ -57,24 +57,14 @@ class Scored:
     Attributes:
         title: what it is, for the output.
         name: name of its folder.
-        embeddings: (F, N, D), or (N, D).
-        labels: (N,) ids of the classes.
-        super_labels: (N,) ids of the super classes; None without any.
-        is_query: (N,) bool; None where every image is a query.
-        class_names: names of the classes by id.
-        super_names: names of the super classes by id.
+        given: the embeddings and their classes.
         metric: distance of the search.
         options: options of that distance.
     """
 
     title: str
     name: str
-    embeddings: Tensor
-    labels: Tensor
-    super_labels: Tensor | None
-    is_query: Tensor | None
-    class_names: Mapping[int, str]
-    super_names: Mapping[int, str]
+    given: Labelled
     metric: str
     options: Mapping[str, float]
 
@@ -96,14 +86,12 @@ def score(study: Study, overrides: list[str]) -> None:
         )
         raise UserError(f"Name either a model or a file of embeddings: {one}, or {other}")
     found = of_file(study) if config.embeddings else of_model(study, overrides)
-    modes = MODES if found.embeddings.ndim == 3 and len(found.embeddings) > 1 else MODES[:1]
-    try:
-        evaluated = {mode: evaluation(
-            found.embeddings, found.labels, super_labels=found.super_labels, is_query=found.is_query,
-            metric=found.metric, recall_at=study.config.dataset.recall_at or RECALL_AT, mode=mode, **found.options,
-        ) for mode in modes}  # fmt: skip
-    except ValueError as error:
-        raise UserError(f"{found.title} cannot be scored: {error}") from error
+    several = found.given.embeddings.ndim == 3 and len(found.given.embeddings) > 1
+    recall_at = tuple(config.dataset.recall_at or RECALL_AT)
+    evaluated = {
+        mode: scored(found.given, mode=mode, metric=found.metric, recall_at=recall_at, options=found.options,
+                     what=found.title) for mode in (MODES if several else MODES[:1])
+    }  # fmt: skip
     folder = Path(config.output or Path(config.results_dir) / "scores" / found.name)
     show(found, evaluated, config.classes or LOWEST)
     for path in write_scores(folder, found, evaluated):
@@ -124,34 +112,11 @@ def of_file(study: Study) -> Scored:
         loss = stored.read_study(above).science["loss"]
         metric, options = str(loss.get("retrieval", "")), dict(loss.get("retrieval_options", {}))
     found = read_npz(path)
-    classes, labels = np.unique(found.labels, return_inverse=True)
-    groups, super_labels = (None, None) if found.super_labels is None else np.unique(
-        found.super_labels, return_inverse=True
-    )  # fmt: skip
-    _check_nested(path, labels, super_labels)
     return Scored(
-        title=str(path), name=similar_name(path.resolve().stem) or "embeddings",
-        embeddings=torch.from_numpy(found.embeddings), labels=torch.from_numpy(labels),
-        super_labels=None if super_labels is None else torch.from_numpy(super_labels),
-        is_query=None if found.is_query is None else torch.from_numpy(found.is_query),
-        class_names=dict(enumerate(map(str, classes.tolist()))),
-        super_names={} if groups is None else dict(enumerate(map(str, groups.tolist()))),
-        metric=found.distance or metric or "cosine", options=options,
+        str(path), similar_name(path.resolve().stem) or "embeddings",
+        labelled(found.embeddings, found.labels, found.super_labels, found.is_query, str(path)),
+        found.distance or metric or "cosine", options,
     )  # fmt: skip
-
-
-def _check_nested(path: Path, labels: np.ndarray, super_labels: np.ndarray | None) -> None:
-    """Check that each class lies in one super class.
-
-    Raises:
-        UserError: one does not.
-    """
-    if super_labels is None:
-        return
-    pairs = np.unique(np.stack([labels, super_labels]), axis=1)
-    if len(pairs[0]) != len(np.unique(labels)):
-        twice = np.flatnonzero(np.bincount(pairs[0]) > 1)[0]
-        raise UserError(f"{path}: class number {twice} (in sorted order) has several super classes; give it one.")
 
 
 def of_model(study: Study, overrides: Sequence[str]) -> Scored:
@@ -180,14 +145,14 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
     dataset = other.config.dataset
     supers, whole = test.super_labels.cpu(), other.make_dataset()
     super_names = whole.listing.super_names if whole.listing is not None else whole.trainval().super_names
+    given = Labelled(
+        torch.cat(parts, dim=1), test.labels.cpu(), supers if len(supers.unique()) > 1 else None,
+        None if test.is_query is None else test.is_query.cpu(), test.class_names, dict(enumerate(super_names)),
+    )  # fmt: skip
     return Scored(
-        title=f"{model.name}, test classes of {dataset.name}",
-        name="-".join(filter(None, (model.described.loss, dataset.name, similar_name(model.directory.name)))),
-        embeddings=torch.cat(parts, dim=1), labels=test.labels.cpu(),
-        super_labels=supers if len(supers.unique()) > 1 else None,
-        is_query=None if test.is_query is None else test.is_query.cpu(), class_names=test.class_names,
-        super_names=dict(enumerate(super_names)),
-        metric=model.described.distance, options=model.described.distance_options,
+        f"{model.name}, test classes of {dataset.name}",
+        "-".join(filter(None, (model.described.loss, dataset.name, similar_name(model.directory.name)))),
+        given, model.described.distance, model.described.distance_options,
     )  # fmt: skip
 
 
@@ -241,7 +206,8 @@ def show(found: Scored, evaluated: Mapping[str, Evaluation], lowest: int) -> Non
     rows = [[title_of(name), *(f"{100 * one.scores[name]:.2f}" for one in evaluated.values())] for name in names]
     write_table(["metric", *evaluated], rows)
     for what, groups, known in (
-        ("classes", first.classes, found.class_names), ("super classes", first.super_classes, found.super_names),
+        ("classes", first.classes, found.given.class_names),
+        ("super classes", first.super_classes, found.given.super_names),
     ):  # fmt: skip
         if groups is None or len(groups.ids) < 2:
             continue
@@ -264,8 +230,8 @@ def write_scores(folder: Path, found: Scored, evaluated: Mapping[str, Evaluation
     whole = [[mode, name, repr(value)] for mode, one in evaluated.items() for name, value in one.scores.items()]
     written = [_csv(folder / "scores.csv", ["mode", "metric", "value"], whole)]
     for name, known, of in (
-        ("classes", found.class_names, lambda one: one.classes),
-        ("super_classes", found.super_names, lambda one: one.super_classes),
+        ("classes", found.given.class_names, lambda one: one.classes),
+        ("super_classes", found.given.super_names, lambda one: one.super_classes),
     ):
         groups: dict[str, Groups] = {mode: of(one) for mode, one in evaluated.items() if of(one) is not None}
         if groups:

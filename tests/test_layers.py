@@ -92,7 +92,7 @@ def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
     readers = {path for path in MODULES if {"read_npz", "embed_files"} & calls(path)} - {
         PACKAGE / "models" / "gallery.py"
     }
-    assert readers == {PACKAGE / f"{name}.py" for name in ("embed", "search", "score")}
+    assert readers == {PACKAGE / f"{name}.py" for name in ("api", "embed", "search", "score")}
     for path in users | readers | {path for path in MODULES if "dataset.test" in calls(path)}:
         assert {"log_access", "open_test_set", "_log", "model.log_if_tested_on"} & calls(path), path
     # Only a traditional run, whose opening of the test classes was logged, may read them once more without a line.

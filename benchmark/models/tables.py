@@ -69,7 +69,7 @@ class Given:
     """The content of an npz file with embeddings.
 
     Attributes:
-        embeddings: float32 (N, D) or (F, N, D).
+        embeddings: (N, D) or (F, N, D).
         labels: (N,) numbers or texts.
         super_labels: (N,) numbers or texts; None without any.
         is_query: (N,) bool; None where every image is a query.
@@ -90,7 +90,7 @@ def read_npz(path: Path) -> Given:
         path: the file, which is read without unpickling anything.
 
     Raises:
-        UserError: it cannot be read, lacks one of the two, or their shapes do not fit.
+        UserError: it cannot be read, or lacks one of the two.
     """
     layout = (
         "It needs the arrays embeddings, (N, D) or (F, N, D), and labels, (N,); super_labels and is_query may be in"
@@ -105,13 +105,6 @@ def read_npz(path: Path) -> Given:
     if missing := [name for name in ("embeddings", "labels") if name not in found]:
         raise UserError(f"{path} has no array {' and '.join(missing)}; it has {', '.join(found) or 'none'}. {layout}.")
     embeddings, labels = found["embeddings"], found["labels"]
-    if embeddings.ndim not in (2, 3) or embeddings.dtype.kind != "f" or labels.shape != embeddings.shape[-2:-1]:
-        raise UserError(
-            f"{path}: embeddings are {embeddings.dtype} {embeddings.shape} and labels {labels.shape}. {layout}."
-        )
-    for name in ("super_labels", "is_query"):
-        if name in found and found[name].shape != labels.shape:
-            raise UserError(f"{path}: {name} has the shape {found[name].shape}; {labels.shape} is needed.")
     distance = str(found["distance"]) if "distance" in found else ""
-    is_query = found["is_query"].astype(bool) if "is_query" in found else None
-    return Given(embeddings.astype(np.float32), labels, found.get("super_labels"), is_query, distance)
+    kept = embeddings.astype(np.float32) if embeddings.dtype == np.float16 else embeddings
+    return Given(kept, labels, found.get("super_labels"), found.get("is_query"), distance)
