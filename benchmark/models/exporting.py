@@ -5,11 +5,12 @@ says, and returns embeddings (B, F D) as retrieval compares them. timm's network
 and standard deviation, and an embedding must still be brought to length 1.
 """
 
+import contextlib
 import copy
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,7 +116,7 @@ def _as_onnx(module: nn.Module, images: Tensor) -> bytes:
             'onnxscript onnxruntime (the extra "onnx" of this project). Or give format=torchscript.'
         ) from error
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _readable_flags():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             module, (images,), input_names=["images"], output_names=["embeddings"], opset_version=OPSET, dynamo=True,
@@ -123,6 +124,20 @@ def _as_onnx(module: nn.Module, images: Tensor) -> bytes:
         )  # fmt: skip
     buffer.write(program.model_proto.SerializeToString())
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _readable_flags() -> Iterator[None]:
+    """Let PyTorch's exporter read its older flag of TF32, which fails after `use_precision`; nothing is computed."""
+    operations: list[Any] = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn]  # type: ignore[attr-defined]
+    before = [operation.fp32_precision for operation in operations]
+    for operation in operations:
+        operation.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        for operation, precision in zip(operations, before, strict=True):
+            operation.fp32_precision = precision
 
 
 # -- timm -------------------------------------------------------------------------------------------------------------

@@ -214,6 +214,7 @@ def test_onnx_gives_the_embeddings_of_the_model_or_its_package_is_named(
     model_folder: Path, tmp_path: Path, compose_study: Any
 ) -> None:
     out = tmp_path / "model.onnx"
+    ours = load(str(model_folder), compose_study()).embed(inputs())  # before, since it sets flags of this process
     ended = run(export, f"model={model_folder}", f"output={out}")
     try:
         import onnxruntime
@@ -223,7 +224,6 @@ def test_onnx_gives_the_embeddings_of_the_model_or_its_package_is_named(
         return
     assert ended.status == 0, ended
     session = onnxruntime.InferenceSession(out)
-    ours = load(str(model_folder), compose_study()).embed(inputs())
     for count in (1, 3):  # another number of images than it was traced with
         (found,) = session.run(None, {"images": (inputs().float() / 255).numpy()[:count]})
         assert np.allclose(found, torch.cat(list(ours), dim=1)[:count].numpy(), atol=1e-5)
