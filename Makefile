@@ -4,7 +4,7 @@
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
 override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS A B CELL BUDGET ARGS
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS A B CELL BUDGET MODEL QUERY EMBEDDINGS FORMAT OUT ARGS
 override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional robustness experiment reproduce status logs tables report experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -50,6 +50,12 @@ traditional: ## train on all training classes as the papers do, and score the te
 robustness: ## score the kept models of a study (keep=best) on corrupted test images; STUDY=FOLDER
 experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures
 reproduce: ## retrain a published cell from its published setting, and compare the numbers; default: ArcFace on CUB
+
+##@ use
+embed: ## embed the images of a folder with a trained model: MODEL=FOLDER ROOT=images FORMAT=npz
+search: ## find the images of a folder that are nearest to a query: MODEL=FOLDER QUERY=image ROOT=images
+export: ## write a trained model for other programs: MODEL=FOLDER FORMAT=onnx
+score: ## score a model on test classes, or any embeddings: MODEL=FOLDER DATASET=cub or EMBEDDINGS=file.npz
 
 ##@ look
 status: ## show the progress of all studies, what runs where and what failed

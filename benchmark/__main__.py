@@ -139,6 +139,10 @@ VERBS = {
                        "experiments.experiment"),
     "reproduce": Verb("run", "retrain a published cell from its published setting, and compare the numbers",
                       "reproduce.reproduce"),
+    "embed": Verb("use", "embed the images of a folder with a trained model", "embed.embed"),
+    "search": Verb("use", "find the images of a folder that are nearest to a query", "search.search"),
+    "export": Verb("use", "write a trained model for other programs", "export.export"),
+    "score": Verb("use", "score a model on test classes, or any embeddings", "score.score"),
     "status": Verb("look", "show the progress of all studies, what runs where and what failed", "status.status"),
     "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
@@ -207,7 +211,7 @@ def main(verb: str = "") -> int:
     else:
         sys.argv = [program, *arguments]
         several = ("loss",) if name in invocation.OF_SEVERAL_LOSSES else ()
-        cli.main(VERBS[name], VERBS[name].protocol, VERBS[name].group == "look", several)
+        cli.main(VERBS[name], VERBS[name].protocol, VERBS[name].group in ("use", "look"), several)
     return 0
 
 

@@ -31,12 +31,12 @@ from benchmark.report.figures.kept import Kept
 from benchmark.study import kept_models
 from benchmark.study.data import num_channels
 from benchmark.study.kept_models import KeptRun, Mismatch
+from benchmark.study.model_files import read_weights
 from benchmark.study.passes import held_out_classes
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
-from benchmark.training.checkpoint import read_state
 from benchmark.training.components import HeadModule, LossModule, TrunkModule
 from benchmark.training.precision import forward
 
@@ -211,7 +211,7 @@ def _compare_distributions(
     """The names of a model's training classes, and its distributions beside the embeddings of their images."""
     rows, places = np.flatnonzero(np.isin(split.labels, trained)), np.searchsorted(split.class_ids, trained)
     loss = study.make_loss(len(trained), 0, split.super_labels[places], num_images=len(rows))
-    loss.load_state_dict(read_state(weights, torch.device("cpu"), mismatch)["loss"])
+    loss.load_state_dict(read_weights(weights, torch.device("cpu"), mismatch)["loss"])
     learned = _parts_with_distributions(loss)[0]
     images = study.make_images(split.images).part(rows)
     trunk, head = load_model(study, weights, mismatch, images)

@@ -23,12 +23,16 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake on the 
     begin_worker()
 
 import contextlib
+import dataclasses
 import functools
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
 
 from benchmark.core import records
 from benchmark.core.console import write
@@ -37,6 +41,7 @@ from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, costs_of, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
+from benchmark.core.wording import counted, human_size
 from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
@@ -48,7 +53,7 @@ from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
 from benchmark.report.runs import StudyRuns, read_runs
-from benchmark.study import contents, layout
+from benchmark.study import contents, kept_models, layout, model_files
 from benchmark.study.base import PRESET, at_base
 from benchmark.study.command import tables_command
 from benchmark.study.layout import Chosen
@@ -176,18 +181,23 @@ def evaluate(study: Study, suggests: bool = True) -> None:
         if base:
             session.display.say(f"the setting is that of trial_{base.trial:03d} of {base.folder}")
         for run in runs:
-            drop_weights(study, directory := layout.run_dir(study.directory, chosen.name, run))
+            directory = layout.run_dir(study.directory, chosen.name, run)
+            if study.config.keep == "none":
+                drop_weights(directory)
             remove_leftovers(directory)
+        again = without_weights(session, chosen, runs)
+        missing = [run for run in range(num_runs) if run not in runs]
+        for line in about_keeping(study, missing, again):
+            session.display.say(line)
 
         # 2. train the folds of the other runs, and score each run once its folds are trained
-        if len(runs) < num_runs:
-            missing = [run for run in range(num_runs) if run not in runs]
-            units = [unit for run in missing for unit in fold_units(session, chosen, run)]
-            most_units = max(sum(not unit.has_record() for unit in units), len(missing))
+        if missing or again:
+            units = [unit for run in (*missing, *again) for unit in fold_units(session, chosen, run)]
+            most_units = max(sum(not unit.has_record() for unit in units), len(missing), len(again))
             with session.jobs(run_unit, ["benchmark.final_eval", "--serve"], most_units) as jobs:
                 for unit in units:
                     jobs.add(unit)
-                runs |= score_runs(session, jobs, chosen)
+                runs |= score_runs(session, jobs, chosen, {run: runs[run] for run in again})
 
         # 3. print the mean over the runs
         session.check_records(layout.run_path(study.directory, chosen.name, run) for run in sorted(runs))
@@ -221,6 +231,14 @@ class ScoreUnit(Unit):
     devices: Sequence[JsonObject | None]
     costs: JsonObject
 
+    def folds_units(self) -> list[Unit]:
+        """The units that trained the run's folds."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Unit)}
+        return [
+            Unit(**fields | {"fold": fold, "directory": self.directory / f"fold_{fold}"})
+            for fold in range(len(self.folds))
+        ]
+
 
 def fold_units(session: Session, chosen: Chosen, run: int) -> list[Unit]:
     """The units that train one run, one per fold."""
@@ -234,8 +252,100 @@ def fold_units(session: Session, chosen: Chosen, run: int) -> list[Unit]:
     ]  # fmt: skip
 
 
-def score_runs(session: Session, jobs: Jobs, chosen: Chosen) -> Runs:
-    """Queue each run for scoring once its folds are trained, and return the records of the scored runs."""
+def without_weights(session: Session, chosen: Chosen, runs: Runs) -> list[int]:
+    """The finished runs that `keep=best` asks to train once more, because their weights were not kept."""
+    if session.study.config.keep != "best":
+        return []
+    folder, scored = session.study.directory, [run for run in runs if runs[run].result["concatenated"] is not None]
+    return [run for run in scored if not kept_models.has_weights(layout.run_dir(folder, chosen.name, run), runs[run])]
+
+
+def about_keeping(study: Study, missing: Sequence[int], again: Sequence[int]) -> Iterator[str]:
+    """Yield what is kept of the runs about to be trained, and the disk space that it takes.
+
+    Args:
+        study: the study.
+        missing: numbers of the runs that have no record yet.
+        again: numbers of the finished runs that are trained once more.
+    """
+    kept = [*again, *(run for run in missing if model_files.keeps(study.config.keep, run))]
+    if not kept:
+        return
+    size = max(1e5, study.config.protocol.num_folds * model_files.expected_bytes(study))
+    free = shutil.disk_usage(study.directory).free
+    which = "the first run" if study.config.keep == "first" else counted(len(kept), "run")
+    rest = f"; keep=best: of all, {human_size(size * len(missing))}" if study.config.keep == "first" else ""
+    yield (
+        f"The weights of {which} are kept: about {human_size(size * len(kept))}, of {human_size(free)} free "
+        f"(keep=none: no weights{rest})"
+    )
+    if again:
+        yield (
+            f"{counted(len(again), 'finished run has', 'finished runs have')} no weights and "
+            f"{'is' if len(again) == 1 else 'are'} trained once more for them (run {', '.join(map(str, again))}); "
+            "the records stay as they are"
+        )
+
+
+def keep_again(
+    session: Session, chosen: Chosen, run: int, record: records.Record, answers: Sequence[FinishedUnit]
+) -> None:
+    """Keep the weights of a run that was trained once more, and say whether they give the scores of its record.
+
+    Args:
+        session: the session.
+        chosen: the setting.
+        run: number of the run.
+        record: its record.
+        answers: for each fold, what was trained.
+    """
+    facts = ("map_at_r", "best_epoch")
+    found = [[answer.result[key] for key in facts] for answer in answers]
+    reproduces = found == [[fold[key] for key in facts] for fold in record.result["folds"]]
+    if lost := [str(fold) for fold, answer in enumerate(answers) if answer.result["map_at_r"] is None]:
+        session.display.say(f"run {run}: fold {', '.join(lost)} has diverged this time, so no weights are kept")
+        return
+    keep_models(fold_units(session, chosen, run), reproduces=reproduces)
+    note = (
+        "with the validation scores of its record"
+        if reproduces
+        else (
+            "but their validation scores differ from the record's, as between kinds of device or on a GPU; "
+            "model.yaml says so (reproduces: false)"
+        )
+    )
+    session.display.say(f"run {run}: weights kept, {note}")
+
+
+def keep_models(units: Sequence[Unit], *, reproduces: bool = True) -> None:
+    """Keep the weights of a run's folds, see `model_files.keep`.
+
+    Args:
+        units: the unit of each fold, or those that scored the run.
+        reproduces: whether the scores in the run's record are those of these weights.
+    """
+    unit, folder = units[0], units[0].directory.parent
+    split = (dataset := unit.study.make_dataset()).trainval()
+    ids = np.asarray(split.class_ids)
+    folds = unit.study.make_folds(ids, dataset.total_classes)
+    model_files.keep(
+        unit.study.with_setting(unit.setting), folder,
+        {f"fold_{one.fold}/{model_files.WEIGHTS}": (one.directory / "best.pt", mismatch_of(one)) for one in units},
+        [np.searchsorted(ids, np.sort(fold.validation_classes)).tolist() for fold in folds],
+        run=unit.index, identity=unit.study_identity, fingerprint=unit.fingerprint, code=[unit.code],
+        reproduces=reproduces,
+    )  # fmt: skip
+
+
+def score_runs(session: Session, jobs: Jobs, chosen: Chosen, again: Runs) -> Runs:
+    """Queue each run for scoring once its folds are trained, and return the records of the scored runs.
+
+    Args:
+        session: the session.
+        jobs: where the folds are queued.
+        chosen: the setting.
+        again: records of the runs that are only trained once more for their weights, by number.
+    """
     study = session.study
     trained: dict[int, dict[int | None, FinishedUnit]] = {}
     runs: Runs = {}
@@ -251,6 +361,9 @@ def score_runs(session: Session, jobs: Jobs, chosen: Chosen) -> Runs:
         folds[unit.fold] = answer
         if len(folds) == study.config.protocol.num_folds:
             answers = [folds[fold] for fold in range(len(folds))]
+            if run in again:
+                keep_again(session, chosen, run, again[run], answers)
+                continue
             jobs.add(ScoreUnit(
                 **session.unit_fields(), kind="run", index=run, fold=None, setting=chosen.setting,
                 directory=layout.run_dir(study.directory, chosen.name, run), trial=chosen.trial,
@@ -306,7 +419,9 @@ def score_unit(body: JsonObject) -> JsonObject:
         identity = unit.identity("run").with_code(unit.fold_code).to_json()
         record = records.Record("run", result, origin, identity)
         contents.write(unit.directory.with_suffix(".json"), record, contents.Run)
-        drop_weights(unit.study, unit.directory)  # last: a run killed before its record is written needs them again
+        if result["status"] == "completed" and model_files.keeps(config.keep, unit.index):
+            keep_models(unit.folds_units())
+        drop_weights(unit.directory)  # last: a run killed before its record is written needs them again
         return FinishedUnit({"run": unit.index}).to_json()
 
 
@@ -336,11 +451,10 @@ def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, Js
     return result | {"folds": unit.folds}, {"test_contents": test.contents, "embeddings_sha256": sha256}
 
 
-def drop_weights(study: Study, directory: Path) -> None:
-    """Delete a scored run's weights unless `keep` retains them."""
-    if study.config.keep == "none":
-        for path in directory.glob("fold_*/best.pt"):
-            path.unlink()
+def drop_weights(directory: Path) -> None:
+    """Delete the weights of a scored run that its trainings left for scoring."""
+    for path in directory.glob("fold_*/best.pt"):
+        path.unlink()
 
 
 def run_line(record: records.Record) -> str:

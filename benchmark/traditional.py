@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from benchmark.core import records
@@ -44,13 +45,21 @@ from benchmark.losses import HasRecordFields
 from benchmark.report import traditional_rows as rows_of
 from benchmark.study import contents, layout
 from benchmark.study.identity import StudyIdentity
+from benchmark.study.model_files import (
+    HELD_OUT,
+    WEIGHTS,
+    WeightsFile,
+    describe,
+    keeps,
+    write_description,
+    write_weights,
+)
 from benchmark.study.passes import Plan, build, make_plan, select, trained_parts
 from benchmark.study.scoring import embed_test, for_figures, for_retrieval
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import opened_test_set
 from benchmark.study.unused import check_kept
-from benchmark.training.checkpoint import write_state
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
 
@@ -131,7 +140,7 @@ def unit_of(session: Session, run: int) -> TraditionalUnit:
     path = layout.traditional_path(session.study.directory, config.preset, run)
     return TraditionalUnit(
         **session.unit_fields(), kind="run", index=run, fold=None, setting=session.study.setting,
-        directory=path.with_suffix(""), keep_weights=config.keep != "none",
+        directory=path.with_suffix(""), keep_weights=keeps(config.keep, run),
     )  # fmt: skip
 
 
@@ -191,8 +200,8 @@ def components(plan: Plan, unit: TraditionalUnit, entry: JsonObject) -> tuple[Tr
 def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Callable[[], None]) -> str | None:
     """Write the weights and test embeddings of the reported epochs, if the study keeps them.
 
-    `weights.pt` and `embeddings.npz` are of the epoch that is best on the test classes, `weights_held_out.pt` of the
-    one that is best on held-out classes.
+    `weights.safetensors` and `embeddings.npz` are of the epoch that is best on the test classes,
+    `weights_held_out.safetensors` of the one that is best on held-out classes; `model.yaml` describes the former.
 
     Args:
         plan: what all runs train on.
@@ -210,10 +219,17 @@ def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Cal
     if best is None:
         return None
     identity = unit.identity("traditional")
-    path = unit.directory / "weights.pt"
-    write_state(path, best, identity.to_json())
+    path = unit.directory / WEIGHTS
+    sha256 = write_weights(path, best, identity.to_json())
     if held_out is not None:
-        write_state(unit.directory / "weights_held_out.pt", held_out, identity.to_json())
+        write_weights(unit.directory / HELD_OUT, held_out, identity.to_json())
+    left_out = np.searchsorted(np.asarray(plan.split.class_ids), np.unique(plan.split.labels[plan.held_out])).tolist()
+    weights = [WeightsFile(file=WEIGHTS, sha256=sha256, not_trained_on=left_out)]
+    described = describe(
+        plan.study, run=unit.index, identity=unit.study_identity, fingerprint=unit.fingerprint, code=[unit.code],
+        weights=weights,
+    )  # fmt: skip
+    write_description(unit.directory, described)
     test = opened_test_set(unit.study)
     embeddings = embed_test(plan.study, path, identity.mismatch, test.images, tick)[None]  # (1, N, D)
     content = for_figures(plan.study, embeddings, test, [best["loss"]])

@@ -113,7 +113,7 @@ def run(command: Callable[..., None], *overrides: str, protocol: str = "") -> En
         patch.setattr(hydra, "compose", compose)
         try:
             several = ("loss",) if name in invocation.OF_SEVERAL_LOSSES else ()
-            main(command, protocol, verb is not None and verb.group == "look", several)
+            main(command, protocol, verb is not None and verb.group in ("use", "look"), several)
         except SystemExit as stop:
             status = int(stop.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())

@@ -165,7 +165,7 @@ def test_help_lists_the_commands_in_groups_and_the_choices_of_each(
     answers: dict[tuple[str, ...], tuple[int, str]],
 ) -> None:
     shown = answers[("--help",)][1]
-    assert [line for line in shown.splitlines() if line.endswith(":")] == ["run:", "look:", "data:", "develop:"]
+    assert [line for line in shown.splitlines() if line.endswith(":")] == ["run:", "use:", "look:", "data:", "develop:"]
     assert all(f"\n  {name} " in shown for name in VERBS)
     shown = answers["bo", "--help"][1]
     for group in yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"][:8]:

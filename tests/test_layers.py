@@ -69,7 +69,7 @@ def test_no_command_of_a_search_can_open_the_test_classes() -> None:
     assert openers == {PACKAGE / "study" / "testset.py"}
     doors = {"benchmark.study.testset", "benchmark.study.scoring", "benchmark.study.passes"}
     users = {path for path in MODULES if doors & imports(path)}
-    commands = {PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures")}
+    commands = {PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures", "score")}
     assert users == commands | {PACKAGE / "study" / "scoring.py", PACKAGE / "study" / "passes.py"}
 
 
@@ -89,8 +89,12 @@ def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
     assert {path for path in MODULES if holds(path, "embeddings.npz")} <= {reader} | writers
     users = {path for path in MODULES if "kept.read" in calls(path)}
     assert users == {PACKAGE / "figures.py", PACKAGE / "report" / "class_intervals.py"}
-    for path in users | {path for path in MODULES if "dataset.test" in calls(path)}:
-        assert {"log_access", "open_test_set", "_log"} & calls(path), path
+    readers = {path for path in MODULES if {"read_npz", "embed_files"} & calls(path)} - {
+        PACKAGE / "models" / "gallery.py"
+    }
+    assert readers == {PACKAGE / f"{name}.py" for name in ("api", "embed", "search", "score")}
+    for path in users | readers | {path for path in MODULES if "dataset.test" in calls(path)}:
+        assert {"log_access", "open_test_set", "_log", "model.log_if_tested_on"} & calls(path), path
     # Only a traditional run, whose opening of the test classes was logged, may read them once more without a line.
     assert {path for path in MODULES if "opened_test_set" in calls(path)} <= {PACKAGE / "traditional.py"}
 

@@ -264,7 +264,7 @@ def test_several_losses_are_joined_in_a_table_with_their_differences(study: Path
 
 
 def test_a_study_without_kept_weights_gets_the_command_that_keeps_them(study: Path) -> None:
-    for file in study.rglob("weights.pt"):
+    for file in study.rglob("weights.safetensors"):
         file.unlink()
     assert_refused(
         robust(study), "No run in", "traditional/setting has kept its weights", "keep=best", f"STUDY={study}"
@@ -275,7 +275,7 @@ def test_a_study_without_kept_weights_gets_the_command_that_keeps_them(study: Pa
 
 
 def test_runs_without_weights_are_left_out_by_name(study: Path, scored: list[str]) -> None:
-    (study / "traditional" / "setting" / "run_00" / "weights.pt").unlink()
+    (study / "traditional" / "setting" / "run_00" / "weights.safetensors").unlink()
     ended = robust(study, "corruptions=[blur]")
     assert ended.status == 0 and "runs without kept weights are left out: 0" in ended.out
     assert scored == ["none", "blur"] and "n = 1 run," in ended.out
@@ -283,8 +283,9 @@ def test_runs_without_weights_are_left_out_by_name(study: Path, scored: list[str
 
 def test_weights_of_another_run_are_refused(study: Path) -> None:
     folder = study / "traditional" / "setting"
-    shutil.copy(folder / "run_01" / "weights.pt", folder / "run_00" / "weights.pt")
-    assert_refused(robust(study), "run_00/weights.pt", "index is 1, not 0")
+    for name in ("weights.safetensors", "weights.safetensors.sha256"):
+        shutil.copy(folder / "run_01" / name, folder / "run_00" / name)
+    assert_refused(robust(study), "run_00/weights.safetensors", "index is 1, not 0")
 
 
 def test_an_unfinished_search_an_unnamed_study_and_an_unknown_corruption_are_refused(

@@ -38,8 +38,14 @@ VARIABLES = {
     "B": "b",
     "CELL": "cell",
     "BUDGET": "budget",
+    "MODEL": "model",
+    "QUERY": "query",
+    "EMBEDDINGS": "embeddings",
+    "FORMAT": "format",
+    "OUT": "output",
 }  # make variables and the configuration keys that they set
 OF_EXPERIMENTS = ("experiments", "experiment", "plan", "tables", "report")  # targets for which NAME is an experiment
+OF_IMAGES = ("embed", "search")  # targets for which ROOT is a folder of any images
 OF_SEVERAL_LOSSES = ("bo", "final-eval", "traditional")  # targets that take LOSS=a,b
 TEXT = (
     "dataset.module.root",
@@ -51,6 +57,11 @@ TEXT = (
     "a",
     "b",
     "cell",
+    "model",
+    "images",
+    "query",
+    "embeddings",
+    "output",
 )  # never a number or null
 FILE_OR_NAME = "trunk.module.weights"  # text as well, or null
 _NAME = re.compile(r"[A-Za-z_/.][\w/.-]*", re.ASCII)  # Hydra reads no other letters without quotes
@@ -84,7 +95,8 @@ def variables(target: str) -> dict[str, str]:
     Args:
         target: name of a command, or of several, separated by blanks.
     """
-    return VARIABLES | ({"NAME": "experiment"} if target in OF_EXPERIMENTS else {})
+    own = {"NAME": "experiment"} if target in OF_EXPERIMENTS else {}
+    return VARIABLES | own | ({"ROOT": "images"} if target in OF_IMAGES else {})
 
 
 def arguments(options: Mapping[str, object], flags: str = "", overrides: Sequence[str] = (), target: str = "") -> str:

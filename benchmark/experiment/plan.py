@@ -301,7 +301,8 @@ def _disk(plan: Plan) -> Iterator[str]:
         runs = config.protocol.num_runs * one.study.num_searches
         folds = 1 if config.protocol.story == "traditional" else config.protocol.num_folds
         if config.keep != "none" and config.trunk.name in plan.speeds:
-            weights += 4 * plan.speeds[config.trunk.name].num_weights * runs * folds
+            kept_runs = one.study.num_searches if config.keep == "first" else runs
+            weights += 4 * plan.speeds[config.trunk.name].num_weights * kept_runs * folds
         count = (config.dataset.module.get("expected") or {}).get("test", {}).get("images")
         if count and config.protocol.story != "traditional":
             embeddings += 2 * count * config.protocol.embedding_dim * folds * runs

@@ -28,6 +28,7 @@ DESCRIBES = (
     "ledger",
     "lost_trials",
     "messages",
+    "model_files",  # reads and writes weights that were trained
     "opening",
     "plugins",  # only finds packages; the modules in them are part of the digest
     "preflight",

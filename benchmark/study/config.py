@@ -379,6 +379,15 @@ class Config:
     figure: list[str] = field(default_factory=list)
     run: int = 0
     projection: str = "tsne"
+    model: str = ""
+    images: str = ""
+    query: str = ""
+    embeddings: str = ""
+    format: str = ""
+    output: str = ""
+    folds: str = "concatenated"
+    nearest: int = 10
+    embed_batch: int = 32
     precision: str = "ieee"
     deterministic: bool = False
     study: str = ""

@@ -52,6 +52,15 @@ NOT_SCIENCE = (
     "figure",
     "run",
     "projection",
+    "model",
+    "images",
+    "query",
+    "embeddings",
+    "format",
+    "output",
+    "folds",
+    "nearest",
+    "embed_batch",
 )
 PROSE = (
     "label",

@@ -11,6 +11,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject, Record
 from benchmark.study import contents, layout
 from benchmark.study.identity import Identity
+from benchmark.study.model_files import WEIGHTS, is_there
 from benchmark.study.stored import StoredStudy
 from benchmark.study.study import Study
 
@@ -80,7 +81,7 @@ def find(study: Study, stored: StoredStudy) -> KeptRuns:
         if (record.identity or {}).get("study") != stored.identity or record.result["status"] == "failed":
             continue
         weights = _weights(path.with_suffix(""), record, traditional, stored)
-        if all(file.is_file() for file, _ in weights):
+        if all(is_there(file) for file, _ in weights):
             own = study if traditional else study.with_setting(record.result["setting"])
             found.runs.append(KeptRun(number, own, record, weights))
         else:
@@ -90,10 +91,18 @@ def find(study: Study, stored: StoredStudy) -> KeptRuns:
         raise UserError(
             f"{folder} has no finished run. This command trains the runs, and keeps their weights: {again}"
             if not found.without
-            else f"No run in {folder} has kept its weights, and a finished run is not trained again. Delete or move "
-            f"this folder, then train the runs with weights that are kept: {again}"
+            else f"No run in {folder} has kept its weights. {_how_to_keep(traditional)}: {again}"
         )
     return found
+
+
+def _how_to_keep(traditional: bool) -> str:
+    if not traditional:
+        return "This command trains them once more for their weights; their records stay as they are"
+    return (
+        "A finished run of this protocol is not trained again, because each training looks at the test classes. Delete "
+        "or move this folder, then train the runs with weights that are kept"
+    )
 
 
 def robustness_identity(stored: StoredStudy, run: Record) -> Identity:
@@ -123,15 +132,30 @@ def _chosen(study: Study, stored: StoredStudy) -> str:
     return layout.Chosen.of(choice).name
 
 
+def has_weights(folder: Path, record: Record) -> bool:
+    """Whether the weights of all folds of a final run are there.
+
+    Args:
+        folder: the run's folder.
+        record: its record.
+    """
+    return all(is_there(_file(folder / f"fold_{fold}", "best.pt")) for fold in range(len(record.result["folds"])))
+
+
 def _weights(
     folder: Path, record: Record, traditional: bool, stored: StoredStudy
 ) -> tuple[tuple[Path, Mismatch], ...]:  # fmt: skip
     """The weights files of a run, whether they exist or not, and what their identities must be."""
     identity = Identity(**(record.identity or {}))
     if traditional:
-        return ((folder / "weights.pt", identity.mismatch),)
+        return ((_file(folder, "weights.pt"), identity.mismatch),)
     of_fold = dataclasses.replace(identity, kind="fold", code=sorted(stored.expected.code))
     return tuple(
-        (folder / f"fold_{fold}" / "best.pt", dataclasses.replace(of_fold, fold=fold).mismatch)
+        (_file(folder / f"fold_{fold}", "best.pt"), dataclasses.replace(of_fold, fold=fold).mismatch)
         for fold in range(len(record.result["folds"]))
     )
+
+
+def _file(folder: Path, earlier: str) -> Path:
+    """The weights in a folder; unless they are there, the name that earlier versions gave to them."""
+    return path if is_there(path := folder / WEIGHTS) else folder / earlier

@@ -28,7 +28,8 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
     "loss.retrieval": ("cosine", "l2", "hyperbolic"),
     "protocol.loss_optimizer": ("searched", "authors"),
-    "keep": ("none", "best"),
+    "folds": ("concatenated", "separated"),
+    "keep": ("none", "first", "best"),
     "display": ("auto", "live", "plain", "quiet"),
     "decode": ("once", "always"),
     "image_memory": ("auto", "device", "pinned", "host"),
@@ -72,6 +73,9 @@ RANGES: dict[str, tuple[int, int]] = {
     "bootstrap": (0, 1_000_000),
     "classes": (0, 1_000_000),
     "keep_epochs": (1, 1_000_000),
+    "run": (0, 10_000),
+    "nearest": (1, 1_000_000),
+    "embed_batch": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
 NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",

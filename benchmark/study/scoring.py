@@ -18,6 +18,7 @@ from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.study.frozen import frozen_trunk
+from benchmark.study.model_files import read_weights
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
 from benchmark.training.checkpoint import read_state
@@ -198,7 +199,7 @@ def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> 
         CorruptFileError: it is damaged, or belongs to another training.
         FileNotFoundError: it is missing.
     """
-    state = read_state(path, images.device, mismatch)
+    state = read_weights(path, images.device, mismatch)
     frozen = study.config.training.views is not None
     whole = frozen_trunk(study, images) if frozen and not isinstance(images, FeatureImages) else None
     trunk = whole or study.make_trained_trunk(images, seed=0).to(images.device)

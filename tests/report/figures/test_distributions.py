@@ -12,10 +12,10 @@ import torch
 from benchmark.figures import figures
 from benchmark.losses.hist import HIST
 from benchmark.report.figures.distributions import Compared, compare, draw, write_csv
+from benchmark.study.model_files import read_weights
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from benchmark.traditional import traditional
-from benchmark.training.checkpoint import read_state
 from tests.command_line import assert_refused, run, study_dir, tiny
 
 
@@ -105,8 +105,8 @@ def test_the_command_compares_what_a_kept_model_learned_with_its_training_images
     split = Study.of(read_study(folder).config).make_dataset().trainval()
     assert [row["class"] for row in rows] == split.class_names
     assert [int(row["images"]) for row in rows] == [int((split.labels == c).sum()) for c in split.class_ids]
-    weights = folder / "traditional/setting/run_00/weights.pt"
-    log_vars = read_state(weights, torch.device("cpu"), lambda _: "")["loss"]["log_vars"]
+    weights = folder / "traditional/setting/run_00/weights.safetensors"
+    log_vars = read_weights(weights, torch.device("cpu"), lambda _: "")["loss"]["log_vars"]
     norms = log_vars.clamp(0, 6).exp().square().sum(dim=1).sqrt()
     assert [float(row["covariance_norm"]) for row in rows] == pytest.approx(norms.tolist(), rel=1e-4)
     assert all(0 < float(row["spread"]) < 1 and abs(float(row["own_cosine"])) <= 1 for row in rows)

@@ -1,0 +1,78 @@
+"""make embed: embed the images of a folder with a trained model, as npz, CSV or Parquet.
+
+    make embed MODEL=results/studies/GROUP/hpl_pa ROOT=some/images FORMAT=csv
+
+Each image has its path, its folder as a label, and its embedding, which is L2-normalised where the loss compares by
+cosine. Images that cannot be read are counted and named; the others are embedded.
+"""
+
+if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
+    from benchmark.__main__ import main
+
+    raise SystemExit(main("embed"))
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmark.core.console import counting, write
+from benchmark.core.errors import UserError
+from benchmark.core.invocation import command
+from benchmark.core.names import similar_name
+from benchmark.core.places import usable_path
+from benchmark.core.wording import counted, first_lines
+from benchmark.models import tables
+from benchmark.models.embedding import Embedded, embed_files, listed
+from benchmark.models.loaded import load
+from benchmark.study.study import Study
+
+
+def embed(study: Study, overrides: list[str]) -> None:
+    """Embed the images of a folder, and write them to a file.
+
+    Args:
+        study: names the model, the images and the output.
+        overrides: the overrides on the command line.
+
+    Raises:
+        UserError: there is no such model or no image, or an option is not allowed.
+    """
+    config = study.config
+    kind = config.format or "npz"
+    if kind not in tables.FORMATS:
+        raise UserError(f"format={kind}: allowed are {', '.join(tables.FORMATS)}.")
+    if not config.model or not config.images:
+        example = command("embed", {"model": config.model or "FOLDER", "images": config.images or "FOLDER"})
+        raise UserError(f"Name the model and the folder of images: {example}")
+    root = usable_path("images", config.images)
+    paths, notes = listed(root)
+    model = load(config.model, study, overrides, config.run)
+    separated = config.folds == "separated"
+    if model.described.distance == "hyperbolic" and len(model.networks) > 1 and not separated:
+        raise UserError(f"The points of {model.name} cannot be concatenated to points of one ball: folds=separated.")
+    for note in notes:
+        write(note)
+    folder = root if root.is_dir() else root.parent
+    model.log_if_tested_on(folder, f"embeddings of {counted(len(paths), 'image')}")
+    show = progress(config.display, f"{model.name}: images embedded")
+    found = embed_files(model, folder, paths, batch_size=config.embed_batch, progress=show)
+    report_bad(found, len(paths))
+    if not found.paths:
+        raise UserError(f"None of the images in {folder} can be read, so there is nothing to write.")
+    stem = similar_name(root.resolve().stem or "images")
+    path = Path(config.output or Path(config.results_dir) / "embeddings" / f"{stem}.{kind}")
+    tables.write(path, kind, found, separated=separated, distance=model.described.distance)
+    folds, count, dim = found.embeddings.shape
+    shape = f"{folds} x {count} x {dim}" if separated else f"{count} x {folds * dim}"
+    write(f"{model.name}: embeddings {shape} of {folder}\nwrote {path}")
+
+
+def progress(display: str, what: str) -> Callable[[int, int], None]:
+    """A function that shows how many images are done; it shows nothing if `display` is quiet."""
+    return (lambda done, total: None) if display == "quiet" else counting(what)
+
+
+def report_bad(found: Embedded, total: int) -> None:
+    """Print how many images cannot be read, and the first few with the reason."""
+    if found.bad:
+        lines: Sequence[str] = [f"{path} {reason}" for path, reason in found.bad]
+        write(f"{len(found.bad):,} of {counted(total, 'image')} cannot be read and are left out:{first_lines(lines)}")

@@ -1,0 +1,1 @@
+"""Trained models in use: loading, embedding image files, searching a folder of images, and exporting."""

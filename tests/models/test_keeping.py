@@ -1,0 +1,165 @@
+"""Which weights a final evaluation keeps, and how they are read, those of earlier versions too."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.core import records
+from benchmark.final_eval import final_eval
+from benchmark.models.loaded import load
+from benchmark.robustness import robustness
+from benchmark.score import score
+from benchmark.study import model_files
+from benchmark.study.model_files import read_weights
+from benchmark.training.checkpoint import write_state
+from tests.command_line import Ended, assert_refused, results_of, run, study_dir, tiny, trainings
+
+pytestmark = pytest.mark.slow
+OPTIONS = ("preset=default", "protocol.embedding_dim=16")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The folder of a study with two final runs that was evaluated without further options."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return study_dir(folder, "proxy_nca-default"), tiny(final_eval, folder, *OPTIONS)
+
+
+@pytest.fixture
+def study(evaluated: tuple[Path, Ended], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(evaluated[0], tmp_path / "copy"))
+
+
+def run_folder(study: Path, number: int) -> Path:
+    return study / "final_eval" / "default" / f"run_{number:02d}"
+
+
+def kept_files(study: Path, number: int) -> set[str]:
+    folder = run_folder(study, number)
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".pt", ".safetensors", ".yaml")
+    }
+
+
+ALL = {"model.yaml", "fold_0/weights.safetensors", "fold_1/weights.safetensors"}
+
+
+def again(study: Path, *options: str) -> Ended:
+    return run(final_eval, f"study={study}", "executor=inline", "display=plain", *options)
+
+
+def test_the_first_run_keeps_its_weights_and_the_disk_is_named_before(evaluated: tuple[Path, Ended]) -> None:
+    folder, ended = evaluated
+    assert ended.status == 0 and kept_files(folder, 0) == ALL and not kept_files(folder, 1), ended
+    said = ended.out.index("The weights of the first run are kept: about")
+    assert said < ended.out.index("run 1 of 2") and "free" in ended.out[said : said + 120]
+
+
+def test_best_trains_what_is_missing_once_more_and_leaves_the_records(study: Path) -> None:
+    before = results_of(study / "final_eval")
+    ledger = (study / "test_ledger.jsonl").read_bytes()
+    with trainings() as trained:
+        ended = again(study, "keep=best")
+        assert again(study, "keep=best").status == 0
+    assert trained == ["run_01/fold_0", "run_01/fold_1"], "once, and only the run without weights"
+    assert ended.status == 0 and kept_files(study, 0) == kept_files(study, 1) == ALL
+    assert "1 finished run has no weights and is trained once more" in ended.out
+    assert "run 1: weights kept, with the validation scores of its record" in ended.out
+    assert results_of(study / "final_eval") == before and (study / "test_ledger.jsonl").read_bytes() == ledger
+    assert model_files.read_description(run_folder(study, 1)).reproduces
+
+
+def test_weights_that_do_not_reproduce_the_record_say_so(study: Path) -> None:
+    def otherwise(number: int, parts: Any) -> None:  # as another kind of device would, only more
+        torch.nn.init.normal_(parts.head.linear.weight, generator=torch.Generator().manual_seed(number))
+
+    with trainings(otherwise):
+        ended = again(study, "keep=best")
+    assert ended.status == 0 and "their validation scores differ" in ended.out, ended
+    assert not model_files.read_description(run_folder(study, 1)).reproduces
+
+
+def test_none_keeps_nothing_and_first_leaves_finished_runs_alone(study: Path, tmp_path: Path) -> None:
+    with trainings() as trained:
+        assert again(study).status == 0 and again(study, "keep=none").status == 0
+    assert not trained and kept_files(study, 0) == ALL
+    ended = tiny(final_eval, tmp_path / "none", *OPTIONS, "keep=none", "protocol.num_runs=1")
+    assert ended.status == 0 and "weights" not in ended.out, ended
+    assert not kept_files(study_dir(tmp_path / "none", "proxy_nca-default"), 0)
+
+
+def test_a_run_that_was_killed_between_its_record_and_its_description_can_be_used(study: Path) -> None:
+    as_earlier_versions(study)
+    assert load_of(study).described.run == 0
+    assert run(robustness, f"study={study}", "corruptions=[blur]", "display=quiet").status == 0
+
+
+def as_earlier_versions(study: Path) -> None:
+    """Replace the files of a kept run by those of an earlier version."""
+    folder = run_folder(study, 0)
+    for fold in (0, 1):
+        path = folder / f"fold_{fold}" / "weights.safetensors"
+        identity: dict[str, Any] = {}
+        state = read_weights(path, torch.device("cpu"), lambda found, own=identity: str(own.update(found or {}) or ""))
+        write_state(path.with_name("best.pt"), state, identity)
+        path.unlink()
+        model_files.checksum_path(path).unlink()
+    (folder / "model.yaml").unlink()
+
+
+def load_of(study: Path) -> Any:
+    from benchmark.study.cli import study_of
+
+    return load(str(study), study_of([]))
+
+
+def test_models_of_earlier_versions_have_the_same_embeddings(study: Path) -> None:
+    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    new = load_of(study).embed(images)
+    as_earlier_versions(study)
+    for place in (study, run_folder(study, 0)):
+        assert torch.equal(load_of(place).embed(images), new)
+
+
+def test_a_model_in_its_study_scores_what_the_record_says_and_is_logged_first(study: Path, tmp_path: Path) -> None:
+    before = len((study / "test_ledger.jsonl").read_text().splitlines())
+    ended = run(score, f"model={study}", f"output={tmp_path / 'scores'}", "display=quiet")
+    assert ended.status == 0, ended
+    lines = [json.loads(line) for line in (study / "test_ledger.jsonl").read_text().splitlines()[before:]]
+    assert [(line["story"], line["run"]) for line in lines] == [("score", 0)]
+    recorded = records.read_record(run_folder(study, 0).with_suffix(".json")).result
+    text = (tmp_path / "scores" / "scores.csv").read_text().splitlines()[1:]
+    found = {tuple(line.split(",")[:2]): float(line.split(",")[2]) for line in text}
+    for mode in ("concatenated", "separated"):
+        for name in ("map_at_r", "precision_at_1", "r_precision"):
+            assert found[mode, name] == pytest.approx(recorded[mode][name], abs=1e-3)  # near ties, after rounding
+        for name, value in recorded["levels"][mode].items():
+            assert found[mode, name] == pytest.approx(value, abs=1e-3)
+
+
+def test_kept_embeddings_are_scored_only_after_a_line_in_the_ledger_of_their_study(study: Path, tmp_path: Path) -> None:
+    before = (study / "test_ledger.jsonl").read_text().splitlines()
+    path = run_folder(study, 0) / "embeddings.npz"
+    assert run(score, f"embeddings={path}", f"output={tmp_path / 'scores'}").status == 0
+    assert len((study / "test_ledger.jsonl").read_text().splitlines()) == len(before) + 1
+    (study / "test_ledger.jsonl").unlink()
+    (study / "test_ledger.jsonl").mkdir()  # it cannot be written
+    assert_refused(run(score, f"embeddings={path}", f"output={tmp_path / 'other'}"), "test_ledger.jsonl")
+    assert not (tmp_path / "other").exists()
+
+
+def test_weights_of_another_run_in_a_study_are_refused(study: Path) -> None:
+    for name in ("weights.safetensors", "weights.safetensors.sha256"):
+        shutil.copy(run_folder(study, 0) / "fold_1" / name, run_folder(study, 0) / "fold_0" / name)
+    ended = run(score, f"model={study}", "display=quiet")
+    assert_refused(ended, "fold_0/weights.safetensors")
+
+
+def test_a_run_without_weights_is_named_with_those_that_have_them(study: Path) -> None:
+    assert_refused(run(score, f"model={study}", "run=1"), "Run 1", "Runs that have: 0")
+    assert np.array_equal(load_of(study).described.weights[0].not_trained_on, range(67)), "the first fold's classes"
