@@ -271,7 +271,7 @@ def about_keeping(study: Study, missing: Sequence[int], again: Sequence[int]) ->
     kept = [*again, *(run for run in missing if model_files.keeps(study.config.keep, run))]
     if not kept:
         return
-    size = max(1e5, study.config.protocol.num_folds * model_files.expected_bytes(study))
+    size = max(1e5, model_files.expected_bytes(study))
     free = shutil.disk_usage(study.directory).free
     which = "the first run" if study.config.keep == "first" else counted(len(kept), "run")
     rest = f"; keep=best: of all, {human_size(size * len(missing))}" if study.config.keep == "first" else ""

@@ -66,7 +66,9 @@ class Model:
     def weights_digest(self) -> str:
         """A digest of everything that its embeddings depend on."""
         d = self.described
-        return records.digest([[one.sha256 for one in d.weights], repr(d.preprocessing), d.trunk, d.head])
+        return records.digest(
+            [[one.sha256 for one in d.weights], repr(d.preprocessing), d.trunk, d.head, repr(d.frozen)]
+        )
 
     @property
     def precision(self) -> str:
@@ -180,7 +182,10 @@ def _built(folder: Path, described: ModelFile, mismatches: Sequence[Mismatch], c
             f"name them on the command line: {plugins_option(*described.plugins)}"
         )
     device, how = composed.make_device(), described.preprocessing
-    networks = []
+    networks, shared = [], dict[str, Tensor]()
+    if described.frozen is not None:
+        file = described.frozen
+        shared = model_files.read_weights(folder / file.file, device, _anything, file.sha256)["trunk"]
     for one, mismatch in zip(described.weights, mismatches, strict=True):
         path = folder / one.file
         state = model_files.read_weights(path, device, mismatch, one.sha256)
@@ -189,7 +194,7 @@ def _built(folder: Path, described: ModelFile, mismatches: Sequence[Mismatch], c
             head = build(described.head, "head", plugins=described.plugins, in_features=trunk.out_features,
                          embedding_dim=described.embedding_dim)  # fmt: skip
         try:
-            trunk.load_state_dict(state["trunk"])
+            trunk.load_state_dict(shared or state["trunk"])
             head.load_state_dict(state["head"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise records.CorruptFileError(f"{path} does not fit its model: {str(error).splitlines()[0]}.") from error

@@ -83,22 +83,22 @@ class _Frozen(nn.Module):
     def __init__(self, study: Study, pixels: Images) -> None:
         super().__init__()
         use_precision(study.config.precision, pixels.device, study.config.deterministic)
-        self.trunk, self.precision = frozen_trunk(study, pixels), study.config.precision
+        self.trunk = frozen_trunk(study, pixels.channels).to(pixels.device)
+        self.precision = study.config.precision
         self.mean, self.std = self.trunk.mean, self.trunk.std
 
     def forward(self, images: Tensor) -> Tensor:
         return forward(self.trunk, nn.Identity(), images, self.precision)
 
 
-def frozen_trunk(study: Study, pixels: Images) -> TrunkModule:
-    """The trunk whose features the study trains on, on the device of the images; one without weights is random.
+def frozen_trunk(study: Study, in_channels: int) -> TrunkModule:
+    """The trunk whose features the study trains on; one without weights is random.
 
     Args:
         study: a study with `training.views`.
-        pixels: images in the format of the trunk.
+        in_channels: channels of the images.
     """
-    trunk = study.make_trunk(pixels.channels, stable_seed(study.config.seed, study.config.dataset.name, "frozen trunk"))
-    return trunk.to(pixels.device)
+    return study.make_trunk(in_channels, stable_seed(study.config.seed, study.config.dataset.name, "frozen trunk"))
 
 
 def prepare_features(study: Study, images: ImageSource) -> None:
@@ -110,7 +110,7 @@ def prepare_features(study: Study, images: ImageSource) -> None:
     """
     views, before = feature_images(study, images).views, torch.get_num_threads()
     if (missing := views.missing()) and study.config.display != "quiet":
-        width = frozen_trunk(study, views.images).out_features
+        width = frozen_trunk(study, views.images.channels).out_features
         size = human_size(2 * width * len(views.images) * len(missing))
         write(f"{study.config.trunk.name}: {width:,} features of {len(missing)} views of {len(views.images):,} images, "
               f"{size}, in {visible(str(views.folder))}")  # fmt: skip

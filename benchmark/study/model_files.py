@@ -30,6 +30,7 @@ from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError
 from benchmark.core.typed import AtLeastOne, Count, Finite, Text
 from benchmark.study import data
 from benchmark.study.config import Node
+from benchmark.study.frozen import frozen_trunk
 from benchmark.study.instantiate import build
 from benchmark.study.study import Study
 from benchmark.training.checkpoint import read_state
@@ -37,6 +38,7 @@ from benchmark.training.checkpoint import read_state
 NAME = "model.yaml"
 VERSION = 1
 WEIGHTS = "weights.safetensors"
+FROZEN = "trunk.safetensors"
 HELD_OUT = "weights_held_out.safetensors"
 SUFFIX = ".sha256"  # of the checksum beside a file, in the format of `sha256sum`
 PARTS = ("trunk", "head", "loss")
@@ -130,6 +132,7 @@ class ModelFile:
         plugins: names of the plug-ins that it needs.
         reproduces: false if the run was trained once more for its weights, and its validation scores differ from the
             run's record.
+        frozen: the trunk that all networks share if it was not trained; their own files then lack it.
     """
 
     version: AtLeastOne
@@ -155,6 +158,7 @@ class ModelFile:
     versions: dict[str, str]
     plugins: list[str] = field(default_factory=list)
     reproduces: bool = True
+    frozen: WeightsFile | None = None
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -242,7 +246,7 @@ def is_there(path: Path) -> bool:
 
 def describe(
     study: Study, *, run: int, identity: str, fingerprint: str, code: Sequence[str], weights: Sequence[WeightsFile],
-    reproduces: bool = True,
+    reproduces: bool = True, frozen: WeightsFile | None = None,
 ) -> ModelFile:  # fmt: skip
     """Describe the networks of a run.
 
@@ -254,6 +258,7 @@ def describe(
         code: digests of the code that trained it.
         weights: the networks' files.
         reproduces: whether the scores in the run's record are those of these weights.
+        frozen: the file of a trunk that was not trained.
     """
     config, dataset = study.config, study.make_dataset()
     split = dataset.trainval()
@@ -288,6 +293,7 @@ def describe(
         preprocessing=Preprocessing(channels=cast(Literal[1, 3], channels), mean=mean, std=std, **how),
         weights=[*weights], class_names=[*split.class_names], study=identity, data=fingerprint,
         code=sorted(code), commit=commit(), versions=versions(), plugins=[*config.plugins], reproduces=reproduces,
+        frozen=frozen,
     )  # fmt: skip
 
 
@@ -371,11 +377,19 @@ def keep(
         sha256 = write_weights(folder / name, state, own)
         written.append(WeightsFile(file=name, sha256=sha256, not_trained_on=[*held_out]))
     described = describe(
-        study, run=run, identity=identity, fingerprint=fingerprint, code=code, weights=written, reproduces=reproduces
-    )
+        study, run=run, identity=identity, fingerprint=fingerprint, code=code, weights=written, reproduces=reproduces,
+        frozen=_write_frozen(study, folder) if study.config.training.views is not None else None,
+    )  # fmt: skip
     write_description(folder, described)
     for source, _ in files.values():
         source.unlink()
+
+
+def _write_frozen(study: Study, folder: Path) -> WeightsFile:
+    """Write the trunk that a study did not train into the folder of a run."""
+    trunk = frozen_trunk(study, data.num_channels(study.make_dataset().trainval().images))
+    state = {"trunk": trunk.state_dict(), "head": {}, "loss": {}}
+    return WeightsFile(file=FROZEN, sha256=write_weights(folder / FROZEN, state, {}), not_trained_on=[])
 
 
 def keeps(choice: str, run: int) -> bool:
@@ -389,11 +403,13 @@ def keeps(choice: str, run: int) -> bool:
 
 
 def expected_bytes(study: Study) -> int:
-    """Size of the weights of one network, trunk and head, without those of its loss."""
+    """Size of the weights of a run's networks, without those of their losses; a frozen trunk is kept once."""
     channels = data.num_channels(study.make_dataset().trainval().images)
     trunk = build(untrained(study.config.trunk.module), "trunk", plugins=study.config.plugins, in_channels=channels)
     head = study.make_head(trunk.out_features, seed=0)
-    return sum(tensor.nbytes for part in (trunk, head) for tensor in part.state_dict().values())
+    of_head, of_trunk = (sum(int(t.nbytes) for t in part.state_dict().values()) for part in (head, trunk))
+    folds: int = study.config.protocol.num_folds
+    return folds * of_head + (folds if study.config.training.views is None else 1) * of_trunk
 
 
 def untrained(trunk: Node) -> Node:

@@ -201,8 +201,8 @@ def load_model(study: Study, path: Path, mismatch: Mismatch, images: Images) -> 
     """
     state = read_weights(path, images.device, mismatch)
     frozen = study.config.training.views is not None
-    whole = frozen_trunk(study, images) if frozen and not isinstance(images, FeatureImages) else None
-    trunk = whole or study.make_trained_trunk(images, seed=0).to(images.device)
+    whole = frozen_trunk(study, images.channels) if frozen and not isinstance(images, FeatureImages) else None
+    trunk = (whole or study.make_trained_trunk(images, seed=0)).to(images.device)
     head = study.make_head(trunk.out_features, seed=0).to(images.device)
     try:
         if whole is None:

@@ -14,10 +14,11 @@ from benchmark.experiment.measure import measure
 from benchmark.experiment.plan import trained_images
 from benchmark.final_eval import final_eval
 from benchmark.images.features import FeatureImages
-from benchmark.images.in_memory import InMemoryImages
+from benchmark.models.loaded import load
 from benchmark.study.frozen import feature_images, frozen_trunk
 from benchmark.study.study import Study
 from benchmark.trunks.precomputed import Precomputed
+from benchmark.trunks.small_conv import SmallConv
 from tests.command_line import tiny
 
 Compose = Callable[..., Study]
@@ -37,8 +38,7 @@ def test_features_are_those_of_the_trunk_in_evaluation_mode(compose_study: Compo
     study = compose_study("training=frozen")
     images = study.make_images(PIXELS)
     assert isinstance(images, FeatureImages)
-    pixels = InMemoryImages(PIXELS)
-    trunk = frozen_trunk(study, pixels).eval()
+    trunk = frozen_trunk(study, 1).eval()
     batch = (torch.from_numpy(PIXELS)[:, None].float() / 255 - 0.1) / 0.27
     with torch.no_grad():
         expected = trunk(batch)
@@ -51,7 +51,7 @@ def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_s
     base = folder(compose_study("training=frozen"))
     same = ("loss=triplet", "trials=3", "protocol.batch_size=64", "training.optimizers.head.lr=0.1")
     assert {folder(compose_study("training=frozen", one)) for one in same} == {base}
-    other = ("trunk.width=64", "seed=1", "training.shift=1", "precision=bf16")
+    other = ("trunk.width=32", "seed=1", "training.shift=1", "precision=bf16")
     folders = [folder(compose_study("training=frozen", one)) for one in other]
     folders.append(folder(compose_study("training=frozen"), PIXELS[::-1].copy()))
     assert len({base, *folders}) == 1 + len(folders)
@@ -65,6 +65,24 @@ def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path
     assert result["concatenated"] == result["separated"]  # of equal models
     assert [fold["best_epoch"] for fold in result["folds"]] == [0] * len(result["folds"])
     assert tiny(bo, tmp_path, "loss=none", "training=frozen").status == 2
+
+
+def test_a_kept_model_has_the_frozen_trunk_once_and_embeds_images(tmp_path: Path, compose_study: Compose) -> None:
+    done = tiny(final_eval, tmp_path, "loss=none_pca", "training=frozen", "protocol.embedding_dim=4")
+    assert done.status == 0, done
+    (home,) = (path.parent for path in tmp_path.rglob("model.yaml"))
+    assert len([*home.rglob("trunk.safetensors")]) == 1
+    model = load(str(home), compose_study())
+    (trunk, head), batch = (model.networks[1].trunk, model.networks[1].head), torch.from_numpy(PIXELS)[:, None]
+    with torch.no_grad():
+        expected = head(
+            frozen_trunk(compose_study("training=frozen", "dataset=glyphs_small", "trunk.width=8"), 1).eval()(
+                (batch.float() / 255 - 0.1) / 0.27
+            )
+        )
+    found = model.embed(batch)
+    assert found.shape[1:] == (12, 4) and isinstance(trunk, SmallConv)
+    torch.testing.assert_close(found[1], torch.nn.functional.normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_plan_computes_no_features_and_counts_no_training_for_a_loss_that_has_none(compose_study: Compose) -> None:
