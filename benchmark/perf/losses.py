@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmark.core.memory import peak_allocated
 from benchmark.core.paths import conf_dir
 from benchmark.losses import HasMemory
-from benchmark.perf.timing import Row, peak_allocated
+from benchmark.perf.timing import Row
 from benchmark.study.study import Study, read_loss
 
 NUM_CLASSES, NUM_IMAGES = 11_318, 59_551

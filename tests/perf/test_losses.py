@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.memory import peak_allocated
 from benchmark.losses import HasMemory
 from benchmark.perf import losses
-from benchmark.perf.timing import peak_allocated
 from benchmark.study.study import Study
 from tests.losses.every_loss import NAMES
 
