@@ -167,7 +167,7 @@ class PretendedDevice(TorchFunctionMode):
     """Inside the block, `cuda` is pretended, and `events` fills.
 
     Args:
-        folders: folders of other packages, whose lines are named like those of the project.
+        folders: beginnings of the paths of other packages, whose lines are named like those of the project.
 
     Attributes:
         events: by kind ("mismatch", "wait", "order"), how often each happened, by place and operation.
@@ -175,7 +175,7 @@ class PretendedDevice(TorchFunctionMode):
 
     def __init__(self, folders: Iterable[str] = ()) -> None:
         super().__init__()
-        self.folders = tuple(f"{folder}{os.sep}" for folder in folders)
+        self.folders = tuple(folders)
         self.events: dict[str, Counter[str]] = defaultdict(Counter)
         self.nodes: dict[int, str] = {}  # by sequence number of a node of the graph: the line of its forward pass
         self.pinned: set[int] = set()
@@ -398,7 +398,7 @@ def line(more: tuple[str, ...] = ()) -> str:
     """The innermost line of the project on the stack, or else of any code but PyTorch's: `losses/snr.py:70`.
 
     Args:
-        more: folders of other packages, whose lines count as those of the project.
+        more: beginnings of the paths of other packages, whose lines count as those of the project.
     """
     frame, other = sys._getframe(1), ""
     while frame is not None:

@@ -266,7 +266,7 @@ def falls_in_a_few_steps(course: Course) -> Problems:
     if last < first - 0.1 * abs(first):
         return []
     return [f"Twelve steps of Adam at a rate of 0.1 change it from {first:.4g} to {last:.4g}: it should fall by a "
-            "tenth at least. Has it the wrong sign?"]  # fmt: skip
+            "tenth at least. Is its gradient that of its value (detach, a backward of its own)?"]  # fmt: skip
 
 
 def is_finite_for_unusual_batches(course: Course) -> Problems:

@@ -49,7 +49,7 @@ def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Stud
 def test_a_memory_is_full_when_a_step_is_measured(compose_study: Callable[..., Study]) -> None:
     loss = compose_study("loss=xbm", "loss.schedule.start_iteration=0").make_loss(200, 0, np.arange(200), 2000)
     assert isinstance(loss, HasMemory) and loss.diagnostics()["memory_rows"] == 0  # type: ignore[attr-defined]
-    losses.fill_memory(loss)
+    losses.fill_memory(loss, 200)
     assert loss.diagnostics()["memory_rows"] == len(loss.memory) > 1000  # type: ignore[attr-defined]
 
 
