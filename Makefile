@@ -4,7 +4,7 @@
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
 override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS A B CELL BUDGET MODEL QUERY EMBEDDINGS FORMAT OUT ARGS
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS TRACKER A B CELL BUDGET MODEL QUERY EMBEDDINGS FORMAT OUT ARGS
 override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
