@@ -114,7 +114,8 @@ class Session:
         found = finished(self.opened.identity).quarantine(notes.append)
         config = self.study.config
         epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
-        self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs)
+        each = 1 if self.command == "traditional" else config.protocol.num_folds
+        self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs, each)
         for note in notes:
             self.display.say(note)
         self._kinds = kinds_of([*found.values(), *earlier]) - {UNKNOWN}
@@ -122,6 +123,11 @@ class Session:
         if self._device is not None and len(found) < total:
             self._compare_device(self._device.type, f"this session runs on {self._device.type}")
         return found
+
+    @property
+    def device_kind(self) -> str:
+        """Kind of the device of this machine that trains; empty where other machines do."""
+        return self._device.type if self._device is not None else ""
 
     def _track(self, found: dict[int, records.Record]) -> None:
         """Start the tracker, if the user asked for one, and send it what is finished."""
