@@ -10,6 +10,7 @@ import yaml
 
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
+from benchmark.report.formats import MARKS
 from docs.images.draw import PICTURE, drawn
 from tests.docs.pages import DOCS, README, ROOT, spans, text_of
 
@@ -59,6 +60,10 @@ def test_a_page_names_every_choice_of_its_group(group: str, page: str) -> None:
 def test_the_table_of_commands_is_that_of_the_command_line() -> None:
     found = {command.strip("`"): (group, text) for group, command, text in rows("options.md", "## Commands")}
     assert found == {name: (verb.group, verb.help) for name, verb in VERBS.items()}
+
+
+def test_the_table_of_marks_is_that_of_the_tables() -> None:
+    assert dict(map(tuple, rows("reading_a_table.md", "# Reading a table"))) == MARKS
 
 
 def test_the_table_of_options_is_that_of_make() -> None:
