@@ -31,6 +31,7 @@ BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
 OF_DATASET = re.compile(
     r"(dataset|trunk|head|training|loss\.schedule|(loss|protocol)\.usual)\.(?!recipe$)|protocol\.images|results_dir"
+    r"|loss\.(setting|space)(\.head_lr.*)?$"  # a training may search the rate of the head
 )
 
 
