@@ -54,6 +54,7 @@ def train(study: Study) -> None:
     assert all(not torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "group"), [("trunk", "trunk"), ("head", "head"), ("sampler", "loss")])
 def test_the_example_of_a_component_trains(
     page: str, group: str, module: Callable[[str, str], types.ModuleType], compose_study: Callable[..., Study]
