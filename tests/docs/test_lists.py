@@ -44,7 +44,7 @@ def test_the_sources_of_losses_are_those_of_their_modules() -> None:
     found = {}
     for section in sections:
         (module,) = re.findall(r"^::: benchmark\.losses\.(\w+)$", section, re.MULTILINE)
-        found |= dict.fromkeys(code(section.split("\n")[2].removeprefix("`LOSS=`")), module)
+        found |= dict.fromkeys(code(section.split("\n\n")[1].removeprefix("`LOSS=`")), module)
     assert found.keys() == names("loss")
     for name, module in found.items():
         node = yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
