@@ -28,7 +28,7 @@ STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
 COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace doctor data splits check-loss bench bench-front bench-search bench-gpu
-TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint audit lock clean
+TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint docs audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
 .DEFAULT_GOAL := help
@@ -123,6 +123,11 @@ test-library: $(STAMP) ## run the tests of the losses with other versions of pyt
 lint: $(STAMP) ## run ruff and mypy
 	$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 
+docs: $(STAMP) ## build the documentation into build/docs; a warning is an error
+	@test -x $(VENV)/docs/bin/python || $(VENV)/bin/uv venv --quiet $(VENV)/docs
+	@VIRTUAL_ENV=$(VENV)/docs $(VENV)/bin/uv pip sync --quiet --require-hashes requirements-docs.lock
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet --strict && echo build/docs/index.html
+
 audit: $(STAMP) ## check the lock files against known vulnerabilities, list licences, and write an SBOM
 	$(RUN) tests.audit
 
@@ -130,6 +135,8 @@ COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no
 lock: $(STAMP) ## resolve the dependencies of pyproject.toml and write the lock files
 	echo uv | $(COMPILE) - -o requirements-uv.lock
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	@$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' | \
+		$(COMPILE) - -o requirements-docs.lock
 	$(FAISS_CPU) requirements.lock | awk '/^[A-Za-z0-9]/ { drop = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)[=@ ]/ } !drop' > requirements-cpu.lock
 	@grep -hoE '^torch(vision)?==[0-9.]+' requirements.lock | $(COMPILE) --torch-backend=cpu --no-deps - > $(VENV)/torch-cpu.lock; \
 		if grep -q -- --hash= $(VENV)/torch-cpu.lock; then cat $(VENV)/torch-cpu.lock >> requirements-cpu.lock; \

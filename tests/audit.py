@@ -32,7 +32,7 @@ from benchmark.core.download import download
 from benchmark.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-uv.lock")
+LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-docs.lock", "requirements-uv.lock")
 ADDRESS = "https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip"
 DAY = 86400.0
 SBOM = Path("build") / "sbom.cdx.json"

@@ -47,17 +47,17 @@ def test_committed_records_give_the_committed_tables_byte_for_byte(folder: Path,
     assert {path.name: path.read_bytes() for path in (copy / "tables").iterdir()} == committed
 
 
-def test_the_rows_in_the_readme_are_those_of_the_committed_tables() -> None:
-    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+def test_the_rows_in_the_docs_are_those_of_the_committed_tables() -> None:
+    page = (RESULTS.parent / "docs" / "reference_run.md").read_text(encoding="utf-8")
     reference = (RESULTS / "reference" / "tables" / "glyphs-small_conv-hpl.md").read_text(encoding="utf-8")
     rows = [line for line in reference.split("**How the numbers")[0].splitlines() if line.startswith("|")]
-    assert len(rows) == 2 * (2 + 9) and [line for line in rows if line not in readme] == []
+    assert len(rows) == 2 * (2 + 9) and [line for line in rows if line not in page] == []
     small = (RESULTS / "one_of_each" / "tables" / "glyphs-small_conv-hpl.md").read_text(encoding="utf-8")
     cells = [
         [cell.strip() for cell in line.split("|")] for line in small.split("Mean +-")[0].splitlines() if "±" in line
     ]
     shown = [" | ".join((cell[1].partition(" <sup>")[0], cell[2], cell[5])) for cell in cells]
-    assert len(shown) == 17 and [text for text in shown if text not in readme] == []
+    assert len(shown) == 17 and [text for text in shown if text not in page] == []
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The layers that the README prints, as a test: a part imports only from lower rows, siblings never each other."""
+"""The layers that docs/code.md prints, as a test: a part imports only from lower rows, siblings never each other."""
 
 import ast
 import re
@@ -10,14 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "benchmark"
 
 
-def layers_in_the_readme() -> list[list[str]]:
+def layers_in_the_docs() -> list[list[str]]:
     """Parts by row, from the table under the heading of the layout: names in backticks in its first column."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n### Layers\n")[1].split("\n#")[0]
+    section = (ROOT / "docs" / "code.md").read_text(encoding="utf-8").split("\n## Layers\n")[1].split("\n#")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return [re.findall(r"`(\w+)`", row) for row in rows]
 
 
-LAYERS = layers_in_the_readme()
+LAYERS = layers_in_the_docs()
 ROW_OF = {part: number for number, row in enumerate(LAYERS) for part in row}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
 
@@ -41,7 +41,7 @@ def ours(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("benchmark.")}
 
 
-def test_the_readme_lists_exactly_the_parts_that_there_are() -> None:
+def test_the_docs_list_exactly_the_parts_that_there_are() -> None:
     assert set(ROW_OF) == {part_of(path) for path in MODULES}
     assert sum(map(len, LAYERS)) == len(ROW_OF), "a part stands in two rows"
 

@@ -24,12 +24,14 @@ class SpaceConfig:
         scale: linear or log.
         type: float or int.
         datasets: what replaces these for one data set, by its name: bounds, or a mapping with bounds and scale.
+        default: value of the first trial with `defaults_first`; None for that of the loss's setting.
     """
 
     bounds: list[float]
     scale: str
     type: str
     datasets: Node = field(default_factory=dict)
+    default: float | None = None
 
 
 @dataclass

@@ -144,6 +144,8 @@ def science(plain: Node, config: Config, setting: Node, fingerprint: str) -> Nod
     for name, parameter in kept["loss"]["space"].items():
         del parameter["datasets"]
         parameter |= {"bounds": bounds(config, name), "scale": scale(config, name)}
+        if parameter["default"] is None or not config.protocol.defaults_first:
+            del parameter["default"]
     return kept | {"data": fingerprint}
 
 

@@ -83,11 +83,8 @@ def _adapt_one(config: DictConfig, name: str, entry: dict[str, Any], given: set[
     scales, chosen = config.training.get("space_scales"), fixed | entry.keys() | own.keys()
     if scales == "log" and "scale" not in chosen and _is_wide(own.get("bounds", node.get("bounds"))):
         node.scale = "log"
-    searcher = OmegaConf.select(config, "searcher.module")
-    if "default" in entry and f"loss.setting.{name}" not in given and "defaults" in (searcher or ()):
-        if OmegaConf.is_interpolation(searcher, "defaults"):
-            searcher.defaults = {other: f"${{loss.setting.{other}}}" for other in config.loss.setting}
-        searcher.defaults[name] = entry["default"]
+    if "default" in entry and not {f"loss.setting.{name}", f"{key}.default"} & given:
+        OmegaConf.update(node, "default", entry["default"], force_add=True)
 
 
 def _is_wide(bounds: object) -> bool:

@@ -347,8 +347,8 @@ class Study:
     @property
     def first_trial(self) -> dict[str, float | int]:
         """The setting that a search tries first with `protocol.defaults_first`."""
-        start = self.config.searcher.module.get("defaults", {})
-        return {name: start.get(name, self.config.loss.setting.get(name)) for name in self.config.loss.space}
+        start = self.config.searcher.module.get("defaults", self.config.loss.setting)
+        return {name: start.get(name) if p.default is None else p.default for name, p in self.config.loss.space.items()}
 
     @property
     def num_trials(self) -> int:
@@ -364,6 +364,8 @@ class Study:
         node, space = self.config.searcher.module, self.make_space()
         shared = identity.shared_parameters(self.config)
         more = {"shared": shared} if shared else {}
+        if "defaults" in node:
+            node = node | {"defaults": self.first_trial}
         searcher: Searcher = self._build(node, "searcher", space=space, seed=self.seed, **more)
         return searcher
 

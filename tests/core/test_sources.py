@@ -14,8 +14,8 @@ from benchmark.core.sources import Source
 
 STATED = sources.statements()
 DATASETS, WEIGHTS = STATED.datasets, {(t, n): w for t, ws in STATED.weights.items() for n, w in ws.items()}
-ALLOWED = (  # papers, and the signature of a Git LFS pointer
-    "https://arxiv.org/", "https://doi.org/", "https://git-lfs.github.com/",
+ALLOWED = (  # papers, the signature of a Git LFS pointer, and names of XML's vocabularies
+    "https://arxiv.org/", "https://doi.org/", "https://git-lfs.github.com/", "http://www.w3.org/",
 )  # fmt: skip
 
 

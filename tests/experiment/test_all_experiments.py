@@ -31,6 +31,7 @@ BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
 OF_DATASET = re.compile(
     r"(dataset|trunk|head|training|loss\.schedule|(loss|protocol)\.usual)\.(?!recipe$)|protocol\.images|results_dir"
+    r"|loss\.(setting|space)(\.head_lr.*)?$"  # a training may search the rate of the head
 )
 
 
@@ -52,7 +53,8 @@ def composed(overrides: tuple[str, ...]) -> Study:
     loss = next(entry for entry in choices if entry.startswith("loss="))
     others = [entry for entry in choices if entry != loss]
     scheduled = "defaults" in choice("loss", loss.partition("=")[2])  # then its schedule depends on the data set
-    of_loss = [loss, *(entry for entry in others if scheduled and entry.startswith("dataset="))]
+    of_loss = [loss, *(entry for entry in others if entry.startswith("training="))]  # which may add to what is searched
+    of_loss += [entry for entry in others if scheduled and entry.startswith("dataset=")]
     config = copy.deepcopy(node(*others))
     with open_dict(config):
         config.loss = copy.deepcopy(node(*of_loss).loss)

@@ -1,6 +1,8 @@
-"""The README's losses of pytorch-metric-learning: each file is built, checked as before a search, and trained."""
+"""The losses of the documentation: each file is built, checked as before a search, and trained."""
 
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +15,26 @@ from benchmark.study.preflight import check_parts
 from benchmark.study.study import Study
 from benchmark.training.loop import set_train_mode, train_epoch
 
-README = Path(__file__).parents[2] / "README.md"
-SECTION = README.read_text(encoding="utf-8").split("\n### With pytorch-metric-learning\n")[1].split("\n### ")[0]
-FILES = {node["name"]: node for node in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL))}
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extend" / "loss.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+SECTION = PAGE.split("\n## With pytorch-metric-learning\n")[1].split("\n## ")[0]
+FILES = {node["name"]: node for node in map(yaml.safe_load, blocks(SECTION, "yaml"))}
 
 
 @pytest.fixture
 def study(compose_study: Callable[..., Study]) -> Callable[..., Study]:
     """A small study with a loss whose file has the given content."""
-    options = ("dataset=glyphs_small", "trunk.width=8", "protocol.batch_size=16", "dataset.iterations_per_epoch=2")
+    options = (
+        "dataset=glyphs_small", "trunk.width=8", "protocol.batch_size=16", "dataset.iterations_per_epoch=2",
+        "searcher=sobol",
+    )  # fmt: skip
 
     def of(node: dict[str, object]) -> Study:
         made = compose_study(*options)
@@ -42,12 +55,12 @@ def train(study: Study) -> torch.nn.Module:
     return parts.loss
 
 
-def test_the_readme_has_a_loss_with_vectors_and_one_with_a_miner_and_a_distance() -> None:
+def test_the_page_has_a_loss_with_vectors_and_one_with_a_miner_and_a_distance() -> None:
     assert [*FILES] == ["regularface", "batch_hard"]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_loss_of_the_readme_passes_the_checks_before_a_search_and_trains(
+def test_a_loss_of_the_page_passes_the_checks_before_a_search_and_trains(
     name: str, study: Callable[..., Study]
 ) -> None:
     made = study(FILES[name])
@@ -67,3 +80,17 @@ def test_xbm_trains_a_loss_and_a_miner_of_the_library(study: Callable[..., Study
     loss = train(study(hard | {"module": module, "needs": ["embedding_dim", "num_images"]}))
     assert loss.diagnostics()["memory_rows"] == 32
     assert {type(part).__name__ for part in (loss.loss, loss.miner)} == {"TripletMarginLoss", "BatchHardMiner"}
+
+
+@pytest.mark.parametrize(("text", "shapes"), [(README, [(100, 128)]), (PAGE, [])], ids=["README", "docs"])
+def test_the_example_of_a_new_loss_passes_the_checks_before_a_search_and_trains(
+    text: str, shapes: list[tuple[int, int]], study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks(text, "python")
+    node = yaml.safe_load(blocks(text, "yaml")[0])
+    module = types.ModuleType(f"benchmark.losses.{node['name']}")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    made = study(node)
+    check_parts(made)
+    assert [tuple(parameter.shape) for parameter in train(made).parameters()] == shapes

@@ -1,0 +1,114 @@
+"""Lists and tables of the docs name exactly what there is, and numbers in the README are those of committed tables."""
+
+import csv
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+import yaml
+
+from benchmark.__main__ import VERBS
+from benchmark.core import invocation
+from benchmark.report.formats import MARKS
+from docs.images.draw import PICTURE, drawn
+from tests.docs.pages import DOCS, README, ROOT, spans, text_of
+
+PAGES_OF = {"trunk": "trunks", "training": "trunks", "dataset": "data_sets", "protocol": "protocol",
+            "recipe": "traditional", "executor": "clusters"}  # fmt: skip
+ELSEWHERE = {"customary", "traditional"}  # a former name, and what the command `traditional` selects
+
+
+def names(group: str) -> set[str]:
+    return {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading."""
+    section = text_of(DOCS / page).split(f"{heading}\n", 1)[1]
+    found = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert found
+    return [[cell.strip() for cell in line.strip("|\n ").split(" | ")] for line in found[0].splitlines()[2:]]
+
+
+def code(text: str) -> list[str]:
+    return re.findall(r"`(\w[\w-]*)`", text)
+
+
+def test_the_table_of_losses_has_every_loss_once() -> None:
+    assert sorted(name for _, cell in rows("losses.md", "# The losses") for name in code(cell)) == sorted(names("loss"))
+
+
+def test_the_sources_of_losses_are_those_of_their_modules() -> None:
+    sections = text_of(DOCS / "losses.md").split("\n### ")[1:]
+    found = {}
+    for section in sections:
+        (module,) = re.findall(r"^::: benchmark\.losses\.(\w+)$", section, re.MULTILINE)
+        found |= dict.fromkeys(code(section.split("\n\n")[1].removeprefix("`LOSS=`")), module)
+    assert found.keys() == names("loss")
+    for name, module in found.items():
+        node = yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert f"benchmark.losses.{module}." in str(node["module"]), name
+
+
+@pytest.mark.parametrize(("group", "page"), PAGES_OF.items())
+def test_a_page_names_every_choice_of_its_group(group: str, page: str) -> None:
+    named = {word for span in spans(DOCS / f"{page}.md") for word in re.findall(r"[\w.]+", span)}
+    assert names(group) - ELSEWHERE - named == set()
+
+
+def test_the_table_of_commands_is_that_of_the_command_line() -> None:
+    found = {command.strip("`"): (group, text) for group, command, text in rows("options.md", "## Commands")}
+    assert found == {name: (verb.group, verb.help) for name, verb in VERBS.items()}
+
+
+def test_the_table_of_marks_is_that_of_the_tables() -> None:
+    assert dict(map(tuple, rows("reading_a_table.md", "# Reading a table"))) == MARKS
+
+
+def test_the_table_of_options_is_that_of_make() -> None:
+    found = {option.strip("`"): key.strip("`") for option, key in rows("options.md", "## Options")}
+    assert found == invocation.VARIABLES
+
+
+def test_the_table_of_experiments_has_each_file_with_its_data_sets() -> None:
+    label = {"cars196": "Cars196", "cub": "CUB", "glyphs": "glyphs", "grocery": "Grocery", "inshop": "In-Shop",
+             "inaturalist2019": "iNaturalist", "sop": "SOP"}  # fmt: skip
+    found = {name.strip("`"): data for _, name, _, data, _ in rows("experiments.md", "## All experiments")}
+    files = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / "experiments").glob("*.yaml")}
+    assert found == {name: ", ".join(label[data] for data in node["datasets"]) for name, node in files.items()}
+
+
+def test_an_experiment_has_results_where_the_docs_say_so() -> None:
+    states = {name.strip("`"): state for _, name, _, _, state in rows("experiments.md", "## All experiments")}
+    folders = {name: re.findall(r"`(results/\w+)/`", state) for name, state in states.items()}
+    assert {path for found in folders.values() for path in found} == {
+        f"results/{path.parent.name}" for path in (ROOT / "results").glob("*/tables")
+    }
+    assert all(state == "not run yet" for name, state in states.items() if not folders[name])
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_records() -> None:
+    path = ROOT / "results" / "reference" / "tables" / "glyphs-small_conv-hpl.md"
+    tables = [[[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()[2:]]
+              for block in re.findall(r"(?:^\|.*\n)+", path.read_text(encoding="utf-8"), re.MULTILINE)]  # fmt: skip
+    scores = {row[0].partition(" <sup>")[0]: (row[1], row[4]) for row in tables[0]}
+    differences = next(table for table in tables[1:] if len(table[0]) == 10)
+    expected = {row[0]: (*scores[row[0]], row[1], row[2]) for row in differences}
+    section = text_of(README).split("\n## One table\n")[1].split("\n## ")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "±" in line]
+    assert {row[0]: tuple(row[1:]) for row in shown} == expected and len(shown) == 9
+
+
+@pytest.mark.skipif(
+    f"Matplotlib v{matplotlib.__version__}," not in PICTURE.read_text(encoding="utf-8"), reason="another matplotlib"
+)
+def test_the_picture_of_the_readme_is_drawn_from_the_committed_records() -> None:
+    assert f"({PICTURE.relative_to(ROOT).as_posix()})" in text_of(README)
+    assert drawn() == PICTURE.read_bytes()
+
+
+def test_the_picture_shows_every_row_of_its_table() -> None:
+    with Path(ROOT / "results" / "one_of_each" / "tables" / "glyphs-small_conv-hpl.csv").open(encoding="utf-8") as file:
+        labels = {row["label"] for row in csv.DictReader(file)}
+    assert len(labels) == 17 and all(f">{label}<" in PICTURE.read_text(encoding="utf-8") for label in labels)
