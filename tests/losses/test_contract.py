@@ -74,6 +74,12 @@ def test_a_loss_that_keeps_all_demands_hears_nothing() -> None:
     assert contract.autocast_changes_no_bit(course)  # our own losses leave autocast; the harness calls a loss outside
 
 
+def test_a_value_that_depends_on_positions_alone_is_found() -> None:
+    first = changed(lambda self, e, y: Fine.forward(self, e, y) + e[0].detach().norm())  # its gradients do not
+    problems = contract.does_not_depend_on_order(course_of(Subject(first, learning_rate=0.01)))
+    assert len(problems) == 2 and "for the same batch in another order" in problems[0]
+
+
 def test_a_learning_rate_and_parameters_belong_together() -> None:
     (lacks,) = contract.has_a_learning_rate_if_it_learns(course_of(Subject(Fine)))
     assert "parameters (proxies), but its YAML gives them no learning rate" in lacks
