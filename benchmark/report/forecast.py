@@ -91,5 +91,5 @@ def _costs_in(folder: Path, kind: str) -> Iterator[Cost]:
             continue
         if kind and kinds_of([record]) != {kind}:
             continue
-        seconds = sum(record.provenance["seconds"].values()) / len(record.result["folds"])
+        seconds = sum(record.provenance["seconds"].values()) / max(1, len(record.result["folds"]))
         yield Cost(seconds, record.provenance.get("peak_memory_bytes"), folder.name)
