@@ -40,22 +40,7 @@ from benchmark.study.study import Study
 from benchmark.training.checkpoint import Checkpoint
 from benchmark.training.loop import train_fold
 
-READ = (
-    "loss",
-    "plugins",
-    "dataset.iterations_per_epoch",
-    "head",
-    "training",
-    "seed",
-    "threads",
-    "precision",
-    "display",
-    "device",
-)  # of the options
-SUPERS = np.array([4, 4, 2, 2, 9, 9, 9, 4])  # super classes of the toy classes
-TOY_SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
-                "update_every": 2, "update_every_bounds": [1, 4]}  # fmt: skip
-TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # to save time
+READ = ("loss", "plugins", "head", "training", "seed", "threads", "precision", "display", "device")  # of the options
 EPOCH = ("dataset=glyphs_small", "dataset.max_epochs=1")
 STEPS = 2  # of the cost
 
@@ -133,21 +118,22 @@ def demands(study: Study, small: Study) -> Iterator[tuple[str, Check]]:
 
 
 def subject_of(study: Study) -> contract.Subject:
-    """The study's loss for toy batches, with schedules and sizes that suit them."""
+    """The study's loss for toy batches, with a schedule that suits them."""
     raw = copy.deepcopy(study.raw)
     loss = raw["loss"]
     raw["protocol"] |= {"embedding_dim": contract.DIM, "batch_size": 12}
-    loss["schedule"] |= {key: value for key, value in TOY_SCHEDULE.items() if key in loss["schedule"]}
-    loss["setting"] |= {key: value for key, value in TOY_SIZES.items() if key in loss["setting"]}
+    loss["schedule"] |= {key: value for key, value in contract.SCHEDULE.items() if key in loss["schedule"]}
     toy = Study.of(raw)
     head: nn.Module = toy.make_head(contract.DIM, 6) if toy.config.loss.head else nn.Identity()
-    tops = {name.partition(".")[0] for name in study.config.plugins}
-    places = zip(plugins.folders(study.config.plugins), study.config.plugins, strict=True)
+    named = study.config.plugins
     return contract.Subject(
-        lambda: toy.make_loss(contract.NUM_CLASSES, 5, SUPERS, num_images=40),
+        lambda: toy.make_loss(contract.NUM_CLASSES, 5, np.array(contract.SUPERS), contract.NUM_IMAGES),
         head,
         (toy.config.loss.optimizer or {}).get("lr"),
-        tuple(str(Path(folder) / name.partition(".")[0]) for folder, name in places) if tops else (),
+        tuple(
+            str(Path(folder) / name.partition(".")[0])
+            for folder, name in zip(plugins.folders(named), named, strict=True)
+        ),
     )
 
 

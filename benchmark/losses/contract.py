@@ -18,7 +18,10 @@ from torch.nn import functional
 from benchmark.core.pretended_device import PretendedDevice
 from benchmark.losses import HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings
 
-NUM_CLASSES, DIM = 8, 6  # of the toy batches
+NUM_CLASSES, DIM, NUM_IMAGES = 8, 6, 40  # of the toy batches
+SUPERS = (4, 4, 2, 2, 9, 9, 9, 4)  # super class of each class
+SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
+            "update_every": 2, "update_every_bounds": [1, 4]}  # fmt: skip  # for the files of conf/loss/schedule
 UNUSUAL = {
     "one class": [3] * 12,
     "two classes": [0, 5] * 6,

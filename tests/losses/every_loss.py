@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmark.losses import contract
-from benchmark.losses.contract import DIM, after_step, toy_batch
+from benchmark.losses.contract import DIM, NUM_IMAGES, SCHEDULE, SUPERS, after_step, toy_batch
 from benchmark.losses.contract import NUM_CLASSES as CLASSES
 from benchmark.study.instantiate import build as build_node
 
@@ -20,15 +20,13 @@ UNTRAINED = ("none", "none_pca")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in UNTRAINED)
 __all__ = ["CLASSES", "DIM", "after_step", "toy_batch"]  # which other tests take from here
 DATASET = {"name": "toys"}
-SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
-            "update_every": 2, "update_every_bounds": [1, 4]}  # fmt: skip
 OFFERED = {
     "num_classes": CLASSES,
     "embedding_dim": DIM,
     "seed": 5,
-    "class_to_super": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
-    "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
-    "num_images": 40,
+    "class_to_super": np.array(SUPERS),
+    "true_groups": np.array(SUPERS),
+    "num_images": NUM_IMAGES,
 }
 TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values, to save run time
 every_loss = pytest.mark.parametrize("name", NAMES)
