@@ -38,7 +38,7 @@ def test_a_search_is_forecast_by_the_trainings_of_another_loss(results: Path, da
 
 def test_other_settings_other_data_and_other_devices_do_not_count(results: Path, data: str) -> None:
     study_dir(results, "ms").mkdir()
-    for overrides in (["trunk.width=4"], ["dataset.max_epochs=2"], ["protocol.batch_size=32"]):
+    for overrides in (["trunk.width=4", "protocol.batch_size=16"], ["dataset.max_epochs=2"]):
         assert not list(known_costs(study(results, "loss=ms", *overrides), data))
     assert not list(known_costs(study(results, "loss=ms"), "other data"))
     text = forecast(study(results, "loss=ms"), data, trainings=1, workers=1, kind="cuda")
