@@ -57,7 +57,7 @@ def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_s
     assert len({base, *folders}) == 1 + len(folders)
 
 
-def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path) -> None:
+def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path, compose_study: Compose) -> None:
     done = tiny(final_eval, tmp_path, "loss=none", "training=frozen")
     assert done.status == 0, done
     (run,) = tmp_path.rglob("run_*.json")
@@ -65,6 +65,10 @@ def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path
     assert result["concatenated"] == result["separated"]  # of equal models
     assert [fold["best_epoch"] for fold in result["folds"]] == [0] * len(result["folds"])
     assert tiny(bo, tmp_path, "loss=none", "training=frozen").status == 2
+    (home,) = (path.parent for path in tmp_path.rglob("model.yaml"))
+    model = load(str(home), compose_study())
+    found = model.embed(torch.from_numpy(PIXELS)[:, None]).shape[2]  # the number of features, not the protocol's length
+    assert found == model.networks[0].trunk.out_features == model.described.embedding_dim != 128
 
 
 def test_a_kept_model_has_the_frozen_trunk_once_and_embeds_images(tmp_path: Path, compose_study: Compose) -> None:
