@@ -48,7 +48,7 @@ def test_help_and_the_configuration_are_shown(tmp_path: Path, start: Start) -> N
     out, err = shown.communicate(timeout=400)
     assert (shown.returncode, err) == (0, "")
     assert out.startswith("usage: python -m benchmark bo ") and "--cfg job" in out
-    for name in ("glyphs, glyphs_small", "executor: inline, local", "searcher: ax, sobol"):
+    for name in ("glyphs, glyphs_long, glyphs_small", "executor: inline, local", "searcher: ax, sobol"):
         assert name in out
     for story, protocol in (("traditional", "traditional"), ("bo", "hpl")):
         shown = start(story, "dataset=cub", "--cfg", "job", "--resolve")
@@ -58,7 +58,7 @@ def test_help_and_the_configuration_are_shown(tmp_path: Path, start: Start) -> N
     out, err = shown.communicate(timeout=400)
     config = yaml.safe_load(out)
     assert (shown.returncode, err) == (0, "")
-    assert (config["loss"]["name"], config["trials"], config["protocol"]["trials"]) == ("contrastive", 8, 8)
+    assert (config["loss"]["name"], config["trials"], config["protocol"]["trials"]) == ("contrastive", 6, 6)
     assert not list(tmp_path.iterdir()), "to show is not to run"
 
 

@@ -22,10 +22,11 @@ from benchmark.jobs import train_unit, unit
 from benchmark.report.group_table import comparable, records_of
 from benchmark.status import status
 from benchmark.study import opening
+from benchmark.study.model_files import WEIGHTS, read_weights
 from benchmark.study.stored import read_study
 from benchmark.tables import tables
 from benchmark.traditional import traditional
-from benchmark.training.checkpoint import read_state, write_state
+from benchmark.training.checkpoint import write_state
 from tests.command_line import assert_refused, results_of, run, study_dir, tiny, trainings
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -111,11 +112,11 @@ def test_weights_of_another_training_are_not_continued_or_scored(name: str, resu
     (chosen / "run_00.json").unlink()
     if name == "checkpoint.pt":
         (mine / "record.json").unlink()
-    state = read_state(theirs / "best.pt", torch.device("cpu"), lambda _: "")
+    state = read_weights(theirs / WEIGHTS, torch.device("cpu"), lambda _: "")
     write_state(mine / name, state, records.read_record(theirs / "record.json").identity or {})
     with trainings() as trained:
         ended = tiny(final_eval, results, "keep=best")
-    assert ended.status == 0 and set(trained) == {"run_00/fold_0"}
+    assert ended.status == 0 and set(trained) == {"run_00/fold_0", "run_00/fold_1"}  # the latter's are kept elsewhere
     assert results_of(folder) == before
 
 

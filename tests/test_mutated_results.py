@@ -165,7 +165,8 @@ FACTS = {
     "num_folds": "science.protocol.num_folds", "embedding_dim": "science.protocol.embedding_dim",
     "confidence": "science.protocol.confidence", "select": "science.protocol.select",
     "setting": "science.loss.setting",
-    "search": "science.search", "held_out": "science.protocol.held_out", "recall_at": "science.dataset.recall_at",
+    "search": "science.search", "untrained": "science.loss.untrained",
+    "held_out": "science.protocol.held_out", "recall_at": "science.dataset.recall_at",
 }  # fmt: skip
 
 

@@ -50,7 +50,8 @@ NAMES = {
     "r_precision": "r_precision_level0",
 }
 COMMON = (
-    "dataset=csv", "trunk=small_conv", "trunk.width=32", "protocol.embedding_dim=16", f"protocol.batch_size={BATCH}",
+    "dataset=csv", "trunk=small_conv", "trunk.width=32", "trunk.module.strides=[2,2,2,1,2]",
+    "protocol.embedding_dim=16", f"protocol.batch_size={BATCH}",
     f"protocol.images.short_side={SIDE}", f"protocol.images.crop={SIDE}", "protocol.images.scale=[1.0,1.0]",
     "protocol.images.ratio=[1.0,1.0]", "protocol.images.flip=0.0", "decode=always",
     f"protocol.num_folds={FOLDS}", "protocol.num_runs=1", f"dataset.iterations_per_epoch={STEPS}",

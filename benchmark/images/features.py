@@ -39,6 +39,7 @@ class Views:
         self.images, self.folder, self.number = images, folder, number
         self._make_trunk, self._seed = make_trunk, seed
         self._read: dict[int, Tensor] = {}
+        self._stack: Tensor | None = None  # (V, N, F), of which the views are parts, once random ones are drawn
 
     def view(self, number: int, progress: Progress | None = None) -> Tensor:
         """The features (N, F) of one view, float16, on the images' device.
@@ -59,6 +60,24 @@ class Views:
                     records.write_checked(path, found.tobytes())
             self._read[number] = torch.from_numpy(found).to(self.images.device)
         return self._read[number]
+
+    def drawn(self, numbers: Tensor, rows: Tensor) -> Tensor:
+        """The features (B, F) of some images, each under one of the views, float16.
+
+        Args:
+            numbers: (B,), int64, the view of each image.
+            rows: (B,), int64, the images.
+
+        Raises:
+            UserError: see `view`.
+        """
+        if self._stack is None:
+            stack = torch.empty(self.number, *self.view(0).shape, dtype=torch.float16, device=self.images.device)
+            for number in range(self.number):
+                stack[number] = self.view(number)
+                self._read[number] = stack[number]
+            self._stack = stack
+        return self._stack[numbers, rows]
 
     def missing(self) -> list[int]:
         """Numbers of the views that are not on disk."""
@@ -141,10 +160,5 @@ class FeatureImages:
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
         """Return the features of a random view of each of the given rows, int64 (B,): float16 (B, F)."""
-        drawn = torch.randint(self.views.number, (len(rows),), generator=generator).numpy()
-        found = torch.empty(len(rows), self.channels, dtype=torch.float16, device=self.device)
-        for number in np.unique(drawn).tolist():
-            places = np.flatnonzero(drawn == number)
-            of_view = self.views.view(number)[to_device(self.rows[rows[places]], self.device)]
-            found[to_device(places, self.device)] = of_view
-        return found
+        numbers = torch.randint(self.views.number, (len(rows),), generator=generator).numpy()
+        return self.views.drawn(to_device(numbers, self.device), to_device(self.rows[rows], self.device))

@@ -21,7 +21,7 @@ from benchmark.study.identity import StudyIdentity
 from benchmark.study.layout import Found
 from benchmark.study.opening import Command, Opened, open_study
 from benchmark.study.preflight import check_values
-from benchmark.study.prepare import prepare
+from benchmark.study.prepare import fill_features, prepare
 from benchmark.study.study import Study
 from benchmark.training.precision import check_precision
 
@@ -164,7 +164,11 @@ class Session:
             run: runs one unit in this process (`executor=inline`).
             module: serves units as `python -m module` (every other executor).
             most_units: how many units can run at the same time.
+
+        Raises:
+            UserError: the features of a frozen trunk cannot be computed.
         """
+        fill_features(self.study)
         with (
             process.stopped_by_exception(),
             Jobs(self.study, run, module, self._report, most_units) as jobs,

@@ -27,6 +27,8 @@ def loss_steps(study: Study) -> Iterator[Row]:
     """
     for path in sorted((conf_dir() / "loss").glob("*.yaml")):
         loss = read_loss(path.stem)
+        if loss.get("untrained"):
+            continue
         presets = loss.get("presets", {}).get("authors", {})
         authors = next(iter(presets.get("trunks", {}).values()), presets).get("sop", {})
         schedule = loss.get("schedule", {})

@@ -16,7 +16,6 @@ below the optimum, and how far the trial does that a search chooses, which has t
 
 import csv
 import functools
-import io
 import json
 import math
 import warnings
@@ -26,10 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.core import records
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
-from benchmark.core.provenance import commit, hardware, versions
+from benchmark.perf.table_file import write_lines
 from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import Parameter, Searcher, Setting, Trial, Value, best_by_mean
 from benchmark.searchers.ax import Ax
@@ -324,26 +322,7 @@ def bench_search(study: Study, overrides: list[str]) -> None:
             for name, make in searchers(problem).items():
                 for after, regret in search(problem, make(problem, seed), seed, trials).items():
                     found.setdefault((problem.name, name, after), []).append(regret)
-        write_csv(found, path)
+        write_lines(path, COLUMNS, table(found))
         write(f"  seed {seed + 1} of {seeds}")
     write_table(COLUMNS, table(found))
     write(f"Written: {path}")
-
-
-def write_csv(found: Found, path: Path) -> None:
-    """Write the table as CSV, after lines with the machine, the versions and the commit that start with `#`.
-
-    Args:
-        found: the regrets.
-        path: the file, which is replaced.
-
-    Raises:
-        WriteError: it cannot be written.
-    """
-    used = versions()
-    text = io.StringIO()
-    text.write(f"# {hardware()['cpu']}; commit {commit()}\n")
-    text.write(f"# {', '.join(f'{name} {used[name]}' for name in ('torch', 'ax-platform') if name in used)}\n")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerows([COLUMNS, *table(found)])
-    records.write_whole(path, text.getvalue().encode())

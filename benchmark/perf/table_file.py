@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmark.core import records
@@ -72,17 +72,31 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    used = versions()
-    about = [f"{hardware()['cpu']}, {usable_cores()} cores, {hardware()['system']}", f"commit {commit()}",
-             ", ".join(f"{name} {used[name]}" for name in LIBRARIES if name in used)]  # fmt: skip
-    text = io.StringIO()
-    text.writelines(f"# {line}\n" for line in about)
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    lines = []
     for row in rows:
         spread = [f"{function(row.values):.4g}" if row.values else "" for function in (statistics.median, min, max)]
         wall = f"{statistics.median(row.wall):.4g}" if row.wall else ""
         better = "higher" if row.target[0] == ">=" else "lower"
         cells = [row.what, row.unit, better, f"{row.target[1]:g}", *spread, len(row.values), wall]
-        table.writerow([*cells, row.verdict(), row.compared])
+        lines.append([*cells, row.verdict(), row.compared])
+    write_lines(path, COLUMNS, lines)
+
+
+def write_lines(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV, after lines with the machine, the versions and the commit that start with `#`.
+
+    Args:
+        path: the file, which is replaced.
+        columns: the headings.
+        lines: the cells of each line.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    used = versions()
+    about = [f"{hardware()['cpu']}, {usable_cores()} cores, {hardware()['system']}", f"commit {commit()}",
+             ", ".join(f"{name} {used[name]}" for name in LIBRARIES if name in used)]  # fmt: skip
+    text = io.StringIO()
+    text.writelines(f"# {line}\n" for line in about)
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
     records.write_whole(path, text.getvalue().encode())

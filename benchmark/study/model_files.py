@@ -286,7 +286,7 @@ def describe(
         protocol=config.protocol.name, run=run, setting=dict(study.setting),
         trunk=dict(untrained(config.trunk.module)),
         head=dict(asked if "_target_" in asked else config.head.module | asked),
-        embedding_dim=config.protocol.embedding_dim,
+        embedding_dim=cast(int, study.make_head(trunk.out_features, seed=0).out_features),
         precision=cast(Literal["ieee", "tf32", "bf16"], config.precision),
         distance=cast(Literal["cosine", "l2", "hyperbolic"], config.loss.retrieval),
         distance_options=dict(config.loss.retrieval_options),

@@ -25,11 +25,22 @@ def prepare(study: Study, *halves: str) -> str:
     summary = make_ready(study, dataset, halves)
     if summary.is_new:
         write(describe(study, summary))
+    return summary.fingerprint
+
+
+def fill_features(study: Study) -> None:
+    """Compute the features of a frozen trunk that jobs on this machine will train on; other machines fill their own.
+
+    Args:
+        study: a study whose data are prepared.
+
+    Raises:
+        UserError: the trunk cannot be built, has features that cannot be kept, or the disk is full.
+    """
     if study.config.training.views is not None and study.config.executor.name in HERE:
         from benchmark.study.frozen import prepare_features  # imports PyTorch, which takes seconds
 
-        prepare_features(study, dataset.trainval().images)
-    return summary.fingerprint
+        prepare_features(study, study.make_dataset().trainval().images)
 
 
 def check_trainable(dataset: Dataset) -> None:

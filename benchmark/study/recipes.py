@@ -152,12 +152,12 @@ class ComposedTraining:
         epochs: passes over the training images; None where early stopping ends the training.
         batch_size: images in a batch.
         sampler: images of each class in a batch, or `shuffled`.
-        optimizer: class name of the trunk's optimiser.
-        trunk_lr: learning rate of the trunk.
+        optimizer: class name of the trunk's optimiser, or of the head's if the trunk is frozen.
+        trunk_lr: learning rate of the trunk; None if it is frozen.
         head_lr: learning rate of the head.
         loss_lr: learning rate of the loss's parameters; None if it has none.
         group_lrs: learning rates of groups of them, by prefix of their names.
-        weight_decay: weight decay of the trunk.
+        weight_decay: weight decay of the trunk, or of the head if the trunk is frozen.
         loss_weight_decay: weight decay of the loss's parameters; None if it has none.
         warmup_epochs: epochs at the start in which the trunk is frozen.
         decay: schedule of the learning rates; empty for constant ones.
@@ -173,7 +173,7 @@ class ComposedTraining:
     batch_size: int
     sampler: str
     optimizer: str
-    trunk_lr: float
+    trunk_lr: float | None
     head_lr: float
     loss_lr: float | None
     group_lrs: dict[str, float]
@@ -195,7 +195,7 @@ class ComposedTraining:
             "epochs": "until it stops improving" if self.epochs is None else str(self.epochs),
             "batch": f"{self.batch_size} {self.sampler}",
             "optimiser": self.optimizer,
-            "lr trunk": f"{self.trunk_lr:g}",
+            "lr trunk": "frozen" if self.trunk_lr is None else f"{self.trunk_lr:g}",
             "lr head": f"{self.head_lr:g}",
             "lr loss": "-" if self.loss_lr is None else f"{self.loss_lr:g}{groups}",
             "weight decay": f"{self.weight_decay:g}",
@@ -225,6 +225,7 @@ def composed_training(config: Config) -> ComposedTraining:
     m = sampler.get("m")
     own = optimizer_options(config) if config.loss.optimizer else {}
     decays = dict(optimizers["loss"]) | own
+    network = _of_network(config)
     return ComposedTraining(
         recipe=training.recipe or training.name,
         epochs=training.epochs,
@@ -232,12 +233,12 @@ def composed_training(config: Config) -> ComposedTraining:
         sampler="shuffled"
         if m is None
         else f"x {m} per class{', no class twice' * bool(sampler.get('fresh_classes'))}",
-        optimizer=str(optimizers["trunk"]["_target_"]).rpartition(".")[2],
-        trunk_lr=optimizers["trunk"]["lr"],
+        optimizer=str(network["_target_"]).rpartition(".")[2],
+        trunk_lr=optimizers["trunk"].get("lr"),
         head_lr=optimizers["head"]["lr"],
         loss_lr=own.get("lr"),
         group_lrs={name: group["lr"] for name, group in own.get("groups", {}).items() if "lr" in group},
-        weight_decay=optimizers["trunk"].get("weight_decay") or 0.0,
+        weight_decay=network.get("weight_decay") or 0.0,
         loss_weight_decay=decays.get("weight_decay") if own else None,
         warmup_epochs=warmup_epochs(config),
         decay=training.decay or {},
@@ -309,7 +310,13 @@ def optimizer_options(config: Config) -> Node:
     if "lr_multiplier" not in recipe:
         raise UserError(f"{path} has parameters but no authors.lr_multiplier; use protocol.loss_optimizer=searched.")
     optimizers = config.training.optimizers
-    return _multiplied(recipe, optimizers["loss"].get("lr") or optimizers["trunk"]["lr"])
+    return _multiplied(recipe, optimizers["loss"].get("lr") or _of_network(config)["lr"])
+
+
+def _of_network(config: Config) -> Node:
+    """Options of the trunk's optimiser, or of the head's if the trunk is frozen."""
+    optimizers = config.training.optimizers
+    return optimizers["trunk"] or optimizers["head"]
 
 
 def _multiplied(recipe: Node, rate: float) -> Node:

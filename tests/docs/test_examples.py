@@ -64,7 +64,7 @@ def test_the_example_of_a_component_trains(
                "loss=proxy_anchor", "searcher=sobol")  # fmt: skip
     raw = compose_study(*options).raw
     if page == "sampler":
-        (node,) = re.findall(r"`sampler: (\{.*?\})`", text_of(EXTEND / "sampler.md"))
+        (node,) = re.findall(r"`sampler: (\{.*?\})`", " ".join(text_of(EXTEND / "sampler.md").split()))
         raw["loss"]["sampler"] = yaml.safe_load(node)
     else:
         raw[group] = yaml.safe_load(example(page, "yaml")) if page == "head" else raw["trunk"] | yaml.safe_load(

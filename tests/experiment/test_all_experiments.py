@@ -17,6 +17,7 @@ from benchmark.experiment.outline import choice
 from benchmark.experiment.selected import Selected, StudyOf, key_of
 from benchmark.report.comparison import leaves
 from benchmark.study.preflight import check_values
+from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 from tests import command_line
@@ -25,7 +26,7 @@ NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
 # One of each kind, which are checked on every push in a few seconds; the others are slow tests.
 FAST = {"mlrc_cub", "hpl_table_3", "hpl_fig_5_coarse", "hist_table_10", "hier_table_2", "proxygml_table_1",
-        "new_methods", "axis_label_noise", "glyphs_traditional"}  # fmt: skip
+        "new_methods", "axis_label_noise", "glyphs_traditional", "grocery"}  # fmt: skip
 EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
@@ -118,6 +119,7 @@ def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> Non
         searches = config.searches if config.protocol.story != "traditional" else 1
         expected = runs if config.protocol.story == "traditional" else searches * (searched + runs) * folds
         assert study.num_trainings == expected
+        assert composed_training(config).cells()["dim"] == str(config.protocol.embedding_dim)  # a row of make plan
         assert study.verbs[-1] == ("traditional" if config.protocol.story == "traditional" else "final-eval")
 
 

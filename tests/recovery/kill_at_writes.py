@@ -22,11 +22,12 @@ from hydra import compose, initialize_config_dir
 from benchmark.bo import bo
 from benchmark.core.paths import conf_dir
 from benchmark.final_eval import final_eval
+from benchmark.study import spaces
 from benchmark.study.study import Study
 from benchmark.traditional import traditional
 
 COMMANDS = {"bo": bo, "final_eval": final_eval, "traditional": traditional}
-MOST_RENAMES = 5  # a process survives at most this many renames
+MOST_RENAMES = 16  # a process survives at most this many renames
 MOST_KILLS = 300  # more kills mean that a command starts from scratch each time
 
 
@@ -51,7 +52,9 @@ def main(seed: int, names: list[str], overrides: list[str]) -> int:
     """Return how often a process was killed before all commands were done."""
     torch.set_num_threads(1)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        study = Study.of(compose("config", overrides))
+        config = compose("config", overrides)
+    spaces.adapt(config, overrides)
+    study = Study.of(config)
     dice, kills = random.Random(seed), 0
     for name in names:
         while True:

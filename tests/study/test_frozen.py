@@ -57,7 +57,7 @@ def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_s
     assert len({base, *folders}) == 1 + len(folders)
 
 
-def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path) -> None:
+def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path, compose_study: Compose) -> None:
     done = tiny(final_eval, tmp_path, "loss=none", "training=frozen")
     assert done.status == 0, done
     (run,) = tmp_path.rglob("run_*.json")
@@ -65,6 +65,10 @@ def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path
     assert result["concatenated"] == result["separated"]  # of equal models
     assert [fold["best_epoch"] for fold in result["folds"]] == [0] * len(result["folds"])
     assert tiny(bo, tmp_path, "loss=none", "training=frozen").status == 2
+    (home,) = (path.parent for path in tmp_path.rglob("model.yaml"))
+    model = load(str(home), compose_study())
+    found = model.embed(torch.from_numpy(PIXELS)[:, None]).shape[2]  # the number of features, not the protocol's length
+    assert found == model.networks[0].trunk.out_features == model.described.embedding_dim != 128
 
 
 def test_a_kept_model_has_the_frozen_trunk_once_and_embeds_images(tmp_path: Path, compose_study: Compose) -> None:
@@ -89,3 +93,11 @@ def test_a_plan_computes_no_features_and_counts_no_training_for_a_loss_that_has_
     with pytest.raises(UserError, match="not in the cache yet"):
         measure(compose_study("training=frozen", "dataset=glyphs_small"))
     assert trained_images(compose_study("training=frozen", "loss=none").config, 1000) == (0, 0)
+
+
+def test_no_features_are_computed_for_a_study_that_is_refused(tmp_path: Path) -> None:
+    refused = tiny(bo, tmp_path, "training=frozen", "protocol.num_folds=70")
+    assert refused.status == 2 and "protocol.num_folds=70" in refused.err
+    assert not [*tmp_path.rglob("view_*")]
+    assert tiny(bo, tmp_path, "training=frozen", "training.views=2", "trials=1").status == 0
+    assert len([*tmp_path.rglob("view_*.bin")]) == 2
