@@ -4,7 +4,7 @@
 # make nor a shell expands it; `benchmark/__main__.py` reads it from the environment as BENCHMARK_MAKE_<option>.
 # Settings may also come from the environment.
 override given := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
-override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS A B CELL BUDGET MODEL QUERY EMBEDDINGS FORMAT OUT ARGS
+override OPTIONS := DATASET ROOT CSV NAME LOSS TRUNK TRAINING PROTOCOL PRESET TRIALS SEARCHES STUDY EXECUTOR WORKERS TRACKER A B CELL BUDGET MODEL QUERY EMBEDDINGS FORMAT OUT ARGS
 override SETTINGS := TORCH PYTHON OMP_NUM_THREADS BENCHMARK_CACHE
 override unknown := $(filter-out $(OPTIONS) $(SETTINGS) MAKEFLAGS MAKEOVERRIDES SHELL,$(given))
 quoted = '$(subst ','\'',$(1))'
@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace data splits bench bench-front bench-search bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace doctor data splits check-loss bench bench-front bench-search bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint docs audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -69,11 +69,14 @@ figures: ## draw retrieved images, embeddings and the learned hierarchy of a run
 compare: ## print how two studies differ, and the paired difference of their scores: A=FOLDER B=FOLDER
 trace: ## print the records behind a cell of a table: CELL=TABLE/ROW/COLUMN
 
+doctor: ## check this machine: GPU, libraries, driver, disk, data, weights, cluster; a fix for each problem
+
 ##@ data
 data: ## find or download a data set and describe it; ROOT=FOLDER if it is elsewhere
 splits: ## write a data set's split and folds to results/splits as CSV
 
 ##@ develop
+check-loss: ## check a loss against its contract in a minute, with a sentence for each mistake: LOSS=my_loss
 bench: ## compare the speed of this code with other libraries
 bench-front: ## measure score against cost of variants of the training on glyphs
 bench-gpu: ## measure a GPU in 8 minutes, and how many folds it should train at once

@@ -176,6 +176,8 @@ def embed(model: Model, images: str | Path | Sequence[str | Path], *, batch_size
 def run_study(command: str, **options: object) -> StudyRuns:
     """Run `bo`, `final-eval` or `traditional` for one study, which resumes if it was begun, and return its runs.
 
+    After `bo` alone there are none yet: `choice` of what is returned has the best setting and its validation score.
+
     Args:
         command: the command.
         options: values by configuration key, as on the command line; keys with a dot are given as `**{"a.b": value}`.
@@ -199,7 +201,7 @@ def run_study(command: str, **options: object) -> StudyRuns:
         else:
             from benchmark.final_eval import final_eval as run
         run(study, overrides)
-    return read_runs(study.directory)
+    return read_runs(study.directory, may_have_none=command == "bo")
 
 
 def _overrides(options: dict[str, object]) -> list[str]:

@@ -31,6 +31,7 @@ from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_
 from benchmark.jobs.train_unit import train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.report.effort import AT_BOUND, position
+from benchmark.report.forecast import forecast
 from benchmark.searchers import Searcher, Value
 from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
@@ -148,6 +149,10 @@ class Search:
                 "be reproduced. State this where you report it."
             )
         with self.session.jobs(train_unit, ["benchmark.jobs.train_unit"], self._most_units()) as jobs:
+            left = sum(i not in self.trials for i in range(total)) * self.study.config.protocol.num_folds
+            self.display.say(
+                forecast(self.study, self.session.fingerprint, left, jobs.num_workers, self.session.device_kind)
+            )
             for index, record in self.trials.items():
                 if record.result["map_at_r"] is not None:
                     self.display.best_so_far(record.result["map_at_r"], index)

@@ -52,6 +52,7 @@ from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import METRICS, MODES
+from benchmark.report.forecast import forecast
 from benchmark.report.runs import StudyRuns, read_runs
 from benchmark.study import contents, kept_models, layout, model_files
 from benchmark.study.base import PRESET, at_base
@@ -195,6 +196,8 @@ def evaluate(study: Study, suggests: bool = True) -> None:
             units = [unit for run in (*missing, *again) for unit in fold_units(session, chosen, run)]
             most_units = max(sum(not unit.has_record() for unit in units), len(missing), len(again))
             with session.jobs(run_unit, ["benchmark.final_eval", "--serve"], most_units) as jobs:
+                left = sum(not unit.has_record() for unit in units)
+                session.display.say(forecast(study, session.fingerprint, left, jobs.num_workers, session.device_kind))
                 for unit in units:
                     jobs.add(unit)
                 runs |= score_runs(session, jobs, chosen, {run: runs[run] for run in again})

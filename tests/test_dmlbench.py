@@ -54,6 +54,7 @@ LIGHT = {
     ("bo", "--cfg", "job"): (0, "name: hpl_pa"),
     ("status", f"results_dir={ROOT}/results/one_of_each"): (0, "hpl/arcface\tsearch\t6 of 6 trials"),
     ("status", "results_dir=none"): (2, "There is no study below none. Run python -m benchmark bo to start one."),
+    ("doctor",): (1, "BROKEN torch cannot be loaded: torch is imported"),
     ("logs", "results_dir=none"): (2, "No unit has a log below the results folder. Start python -m benchmark bo"),
 }
 

@@ -144,16 +144,21 @@ class Display:
         total: total number of trials (or runs).
         done: number of trials (or runs) that were finished before this command started.
         max_epochs: maximum number of epochs of a training.
+        units_each: number of trainings of a trial or run.
     """
 
-    def __init__(self, mode: str, title: str, kind: str, total: int, done: int, max_epochs: int) -> None:
+    def __init__(
+        self, mode: str, title: str, kind: str, total: int, done: int, max_epochs: int, units_each: int = 1
+    ) -> None:
         self.console = _console()
         live = mode == "live" or (mode == "auto" and self.console.is_terminal)
         self.mode = "live" if live else "plain" if mode == "auto" else mode
         self.title, self.kind, self.total, self.max_epochs = visible(title), kind, total, max_epochs
         self._done, self._done_here, self._started = done, 0, time.monotonic()
         self._best: tuple[float, int] | None = None
+        self._units_each = units_each
         self._rows: dict[tuple[int, int | None], JsonObject] = {}
+        self._first: dict[tuple[int, int | None], int] = {}  # epoch of each training at which it was first heard of
         self._last_line = 0.0
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -194,11 +199,15 @@ class Display:
         if "row" not in message:
             return
         with self._lock:
-            self._rows[message["index"], message["fold"]] = message["row"]
+            key = message["index"], message["fold"]
+            self._rows[key] = message["row"]
+            self._first.setdefault(key, message["row"]["epoch"])
             now = time.monotonic()
             if self.mode == "plain" and now - self._last_line >= PLAIN_EPOCH_SECONDS:
                 self._last_line = now
-                self.say("  " + "  ".join(self._cells(message["index"], message["fold"], message["row"])))
+                left = self._left_by_epochs()
+                cells = [*self._cells(*key, message["row"]), *([f"{left} left"] if left else [])]
+                self.say("  " + "  ".join(cells))
 
     def best_so_far(self, score: float, index: int) -> None:
         """Remember the score of a finished trial if it is the highest so far.
@@ -226,11 +235,23 @@ class Display:
         self.say("   ".join([f"{self.kind} {index + 1} of {self.total}: {text}", *self._best_text(), *left]))
 
     def time_left(self) -> str:
-        """The remaining time, estimated from what this command has finished so far."""
+        """The remaining time, estimated from what this command has finished so far.
+
+        Before it has finished a trial or run, the epochs give an upper bound, since a training may stop early.
+        """
         if not self._done_here:
-            return "unknown time"
+            return self._left_by_epochs() or "unknown time"
         seconds = (time.monotonic() - self._started) / self._done_here * (self.total - self._done)
         return human_time(seconds)
+
+    def _left_by_epochs(self) -> str:
+        """The longest remaining time by the epochs of the first trials; empty if none is trained, or later."""
+        epochs = {key: row["epoch"] for key, row in self._rows.items()}
+        trained = sum(epoch - self._first[key] for key, epoch in epochs.items())
+        if self._done_here or trained <= 0:
+            return ""
+        missing = (self.total - self._done) * self._units_each * self.max_epochs - sum(epochs.values())
+        return f"at most {human_time((time.monotonic() - self._started) / trained * max(0, missing))}"
 
     def _best_text(self) -> list[str]:
         """The highest score and its trial; empty without a score, as for final runs."""

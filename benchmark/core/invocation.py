@@ -34,6 +34,7 @@ VARIABLES = {
     "STUDY": "study",
     "EXECUTOR": "executor",
     "WORKERS": "executor.workers",
+    "TRACKER": "tracker",
     "A": "a",
     "B": "b",
     "CELL": "cell",

@@ -1,8 +1,11 @@
 """The peak memory of a training: what PyTorch allocated on a CUDA device, else what the process occupied."""
 
 import contextlib
+import itertools
+import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,3 +40,15 @@ def peak_bytes(device: "torch.device") -> int:
         return int(STATUS.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_allocated(work: Callable[[], object]) -> int:
+    """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler's messages at its start
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    results = profiler.profiler.kineto_results
+    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
+    return int(max(itertools.accumulate((change for _, change in sorted(changes)), initial=0)))

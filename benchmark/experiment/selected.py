@@ -22,7 +22,7 @@ OWN = (
 )  # not passed on as they are
 OF_STUDIES = ("loss", "preset", "variant", "study")  # keys that each study has of its own
 EXECUTION = (
-    "executor", "device", "keep", "accept_code", "plugins", "decode", "image_threads", "image_memory",
+    "executor", "device", "keep", "tracker", "accept_code", "plugins", "decode", "image_threads", "image_memory",
     "checkpoint_seconds", "levels",
 )  # fmt: skip  # change no number
 

@@ -9,9 +9,12 @@ from benchmark.core import process, records
 from benchmark.core.console import Display
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import UNKNOWN, kinds_of
+from benchmark.core.records import JsonObject
 from benchmark.jobs.executors import RunUnit
 from benchmark.jobs.placement import check_executor, trains_here
 from benchmark.jobs.queue import Jobs
+from benchmark.jobs.trackers import About
+from benchmark.jobs.tracking import NONE, Tracking, make_tracker
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.study.code import training_code
 from benchmark.study.identity import StudyIdentity
@@ -68,6 +71,7 @@ class Session:
         self._kind = "trial" if command == "bo" else "run"
         self._kinds: set[str] = set()  # of the devices that computed the results so far
         self._held = contextlib.ExitStack()
+        self._tracking: Tracking | None = None
 
     def __enter__(self) -> "Session":
         """Take the lock and prepare the data.
@@ -110,13 +114,40 @@ class Session:
         found = finished(self.opened.identity).quarantine(notes.append)
         config = self.study.config
         epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
-        self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs)
+        each = 1 if self.command == "traditional" else config.protocol.num_folds
+        self.display = Display(config.display, self.study.title, self._kind, total, len(found), epochs, each)
         for note in notes:
             self.display.say(note)
         self._kinds = kinds_of([*found.values(), *earlier]) - {UNKNOWN}
+        self._track(found)
         if self._device is not None and len(found) < total:
             self._compare_device(self._device.type, f"this session runs on {self._device.type}")
         return found
+
+    @property
+    def device_kind(self) -> str:
+        """Kind of the device of this machine that trains; empty where other machines do."""
+        return self._device.type if self._device is not None else ""
+
+    def _track(self, found: dict[int, records.Record]) -> None:
+        """Start the tracker, if the user asked for one, and send it what is finished."""
+        config = self.study.config
+        if config.tracker == NONE:
+            return
+        folder = self.study.directory
+        about = About(
+            f"{folder.parent.name}/{folder.name}", self.command, self.opened.identity.study, Path(config.results_dir)
+        )
+        tracker = make_tracker(config.tracker, about)
+        self._tracking = Tracking(tracker, self._kind, config.protocol.num_folds, self.display.say)
+        self._held.callback(self._tracking.close)
+        self.display.say(f"Curves: {tracker.where}")
+        self._tracking.replay(found)
+
+    def _report(self, message: JsonObject) -> None:
+        self.display.report(message)
+        if self._tracking is not None:
+            self._tracking.report(message)
 
     def unit_fields(self) -> UnitFields:
         """The fields that all units of this session share."""
@@ -140,7 +171,7 @@ class Session:
         fill_features(self.study)
         with (
             process.stopped_by_exception(),
-            Jobs(self.study, run, module, self.display.report, most_units) as jobs,
+            Jobs(self.study, run, module, self._report, most_units) as jobs,
             self.display,
         ):
             yield jobs
@@ -156,6 +187,8 @@ class Session:
             if isinstance(answer, LostUnit):
                 self.lost.setdefault(unit.index, []).append(answer)
             else:
+                if self._tracking is not None:
+                    self._tracking.finished(unit.index, unit.fold, answer.result, unit.setting)
                 for note in answer.notes:
                     self.display.say(note)
                 if device := answer.provenance.get("device"):

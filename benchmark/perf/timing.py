@@ -5,8 +5,6 @@ round, and their median is reported. CPU time comes first, since other processes
 shown next to it.
 """
 
-import itertools
-import os
 import resource
 import statistics
 import time
@@ -72,18 +70,6 @@ def peak_megabytes() -> float:
     if status.exists():
         return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
-
-
-def peak_allocated(work: Callable[[], object]) -> int:
-    """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler's messages at its start
-    import torch
-
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    results = profiler.profiler.kineto_results
-    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
-    return int(max(itertools.accumulate((change for _, change in sorted(changes)), initial=0)))
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,12 @@ class StudyRuns:
         return found
 
 
-def read_runs(directory: Path) -> StudyRuns:
+def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
     """Read a study and its runs on the test classes.
 
     Args:
         directory: its folder.
+        may_have_none: whether a study without finished runs is read too.
 
     Raises:
         UserError: the study cannot be read, or has no finished run.
@@ -97,7 +98,7 @@ def read_runs(directory: Path) -> StudyRuns:
             return layout.traditional_path(directory, facts.preset, run)
         return layout.run_path(directory, chosen.name, run)
 
-    if not found.records:
+    if not found.records and not may_have_none:
         problems = "".join(f" {problem.text}" for problem in found.problems)
         again = command_for_folder(directory, make, plugins=stored.plugins)
         raise UserError(f"{directory} has no finished run.{problems} Run {again}.")

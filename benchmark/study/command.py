@@ -21,7 +21,13 @@ CHOSEN = (
     "accept_code",
 )
 PRINTING = ("display", "unit")  # options that affect only the output
-CARRIED = ("executor", "device", "keep", "plugins")  # options that a stored study takes from each command line
+CARRIED = (
+    "executor",
+    "device",
+    "keep",
+    "plugins",
+    "tracker",
+)  # that a stored study takes from each command line
 OWN_DATA = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
 
 

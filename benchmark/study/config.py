@@ -396,6 +396,7 @@ class Config:
     accept_code: bool = False
     keep_epochs: list[int] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
+    tracker: str = "none"
 
 
 @functools.cache

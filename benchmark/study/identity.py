@@ -28,6 +28,7 @@ NOT_SCIENCE = (
     "plugins",
     "executor",
     "display",
+    "tracker",
     "keep",
     "keep_epochs",
     "device",

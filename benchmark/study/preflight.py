@@ -30,6 +30,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "protocol.loss_optimizer": ("searched", "authors"),
     "folds": ("concatenated", "separated"),
     "keep": ("none", "first", "best"),
+    "tracker": ("none", "tensorboard", "wandb", "mlflow"),
     "display": ("auto", "live", "plain", "quiet"),
     "decode": ("once", "always"),
     "image_memory": ("auto", "device", "pinned", "host"),

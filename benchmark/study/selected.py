@@ -16,9 +16,9 @@ from benchmark.study.study import Study
 
 # Keys that do not select a study. Their values come from the command line, never from a stored configuration.
 BOOKKEEPING = (
-    "executor", "display", "keep", "keep_epochs", "device", "results_dir", "unit", "corruptions", "figure", "run",
-    "projection", "model", "images", "query", "embeddings", "format", "output", "folds", "nearest", "embed_batch",
-    "plugins", "accept_code",
+    "executor", "display", "tracker", "keep", "keep_epochs", "device", "results_dir", "unit", "corruptions", "figure",
+    "run", "projection", "model", "images", "query", "embeddings", "format", "output", "folds", "nearest",
+    "embed_batch", "plugins", "accept_code",
 )  # fmt: skip
 BUDGET = ("trials", "searches", "protocol.num_runs")
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)

@@ -58,7 +58,7 @@ def test_plain_lines_say_where_it_stands_what_is_best_and_how_long_it_takes(
         one_trial(shown, clock)
     assert capsys.readouterr().out.splitlines() == [
         "  trial 2 of 4  fold 3  epoch 0 of 5  loss -  validation MAP@R 12.00",
-        "  trial 2 of 4  fold 3  epoch 1 of 5  loss 2.346  validation MAP@R 34.56",
+        "  trial 2 of 4  fold 3  epoch 1 of 5  loss 2.346  validation MAP@R 34.56  at most 3.5 min left",
         # One trial of this command took 30 s and two are left.
         "trial 2 of 4: MAP@R 35.00 +- 1.00   proxy_lr=0.1   best so far 43.21 (trial 1)   60 s left",
     ]
@@ -161,6 +161,21 @@ def test_time_left_is_unknown_until_a_piece_of_this_command_is_done(clock: Clock
     clock.now += 3600
     shown.finished(2, "done")
     assert shown.time_left() == "60.0 min"
+
+
+def test_the_first_trial_has_a_time_left_at_most_by_its_epochs(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Display("plain", "hpl_pa on glyphs", "trial", total=4, done=1, max_epochs=5, units_each=2)
+    shown.report(epoch(1, 0, 2, None, 0.1))  # it resumes from its checkpoint of epoch 2
+    assert shown.time_left() == "unknown time"
+    clock.now += 60
+    shown.report(epoch(1, 0, 3, 1.0, 0.1))
+    assert shown.time_left() == "at most 27.0 min"  # 3 trials x 2 folds x 5 epochs, of which 3 are trained: 27 x 60 s
+    assert capsys.readouterr().out.splitlines()[-1].endswith("validation MAP@R 10.00  at most 27.0 min left")
+    clock.now += 540
+    shown.finished(1, "done")
+    assert shown.time_left() == "20.0 min"
 
 
 @pytest.mark.parametrize("terminal", [False, True])

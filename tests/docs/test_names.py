@@ -16,7 +16,14 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 KEY = re.compile(rf"(?:\+|\b)((?:{'|'.join(GROUPS)})(?:\.[a-z_0-9]+)+)(?=[=`\s,)]|$)")
 PLACE = re.compile(r"(?:benchmark|conf|tests|experiments|docs|results)/[\w./-]*")
 CODE = re.compile(r"benchmark(?:\.[A-Za-z_]\w*)+")
-NOT_IN_GIT = ("results/studies", "results/tables", "results/small", "results/splits", "results/report")
+NOT_IN_GIT = (
+    "results/studies",
+    "results/tables",
+    "results/small",
+    "results/splits",
+    "results/report",
+    "results/tensorboard",
+)
 A_READER_WRITES = re.compile(r"my_|uniform|MyPairs|WithReplacement|Dropped|Uniform")
 
 

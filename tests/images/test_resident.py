@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core import pretended_device
+from benchmark.core.pretended_device import PretendedDevice
 from benchmark.images import resident
 from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops
 from benchmark.images.resident import DevicePixels, ResidentImages, is_exact
-from tests import pretended_device
 from tests.images.synthetic_photos import write_photos
-from tests.pretended_device import PretendedDevice
 
 CPU = torch.device("cpu")
 SIZES = [(75, 100), (100, 67), (48, 32), (40, 40), (40, 63), (30, 90)]

@@ -9,24 +9,24 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmark.losses import HasAfterStep
+from benchmark.losses import contract
+from benchmark.losses.contract import DIM, NUM_IMAGES, SCHEDULE, SUPERS, after_step, toy_batch
+from benchmark.losses.contract import NUM_CLASSES as CLASSES
 from benchmark.study.instantiate import build as build_node
 
 CONF = Path(__file__).parents[2] / "conf"
 FOLDER = CONF / "loss"
 UNTRAINED = ("none", "none_pca")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in UNTRAINED)
-CLASSES, DIM = 8, 6
+__all__ = ["CLASSES", "DIM", "after_step", "toy_batch"]  # which other tests take from here
 DATASET = {"name": "toys"}
-SCHEDULE = {"start_iteration": 2, "warmup_iterations": 2, "num_coarse": 3, "num_coarse_bounds": [2, 4],
-            "update_every": 2, "update_every_bounds": [1, 4]}  # fmt: skip
 OFFERED = {
     "num_classes": CLASSES,
     "embedding_dim": DIM,
     "seed": 5,
-    "class_to_super": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
-    "true_groups": np.array([4, 4, 2, 2, 9, 9, 9, 4]),
-    "num_images": 40,
+    "class_to_super": np.array(SUPERS),
+    "true_groups": np.array(SUPERS),
+    "num_images": NUM_IMAGES,
 }
 TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values, to save run time
 every_loss = pytest.mark.parametrize("name", NAMES)
@@ -75,23 +75,15 @@ def embedder(node):
         return build_node(linear | asked, "head", in_features=DIM, embedding_dim=DIM)
 
 
-def toy_batch(seed=0):
-    """Return features (12, 6) with norms from 1e-3 to 1e3, two of them equal, and labels (12,) of 4 classes."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(12, DIM, generator=generator) * torch.logspace(-3, 3, 12)[:, None]
-    features[4] = features[0]
-    return features, torch.tensor([0, 1, 2, 3] * 3)
-
-
-def after_step(module):
-    if isinstance(module, HasAfterStep):
-        module.after_step()
+def subject(name):
+    """The loss as the contract's checks take it."""
+    node = build(name)[1]
+    return contract.Subject(lambda: build(name)[0], embedder(node), (node["optimizer"] or {}).get("lr"))
 
 
 def optimizer_of(module, node):
     """Return RMSprop over the loss's parameters, None if there are none."""
-    parameters = list(module.parameters())
-    return torch.optim.RMSprop(parameters, lr=node["optimizer"]["lr"]) if parameters else None
+    return contract.optimizer_of(module, (node["optimizer"] or {}).get("lr"))
 
 
 def train(module, node, steps, optimizer=None, first=0):
@@ -99,21 +91,4 @@ def train(module, node, steps, optimizer=None, first=0):
 
     `first` is the number of the first step, on which its batch depends.
     """
-    parameters, head = list(module.parameters()), embedder(node)
-    optimizer = optimizer or optimizer_of(module, node)
-    losses = []
-    for step in range(first, first + steps):
-        features, labels = toy_batch(step)
-        loss = module(head(features.requires_grad_()), labels)
-        for parameter in parameters:
-            parameter.grad = None
-        if loss.requires_grad:
-            loss.backward()
-        if optimizer:
-            optimizer.step()
-        after_step(module)
-        assert loss.isfinite(), f"step {step}"
-        assert features.grad is None or features.grad.isfinite().all(), f"step {step}"
-        assert all(p.isfinite().all() for p in parameters), f"step {step}"
-        losses.append(loss.item())
-    return losses
+    return contract.train(module, embedder(node), steps, optimizer or optimizer_of(module, node), first)

@@ -1,6 +1,5 @@
 """The contract of every loss in conf/loss; new files are tested automatically."""
 
-import copy
 import dataclasses
 import functools
 
@@ -8,7 +7,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from benchmark.losses import HasAfterStep, HasDiagnostics, HasDistributions, HasMemory, HasRecordFields, HasWarnings
+from benchmark.losses import (
+    HasAfterStep,
+    HasDiagnostics,
+    HasDistributions,
+    HasMemory,
+    HasRecordFields,
+    HasWarnings,
+    contract,
+)
 from benchmark.losses.proxies import ProxyLoss
 from benchmark.losses.proxy_nca import ProxyNCA
 from benchmark.losses.regularized import Regularized
@@ -18,13 +25,10 @@ from tests.losses.every_loss import (
     FOLDER,
     NAMES,
     OFFERED,
-    after_step,
     build,
     config,
-    embedder,
     every_loss,
-    optimizer_of,
-    toy_batch,
+    subject,
     train,
 )  # fmt: skip
 
@@ -41,62 +45,13 @@ PAPERS = {
     "histogram", "ranked_list", "potential_field", "center_contrastive", "tcm_contrastive", "tcm_proxy_anchor",
     "anti_collapse_proxy_anchor", "anti_collapse_proxy_nca", "dcl", "group",
 }  # fmt: skip
-BATCHES = {
-    "one class": [3] * 12,
-    "two classes": [0, 5] * 6,
-    "singletons": [0, 1, 2, 3, 4, 5, 6, 7],
-    "one sample": [2],
-    "two samples of one class": [4, 4],
-}
-TRAINED = 4  # steps after which most contracts are checked
-RESUMED = (1, 3, 6)  # steps after which a training is resumed, for `AFTERWARDS` more
-AFTERWARDS = 4
 LABELS = torch.arange(200).remainder(20).numpy()
-STEPS = RESUMED[-1] + AFTERWARDS
-
-
-def step(module, node, features, labels):
-    """Return a loss and its gradients with respect to features and parameters; None for a missing gradient."""
-    leaves = [features.clone().requires_grad_(), *module.parameters()]
-    loss = module(embedder(node)(leaves[0]), labels)
-    if not loss.requires_grad:
-        return loss, [None] * len(leaves)
-    return loss, torch.autograd.grad(loss, leaves, allow_unused=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """One training of a loss from its start, which the tests share; nothing in it may be changed.
-
-    Attributes:
-        after: by the number of steps, the module and its optimiser's state.
-        losses: the loss of every step.
-        node: the resolved YAML file.
-        drew: whether a global generator of PyTorch moved.
-    """
-
-    after: dict
-    losses: list
-    node: dict
-    drew: bool
 
 
 @functools.cache
 def course(name):
-    """Train a loss for as many steps as the tests need; by the fourth, hierarchies and memories are in use."""
-    module, node = build(name)
-    optimizer, before = optimizer_of(module, node), torch.get_rng_state()
-    after, losses = {}, []
-    for number in range(STEPS):
-        if number in (0, TRAINED, *RESUMED):
-            after[number] = copy.deepcopy((module, optimizer and optimizer.state_dict()))
-        losses += train(module, node, 1, optimizer, number)
-    return Course(after, losses, node, drew=not torch.equal(before, torch.get_rng_state()))
-
-
-def trained(name, steps=TRAINED):
-    """A copy of a loss after so many steps, and its resolved YAML file."""
-    return copy.deepcopy(course(name).after[steps][0]), copy.deepcopy(course(name).node)
+    """One training of a loss, which the tests share; nothing in it may be changed."""
+    return contract.course_of(subject(name))
 
 
 def test_every_loss_of_the_papers_is_there():
@@ -190,8 +145,8 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
 @every_loss
 def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
     module, node = build(name)
+    assert not contract.has_a_learning_rate_if_it_learns(course(name))
     names = [parameter for parameter, _ in module.named_parameters()]
-    assert bool(names) == bool(node["optimizer"] and node["optimizer"]["lr"])
     for prefix in (node["optimizer"] or {}).get("groups", {}):
         assert 0 < sum(parameter.startswith(prefix) for parameter in names) < len(names), prefix
 
@@ -218,109 +173,49 @@ def test_an_authors_recipe_fits_the_parameters(name):
 
 @every_loss
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
-    module, node = trained(name)
-    loss, gradients = step(module, node, *toy_batch())
-    assert loss.shape == ()
-    assert loss.isfinite()
-    for gradient in gradients:
-        assert gradient.isfinite().all()
-        assert gradient.abs().max() > 0
+    assert not contract.is_finite_and_reaches_what_is_trained(course(name))
 
 
 @every_loss
-@pytest.mark.parametrize("steps", [0, TRAINED])
+@pytest.mark.parametrize("steps", [0, contract.TRAINED])
 def test_order_of_the_batch_does_not_matter(name, steps):
-    module, node = trained(name, steps)
-    features, labels = toy_batch()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
-    twin = copy.deepcopy(module)  # a memory keeps earlier batches
-    loss, gradients = step(module, node, features, labels)
-    again, others = step(twin, node, features[order], labels[order])
-    assert again.item() == pytest.approx(loss.item(), rel=1e-5)
-    lengths = features.norm(dim=1, keepdim=True)  # gradients are inversely proportional to feature norms
-    torch.testing.assert_close(others[0] * lengths[order], (gradients[0] * lengths)[order], rtol=1e-3, atol=1e-5)
+    assert not contract.does_not_depend_on_order(course(name), [steps])
 
 
 @every_loss
 def test_a_few_optimizer_steps_lower_the_loss(name):
-    module, node = build(name)
-    before, head = copy.deepcopy(module), embedder(node)
-    features, labels = toy_batch()
-    features = torch.nn.functional.normalize(features, dim=1).requires_grad_()
-    first = copy.deepcopy(before)(head(features), labels).item()
-    optimizer = torch.optim.Adam([features, *module.parameters()], lr=0.1)
-    for _ in range(12):
-        optimizer.zero_grad()
-        module(head(features), labels).backward()
-        optimizer.step()
-        after_step(module)
-    with torch.no_grad():  # the learnt parameters with the initial memory and hierarchy
-        for old, new in zip(before.parameters(), module.parameters(), strict=True):
-            old.copy_(new)
-    assert before(head(features), labels).item() < first - 0.1 * abs(first)
+    assert not contract.falls_in_a_few_steps(course(name))
 
 
 @every_loss
 def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name):
-    for what, labels in BATCHES.items():
-        features = toy_batch(3)[0][: len(labels)]
-        for rows in (features, features[:1].expand(len(labels), -1)):
-            module, node = trained(name)
-            for _ in range(2):
-                loss, gradients = step(module, node, rows, torch.tensor(labels))
-                unlike = what if rows is features else f"{what}, all equal"
-                assert loss.isfinite(), unlike
-                assert all(g is None or g.isfinite().all() for g in gradients), unlike
-                after_step(module)
+    assert not contract.is_finite_for_unusual_batches(course(name))
 
 
 @every_loss
 def test_autocast_changes_no_bit(name):
-    module, node = trained(name)
-    twin, head = copy.deepcopy(module), embedder(node)
-    features, labels = toy_batch()
-    results = []
-    for one, cast in ((module, False), (twin, True)):
-        embeddings = head(features).detach().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
-            loss = one(embeddings, labels)
-        results.append((loss, *torch.autograd.grad(loss, [embeddings, *one.parameters()])))
-    assert all(torch.equal(plain, cast) for plain, cast in zip(*results, strict=True))
+    assert not contract.autocast_changes_no_bit(course(name))
 
 
 @every_loss
 def test_resumes_from_a_checkpoint_bit_for_bit(name):
-    undisturbed = course(name)
-    for steps in RESUMED:
-        module, state = undisturbed.after[steps]
-        twin, node = build(name)
-        with torch.no_grad():
-            for parameter in twin.parameters():
-                parameter.zero_()
-        twin.load_state_dict(module.state_dict())
-        if optimizer := optimizer_of(twin, node):
-            optimizer.load_state_dict(copy.deepcopy(state))
-        end = steps + AFTERWARDS
-        assert train(twin, node, AFTERWARDS, optimizer, steps) == undisturbed.losses[steps:end], steps
+    assert not contract.resumes(course(name))
 
 
 @every_loss
 def test_draws_nothing_from_the_global_generators(name):
-    assert not course(name).drew
+    assert not contract.draws_nothing(course(name))
 
 
 @every_loss
 def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
-    module, _ = trained(name)
+    assert not contract.reports_plain_values(course(name))
+    module = course(name).module()
     diagnostics = module.diagnostics() if isinstance(module, HasDiagnostics) else {}
-    assert all(type(key) is str and type(value) is float for key, value in diagnostics.items())
     history = [{"epoch": 0, "diagnostics": diagnostics}]
     fields = module.record_fields(history, 0) if isinstance(module, HasRecordFields) else {}
     vectors = [p for key, p in module.named_parameters() if key.endswith(("proxies", "means"))]
     assert not vectors or fields["num_proxies"] >= sum(len(p) for p in vectors) > 0
-    assert all(type(key) is str and type(value) in (float, bool, type(None)) for key, value in fields.items())
-    warnings = module.warnings() if isinstance(module, HasWarnings) else []
-    assert all(type(warning) is str and not warning.endswith(".") for warning in warnings)
 
 
 def test_protocols_recognise_the_optional_methods():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.memory import peak_allocated
 from benchmark.losses import HasMemory
 from benchmark.perf import losses
-from benchmark.perf.timing import peak_allocated
 from benchmark.study.study import Study
 from tests.losses.every_loss import NAMES
 
@@ -49,7 +49,7 @@ def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Stud
 def test_a_memory_is_full_when_a_step_is_measured(compose_study: Callable[..., Study]) -> None:
     loss = compose_study("loss=xbm", "loss.schedule.start_iteration=0").make_loss(200, 0, np.arange(200), 2000)
     assert isinstance(loss, HasMemory) and loss.diagnostics()["memory_rows"] == 0  # type: ignore[attr-defined]
-    losses.fill_memory(loss)
+    losses.fill_memory(loss, 200)
     assert loss.diagnostics()["memory_rows"] == len(loss.memory) > 1000  # type: ignore[attr-defined]
 
 

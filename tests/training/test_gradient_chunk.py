@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.memory import peak_allocated
 from benchmark.heads.linear import Linear
-from benchmark.perf.timing import peak_allocated
 from benchmark.study.preflight import check_parts
 from benchmark.study.study import Study
 from benchmark.training.components import Schedule, TrainingComponents

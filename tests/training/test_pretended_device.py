@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core.paths import conf_dir
+from benchmark.core.pretended_device import Claimed, PretendedDevice
 from benchmark.images import batches
 from benchmark.images.batches import to_batch, to_device
 from benchmark.images.cropped import CroppedImages
@@ -30,7 +31,6 @@ from benchmark.training.components import EvaluationSet, Schedule, TrainingCompo
 from benchmark.training.loop import set_train_mode, train_epoch, train_fold
 from tests.losses.every_loss import every_loss
 from tests.losses.test_resume import fold_with
-from tests.pretended_device import Claimed, PretendedDevice
 from tests.training.small_fold import a_checkpoint, nothing
 
 FILES = sorted((conf_dir() / "trunk").glob("*.yaml"))

@@ -28,16 +28,16 @@ import os
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ROOT = str(Path(__file__).parents[1] / "benchmark")
+ROOT = str(Path(__file__).parents[1])
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda", 0), torch.device("meta")
 aten = torch.ops.aten
 SMALL = 64 * 1024  # bytes of pageable memory that the driver copies into its own buffer before a copy returns
@@ -60,11 +60,12 @@ BOTH_DEVICES = {"_to_copy", "_has_compatible_shallow_copy_type"}
 class Claimed(Tensor):
     """A tensor that claims to be on `cuda:0` and holds its values on the CPU, in `inner`."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    inner: Tensor  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Claimed":
+        """Claim a tensor of any shape."""
         made = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=META,
             layout=inner.layout, requires_grad=inner.requires_grad,
@@ -73,13 +74,14 @@ class Claimed(Tensor):
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
+        """The claimed device."""
         return CUDA
 
     is_cuda = property(lambda _: True)
     is_cpu = is_meta = property(lambda _: False)
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Claimed({self.inner})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -90,7 +92,9 @@ class Claimed(Tensor):
         return torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{func} of a tensor on the pretended device, outside of its block")
 
 
@@ -108,20 +112,24 @@ class Operations(TorchDispatchMode):
 class ClaimedGenerator(torch.Generator):
     """A generator of the CPU that claims the given device."""
 
+    claimed: torch.device
+
     def __new__(cls, device: Any = "cpu") -> "ClaimedGenerator":
-        made = super().__new__(cls, "cpu")
+        """Claim a device."""
+        made = super().__new__(cls, "cpu")  # type: ignore[call-arg]
         made.claimed = CUDA if torch.device(device).type == "cuda" else CPU
         return made
 
     def __init__(self, device: Any = "cpu") -> None: ...
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
+        """The claimed device."""
         return self.claimed
 
 
 def claim(value: Any) -> Any:
-    """Put the tensors in a value on the pretended device."""
+    """Put the tensors, of any shape, in a value on the pretended device."""
     if isinstance(value, Tensor):
         return value if isinstance(value, Claimed) else Claimed(value)
     return _each(claim, value)
@@ -139,7 +147,7 @@ def _each(change: Callable[[Any], Any], value: Any) -> Any:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
+    """The tensors, of any shape, in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -158,12 +166,16 @@ def described(func: Any) -> tuple[str, bool, list[tuple[int, str]]]:
 class PretendedDevice(TorchFunctionMode):
     """Inside the block, `cuda` is pretended, and `events` fills.
 
+    Args:
+        folders: beginnings of the paths of other packages, whose lines are named like those of the project.
+
     Attributes:
         events: by kind ("mismatch", "wait", "order"), how often each happened, by place and operation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folders: Iterable[str] = ()) -> None:
         super().__init__()
+        self.folders = tuple(folders)
         self.events: dict[str, Counter[str]] = defaultdict(Counter)
         self.nodes: dict[int, str] = {}  # by sequence number of a node of the graph: the line of its forward pass
         self.pinned: set[int] = set()
@@ -174,6 +186,12 @@ class PretendedDevice(TorchFunctionMode):
         self.events.clear()
 
     def note(self, kind: str, what: str) -> None:
+        """Count an event at the line that runs.
+
+        Args:
+            kind: a key of `events`.
+            what: the operation.
+        """
         self.events[kind][f"{self.place()} {what}"] += 1
 
     def place(self) -> str:
@@ -181,7 +199,7 @@ class PretendedDevice(TorchFunctionMode):
         node = torch._C._current_autograd_node()
         if node is not None and (known := self.nodes.get(node._sequence_nr())):
             return f"{known} (backward)"
-        return line() or "?"
+        return line(self.folders) or "?"
 
     # -- operations of ATen ------------------------------------------------------------------------------------------
 
@@ -193,7 +211,7 @@ class PretendedDevice(TorchFunctionMode):
             return func(*args, **kwargs)
         name, returns_written, written = described(func)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            self.nodes[torch._C._autograd._get_sequence_nr() - 1] = line()
+            self.nodes[torch._C._autograd._get_sequence_nr() - 1] = line(self.folders)
         self.check(name, args, kwargs, tensors)
         if target is not None:
             kwargs = kwargs | {"device": CPU, "pin_memory": False}
@@ -208,7 +226,7 @@ class PretendedDevice(TorchFunctionMode):
         return claim(found)
 
     def check(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor]) -> None:
-        """Note what an operation would do on CUDA."""
+        """Note what an operation on tensors of any shape would do on CUDA."""
         claimed = [t for t in tensors if isinstance(t, Claimed)]
         if not claimed:
             return
@@ -226,6 +244,7 @@ class PretendedDevice(TorchFunctionMode):
         self.check_order(name.removesuffix("_"), args)
 
     def check_index(self, name: str, args: Any, kwargs: Any) -> None:
+        """Note what indexing would do on CUDA."""
         target, indices = args[0], [i for i in args[1] if i is not None]
         if not isinstance(target, Claimed) or (len(args) > 2 and not isinstance(args[2], Claimed) and args[2].dim()):
             self.note("mismatch", f"{name} of tensors on both devices")
@@ -236,16 +255,18 @@ class PretendedDevice(TorchFunctionMode):
                 self.note("wait", f"{name} by a mask")
 
     def check_copy(self, to: Tensor, source: Tensor, non_blocking: bool = False) -> None:
+        """Note whether a copy between tensors of any shape would wait on CUDA."""
         if isinstance(source, Claimed) and not isinstance(to, Claimed):
             self.note("wait", "copy_ to the host")
         elif isinstance(to, Claimed) and not isinstance(source, Claimed) and not self.starts(source, non_blocking):
             self.note("wait", "copy_ to the device")
 
     def starts(self, source: Tensor, non_blocking: bool) -> bool:
-        """Whether a copy from the host returns before the device has finished it."""
+        """Whether a copy from the host, of any shape, returns before the device has finished it."""
         return non_blocking and (source.untyped_storage().data_ptr() in self.pinned or source.nbytes <= SMALL)
 
     def check_order(self, name: str, args: Any) -> None:
+        """Note a sum whose order CUDA does not fix."""
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if name in ALWAYS_ATOMIC or (name in ATOMIC_IF_FLOATING and first is not None and first.is_floating_point()):
             self.note("order", name)
@@ -298,14 +319,15 @@ class PretendedDevice(TorchFunctionMode):
         return claim(func(*values(args), **kwargs | {"device": CPU})).requires_grad_(needs_gradient)
 
     def pin(self, tensor: Tensor) -> Tensor:
+        """The same tensor, of any shape, as pinned memory."""
         self.pinned.add(tensor.untyped_storage().data_ptr())
         return tensor
 
     def moved(self, func: Any, name: str, tensor: Tensor, rest: tuple[Any, ...], kwargs: Any) -> Any:
-        """`to`, `cuda` or `cpu` of a tensor."""
+        """The result of `to`, `cuda` or `cpu` of a tensor of any shape."""
         device = {"cuda": CUDA, "cpu": CPU}.get(name) or kwargs.pop("device", None)
         non_blocking = kwargs.pop("non_blocking", False)
-        other = []
+        other: list[Any] = []
         for value in rest:
             if isinstance(value, torch.device | str):
                 device = torch.device(value)
@@ -360,7 +382,7 @@ class _ToDevice(torch.autograd.Function):
 class _ToHost(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return values(tensor).detach().clone()
+        return cast(Tensor, values(tensor).detach().clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -372,14 +394,21 @@ def _load(load: Callable[..., Any], file: Any, map_location: Any = None, **optio
     return claim(state) if map_location is not None and torch.device(map_location).type == "cuda" else state
 
 
-def line() -> str:
-    """The innermost line of the project on the stack, or else of any code but PyTorch's: `losses/snr.py:70`."""
+def line(more: tuple[str, ...] = ()) -> str:
+    """The innermost line of the project on the stack, or else of any code but PyTorch's: `losses/snr.py:70`.
+
+    Args:
+        more: beginnings of the paths of other packages, whose lines count as those of the project.
+    """
     frame, other = sys._getframe(1), ""
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(ROOT):
+        place = f"{os.sep.join(Path(name).parts[-2:])}:{frame.f_lineno}"
+        if name != __file__ and name.startswith(ROOT):
             return f"{name[len(ROOT) + 1 :]}:{frame.f_lineno}"
+        if name.startswith(more):
+            return place
         if not other and name != __file__ and f"{os.sep}torch{os.sep}" not in name:
-            other = f"{os.sep.join(Path(name).parts[-2:])}:{frame.f_lineno}"
+            other = place
         frame = frame.f_back  # type: ignore[assignment]
     return other

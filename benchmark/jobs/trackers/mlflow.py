@@ -1,0 +1,53 @@
+"""MLflow: an experiment for each study and a run for each command, which a resumed session continues.
+
+Where it writes is for its own settings to say, such as `MLFLOW_TRACKING_URI`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.core.errors import UserError
+from benchmark.jobs.trackers import About
+from benchmark.jobs.trackers.tensorboard import markdown
+
+
+class Tracker:
+    """Logs the curves of all trainings of a session to one run.
+
+    Args:
+        about: what is tracked.
+
+    Raises:
+        UserError: MLflow is not installed.
+    """
+
+    def __init__(self, about: About) -> None:
+        try:
+            import mlflow
+        except ModuleNotFoundError as error:
+            raise UserError("tracker=mlflow needs MLflow: pip install mlflow, or the extra [mlflow].") from error
+        self._library: Any = mlflow
+        self._library.set_experiment(about.study)
+        tags = {"identity": about.identity, "command": about.command}
+        query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+        earlier = self._library.search_runs(filter_string=query, output_format="list", max_results=1)
+        if earlier:
+            self._library.start_run(run_id=earlier[0].info.run_id)
+        else:
+            self._library.start_run(run_name=about.command, tags=tags)
+        self.where = f"experiment {about.study} of MLflow at {self._library.get_tracking_uri()}"
+
+    def scalars(self, part: str, values: Mapping[str, float], step: int) -> None:
+        """Log points of curves."""
+        self._library.log_metrics({f"{part}/{name}": value for name, value in values.items()}, step=step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Log a table as Markdown."""
+        self._library.log_text(markdown(columns, rows), f"{name}.md")
+
+    def end(self, part: str) -> None:
+        """Do nothing: all trainings share a run."""
+
+    def close(self) -> None:
+        """End the run."""
+        self._library.end_run()
