@@ -38,6 +38,18 @@ def test_there_are_committed_studies() -> None:
     assert all(all_studies(folder) for folder in FOLDERS)
 
 
+def test_no_committed_record_names_a_folder_of_the_machine_that_made_it() -> None:
+    absolute = re.compile(r"""(?:^|[\s"'=,\[])(/[\w.-]+/[\w./-]*)""")
+    found = {
+        match[1]
+        for folder in FOLDERS
+        for path in folder.rglob("*")
+        if path.is_file()
+        for match in absolute.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
+
+
 def test_what_a_loss_says_it_measured_is_in_a_committed_table() -> None:
     wrong, told = [], set()
     for path in sorted((RESULTS.parent / "conf" / "loss").glob("*.yaml")):
