@@ -5,6 +5,7 @@ import copy
 import functools
 import io
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, grammar_parser
+from omegaconf import (
+    AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, Node, StringNode, grammar_parser,
+)  # fmt: skip
 from torch import Tensor, nn
 
 from benchmark import bo, traditional
@@ -48,6 +51,31 @@ class Ended:
     err: str
 
 
+def copied(node: Node, parent: Any = None) -> Any:
+    """A deep copy of a part of a configuration, as OmegaConf makes it in ten times the time."""
+    made = object.__new__(type(node))
+    fields, own = node.__dict__, made.__dict__
+    own.update(fields)
+    own["_parent"] = parent
+    metadata = own["_metadata"] = object.__new__(type(fields["_metadata"]))
+    metadata.__dict__.update(fields["_metadata"].__dict__)
+    metadata.flags = None if metadata.flags is None else dict(metadata.flags)
+    metadata.resolver_cache = copy.deepcopy(metadata.resolver_cache) if metadata.resolver_cache else defaultdict(dict)
+    own["_flags_cache"] = None
+    content = fields.get("_content")
+    if isinstance(content, dict):
+        own["_content"] = {key: copied(value, made) for key, value in content.items()}
+    elif isinstance(content, list):
+        own["_content"] = [copied(value, made) for value in content]
+    return made
+
+
+def copy_fast() -> None:
+    """Let OmegaConf copy a configuration with `copied`; copying takes half of the time of composing."""
+    for kind in (DictConfig, ListConfig, AnyNode, StringNode, IntegerNode, FloatNode, BooleanNode):
+        kind.__deepcopy__ = lambda node, _: copied(node, node._get_parent())  # type: ignore[method-assign, union-attr]
+
+
 def read_once(scheme: str, path: str) -> None:
     """Let Hydra read each file of one place once a process; parsing YAML takes half of the time of composing."""
     source = SourcesRegistry.instance().resolve(scheme)
@@ -71,6 +99,7 @@ def parse_once() -> None:
         module.parse = parse  # type: ignore[attr-defined]
 
 
+copy_fast()
 parse_once()
 Plugins.instance()  # registers Hydra's sources
 read_once("file", str(conf_dir()))
