@@ -20,9 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import (
-    AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, Node, StringNode, grammar_parser,
-)  # fmt: skip
+from omegaconf import DictConfig, ListConfig, Node, grammar_parser, nodes
 from torch import Tensor, nn
 
 from benchmark import bo, traditional
@@ -60,19 +58,23 @@ def copied(node: Node, parent: Any = None) -> Any:
     metadata = own["_metadata"] = object.__new__(type(fields["_metadata"]))
     metadata.__dict__.update(fields["_metadata"].__dict__)
     metadata.flags = None if metadata.flags is None else dict(metadata.flags)
-    metadata.resolver_cache = copy.deepcopy(metadata.resolver_cache) if metadata.resolver_cache else defaultdict(dict)
+    cache = metadata.resolver_cache
+    metadata.resolver_cache = copy.deepcopy(cache) if cache else defaultdict(dict)
     own["_flags_cache"] = None
     content = fields.get("_content")
     if isinstance(content, dict):
         own["_content"] = {key: copied(value, made) for key, value in content.items()}
     elif isinstance(content, list):
         own["_content"] = [copied(value, made) for value in content]
+    elif isinstance(content, Node):  # of a union
+        own["_content"] = copied(content, made)
     return made
 
 
 def copy_fast() -> None:
     """Let OmegaConf copy a configuration with `copied`; copying takes half of the time of composing."""
-    for kind in (DictConfig, ListConfig, AnyNode, StringNode, IntegerNode, FloatNode, BooleanNode):
+    values = (nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode)
+    for kind in (DictConfig, ListConfig, *values):
         kind.__deepcopy__ = lambda node, _: copied(node, node._get_parent())  # type: ignore[method-assign, union-attr]
 
 

@@ -18,7 +18,6 @@ from benchmark.datasets import image_check
 from benchmark.study import spaces
 from benchmark.study.study import Study
 
-
 gc.disable()  # until the tests are collected, of which nothing can be freed
 
 

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+from tests.cases import for_each
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "benchmark"
@@ -46,7 +46,7 @@ def test_the_docs_list_exactly_the_parts_that_there_are() -> None:
     assert sum(map(len, LAYERS)) == len(ROW_OF), "a part stands in two rows"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@for_each("path", MODULES)
 def test_a_module_imports_only_from_lower_rows(path: Path) -> None:
     part = part_of(path)
     front = {"__main__"} if path.parent == PACKAGE else set()  # a command that is run as a module hands over to it
@@ -54,7 +54,7 @@ def test_a_module_imports_only_from_lower_rows(path: Path) -> None:
         assert ROW_OF[other] > ROW_OF[part], f"{part} (row {ROW_OF[part]}) imports {other} (row {ROW_OF[other]})"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@for_each("path", MODULES)
 def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(path)} & {"hydra", "omegaconf"}
     assert not used or part_of(path) == "study"
