@@ -1,6 +1,7 @@
 """The layers that docs/code.md prints, as a test: a part imports only from lower rows, siblings never each other."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -26,15 +27,21 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def ours(path: Path) -> set[str]:
@@ -62,8 +69,7 @@ def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
 
 def test_no_command_of_a_search_can_open_the_test_classes() -> None:
     def opens(path: Path) -> bool:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in ast.walk(tree))
+        return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in nodes(path))
 
     openers = {path for path in MODULES if opens(path) and part_of(path) != "datasets"}
     assert openers == {PACKAGE / "study" / "testset.py"}
@@ -74,15 +80,12 @@ def test_no_command_of_a_search_can_open_the_test_classes() -> None:
 
 
 def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
+    @functools.cache
     def calls(path: Path) -> set[str]:
-        functions = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-        return {ast.unparse(function) for function in functions}
+        return {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
 
     def holds(path: Path, text: str) -> bool:
-        constants = [
-            n.value for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Constant)
-        ]
-        return text in constants
+        return text in [node.value for node in nodes(path) if isinstance(node, ast.Constant)]
 
     writers = {PACKAGE / "study" / "scoring.py", PACKAGE / "traditional.py"}
     reader = PACKAGE / "report" / "figures" / "kept.py"
