@@ -16,14 +16,16 @@ def for_each(argument: str, cases: Collection[Any]) -> Callable[[Callable[..., N
         @functools.wraps(check)
         def checked(**fixtures: Any) -> None:
             failures: list[BaseException] = []
+            failed: list[str] = []
             for case in cases:
                 try:
                     check(**{argument: case}, **fixtures)
                 except (Exception, pytest.fail.Exception) as error:
                     error.add_note(f"{argument}: {case}")
                     failures.append(error)
+                    failed.append(str(case))
             if failures:
-                raise BaseExceptionGroup(f"{len(failures)} of {len(cases)} cases fail", failures)
+                raise BaseExceptionGroup(f"{len(failed)} of {len(cases)} cases fail: {', '.join(failed)}", failures)
 
         signature = inspect.signature(check)
         others = [parameter for name, parameter in signature.parameters.items() if name != argument]
