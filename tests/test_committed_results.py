@@ -1,6 +1,8 @@
 """The studies that are part of the repository still load, and still give the tables next to them."""
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = sorted(path.parent for path in RESULTS.glob("*/studies"))
+FOLDERS = [RESULTS / name for name in ("one_of_each", "reference", "traditional")]
 STUDIES = [directory for folder in FOLDERS for directory in all_studies(folder)]
 
 
@@ -33,8 +35,38 @@ OLDEST = [
 
 
 def test_there_are_committed_studies() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"reference", "one_of_each", "traditional"}
     assert all(all_studies(folder) for folder in FOLDERS)
+
+
+def test_no_committed_record_names_a_folder_of_the_machine_that_made_it() -> None:
+    absolute = re.compile(r"""(?:^|[\s"'=,\[])(/[\w.-]+/[\w./-]*)""")
+    found = {
+        match[1]
+        for folder in FOLDERS
+        for path in folder.rglob("*")
+        if path.is_file()
+        for match in absolute.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
+
+
+def test_what_a_loss_says_it_measured_is_in_a_committed_table() -> None:
+    wrong, told = [], set()
+    for path in sorted((RESULTS.parent / "conf" / "loss").glob("*.yaml")):
+        (said,) = re.findall(r"^#.*Measured: (.+)\.$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for one in said.split("; ") if said != "not yet" else []:
+            dataset, number, folder = re.fullmatch(r"(\w+), (.+) % MAP@R \(results/(\w+)\)", one).groups()  # type: ignore[union-attr]
+            (table,) = (RESULTS / folder / "tables").glob(f"{dataset}-*.csv")
+            with table.open(encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row["loss"] == path.stem]
+            found = [
+                f"{float(row['concatenated_map_at_r']):.2f} +- {float(row['concatenated_map_at_r_half_width']):.2f}"
+                for row in rows
+            ]
+            told.add(folder)
+            if found != [number]:
+                wrong.append(f"{path.name}: {one}, but the table has {found}")
+    assert told and wrong == []
 
 
 @pytest.mark.usefixtures("no_fsync")

@@ -316,7 +316,7 @@ def optimizer_options(config: Config) -> Node:
 def _of_network(config: Config) -> Node:
     """Options of the trunk's optimiser, or of the head's if the trunk is frozen."""
     optimizers = config.training.optimizers
-    return optimizers["trunk"] or optimizers["head"]
+    return dict(optimizers["trunk"] or optimizers["head"])
 
 
 def _multiplied(recipe: Node, rate: float) -> Node:
