@@ -147,36 +147,16 @@ def draw(panels: Sequence[Panel]) -> "Figure":
         if len(points.nearest):
             _lines(axes, points.samples, points.above[points.nearest])
         _samples(axes, panel)
-        if len(points.proxies):
-            name = "" if number else "proxy of a training class"
-            axes.scatter(
-                points.proxies[:, 0],
-                points.proxies[:, 1],
-                s=22,
-                color="white",
-                marker="^",
-                edgecolor="black",
-                linewidth=0.7,
-                label=name,
-            )
-        if len(points.above):
-            size = 110 if len(points.above) <= MOST_COLOURS else 20
-            name = "" if number else points.kind
-            axes.scatter(
-                points.above[:, 0],
-                points.above[:, 1],
-                s=size,
-                color="black",
-                marker="X",
-                edgecolor="white",
-                linewidth=0.6,
-                label=name,
-            )
+        _marks(axes, points.proxies, "^", 22, ("white", "black"), "" if number else "proxy of a training class")
+        size = 110 if len(points.above) <= MOST_COLOURS else 20
+        _marks(axes, points.above, "X", size, ("black", "white"), "" if number else points.kind)
         axes.set_title(panel.title, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=7, frameon=False)
+            legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=7, frameon=False)
+            for text in legend.get_texts():  # names of the user's folders, which may hold a $
+                text.set_parse_math(False)
     return figure
 
 
@@ -189,7 +169,17 @@ def _samples(axes: "Axes", panel: Panel) -> None:
     places, is_named = panel.points.samples, panel.names and len(found) <= MOST_COLOURS
     axes.scatter(places[:, 0], places[:, 1], s=4, c=[colours[group % MOST_COLOURS] for group in groups])
     for number, group in enumerate(found if is_named else ()):
-        axes.scatter([], [], s=20, color=colours[number], label=panel.names[int(group)])
+        name = panel.names[int(group)]
+        label = f" {name}" if name.startswith("_") else name  # a legend leaves out what begins with an underscore
+        axes.scatter([], [], s=20, color=colours[number], label=label)
+
+
+def _marks(axes: "Axes", places: np.ndarray, marker: str, size: int, colours: tuple[str, str], label: str) -> None:
+    """Points (P, 2) in a colour with an edge in another one; none, and no entry in the legend, if P is 0."""
+    if len(places):
+        fill, edge = colours
+        axes.scatter(places[:, 0], places[:, 1], s=size, color=fill, edgecolor=edge, marker=marker, linewidth=0.7,
+                     label=label)  # fmt: skip
 
 
 def _lines(axes: "Axes", starts: np.ndarray, ends: np.ndarray) -> None:

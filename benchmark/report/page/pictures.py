@@ -19,7 +19,7 @@ TITLES = {
     "retrieval": "Retrieved images for queries from the worst through the median to the best, by R-precision, and by "
     "the mean of both models’ if the base stands beside; a green frame is of the query’s class, a red, dashed one not",
     "embeddings": "Test embeddings in two dimensions, by class and, where there are super classes, by super class; "
-    "proxies and coarse proxies are those of the training classes, which are other classes",
+    "proxies, coarse proxies and ancestors were learned on the training classes, which are other classes",
     "epochs": "Test embeddings of several epochs in two dimensions, with what the loss learned on training classes",
     "hierarchy": "The learned hierarchy, and the given one beside it: groups of classes with an example image each, "
     "framed in the colour of the class’s given group; HPL’s is of training classes, HIER’s of test classes",

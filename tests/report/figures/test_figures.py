@@ -185,7 +185,7 @@ def test_panels_have_a_colour_for_each_group_and_the_loss_s_own_points():
     points = projection.Points(samples, np.array([[3.0, 3]]), above, np.array([1, 1, 0]), "coarse proxy")
     figure = projection.draw([
         projection.Panel("by class", points, np.array([4, 5, 6])),
-        projection.Panel("by super class", points, np.array([8, 8, 9]), {8: "birds", 9: "$cars$"}),
+        projection.Panel("by super class", points, np.array([8, 8, 9]), {8: "_birds", 9: "$cars^$"}),
     ])  # fmt: skip
     first, second = figure.axes
     lines, dots, triangles, crosses = first.collections
@@ -196,7 +196,8 @@ def test_panels_have_a_colour_for_each_group_and_the_loss_s_own_points():
     colours = second.collections[1].get_facecolors()
     assert colours[0].tolist() == colours[1].tolist() != colours[2].tolist()
     texts = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
-    assert texts == [["proxy of a training class", "coarse proxy"], ["birds", "$cars$"]]
+    assert texts == [["proxy of a training class", "coarse proxy"], [" _birds", "$cars^$"]]
+    figure.savefig(io.BytesIO())  # a name is no formula
     plain = projection.draw([projection.Panel("", projection.Points(samples), np.arange(3))])
     assert len(plain.axes[0].collections) == 1 and plain.axes[0].get_legend() is None
 
