@@ -94,6 +94,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     group = "studies/glyphs-small_conv-hpl"
     for loss in ("proxy_nca", "hpl_nca", "proxy_anchor", "hpl_pa"):
         shutil.copytree(ROOT / "results" / "reference" / group / loss, folder / group / loss)
+    (folder / group / "hpl_pa" / "figures").mkdir()
+    for name, size in (("retrieval", (2000, 400)), ("embeddings_tsne", (600, 400)), ("hierarchy", (1500, 3000))):
+        Image.new("L", size, 90).save(folder / group / "hpl_pa" / "figures" / f"run_00_{name}.png")
     assert run(report, f"results_dir={folder}").status == 0
     return folder / "report.html"
 
