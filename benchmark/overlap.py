@@ -258,7 +258,7 @@ def described(study: Study, source: Source, paths: Sequence[str], what: str) -> 
     """Describe images by what they are compared by.
 
     Args:
-        study: says by what, and how images are cropped.
+        study: its `descriptor` says what they are compared by, its data set and trunk how they are cropped.
         source: N images.
         paths: their N paths.
         what: the half or folder that they are of.
