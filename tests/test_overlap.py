@@ -18,7 +18,7 @@ from tests.command_line import Ended, assert_refused, run, tiny
 from tests.datasets import trees
 from tests.images.synthetic_photos import encoded, synthetic_photo
 
-CROPS = ("protocol.images.short_side=40", "protocol.images.crop=36")
+CROPS = ("protocol.images.short_side=40", "protocol.images.crop=32")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,16 @@ def rows(root: Path, name: str) -> list[dict[str, str]]:
         return [*csv.DictReader(file)]
 
 
+def correlation(*paths: Path) -> float:
+    """Pearson's correlation of the means of 2 x 2 pixels in the centres of two images of 4:3, by numpy."""
+    means = []
+    for path in paths:
+        pixels = np.asarray(Image.open(path).convert("RGB").resize((53, 40), Image.Resampling.BILINEAR), float)
+        centre = pixels[4:36, 10:42]
+        means.append((centre[::2, ::2] + centre[1::2, ::2] + centre[::2, 1::2] + centre[1::2, 1::2]).ravel())
+    return float(np.corrcoef(*means)[0, 1])
+
+
 def test_names_and_copies_are_found_and_equal_copies_come_first(photos: Path) -> None:
     done = on(photos)
     assert done.status == 0, done
@@ -64,6 +74,9 @@ def test_names_and_copies_are_found_and_equal_copies_come_first(photos: Path) ->
         ("test/cup of tea/equal.png", "train/cat/2.png", "equal pixels"),
         ("test/Granny Smith/small.jpg", "train/taxi/5.png", "near"),
     ]
+    assert float(rows(photos, "halves")[1]["cosine"]) == pytest.approx(
+        correlation(photos / "test/Granny Smith/small.jpg", photos / "train/taxi/5.png"), abs=2e-3
+    )
     assert "Copies in both halves: 2 pairs of 2 images, 1 with equal pixels" in done.out
     assert done.out.count("% of 8 copies of training images reach it (") == 2
     (line,) = (photos.parent / "results" / "overlap").glob("*/test_ledger.jsonl")

@@ -58,6 +58,10 @@ def test_a_part_of_a_word_a_name_of_two_letters_and_a_word_that_is_not_the_head_
     assert matches([name], OTHERS) == []
 
 
+def test_a_number_is_no_head_noun() -> None:
+    assert matches(["Boeing 707"], {"n1": "Airbus 707"}) == []
+
+
 def by_loops(names: list[str], others: dict[str, str]) -> set[tuple[str, str, str]]:
     """The matches of names of plain words without plurals, pair by pair."""
     found = set()
