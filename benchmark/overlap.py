@@ -215,7 +215,10 @@ def compare_names(config: Config, listing: Listing, path: Path) -> None:
             weak.setdefault((half, name, kind), []).append(other)
     if weak:
         write("Only the head noun is equal, or a name is contained without it, which says less:")
-        show(["half", "class", "match", "pretraining classes"], [[*key, named(same)] for key, same in weak.items()])
+        show(
+            ["half", "class", "match", "pretraining classes"],
+            [[*key, named([*dict.fromkeys(same)])] for key, same in weak.items()],
+        )
 
 
 def class_list(name: str) -> Mapping[str, str]:
