@@ -159,6 +159,8 @@ VERBS = {
     "trace": Verb("look", "print the records behind a cell of a table", "trace.trace"),
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
+    "overlap": Verb("data", "report what a data set shares with a trunk's pretraining: class names, copies of images",
+                    "overlap.overlap"),
     "check-loss": Verb("develop", "check a loss against its contract in a minute, with a sentence for each mistake",
                        "check_loss.check_loss"),
     "doctor": Verb("look", "check this machine: GPU, libraries, driver, disk, data, weights, cluster",
