@@ -241,7 +241,7 @@ class _Tree(NamedTuple):
 
     Attributes:
         noun: what a group is, in the singular.
-        of: of which classes it is.
+        of: kind of the C classes, "training classes" or "test classes".
         names: names of the C classes.
         owners: (C,) learned group of each class.
         given: (C,) super class of each class.
