@@ -48,7 +48,7 @@ bo: ## search a loss's hyper-parameters by class-disjoint cross-validation
 final-eval: ## retrain the best setting 10 times and score the test classes; without options, for every finished search
 traditional: ## train on all training classes as the papers do, and score the test classes at every epoch
 robustness: ## score the kept models of a study (keep=best) on corrupted test images; STUDY=FOLDER
-experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures
+experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables, figures and page
 reproduce: ## retrain a published cell from its published setting, and compare the numbers; default: ArcFace on CUB
 
 ##@ use

@@ -135,8 +135,8 @@ VERBS = {
                         "epoch", "traditional.traditional", "traditional", _opening_of_traditional),
     "robustness": Verb("run", "score the kept models of a study (keep=best) on corrupted test images",
                        "robustness.robustness"),
-    "experiment": Verb("run", "run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures",
-                       "experiments.experiment"),
+    "experiment": Verb("run", "run what an experiment (NAME=hpl_table_3) lacks, then write its tables, figures and "
+                       "page", "experiments.experiment"),
     "reproduce": Verb("run", "retrain a published cell from its published setting, and compare the numbers",
                       "reproduce.reproduce"),
     "embed": Verb("use", "embed the images of a folder with a trained model", "embed.embed"),
