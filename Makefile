@@ -27,7 +27,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.ready-$(TORCH)
 export OMP_NUM_THREADS ?= 1
 
-COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace doctor data splits check-loss bench bench-front bench-search bench-gpu
+COMMANDS := bo final-eval traditional robustness experiment reproduce embed search export score status logs tables report experiments plan searches figures compare trace doctor data splits overlap check-loss bench bench-front bench-search bench-gpu
 TARGETS := help setup $(COMMANDS) soak scale test test-all test-library lint docs audit lock clean
 $(foreach t,$(firstword $(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS))),$(error There is no target $(t). Targets: $(TARGETS). \
 	An option takes a value, as in LOSS=hpl_pa))  # before the targets ahead of it run
@@ -48,7 +48,7 @@ bo: ## search a loss's hyper-parameters by class-disjoint cross-validation
 final-eval: ## retrain the best setting 10 times and score the test classes; without options, for every finished search
 traditional: ## train on all training classes as the papers do, and score the test classes at every epoch
 robustness: ## score the kept models of a study (keep=best) on corrupted test images; STUDY=FOLDER
-experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables and figures
+experiment: ## run what an experiment (NAME=hpl_table_3) lacks, then write its tables, figures and page
 reproduce: ## retrain a published cell from its published setting, and compare the numbers; default: ArcFace on CUB
 
 ##@ use
@@ -74,6 +74,7 @@ doctor: ## check this machine: GPU, libraries, driver, disk, data, weights, clus
 ##@ data
 data: ## find or download a data set and describe it; ROOT=FOLDER if it is elsewhere
 splits: ## write a data set's split and folds to results/splits as CSV
+overlap: ## report what a data set shares with a trunk's pretraining: class names, copies of images; ARGS=images=FOLDER
 
 ##@ develop
 check-loss: ## check a loss against its contract in a minute, with a sentence for each mistake: LOSS=my_loss

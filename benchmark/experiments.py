@@ -2,7 +2,7 @@
 
     make experiments                                              lists them
     make plan NAME=hpl_table_3                                    what it would train, and what that costs
-    make experiment NAME=hpl_table_3                              runs what is missing, writes tables and figures
+    make experiment NAME=hpl_table_3                              runs what is missing, writes tables, figures, page
     make experiment NAME=hpl_table_3 DATASET=glyphs BUDGET=small  tries it out, not for reporting
 
 Each study runs as a command of its own, as a user would type it, so an experiment has no results that its studies do
@@ -73,7 +73,7 @@ def plan(study: Study, overrides: list[str]) -> None:
 
 
 def experiment(study: Study, overrides: list[str]) -> None:
-    """Print the plan of an experiment, run what is missing, then write its tables and figures.
+    """Print the plan of an experiment, run what is missing, then write its tables, figures and page.
 
     Args:
         study: supplies the name of the experiment and the executor.
@@ -101,7 +101,7 @@ def experiment(study: Study, overrides: list[str]) -> None:
     with process.stopped_by_exception():
         failed = run.run_all(todo, slots(study)) if todo else []
 
-        # 3. draw figures and write tables, which show what was scored for the figures
+        # 3. draw figures, then write tables and the page, which show what was scored for the figures
         given = [entry.partition("=")[2] for entry in overrides if entry.startswith("projection=")]
         projection = given[-1] if given else chosen.experiment.projection
         studies = [one for dataset in chosen.experiment.datasets for one in chosen.studies[dataset]]
@@ -112,7 +112,8 @@ def experiment(study: Study, overrides: list[str]) -> None:
         ]
         failed += run.run_all([job for job in drawings if job.steps])
         drawn = [f"bootstrap={study.config.bootstrap}"] * bool(study.config.bootstrap)
-        failed += run.run_all([run.Job((run.Command("", "tables", (*chosen.overrides, *drawn)),))])
+        options = (*chosen.overrides, *drawn)
+        failed += run.run_all([run.Job((run.Command("", "tables", options), run.Command("", "report", options)))])
     if refused or failed:
         kind = UserError if refused or run.status_of(failed) == 2 else IncompleteError
         text = "\n".join([*refused, *map(str, failed)])

@@ -2,7 +2,7 @@
 
     make figures STUDY=results/studies/GROUP/hpl_nca ARGS="figure=[retrieval,embeddings] run=0"
 
-Each figure is written as PNG and PDF into the folder `figures` of the study. The hierarchy and the distributions are
+Each figure is written as PNG and PDF into the folder `figures` of the study. HPL's hierarchy and the distributions are
 of the training classes. All others show test classes; each access is logged in the study's `test_ledger.jsonl`.
 """
 
@@ -11,8 +11,10 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
 
     raise SystemExit(main("figures"))
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,28 +23,32 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit
+from benchmark.core.records import JsonObject
+from benchmark.core.wording import counted
 from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.images.batches import embed, to_batch
 from benchmark.losses import HasDistributions
 from benchmark.protocol.neighbours import nearest_neighbours
-from benchmark.report.figures import activation, distributions, hierarchy, kept, projection, retrieval, save
+from benchmark.report.figures import activation, distributions, hierarchy, kept, learned, projection, retrieval, save
 from benchmark.report.figures.kept import Kept
+from benchmark.report.group_table import studies_of_base
 from benchmark.study import kept_models
 from benchmark.study.data import num_channels
 from benchmark.study.kept_models import KeptRun, Mismatch
+from benchmark.study.ledger import log_access
 from benchmark.study.model_files import read_weights
 from benchmark.study.passes import held_out_classes
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import open_test_set
+from benchmark.study.testset import OpenedTestSet, open_test_set
 from benchmark.training.components import HeadModule, LossModule, TrunkModule
 from benchmark.training.precision import forward
 
-RANKS = (1, 2, 3, 4, 5, 31, 32)  # those of HPL's figure 3 among them
-NUM_QUERIES = 8
-ANCHORS = ("lcas", "centres_1")  # arrays of a loss that stand above its classes: HIER's ancestors, HPL's coarse proxies
+RANKS = (1, 2, 3, 31, 32)  # those of HPL's figure 3 among them
+LOOKS = "images retrieved for a few queries"
+NUM_QUERIES = 7  # an odd number, so that the median query is among those from the worst to the best
 Draw = Callable[[Study, Path, int], list[Path]]
 
 
@@ -69,20 +75,57 @@ def figures(study: Study, overrides: list[str]) -> None:
 
 def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:
     run_kept = kept.read(path)
-    test = open_test_set(study, {"run": run, "story": "figures", "looks": "images retrieved for a few queries"})
+    test = _open(study, run, LOOKS)
     rows = np.arange(len(run_kept.labels)) if run_kept.is_query is None else np.flatnonzero(run_kept.is_query)
-    nearest = _neighbours(study, run_kept)
-    scores = retrieval.precision(run_kept.labels, rows, nearest, run_kept.is_query)
-    some = retrieval.worst_to_best(scores, NUM_QUERIES, study.config.seed)
-    chosen, found = rows[some], nearest[some]
-    notes = [f"R-precision {100 * score:.0f} %" for score in scores[some]]
-
-    def pixels(index: int) -> np.ndarray:
-        image = test.pixels.plain(np.array([index]))[0].cpu().numpy()
-        return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-
-    figure = retrieval.sheet(pixels, test.class_names.__getitem__, run_kept.labels, chosen, found, RANKS, notes)
+    found = {read_study(study.directory).label: _neighbours(study, run_kept)}
+    if (base := _base_of(study, run_kept, run)) is not None:
+        log_access(base[0].directory, _entry(run, f"{LOOKS}, beside {study.directory.name}"))
+        found = {read_study(base[0].directory).label: _neighbours(*base)} | found
+    each = [retrieval.precision(run_kept.labels, rows, nearest, run_kept.is_query) for nearest in found.values()]
+    some = retrieval.worst_to_best(np.mean(each, axis=0), NUM_QUERIES, study.config.seed)
+    notes = ["R-precision " + ", ".join(f"{100 * scores[one]:.0f} %" for scores in each) for one in some]
+    chosen = {name: nearest[some] for name, nearest in found.items()}
+    names = test.class_names.__getitem__
+    figure = retrieval.sheet(_pixels(test.pixels), names, run_kept.labels, rows[some], chosen, RANKS, notes)
     return save(figure, _stem(study, run, "retrieval"))
+
+
+def _base_of(study: Study, run_kept: Kept, run: int) -> tuple[Study, Kept] | None:
+    """The study in the same group with which tables compare the study, and the same run of it; None without any.
+
+    A base that keeps no embeddings of this run, or those of other images, is left out, which is printed.
+    """
+    siblings = {}
+    for folder in sorted(study.directory.parent.iterdir()):
+        with contextlib.suppress(UserError):  # a folder that cannot be read is reported by `make tables`
+            siblings[folder.name] = read_study(folder)
+    (name, *_) = studies_of_base(read_study(study.directory), siblings) or [""]
+    if not name:
+        return None
+    directory, alone = study.directory.parent / name, f"The figure shows {study.directory.name} without its base."
+    try:
+        base_kept = kept.read(kept.find(directory, run))
+    except UserError as error:
+        write(f"{alone} {error}")
+        return None
+    if not np.array_equal(base_kept.labels, run_kept.labels):
+        write(f"{alone} {directory} has other test images.")
+        return None
+    return Study.of(siblings[name].config | {"study": str(directory)}), base_kept
+
+
+def _pixels(images: Images) -> Callable[[int], np.ndarray]:
+    """A function that returns an image by its position, uint8 (H, W) or (H, W, 3)."""
+
+    def image(index: int) -> np.ndarray:
+        return _as_drawn(images.plain(np.array([index]))[0])
+
+    return image
+
+
+def _as_drawn(image: torch.Tensor) -> np.ndarray:
+    array = image.cpu().numpy()
+    return array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
 
 
 def _neighbours(study: Study, run_kept: Kept) -> np.ndarray:
@@ -99,13 +142,29 @@ def _neighbours(study: Study, run_kept: Kept) -> np.ndarray:
 
 
 def _draw_embeddings(study: Study, path: Path, run: int) -> list[Path]:
-    _log(study, run, "embeddings in two dimensions")
+    test = _open(study, run, "embeddings in two dimensions")
     method, seed = study.config.projection, study.config.seed
     run_kept = kept.read(path)
     rows = projection.sample_classes(run_kept.labels, seed)
-    panels = {"test embeddings": (run_kept.embeddings[0, rows], _anchors(run_kept))}
-    figure = projection.draw(panels, run_kept.labels[rows], method, seed)
-    return save(figure, _stem(study, run, f"embeddings_{method}"))
+    points = _points(study, run_kept, rows).projected(method, seed)
+    panels = [projection.Panel("test embeddings by class", points, run_kept.labels[rows])]
+    super_labels = test.super_labels.cpu().numpy()
+    if 1 < len(np.unique(super_labels)) < len(np.unique(run_kept.labels)):
+        dataset: Dataset = study.make_dataset()
+        names = dict(enumerate(dataset.trainval().super_names))
+        panels.append(projection.Panel("by super class", points, super_labels[rows], names))
+    return save(projection.draw(panels), _stem(study, run, f"embeddings_{method}"))
+
+
+def _points(study: Study, run_kept: Kept, rows: np.ndarray) -> projection.Points:
+    """Samples of the first model, and what its loss learned."""
+    loss, state, samples = study.config.loss, run_kept.states[0], run_kept.embeddings[0, rows]
+    proxies = projection.sample_proxies(learned.proxies(state, loss.retrieval), study.config.seed)
+    kind, above = learned.above(state, loss.module)
+    if kind != learned.ANCESTORS:
+        return projection.Points(samples, proxies, above, kind=kind)
+    nearest = learned.distances(samples, above, loss.retrieval_options).argmin(axis=1)
+    return projection.Points(samples, proxies, above, nearest, kind)
 
 
 def _draw_epochs(study: Study, path: Path, run: int) -> list[Path]:
@@ -121,43 +180,98 @@ def _draw_epochs(study: Study, path: Path, run: int) -> list[Path]:
             f"figure=epochs: run {run} keeps no embeddings of single epochs. {again} keeps those of the runs that it "
             "trains; a finished run is not trained again."
         )
-    _log(study, run, f"embeddings of the epochs {', '.join(map(str, epochs))} in two dimensions")
+    _open(study, run, f"embeddings of the epochs {', '.join(map(str, epochs))} in two dimensions")
     method, seed = study.config.projection, study.config.seed
     read = {epoch: kept.read(other) for epoch, other in epochs.items()}
     labels = next(iter(read.values())).labels
     rows = projection.sample_classes(labels, seed)
-    panels = {f"epoch {epoch}": (found.embeddings[0, rows], _anchors(found)) for epoch, found in read.items()}
-    return save(projection.draw(panels, labels[rows], method, seed), _stem(study, run, f"epochs_{method}"))
-
-
-def _anchors(run_kept: Kept) -> np.ndarray | None:
-    state = run_kept.states[0]
-    found = next((state[name] for name in ANCHORS if name in state), None)
-    return None if found is None else found.astype(np.float32)
+    panels = [
+        projection.Panel(f"epoch {epoch}", _points(study, found, rows).projected(method, seed), labels[rows])
+        for epoch, found in read.items()
+    ]
+    return save(projection.draw(panels), _stem(study, run, f"epochs_{method}"))
 
 
 def _draw_hierarchy(study: Study, path: Path, run: int) -> list[Path]:
     run_kept = kept.read(path)
+    if any("lcas" in state for state in run_kept.states):
+        return _draw_ancestors(study, run_kept, run)
     if not all("owners_0" in state for state in run_kept.states):
         raise UserError(
-            f"figure=hierarchy: {path} holds no hierarchy, which only HPL learns, not {study.config.loss.name}; or a "
-            "version that did not keep it wrote this file."
+            f"figure=hierarchy: {path} holds no hierarchy, which only HPL and HIER learn, not "
+            f"{study.config.loss.name}; or a version that did not keep it wrote this file."
         )
     split, classes = _trained_classes(study)
-    ids, paths = np.asarray(split.class_ids), list[Path]()
+    ids, pixels = np.asarray(split.class_ids), study.make_pixels(split.images)
+    paths = list[Path]()
     for model, (state, trained) in enumerate(zip(run_kept.states, classes, strict=True)):
-        places = np.searchsorted(ids, trained)
-        names = [split.class_names[place] for place in places]
-        given = split.super_labels[places]
-        owners = state["owners_0"].astype(np.int64)
         stem = _stem(study, run, f"hierarchy_model_{model}" if len(classes) > 1 else "hierarchy")
-        share, shared = hierarchy.purity(owners, given), hierarchy.adjusted_mutual_information(owners, given)
-        title = f"{len(np.unique(owners))} learned groups of {len(names)} classes; with the given ones: purity "
-        title += f"{share:.2f}, adjusted mutual information {shared:.2f}"
-        paths += save(hierarchy.draw(names, owners, title), stem)
-        hierarchy.write_csv(stem.with_name(f"{stem.name}.csv"), names, owners, [split.super_names[g] for g in given])
-        paths.append(stem.with_name(f"{stem.name}.csv"))
+        if not learned.above(state, {})[0]:
+            write(f"{stem.name} is not drawn: the model's best epoch came before the hierarchy's first grouping.")
+            continue
+        places = np.searchsorted(ids, trained)
+        examples = [int(np.flatnonzero(split.labels == one)[0]) for one in trained]
+        names = [split.class_names[place] for place in places]
+        tree = _Tree(
+            "group", "training classes", names, state["owners_0"].astype(np.int64), split.super_labels[places], examples
+        )
+        paths += _draw_tree(tree, split.super_names, _pixels(pixels), stem)
     return paths
+
+
+def _draw_ancestors(study: Study, run_kept: Kept, run: int) -> list[Path]:
+    """HIER's tree: the test classes below the lowest common ancestors of their images."""
+    test = _open(study, run, "the classes that share an ancestor, with an image each")
+    dataset: Dataset = study.make_dataset()
+    classes, examples = np.unique(run_kept.labels, return_index=True)
+    given, names = test.super_labels.cpu().numpy()[examples], [test.class_names[int(one)] for one in classes]
+    loss, paths = study.config.loss, list[Path]()
+    for model, (embeddings, state) in enumerate(zip(run_kept.embeddings, run_kept.states, strict=True)):
+        stem = _stem(study, run, f"hierarchy_model_{model}" if len(run_kept.states) > 1 else "hierarchy")
+        _, ancestors = learned.above(state, loss.module)
+        to_nodes = learned.distances(embeddings, ancestors, loss.retrieval_options)
+        owners = learned.common_ancestors(to_nodes, run_kept.labels, classes)
+        tree = _Tree("ancestor", "test classes", names, owners, given, examples.tolist())
+        paths += _draw_tree(tree, dataset.trainval().super_names, _pixels(test.pixels), stem)
+    return paths
+
+
+class _Tree(NamedTuple):
+    """A learned grouping.
+
+    Attributes:
+        noun: what a group is, in the singular.
+        of: kind of the C classes, "training classes" or "test classes".
+        names: names of the C classes.
+        owners: (C,) learned group of each class.
+        given: (C,) super class of each class.
+        examples: row of an example image of each class.
+    """
+
+    noun: str
+    of: str
+    names: list[str]
+    owners: np.ndarray
+    given: np.ndarray
+    examples: list[int]
+
+
+def _draw_tree(
+    tree: _Tree, super_names: Sequence[str], pixels: Callable[[int], np.ndarray], stem: Path
+) -> list[Path]:  # fmt: skip
+    title = f"{counted(len(np.unique(tree.owners)), f'learned {tree.noun}')} of {len(tree.names)} {tree.of}"
+    given = list[hierarchy.Group]()
+    if 1 < (number := len(np.unique(tree.given))) < len(tree.names):
+        share = hierarchy.purity(tree.owners, tree.given)
+        shared = hierarchy.adjusted_mutual_information(tree.owners, tree.given)
+        title += f"; with the {number} given groups: purity {share:.2f}, adjusted mutual information {shared:.2f}"
+        given = hierarchy.groups(tree.given, super_names.__getitem__)
+    found = hierarchy.groups(tree.owners, lambda group: f"{tree.noun} {group}")
+    write(f"{stem.name}: {title}")
+    figure = hierarchy.draw(title, tree.names, lambda index: pixels(tree.examples[index]), found, given)
+    table = stem.with_name(f"{stem.name}.csv")
+    hierarchy.write_csv(table, tree.names, tree.owners, [super_names[group] for group in tree.given])
+    return [*save(figure, stem), table]
 
 
 def _trained_classes(study: Study) -> tuple[Split, list[np.ndarray]]:
@@ -226,8 +340,7 @@ def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
     chosen = _kept_run(study, "activation", run)
     channels = num_channels(study.make_dataset().trainval().images)
     activation.with_last_map(study.make_trunk(channels, seed=0))  # refused before the test classes are opened
-    entry = {"run": run, "story": "figures", "looks": "activation maps of a few images", "commit": commit()}
-    test = open_test_set(study, entry)
+    test = _open(study, run, "activation maps of a few images")
     rows = retrieval.choose_queries(np.arange(len(test.images)), NUM_QUERIES, study.config.seed)
     labels = test.labels[torch.from_numpy(rows).to(test.labels.device)]
     batch, maps = test.pixels.plain(rows), []
@@ -238,7 +351,7 @@ def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
                    for one in labels]  # fmt: skip
         normalised = to_batch(batch, trunk.mean, trunk.std)
         maps.append(activation.activation_maps(trunk, head, normalised, torch.stack(targets)).cpu().numpy())
-    pictures = [image[0] if len(image) == 1 else np.moveaxis(image, 0, -1) for image in batch.cpu().numpy()]
+    pictures = [_as_drawn(image) for image in batch]
     names = [test.class_names[int(label)] for label in labels]
     return save(activation.sheet(pictures, np.stack(maps), names), _stem(study, run, "activation"))
 
@@ -249,8 +362,13 @@ def _mean_embedding(trunk: TrunkModule, head: HeadModule, images: Images, rows: 
     return torch.nn.functional.normalize(found, dim=1).mean(dim=0)
 
 
-def _log(study: Study, run: int, looks: str) -> None:
-    open_test_set(study, {"run": run, "story": "figures", "looks": looks, "commit": commit()})
+def _open(study: Study, run: int, looks: str) -> OpenedTestSet:
+    return open_test_set(study, _entry(run, looks))
+
+
+def _entry(run: int, looks: str) -> JsonObject:
+    """A line of the ledger."""
+    return {"run": run, "story": "figures", "looks": looks, "commit": commit()}
 
 
 def _stem(study: Study, run: int, name: str) -> Path:

@@ -28,6 +28,7 @@ from benchmark.core.wording import counted
 from benchmark.experiment import curves
 from benchmark.experiment.selected import Selected, selected
 from benchmark.experiment.tables import Made, of_experiment, of_folder
+from benchmark.report.figures import kept
 from benchmark.report.group_table import Entry
 from benchmark.report.page import charts, pictures, render, searches
 from benchmark.report.page.content import Drawing, Group, Place, group_of
@@ -92,8 +93,8 @@ def report(study: Study, overrides: list[str]) -> None:
     text = render.html(title, f"Results in {results_dir}.", groups, found.left_out, bool(config.figure))
     records.write_whole(path, text.encode())
     number = sum(len(part.drawings) for group in groups for part in group.parts)
-    write(f"wrote {visible(str(path))} ({len(text.encode()) / 1e6:.2f} MB)")
-    write(f"wrote {counted(number, 'figure')} as PDF and PNG to {visible(str(results_dir / 'figures'))}")
+    figures = f"{counted(number, 'figure')} as PDF and PNG to {visible(str(results_dir / 'figures'))}"
+    write(f"wrote {visible(str(path))} ({len(text.encode()) / 1e6:.2f} MB), and {figures}")
 
 
 def _sweep(made: Made, chosen: Selected | None, place: Place, name: str) -> Sequence[Drawing]:
@@ -116,7 +117,10 @@ def _undrawn(entries: Sequence[Entry]) -> list[str]:
     """The commands that draw what studies keep and nobody has drawn."""
     found = []
     for entry in entries:
-        keeps = any(entry.directory.glob("*/*/run_[0-9][0-9]/embeddings.npz"))
-        if keeps and not any((entry.directory / "figures").glob("run_*.png")):
-            found.append(command("figures", {"study": entry.directory}, overrides=["figure=[retrieval,embeddings]"]))
+        kept_of_run = next(iter(sorted(entry.directory.glob("*/*/run_[0-9][0-9]/embeddings.npz"))), None)
+        if kept_of_run and not any((entry.directory / "figures").glob("run_*.png")):
+            names = ",".join(["retrieval", "embeddings", *["hierarchy"] * kept.has_hierarchy(kept_of_run)])
+            run = int(kept_of_run.parent.name.removeprefix("run_"))
+            options = [f"figure=[{names}]", *[f"run={run}"] * (run > 0)]
+            found.append(command("figures", {"study": entry.directory}, overrides=options))
     return found

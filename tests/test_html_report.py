@@ -1,12 +1,15 @@
 """The command `report`, and its page in a real browser."""
 
+import html
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmark.html_report import report
 from tests import chromium
@@ -56,6 +59,23 @@ def test_a_single_study_and_an_empty_folder_are_refused_with_the_next_command(re
     assert_refused(run(report, f"results_dir={results}", "bootstrap=1"), "bootstrap=1", "1000")
 
 
+def test_the_page_names_the_command_that_draws_what_a_study_keeps(results: Path) -> None:
+    (study,) = results.glob("studies/*/contrastive")
+    kept = study / "final_eval/trial_000/run_01/embeddings.npz"
+    kept.parent.mkdir(parents=True)
+    with zipfile.ZipFile(kept, "w") as file:
+        file.writestr("fold_0.owners_0.npy", b"")
+    assert run(report, f"results_dir={results}").status == 0
+    text = html.unescape((results / "report.html").read_text(encoding="utf-8"))
+    command = f"make figures STUDY={study} 'ARGS=figure=[retrieval,embeddings,hierarchy] run=1'"
+    assert f"<code>{command}</code>" in text
+    (study / "figures").mkdir()
+    Image.new("L", (8, 8)).save(study / "figures" / "run_01_retrieval.png")
+    assert run(report, f"results_dir={results}").status == 0
+    text = (results / "report.html").read_text(encoding="utf-8")
+    assert "make figures" not in text and "Contrastive, run 1. Retrieved images" in text
+
+
 def test_a_damaged_study_is_named_on_the_page(results: Path) -> None:
     (study,) = results.glob("studies/*/contrastive")
     damaged = shutil.copytree(study, study.with_name("damaged"))
@@ -74,6 +94,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     group = "studies/glyphs-small_conv-hpl"
     for loss in ("proxy_nca", "hpl_nca", "proxy_anchor", "hpl_pa"):
         shutil.copytree(ROOT / "results" / "reference" / group / loss, folder / group / loss)
+    (folder / group / "hpl_pa" / "figures").mkdir()
+    for name, size in (("retrieval", (2000, 400)), ("embeddings_tsne", (600, 400)), ("hierarchy", (1500, 3000))):
+        Image.new("L", size, 90).save(folder / group / "hpl_pa" / "figures" / f"run_00_{name}.png")
     assert run(report, f"results_dir={folder}").status == 0
     return folder / "report.html"
 

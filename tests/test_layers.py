@@ -75,7 +75,9 @@ def test_no_command_of_a_search_can_open_the_test_classes() -> None:
     assert openers == {PACKAGE / "study" / "testset.py"}
     doors = {"benchmark.study.testset", "benchmark.study.scoring", "benchmark.study.passes"}
     users = {path for path in MODULES if doors & imports(path)}
-    commands = {PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures", "score")}
+    commands = {
+        PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures", "score", "overlap")
+    }
     assert users == commands | {PACKAGE / "study" / "scoring.py", PACKAGE / "study" / "passes.py"}
 
 

@@ -27,12 +27,14 @@ class ImageSet:
         web: whether it was collected from the web at large, so that it may hold anything.
         includes: names of sets that are part of it.
         tags: parts of timm's tags that name it.
+        classes: timm's name of the list of its classes; empty without one.
     """
 
     label: Text
     web: bool = False
     includes: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    classes: str = ""
 
 
 @functools.cache
@@ -92,6 +94,20 @@ def may_have_seen(pretrained_on: Iterable[str], overlaps: Mapping[str, str]) -> 
         if one.web or shared:
             found.append(", ".join([one.label, *(["images of the web"] if one.web else []), *shared]))
     return found
+
+
+def class_lists(pretrained_on: Iterable[str]) -> list[str]:
+    """Return timm's names of the lists of classes of sets and of their parts.
+
+    >>> class_lists(["imagenet21k", "webli"])
+    ['imagenet-22k', 'imagenet-1k']
+
+    Args:
+        pretrained_on: names of sets.
+    """
+    known = image_sets()
+    sets = [known[part] for name in pretrained_on if name in known for part in (name, *_parts(known[name]))]
+    return [*dict.fromkeys(one.classes for one in sets if one.classes)]
 
 
 def _parts(one: ImageSet) -> Sequence[str]:

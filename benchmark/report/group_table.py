@@ -40,14 +40,12 @@ class Entry:
         stored: its description.
         rows: its rows.
         depends: what its numbers depend on, for the comparison of rows.
-        base: name of the loss with which its own is compared; empty for none.
         directory: its folder.
     """
 
     stored: StoredStudy
     rows: list[Row]
     depends: Comparable
-    base: str
     directory: Path
 
 
@@ -67,8 +65,12 @@ def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
     used = records_of(stored, directory)
     effort = read_effort(stored, directory, used)
     rows = [replace(row, name=name, effort=effort) for row in shape_of(stored).rows(stored, directory)]
-    base = at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or ""
-    return Entry(stored, rows, comparable(stored, used, name), str(base), directory)
+    return Entry(stored, rows, comparable(stored, used, name), directory)
+
+
+def base_loss(stored: StoredStudy) -> str:
+    """Return the name of the loss that a study's own extends, as its YAML file says; empty for none."""
+    return str(at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or "")
 
 
 def shape_of(stored: StoredStudy) -> ModuleType:
@@ -247,13 +249,22 @@ def base_of(found: Mapping[str, Entry], part: Part, line: Line, layout: Layout) 
     """
     if (given := line.base or layout.base) in part.rows:
         return given
-    entry = found[line.study]
-    ours = (entry.stored.facts.preset, entry.stored.facts.variant)
-    facts = {name: found[name].stored.facts for name in part.rows if name != line.study}
-    bases = [name for name, each in facts.items() if entry.base and each.loss == entry.base]
-    alike = [name for name in bases if (facts[name].preset, facts[name].variant) == ours]
-    plain = [name for name in bases if not facts[name].variant]
-    return next(iter([*alike, *plain, *bases]), "")
+    others = {name: found[name].stored for name in part.rows if name != line.study}
+    return next(iter(studies_of_base(found[line.study].stored, others)), "")
+
+
+def studies_of_base(stored: StoredStudy, others: Mapping[str, StoredStudy]) -> list[str]:
+    """Return the names of the studies of the base of a study's loss: first those with its preset and variant.
+
+    Args:
+        stored: the study.
+        others: other studies by name.
+    """
+    base, ours = base_loss(stored), (stored.facts.preset, stored.facts.variant)
+    facts = {name: other.facts for name, other in others.items() if base and other.facts.loss == base}
+    alike = [name for name, each in facts.items() if (each.preset, each.variant) == ours]
+    plain = [name for name, each in facts.items() if not each.variant]
+    return list(dict.fromkeys([*alike, *plain, *facts]))
 
 
 def comparable(stored: StoredStudy, used: Sequence[Record], name: str) -> Comparable:

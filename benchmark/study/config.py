@@ -342,6 +342,8 @@ class Config:
         seed: every random number of a study is derived from it.
         searches: how often a search is repeated, each time with seeds of its own and final runs of its own.
         search: number of the repetition that a study is; 0 for the first, whose seeds are those of a single search.
+        descriptor: by what `overlap` compares images, thumbnail or features.
+        threshold: cosine from which it reports a pair; None for what copies of training images reach.
     """
 
     dataset: DatasetConfig
@@ -397,6 +399,8 @@ class Config:
     keep_epochs: list[int] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
     tracker: str = "none"
+    descriptor: str = "thumbnail"
+    threshold: float | None = None
 
 
 @functools.cache

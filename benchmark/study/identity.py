@@ -62,6 +62,8 @@ NOT_SCIENCE = (
     "folds",
     "nearest",
     "embed_batch",
+    "descriptor",
+    "threshold",
 )
 PROSE = (
     "label",

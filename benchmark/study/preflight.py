@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "folds": ("concatenated", "separated"),
     "keep": ("none", "first", "best"),
     "tracker": ("none", "tensorboard", "wandb", "mlflow"),
+    "descriptor": ("thumbnail", "features"),
     "display": ("auto", "live", "plain", "quiet"),
     "decode": ("once", "always"),
     "image_memory": ("auto", "device", "pinned", "host"),

@@ -18,7 +18,7 @@ from benchmark.study.study import Study
 BOOKKEEPING = (
     "executor", "display", "tracker", "keep", "keep_epochs", "device", "results_dir", "unit", "corruptions", "figure",
     "run", "projection", "model", "images", "query", "embeddings", "format", "output", "folds", "nearest",
-    "embed_batch", "plugins", "accept_code",
+    "embed_batch", "descriptor", "threshold", "plugins", "accept_code",
 )  # fmt: skip
 BUDGET = ("trials", "searches", "protocol.num_runs")
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)

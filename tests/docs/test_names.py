@@ -21,6 +21,7 @@ NOT_IN_GIT = (
     "results/tables",
     "results/small",
     "results/splits",
+    "results/overlap",
     "results/report",
     "results/tensorboard",
 )

@@ -86,7 +86,8 @@ def sheet(images: Sequence[np.ndarray], maps: np.ndarray, names: Sequence[str]) 
             axes.set_axis_off()
             if column:
                 axes.imshow(maps[column - 1, row], cmap="jet", vmin=0, vmax=1, alpha=0.5)
-        grid[row][0].set_title(textwrap.fill(name, 24), fontsize=6)
+        lines = textwrap.wrap(name, 24, max_lines=2, placeholder=" …")
+        grid[row][0].set_title("\n".join(lines), fontsize=6, parse_math=False)
     for column, axes in enumerate(grid[0][1:]):
         axes.set_title(f"model {column}" if models > 1 else "activation", fontsize=7)
     return figure

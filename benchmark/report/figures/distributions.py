@@ -113,6 +113,7 @@ def _draw_means(axes: "Axes", facts: Compared, title: str) -> None:
     axes.hist(facts.other[np.isfinite(facts.other)], bins, color="C1", alpha=0.6, label="nearest other class")
     axes.hist(facts.own, bins, color="C0", alpha=0.6, label="own class")
     axes.set_xlabel("cosine of learned mean and mean of embeddings")
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_ylabel("classes")
     axes.set_title(f"{title}{100 * facts.share:.0f} % of {len(facts.own)} means nearest to their class", fontsize=9)
     axes.legend(fontsize=7)

@@ -12,6 +12,7 @@ from benchmark.core.invocation import command
 from benchmark.core.records import CorruptFileError
 
 NAME = "embeddings.npz"
+HIERARCHY = (".owners_0", ".lcas")  # the arrays of HPL's groups, and of HIER's ancestors
 EPOCH = re.compile(r"embeddings_epoch_(\d+)\.npz")
 
 
@@ -69,6 +70,19 @@ def by_epoch(path: Path) -> dict[int, Path]:
     """
     found = {int(match[1]): other for other in path.parent.iterdir() if (match := EPOCH.fullmatch(other.name))}
     return dict(sorted(found.items()))
+
+
+def has_hierarchy(path: Path) -> bool:
+    """Whether a run's file holds a hierarchy that its loss learned; false for a damaged file. No embedding is read.
+
+    Args:
+        path: the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.removesuffix(".npy").endswith(HIERARCHY) for name in file.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read(path: Path) -> Kept:

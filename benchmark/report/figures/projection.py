@@ -1,10 +1,12 @@
 """Embeddings in two dimensions, by t-SNE (scikit-learn) or UMAP (umap-learn), with the loss's own points.
 
-Sources of the layouts: Yang et al., WACV 2022, figure 4 (t-SNE); Kim et al., CVPR 2023, supplement, figure 1 (UMAP,
-with lines from the samples to the learned ancestors). A projection distorts distances; it shows neighbourhoods at best.
+Sources of the layouts: Yang et al., WACV 2022, figure 4 (t-SNE, with proxies and coarse proxies); Kim et al., CVPR
+2023, supplement, figure 1 (UMAP, with lines from the samples to the learned ancestors). A projection distorts
+distances; it shows neighbourhoods at best.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +19,63 @@ if TYPE_CHECKING:
 
 METHODS = ("tsne", "umap")
 MOST_POINTS = 3000
+MOST_PROXIES = 500
 MOST_COLOURS = 20
+
+
+def _none() -> np.ndarray:
+    return np.zeros((0, 2), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Samples, and what a loss learned in the same space.
+
+    Attributes:
+        samples: (N, D).
+        proxies: (P, D) proxies of training classes; none if P is 0.
+        above: (A, D) points above the classes, such as coarse proxies; none if A is 0.
+        nearest: (N,) index of the one of `above` to which a line leads from each sample; empty for no lines.
+        kind: what those above are.
+    """
+
+    samples: np.ndarray
+    proxies: np.ndarray = field(default_factory=_none)
+    above: np.ndarray = field(default_factory=_none)
+    nearest: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    kind: str = ""
+
+    def projected(self, method: str, seed: int) -> "Points":
+        """The points in two dimensions, projected together.
+
+        Args:
+            method: one of `METHODS`.
+            seed: determines the result, on one kind of machine.
+
+        Raises:
+            UserError: there is no such method, or umap-learn is not installed.
+        """
+        parts = [part for part in (self.samples, self.proxies, self.above) if len(part)]
+        places = project(np.concatenate(parts), method, seed)
+        first, second = len(self.samples), len(self.samples) + len(self.proxies)
+        return replace(self, samples=places[:first], proxies=places[first:second], above=places[second:])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a figure.
+
+    Attributes:
+        title: its title.
+        points: what it shows, in two dimensions.
+        groups: (N,) group of each sample, by which it is coloured; the colours repeat after `MOST_COLOURS`.
+        names: name of each group; empty for no legend of the groups.
+    """
+
+    title: str
+    points: Points
+    groups: np.ndarray
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def project(points: np.ndarray, method: str, seed: int) -> np.ndarray:
@@ -64,53 +122,69 @@ def sample_classes(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.array(rows))
 
 
-def nearest_points(points: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """The anchor nearest to each point by angle, (N,).
+def sample_proxies(proxies: np.ndarray, seed: int) -> np.ndarray:
+    """Randomly chosen proxies, `MOST_PROXIES` at most, in their order.
 
     Args:
-        points: (N, D).
-        anchors: (A, D).
+        proxies: (P, D).
+        seed: determines the choice.
     """
-    unit = anchors / np.linalg.norm(anchors, axis=1, keepdims=True).clip(1e-12)
-    return np.asarray((points @ unit.T).argmax(axis=1))
+    chosen = np.random.default_rng(seed).permutation(len(proxies))[:MOST_PROXIES]
+    return proxies[np.sort(chosen)]
 
 
-def draw(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray | None]], groups: np.ndarray, method: str, seed: int
-) -> "Figure":
-    """One panel per title, side by side: the samples, coloured by group, and lines from each to its nearest anchor.
+def draw(panels: Sequence[Panel]) -> "Figure":
+    """The panels side by side: samples coloured by group, proxies, points above, and lines to each sample's nearest.
 
     Args:
-        panels: by title, the embeddings (N, D) and the anchors (A, D) that are projected with them, such as coarse
-            proxies or ancestors; None for no anchors.
-        groups: (N,) group of each sample; the colours repeat after `MOST_COLOURS`.
-        method: one of `METHODS`.
-        seed: determines the projection.
-
-    Raises:
-        UserError: there is no such method, or umap-learn is not installed.
+        panels: the panels, at least one.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5 * len(panels), 4.5))
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, (samples, anchors)) in zip(grid, panels.items(), strict=True):
-        together = samples if anchors is None else np.concatenate([samples, anchors])
-        places = project(together, method, seed)
-        own, others = places[: len(samples)], places[len(samples) :]
-        if anchors is not None:
-            _lines(axes, own, others[nearest_points(samples, anchors)])
-            axes.scatter(*others.T, s=18, c="black", marker="x", linewidths=0.8)
-        axes.scatter(*own.T, s=3, c=np.unique(groups, return_inverse=True)[1] % MOST_COLOURS, cmap="tab20", vmin=0,
-                     vmax=MOST_COLOURS - 1)  # fmt: skip
-        axes.set_title(title, fontsize=9)
+    figure = Figure(figsize=(5 * len(panels), 5))
+    for number, (axes, panel) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)):
+        points = panel.points
+        if len(points.nearest):
+            _lines(axes, points.samples, points.above[points.nearest])
+        _samples(axes, panel)
+        _marks(axes, points.proxies, "^", 22, ("white", "black"), "" if number else "proxy of a training class")
+        size = 110 if len(points.above) <= MOST_COLOURS else 20
+        _marks(axes, points.above, "X", size, ("black", "white"), "" if number else points.kind)
+        axes.set_title(panel.title, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
+        if axes.get_legend_handles_labels()[1]:
+            legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=7, frameon=False)
+            for text in legend.get_texts():  # names of the user's folders, which may hold a $
+                text.set_parse_math(False)
     return figure
+
+
+def _samples(axes: "Axes", panel: Panel) -> None:
+    """The samples, one colour for each group, with a legend if the groups have names and a colour each."""
+    from matplotlib import colormaps
+
+    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    found, groups = np.unique(panel.groups, return_inverse=True)
+    places, is_named = panel.points.samples, panel.names and len(found) <= MOST_COLOURS
+    axes.scatter(places[:, 0], places[:, 1], s=4, c=[colours[group % MOST_COLOURS] for group in groups])
+    for number, group in enumerate(found if is_named else ()):
+        name = panel.names[int(group)]
+        label = f" {name}" if name.startswith("_") else name  # a legend leaves out what begins with an underscore
+        axes.scatter([], [], s=20, color=colours[number], label=label)
+
+
+def _marks(axes: "Axes", places: np.ndarray, marker: str, size: int, colours: tuple[str, str], label: str) -> None:
+    """Points (P, 2) in a colour with an edge in another one; none, and no entry in the legend, if P is 0."""
+    if len(places):
+        fill, edge = colours
+        axes.scatter(places[:, 0], places[:, 1], s=size, color=fill, edgecolor=edge, marker=marker, linewidth=0.7,
+                     label=label)  # fmt: skip
 
 
 def _lines(axes: "Axes", starts: np.ndarray, ends: np.ndarray) -> None:
     """Thin lines from (N, 2) to (N, 2)."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(list(np.stack([starts, ends], axis=1)), colors="#999999", linewidths=0.2))
+    ends_of_lines = list(np.stack([starts, ends], axis=1))
+    axes.add_collection(LineCollection(ends_of_lines, colors="#999999", linewidths=0.2, zorder=0))

@@ -1,10 +1,11 @@
-"""Retrieved images: one row per query, with the images at some ranks; green frames are of the query's class.
+"""Retrieved images: one row per query, with the images at some ranks.
 
-Source of the layout: Yang et al., WACV 2022, figure 3, which shows ranks 1, 2, 31 and 32.
+A green frame is of the query's class, a red and dashed one of another. Source of the layout: Yang et al., WACV 2022,
+figure 3, which shows ranks 1, 2, 31 and 32 of HPL beside those of its base.
 """
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,35 +68,45 @@ def worst_to_best(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def sheet(
-    pixels: Pixels, names: Callable[[int], str], labels: np.ndarray, queries: np.ndarray, found: np.ndarray,
-    ranks: Sequence[int], notes: Sequence[str] = (),
+    pixels: Pixels, names: Callable[[int], str], labels: np.ndarray, queries: np.ndarray,
+    found: Mapping[str, np.ndarray], ranks: Sequence[int], notes: Sequence[str] = (),
 ) -> "Figure":  # fmt: skip
-    """A sheet of queries and the images retrieved for them.
+    """A sheet of queries and the images retrieved for them, by one model or by several in a block each.
 
     Args:
         pixels: returns an image by its position.
         names: returns the name of a class by its id.
         labels: (N,) class id of each image.
         queries: (Q,) positions of the queries.
-        found: (Q, K) positions of the images nearest to each query, nearest first.
+        found: for each model, by its name, the positions (Q, K) of the images nearest to each query, nearest first.
         ranks: the ranks to show, from 1.
         notes: a text below the name of each query's class; empty for none.
     """
     from matplotlib.figure import Figure
 
-    shown = [rank for rank in ranks if rank <= found.shape[1]]
-    figure = Figure(figsize=(1.3 * (len(shown) + 1), (1.9 if notes else 1.5) * len(queries)))
-    grid = figure.subplots(len(queries), len(shown) + 1, squeeze=False)
-    for row, (query, others) in enumerate(zip(queries, found, strict=True)):
-        _picture(grid[row][0], pixels(int(query)), QUERY)
-        note = f"\n{notes[row]}" if notes else ""
-        name = "\n".join(textwrap.wrap(names(int(labels[query])), LINE))
-        grid[row][0].set_title(f"{name}{note}", fontsize=7)
-        for axes, rank in zip(grid[row][1:], shown, strict=True):
-            other = int(others[rank - 1])
-            _picture(axes, pixels(other), RIGHT if labels[other] == labels[query] else WRONG)
-            if row == 0:
-                axes.set_title(f"rank {rank}", fontsize=7)
+    depth = min(each.shape[1] for each in found.values())
+    shown = [rank for rank in ranks if rank <= depth]
+    widths = [1, *(len(shown) for _ in found)]
+    figure = Figure(figsize=(1.3 * sum(widths), (1.9 if notes else 1.5) * len(queries)))
+    subfigures = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
+    room = {"left": 0.04, "right": 0.96, "top": 0.93, "bottom": 0.01, "hspace": 0.4 if notes else 0.2}
+    grids = [
+        part.subplots(len(queries), columns, squeeze=False, gridspec_kw=room)
+        for part, columns in zip(subfigures, widths, strict=True)
+    ]
+    for row, (axes, query) in enumerate(zip(grids[0][:, 0], queries, strict=True)):
+        _picture(axes, pixels(int(query)), QUERY)
+        name = textwrap.wrap(names(int(labels[query])), LINE, max_lines=2, placeholder=" …")
+        axes.set_title("\n".join([*name, *notes[row : row + 1]]), fontsize=7, parse_math=False)
+    for part, grid, (model, nearest) in zip(subfigures[1:], grids[1:], found.items(), strict=True):
+        if len(found) > 1:
+            part.suptitle(model, y=0.98, fontsize=11, weight="bold", parse_math=False)
+        for axes, rank in zip(grid[0], shown, strict=True):
+            axes.set_title(f"rank {rank}", fontsize=7)
+        for line, query, others in zip(grid, queries, nearest, strict=True):
+            for axes, rank in zip(line, shown, strict=True):
+                other = int(others[rank - 1])
+                _picture(axes, pixels(other), RIGHT if labels[other] == labels[query] else WRONG)
     return figure
 
 
@@ -106,3 +117,5 @@ def _picture(axes: "Axes", image: np.ndarray, frame: str) -> None:
     for side in axes.spines.values():
         side.set_color(frame)
         side.set_linewidth(3)
+        side.set_capstyle("butt")
+        side.set_linestyle((0, (2, 1)) if frame == WRONG else "solid")

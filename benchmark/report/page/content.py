@@ -274,9 +274,10 @@ def group_of(
     for number, section in enumerate(table.sections, 1):
         name = _slug(table.name + f"-{number}" * (number > 1))
         drawings = [*_drawings(section, name, named, runs, place), *(more(name) if more and number == 1 else ())]
-        grids = [_block(block, f"{name}-{block.name}") for block in section.blocks]
+        apart = f", part {number}" * (number > 1)  # so that no two tables have the same caption
+        grids = [_block(block, f"{name}-{block.name}", apart) for block in section.blocks]
         traces = list(_traces(section, name, named, place.results_dir))
-        main = main_grid(section, name, SCORES)
+        main = main_grid(section, name, SCORES + apart)
         parts.append(Part(section.apart(), section.budget, main, grids, drawings, traces))
     present = {mark for row in table.rows for mark in row.marks}
     marks = [(mark, meaning) for mark, meaning in MARKS.items() if mark in present]
@@ -385,15 +386,16 @@ def _spans(blocks: Iterator[str]) -> list[tuple[str, int]]:
     return spans if any(block for block, _ in spans) else []
 
 
-def _block(block: Block, name: str) -> Grid:
+def _block(block: Block, name: str, apart: str) -> Grid:
     groups = {
         kind: [Line(line[0], "", "", False, [_text_cell(text) for text in line[1:]]) for line in lines]
         for kind, lines in block.groups.items()
     }
     titles = [(head.block, head.title or "difference") for head in block.heads[1:]]
     heads = [(title, f"{shared} {title}".strip()) for shared, title in titles]
-    return Grid(f"{name}-table", block.title, block.heads[0].title, _spans(head.block for head in block.heads[1:]),
-                heads, groups, _plus_minus(block.notes))  # fmt: skip
+    spans = _spans(head.block for head in block.heads[1:])
+    caption, first = block.title + apart, block.heads[0].title
+    return Grid(f"{name}-table", caption, first, spans, heads, groups, _plus_minus(block.notes))
 
 
 # -- records ----------------------------------------------------------------------------------------------------------

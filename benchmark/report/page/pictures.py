@@ -16,14 +16,18 @@ from benchmark.core.records import MOST_BYTES, CorruptFileError, read_file
 
 NAME = re.compile(r"run_(\d+)_([a-z]+)(\w*)")
 TITLES = {
-    "retrieval": "Retrieved images, from the worst query to the best; a green frame is of the query's class",
-    "embeddings": "Test embeddings in two dimensions, coloured by class",
-    "epochs": "Test embeddings of several epochs in two dimensions",
-    "hierarchy": "The learned hierarchy: groups and the classes in them",
-    "distributions": "Learned means and spreads of the classes, beside those of the embeddings",
-    "activation": "Which parts of an image its embedding comes from",
+    "retrieval": "Retrieved images for queries from the worst through the median to the best, by R-precision, and by "
+    "the mean of both models’ if the base stands beside; a green frame is of the query’s class, a red, dashed one not",
+    "embeddings": "Test embeddings in two dimensions, by class and, where there are super classes, by super class; "
+    "proxies, coarse proxies and ancestors were learned on the training classes, which are other classes",
+    "epochs": "Test embeddings of several epochs in two dimensions, with what the loss learned on training classes",
+    "hierarchy": "The learned hierarchy, and the given one beside it: groups of classes with an example image each, "
+    "framed in the colour of the class’s given group; HPL’s is of training classes, HIER’s of test classes",
+    "distributions": "Learned means and spreads of the training classes, beside those of their images’ embeddings",
+    "activation": "Which parts of a test image its embedding comes from",
 }  # by the name of the figure
-WIDTH = 1200  # pixels at most
+LATER = re.compile(r"_model_[1-9]\d*")  # of a run's models, a page shows the first
+WIDTH, WIDE = 1200, 900  # pixels at most, and those of a picture with several columns
 MOST = 1_600_000  # bytes of all pictures of a page, so that it stays below 3 MB
 MOST_PIXELS = 60_000_000
 
@@ -48,12 +52,14 @@ class Picture:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it is scrolled on a narrow screen, where it would be too small to read."""
-        return self.width > 1.5 * self.height
+        """Whether it is shown at full width, and scrolled on a narrow screen, where it would be too small to read."""
+        return self.width > WIDE
 
 
 def embedded(studies: Sequence[tuple[str, Path]], room: int = MOST) -> list[Picture]:
     """Read what `make figures` drew, until the room is used up; further ones are named without their content.
+
+    Of a figure that there is for each model of a run, it is that of the first.
 
     Args:
         studies: label and folder of each study.
@@ -63,9 +69,10 @@ def embedded(studies: Sequence[tuple[str, Path]], room: int = MOST) -> list[Pict
     for label, directory in studies:
         for path in sorted((directory / "figures").glob("run_*.png")):
             name = NAME.fullmatch(path.stem)
-            if name is None or name[2] not in TITLES:
+            if name is None or name[2] not in TITLES or LATER.search(name[3]):
                 continue
-            title = f"{label}, run {int(name[1])}. {TITLES[name[2]]}."
+            model = ", model 0" * name[3].startswith("_model_")
+            title = f"{label}, run {int(name[1])}{model}. {TITLES[name[2]]}."
             if (picture := _read(path, title)) is None:
                 continue
             if len(picture.data) > room:

@@ -192,3 +192,14 @@ def test_rows_that_cannot_be_told_from_the_best_are_marked_by_more_than_a_colour
     lines = page.all("table")[0].all("tbody")[0].all("tr")
     marked = [line.all("th")[0].text.strip()[:8] for line in lines if line.all("td")[0].all("b")]
     assert marked == ["<script>"]  # the others are exactly 1 and 2 below in every run
+
+
+def test_regions_that_scroll_have_names_of_their_own_in_each_part(tmp_path: Path) -> None:
+    table = table_of(["ProxyNCA", "Triplet"])
+    table.sections.append(table_of(["Contrastive", "Margin"]).sections[0])
+    page = page_of(table, tmp_path)
+    regions = [one.given["aria-labelledby"] for one in page.all("div") if one.given.get("role") == "region"
+               and "aria-labelledby" in one.given]  # fmt: skip
+    named = {one.given["id"]: one.text for one in page.all("caption")}
+    names = [named[region] for region in regions]
+    assert len(names) >= 4 and len(set(names)) == len(names), names

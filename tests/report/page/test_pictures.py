@@ -32,3 +32,13 @@ def test_what_does_not_fit_is_named_and_what_is_damaged_is_passed_over(tmp_path:
     size = len(embedded([("x", tmp_path)])[0].data)
     first, second = embedded([("x", tmp_path)], room=size + 1)
     assert first.data and not second.data and second.path.endswith("run_01_hierarchy.png")
+
+
+def test_a_page_shows_the_first_of_a_run_s_models_and_wide_pictures_at_full_width(tmp_path: Path) -> None:
+    for model in (0, 1, 10):
+        drawn(tmp_path, f"run_00_hierarchy_model_{model}", (1300, 2600))
+    drawn(tmp_path, "run_00_retrieval", (800, 100))
+    tree, panel = embedded([("HPL-PA", tmp_path)])
+    assert tree.path.endswith("model_0.png") and tree.title.startswith("HPL-PA, run 0, model 0. The learned hierarchy")
+    assert tree.is_wide and not panel.is_wide
+    assert panel.title.startswith("HPL-PA, run 0. Retrieved images")
