@@ -5,6 +5,7 @@ import copy
 import functools
 import io
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any
 import hydra
 import omegaconf
 import pytest
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import InputDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, grammar_parser
+from omegaconf import DictConfig, ListConfig, Node, grammar_parser, nodes
 from torch import Tensor, nn
 
 from benchmark import bo, traditional
@@ -48,6 +51,35 @@ class Ended:
     err: str
 
 
+def copied(node: Node, parent: Any = None) -> Any:
+    """A deep copy of a part of a configuration, as OmegaConf makes it in ten times the time."""
+    made = object.__new__(type(node))
+    fields, own = node.__dict__, made.__dict__
+    own.update(fields)
+    own["_parent"] = parent
+    metadata = own["_metadata"] = object.__new__(type(fields["_metadata"]))
+    metadata.__dict__.update(fields["_metadata"].__dict__)
+    metadata.flags = None if metadata.flags is None else dict(metadata.flags)
+    cache = metadata.resolver_cache
+    metadata.resolver_cache = copy.deepcopy(cache) if cache else defaultdict(dict)
+    own["_flags_cache"] = None
+    content = fields.get("_content")
+    if isinstance(content, dict):
+        own["_content"] = {key: copied(value, made) for key, value in content.items()}
+    elif isinstance(content, list):
+        own["_content"] = [copied(value, made) for value in content]
+    elif isinstance(content, Node):  # of a union
+        own["_content"] = copied(content, made)
+    return made
+
+
+def copy_fast() -> None:
+    """Let OmegaConf copy a configuration with `copied`; copying takes half of the time of composing."""
+    values = (nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode)
+    for kind in (DictConfig, ListConfig, *values):
+        kind.__deepcopy__ = lambda node, _: copied(node, node._get_parent())  # type: ignore[method-assign, union-attr]
+
+
 def read_once(scheme: str, path: str) -> None:
     """Let Hydra read each file of one place once a process; parsing YAML takes half of the time of composing."""
     source = SourcesRegistry.instance().resolve(scheme)
@@ -64,6 +96,17 @@ def read_once(scheme: str, path: str) -> None:
     source.load_config = load_config  # type: ignore[method-assign]
 
 
+def list_choices_where_needed() -> None:
+    """Let Hydra collect the choices of a defaults list only if an entry refers to one; a third of choosing files."""
+    collect = defaults_list._create_interpolation_map
+
+    def collected(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig:
+        needed = any(entry.is_interpolation() for entry in entries)
+        return collect(overrides, entries, self_added) if needed else DictConfig({})
+
+    defaults_list._create_interpolation_map = collected
+
+
 def parse_once() -> None:
     """Let OmegaConf parse each interpolation once a process, a quarter of the time of composing; trees never change."""
     parse = functools.cache(grammar_parser.parse)
@@ -71,7 +114,9 @@ def parse_once() -> None:
         module.parse = parse  # type: ignore[attr-defined]
 
 
+copy_fast()
 parse_once()
+list_choices_where_needed()
 Plugins.instance()  # registers Hydra's sources
 read_once("file", str(conf_dir()))
 read_once("pkg", "hydra.conf")

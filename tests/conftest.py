@@ -18,6 +18,8 @@ from benchmark.datasets import image_check
 from benchmark.study import spaces
 from benchmark.study.study import Study
 
+gc.disable()  # until the tests are collected, of which nothing can be freed
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many slow tests first, so that no worker is left with one of them at the end."""
@@ -29,6 +31,8 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what lives as long as the process, thousands of tests and PyTorch among it."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])  # a configuration has hundreds of nodes, and a test several
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -1,7 +1,10 @@
 """Arguments that a command cannot use are refused with a sentence, before data are read and anything is written."""
 
-from collections.abc import Callable
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -13,6 +16,7 @@ from benchmark.__main__ import VERBS
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.study import arguments
+from benchmark.study.config import schema
 from benchmark.study.preflight import check_space, check_values
 from benchmark.study.study import Study
 from tests import command_line
@@ -342,3 +346,28 @@ def outcome(compose: Callable[[str, list[str]], DictConfig], given: tuple[str, .
 def test_what_the_tests_compose_is_what_hydra_composes(given: tuple[str, ...]) -> None:
     expected = outcome(hydra.compose, given)
     assert [outcome(command_line.compose, given) for _ in range(2)] == [expected] * 2  # anew, then from what is kept
+
+
+def parts_of(node: Any) -> Iterator[tuple[Any, ...]]:
+    """Every node of a configuration: its type, metadata, value, and whether its parts refer to it."""
+    content = node.__dict__.get("_content")
+    inner = list(content.values() if isinstance(content, dict) else content) if isinstance(content, dict | list) else []
+    keys = list(content) if isinstance(content, dict) else len(inner)
+    value = node.__dict__.get("_val", content if not inner else keys)
+    metadata = vars(node._metadata) | {"flags": copy.copy(node._metadata.flags)}
+    yield type(node), metadata, value, [part._get_parent() is node for part in inner]
+    for part in inner:
+        yield from parts_of(part)
+
+
+def test_a_copy_is_what_pickling_gives_and_shares_nothing_with_the_original() -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = hydra.compose("config", ["loss=hpl_pa"])
+    for config in (composed, OmegaConf.merge(schema(), composed)):
+        before, copied = list(parts_of(config)), copy.deepcopy(config)
+        assert list(parts_of(copied)) == list(parts_of(pickle.loads(pickle.dumps(config)))) == before
+        assert copied._get_parent() is None and copy.deepcopy(config.loss)._get_parent() is config
+        OmegaConf.set_struct(copied, None if OmegaConf.is_struct(copied) else True)
+        OmegaConf.set_struct(copied.loss, True)
+        copied.loss.name = "other"
+        assert list(parts_of(config)) == before

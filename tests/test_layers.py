@@ -1,10 +1,11 @@
 """The layers that docs/code.md prints, as a test: a part imports only from lower rows, siblings never each other."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
-import pytest
+from tests.cases import for_each
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "benchmark"
@@ -26,15 +27,21 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def ours(path: Path) -> set[str]:
@@ -46,7 +53,7 @@ def test_the_docs_list_exactly_the_parts_that_there_are() -> None:
     assert sum(map(len, LAYERS)) == len(ROW_OF), "a part stands in two rows"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@for_each("path", MODULES)
 def test_a_module_imports_only_from_lower_rows(path: Path) -> None:
     part = part_of(path)
     front = {"__main__"} if path.parent == PACKAGE else set()  # a command that is run as a module hands over to it
@@ -54,7 +61,7 @@ def test_a_module_imports_only_from_lower_rows(path: Path) -> None:
         assert ROW_OF[other] > ROW_OF[part], f"{part} (row {ROW_OF[part]}) imports {other} (row {ROW_OF[other]})"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@for_each("path", MODULES)
 def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(path)} & {"hydra", "omegaconf"}
     assert not used or part_of(path) == "study"
@@ -62,8 +69,7 @@ def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
 
 def test_no_command_of_a_search_can_open_the_test_classes() -> None:
     def opens(path: Path) -> bool:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in ast.walk(tree))
+        return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in nodes(path))
 
     openers = {path for path in MODULES if opens(path) and part_of(path) != "datasets"}
     assert openers == {PACKAGE / "study" / "testset.py"}
@@ -76,15 +82,12 @@ def test_no_command_of_a_search_can_open_the_test_classes() -> None:
 
 
 def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
+    @functools.cache
     def calls(path: Path) -> set[str]:
-        functions = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-        return {ast.unparse(function) for function in functions}
+        return {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
 
     def holds(path: Path, text: str) -> bool:
-        constants = [
-            n.value for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Constant)
-        ]
-        return text in constants
+        return text in [node.value for node in nodes(path) if isinstance(node, ast.Constant)]
 
     writers = {PACKAGE / "study" / "scoring.py", PACKAGE / "traditional.py"}
     reader = PACKAGE / "report" / "figures" / "kept.py"

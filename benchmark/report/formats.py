@@ -565,13 +565,17 @@ class _Cells:
     section: Section
     bold: str
 
+    @functools.cached_property
+    def top(self) -> dict[tuple[str, Key], set[str]]:
+        """What `Section.top` returns, which compares every row with the best one."""
+        return self.section.top()
+
     def of(self, row: Row) -> list[tuple[str, str]]:
         """Return the printed mean and half width for each column, and then for each column over searches."""
-        top = self.section.top()
         found = []
         for column in self.section.columns:
             mean, half = _numbers(row.published.get(column.key) if row.is_quoted else row.cells.get(column.key))
-            is_bold = row.name in top.get((row.kind, column.key), ())
+            is_bold = row.name in self.top.get((row.kind, column.key), ())
             found.append((self.bold.format(mean) if is_bold else mean, half))
         return found + [_numbers(row.over_searches.get(column.key)) for column in over_searches(self.section)]
 

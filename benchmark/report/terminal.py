@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.core import console
 from benchmark.core.escape import visible
-from benchmark.report.formats import MARKS, Column, Row, Section, Table
+from benchmark.report.formats import MARKS, Column, Key, Row, Section, Table
 from benchmark.report.formats import over_searches as columns_over_searches
 
 GAP = "  "
@@ -32,7 +32,8 @@ def _section(section: Section, most: int) -> Iterator[str]:
     if apart := section.apart():
         yield from _wrapped(apart, most)
     labels = [_label(section, row) for row in section.rows]
-    cells = {column.heading: [_cell(section, row, column) for row in section.rows] for column in section.main_columns()}
+    top, columns = section.top(), section.main_columns()
+    cells = {column.heading: [_cell(row, column, top) for row in section.rows] for column in columns}
     for column in columns_over_searches(section):
         found = [row.over_searches.get(column.key) for row in section.rows]
         cells[f"{column.heading} over searches"] = [_number(one.mean, one.half_width) if one else "" for one in found]
@@ -53,13 +54,14 @@ def _label(section: Section, row: Row) -> str:
     return visible(row.full_label) + f" ({marks})" * bool(marks)
 
 
-def _cell(section: Section, row: Row, column: Column) -> str:
+def _cell(row: Row, column: Column, top: dict[tuple[str, Key], set[str]]) -> str:
+    """A cell of a row; `top` is that of its section."""
     if row.is_quoted:
         quoted = row.published.get(column.key)
         return _number(quoted.value, quoted.half_width) if quoted else ""
     if (interval := row.cells.get(column.key)) is None:
         return "not run" if row.reason.startswith("not run") else "-"
-    together = row.name in section.top().get((row.kind, column.key), ())
+    together = row.name in top.get((row.kind, column.key), ())
     return _number(interval.mean, interval.half_width) + f" {TOGETHER if together else ' '}"
 
 

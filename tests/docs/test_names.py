@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
-from tests.docs.pages import PAGES, ROOT, name_of, spans
+from tests.cases import for_each
+from tests.docs.pages import PAGES, ROOT, spans
 
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
@@ -43,7 +43,7 @@ def keys() -> frozenset[str]:
     return frozenset(found | set(yaml.load((CONF / "config.yaml").read_bytes(), yaml.CSafeLoader)) | set(GROUPS))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@for_each("page", PAGES)
 def test_a_key_of_the_configuration_exists(page: Path) -> None:
     named = {key for span in spans(page) if "_target_:" not in span for key in KEY.findall(span)}
     for span in spans(page):
@@ -52,14 +52,14 @@ def test_a_key_of_the_configuration_exists(page: Path) -> None:
     assert {key for key in named if key not in keys()} == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@for_each("page", PAGES)
 def test_a_file_or_folder_exists(page: Path) -> None:
     named = {place for span in spans(page) for place in PLACE.findall(span) if "*" not in span}
     missing = {place for place in named if not (ROOT / place).exists() and not place.startswith(NOT_IN_GIT)}
     assert {place for place in missing if not A_READER_WRITES.search(place)} == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@for_each("page", PAGES)
 def test_a_module_or_a_name_in_it_exists(page: Path) -> None:
     for name in {name for span in spans(page) for name in CODE.findall(span)}:
         parts = name.split(".")

@@ -21,6 +21,7 @@ from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 from tests import command_line
+from tests.cases import for_each
 
 NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
@@ -85,7 +86,7 @@ def sample(name: str, dataset: str = "", budget: str = "full") -> list[StudyOf]:
     return [study for row, found in rows.items() if whole or row in kept for study in (found[0], *found[1:][-1:])]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_elsewhere_its_caption_names_the_data_set_the_trunk_that_is_composed_and_the_budget(name: str) -> None:
     config = composed(sample(name, "glyphs", "small")[0].overrides).config
     chosen = selected(name, "glyphs", "small")
@@ -205,7 +206,7 @@ def test_studies_that_share_a_folder_are_one_study() -> None:
         assert len(identities) <= 1, f"{folder}: {', '.join(identities.values())}"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_what_it_quotes_is_in_the_table_of_published_numbers(name: str) -> None:
     experiment = spec.read(name)
     rows = [member for dataset in experiment.datasets for member in experiment.members(dataset)]

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from benchmark.core.errors import UserError
 from benchmark.experiment import spec
 from benchmark.experiment.published import cells_of, methods_of, sources
+from tests.cases import for_each
 
 TEXT = """
 title: Cars
@@ -121,7 +122,7 @@ def test_experiments_that_share_a_folder_agree_on_the_study_in_it():
                 assert found.setdefault(place, options) == options, (experiment.name, place)
 
 
-@pytest.mark.parametrize("name", spec.names())
+@for_each("name", spec.names())
 def test_every_experiment_names_methods_that_its_sources_print(name):
     experiment = spec.read(name)
     known = {method for dataset in experiment.datasets for method in methods_of(dataset, experiment.published)}

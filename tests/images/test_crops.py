@@ -1,5 +1,6 @@
 """Oracle: torchvision's transforms, on PIL images or on the same random choices."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchvision.transforms.functional import resized_crop
 from benchmark.core.errors import UserError
 from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import NUMBERS, Crops, centre_crop, cut, draw_boxes
+from tests.cases import for_each
 from tests.images.synthetic_photos import synthetic_photo
 
 MLRC: dict[str, Any] = {
@@ -41,10 +43,9 @@ def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
         Crops(**MLRC | wrong)
 
 
-@pytest.mark.parametrize("height", range(11, 16))
-@pytest.mark.parametrize("width", range(11, 16))
-@pytest.mark.parametrize("size", [10, 11])
-def test_the_central_crop_is_torchvisions(height: int, width: int, size: int) -> None:
+@for_each("shape", [*itertools.product(range(11, 16), range(11, 16), [10, 11])])
+def test_the_central_crop_is_torchvisions(shape: tuple[int, int, int]) -> None:
+    height, width, size = shape
     pixels = synthetic_photo(height, width)
     assert np.array_equal(centre_crop(pixels, size), np.asarray(CenterCrop(size)(Image.fromarray(pixels))))
 

@@ -20,6 +20,7 @@ from benchmark.losses.proxies import ProxyLoss
 from benchmark.losses.proxy_nca import ProxyNCA
 from benchmark.losses.regularized import Regularized
 from benchmark.study.config import LossConfig
+from tests.cases import for_each
 from tests.losses.every_loss import (
     CLASSES,
     FOLDER,
@@ -27,7 +28,6 @@ from tests.losses.every_loss import (
     OFFERED,
     build,
     config,
-    every_loss,
     subject,
     train,
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_every_loss_of_the_papers_is_there():
     assert set(NAMES) >= PAPERS
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_has_a_name_a_description_and_a_source(name):
     node = config(name)
     assert node["name"] == name
@@ -75,7 +75,7 @@ def test_no_two_losses_share_a_label():
     assert sorted(set(labels)) == sorted(labels)
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_has_only_the_known_keys(name):
     node = config(name)
     assert REQUIRED <= node.keys() <= REQUIRED | OPTIONAL
@@ -94,14 +94,14 @@ def schema():
     return OmegaConf.structured(LossConfig)
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_its_sampler_draws_batches(name, study):
     loss = OmegaConf.to_object(OmegaConf.merge(schema(), config(name)))  # every file has the schema
     sampler = dataclasses.replace(study, config=dataclasses.replace(study.config, loss=loss)).make_sampler(LABELS, 0)
     assert len(set(sampler.batch(3).tolist())) == 12
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_published_setting_lies_inside_its_space(name):
     node = config(name)
     assert node["space"]
@@ -117,7 +117,7 @@ def test_published_setting_lies_inside_its_space(name):
         assert parameter.get("datasets", {}).keys() <= DATASETS
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
     node = config(name)
     presets = [
@@ -134,7 +134,7 @@ def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
                     assert low <= value <= high, (dataset, key)
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
     before = config(name)
     for key in before["setting"]:
@@ -142,7 +142,7 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
         assert any(before[part] != after[part] for part in ("module", "optimizer")), key
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
     module, node = build(name)
     assert not contract.has_a_learning_rate_if_it_learns(course(name))
@@ -151,7 +151,7 @@ def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
         assert 0 < sum(parameter.startswith(prefix) for parameter in names) < len(names), prefix
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_an_authors_recipe_fits_the_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
@@ -171,43 +171,43 @@ def test_an_authors_recipe_fits_the_parameters(name):
     assert all((FOLDER.parent / "recipe" / f"{name}.yaml").exists() for name in recipes)
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
     assert not contract.is_finite_and_reaches_what_is_trained(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 @pytest.mark.parametrize("steps", [0, contract.TRAINED])
 def test_order_of_the_batch_does_not_matter(name, steps):
     assert not contract.does_not_depend_on_order(course(name), [steps])
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_a_few_optimizer_steps_lower_the_loss(name):
     assert not contract.falls_in_a_few_steps(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name):
     assert not contract.is_finite_for_unusual_batches(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_autocast_changes_no_bit(name):
     assert not contract.autocast_changes_no_bit(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_resumes_from_a_checkpoint_bit_for_bit(name):
     assert not contract.resumes(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_draws_nothing_from_the_global_generators(name):
     assert not contract.draws_nothing(course(name))
 
 
-@every_loss
+@for_each("name", NAMES)
 def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
     assert not contract.reports_plain_values(course(name))
     module = course(name).module()

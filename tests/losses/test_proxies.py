@@ -16,6 +16,7 @@ from benchmark.losses.hier import HIER
 from benchmark.losses.normalized_softmax import normalized_softmax
 from benchmark.losses.proxies import ProxyLoss, initial_proxies
 from benchmark.losses.soft_triple import soft_triple
+from tests.cases import for_each
 from tests.losses.library import only_in_version_2
 
 COSFACE = partial(cosface, scale=8.0, margin=0.2)
@@ -29,9 +30,7 @@ ENDS = {  # bounds of the search spaces, and wider ones for single data sets
         for la in (0.01, 200.0) for gamma in (1e-4, 100.0) for weight in (0.0, 2.0)
     ],
 }  # fmt: skip
-every_end = pytest.mark.parametrize(
-    "base", [pytest.param(base, id=f"{name}-{i}") for name, bases in ENDS.items() for i, base in enumerate(bases)]
-)
+every_end = for_each("base", [base for bases in ENDS.values() for base in bases])
 
 
 def proxies_for(base, proxies):

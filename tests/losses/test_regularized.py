@@ -7,11 +7,11 @@ import torch
 from benchmark.losses import HasAfterStep
 from benchmark.losses.anti_collapse import AntiCollapse
 from benchmark.losses.contrastive import Contrastive
+from benchmark.losses.cost import fill_memory
 from benchmark.losses.hpl import HPL
 from benchmark.losses.proxy_nca import proxy_nca
 from benchmark.losses.threshold_margin import ThresholdMargin
 from benchmark.losses.xbm import XBM
-from benchmark.perf.losses import fill_memory
 
 LEVELS = [{"scale": 9.0}, {"scale": 9.0}]
 HIERARCHY = partial(HPL, base=proxy_nca, levels=LEVELS, weights=[1.0, 0.1], warmup_iterations=1, update_every=2,
@@ -46,7 +46,7 @@ def test_a_base_without_schedule_and_reports_has_empty_ones():
 
 def test_the_memory_of_a_base_is_filled_where_costs_are_measured():
     module = ThresholdMargin(XBM, embedding_dim=5, num_images=20, memory_fraction=0.5)
-    fill_memory(module)
+    fill_memory(module, num_classes=7)
     assert module.diagnostics() == {"memory_rows": 10.0}
 
 

@@ -1,5 +1,7 @@
 """Retrieval metrics, compared with plain loops over sorted lists and pytorch-metric-learning's calculator."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -79,12 +81,18 @@ def path(request, monkeypatch):
         monkeypatch.setattr(nearest_module, "_numpy_is_faster", lambda tensor: False)
 
 
+@functools.cache
+def clusters_and_metrics(metric, num_classes, low, high):
+    """Clusters and what the loop finds in them; not to be changed."""
+    x, y = clusters(num_classes, low, high, 8, seed=num_classes, spread=0.5)
+    return x, y, loop_metrics(loop_scores(x, x, metric), y.tolist(), y.tolist(), itself=True)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("block", [1, 7, 256])
 @pytest.mark.parametrize(("num_classes", "low", "high"), [(12, 1, 9), (3, 40, 60), (60, 1, 3)])
 def test_metrics_equal_those_of_the_loop(path, metric, block, num_classes, low, high):
-    x, y = clusters(num_classes, low, high, 8, seed=num_classes, spread=0.5)
-    expected = loop_metrics(loop_scores(x, x, metric), y.tolist(), y.tolist(), itself=True)
+    x, y, expected = clusters_and_metrics(metric, num_classes, low, high)
     found = retrieval_metrics(x, y, metric=metric, recall_at=RECALL_AT, block=block)
     assert found == pytest.approx(expected, abs=1e-12)
 

@@ -16,6 +16,7 @@ from benchmark.study.config import Node
 from benchmark.study.preflight import check_space
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
+from tests.cases import for_each
 from tests.losses.every_loss import NAMES, config
 
 Compose = Callable[..., Study]
@@ -47,7 +48,7 @@ def start_of(found: DictConfig) -> Setting:
     return {name: node.get("default", found.loss.setting[name]) for name, node in found.loss.space.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_every_losss_default_lies_inside_its_space_on_glyphs_where_it_is_tried_first(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
@@ -60,7 +61,7 @@ def test_every_losss_default_lies_inside_its_space_on_glyphs_where_it_is_tried_f
     assert all(1e-4 <= value <= 1 for value in rates.values()) and rates.get("proxy_lr", 0.02) == 0.02
 
 
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_wide_ranges_of_positive_numbers_are_searched_on_a_log_scale_from_scratch_and_no_other_scale_changes(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
