@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.core.pretended_device import PretendedDevice
 from benchmark.losses import HasAfterStep, HasDiagnostics, HasRecordFields, HasWarnings
+from benchmark.losses.pretended_device import PretendedDevice
 
 NUM_CLASSES, DIM, NUM_IMAGES = 8, 6, 40  # of the toy batches
 SUPERS = (4, 4, 2, 2, 9, 9, 9, 4)  # super class of each class

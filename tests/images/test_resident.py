@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core import pretended_device
-from benchmark.core.pretended_device import PretendedDevice
 from benchmark.images import resident
 from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops
 from benchmark.images.resident import DevicePixels, ResidentImages, is_exact
+from benchmark.losses import pretended_device
+from benchmark.losses.pretended_device import PretendedDevice
 from tests.images.synthetic_photos import write_photos
 
 CPU = torch.device("cpu")

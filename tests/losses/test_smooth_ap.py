@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmark.core.errors import UserError
-from benchmark.core.pretended_device import PretendedDevice
 from benchmark.losses import ranks
+from benchmark.losses.pretended_device import PretendedDevice
 from benchmark.losses.smooth_ap import SmoothAP, smooth_ap
 from tests.losses.pair_loops import cosines, with_duplicates
 

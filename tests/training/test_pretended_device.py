@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core.paths import conf_dir
-from benchmark.core.pretended_device import Claimed, PretendedDevice
 from benchmark.images import batches
 from benchmark.images.batches import to_batch, to_device
 from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops
 from benchmark.losses import proxy_anchor
 from benchmark.losses.hier import HIER
+from benchmark.losses.pretended_device import Claimed, PretendedDevice
 from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import score
 from benchmark.protocol.neighbours import nearest_neighbours
