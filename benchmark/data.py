@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmark.core import errors, records, sources
 from benchmark.core.archives import is_unpacked, unpack
 from benchmark.core.console import write
@@ -21,6 +23,7 @@ from benchmark.core.sources import Source
 from benchmark.core.wording import human_size
 from benchmark.datasets import Dataset
 from benchmark.datasets.listing import MissingDataError
+from benchmark.study.preflight import smallest_fold
 from benchmark.study.prepare import describe, licence, make_ready
 from benchmark.study.selected import key_of
 from benchmark.study.study import Study
@@ -51,6 +54,11 @@ def data(study: Study, overrides: list[str]) -> None:
 
     # 3. describe its contents
     write(describe(study, summary))
+    try:
+        if len(labels := dataset.trainval().labels):
+            smallest_fold(study, np.unique(labels), dataset.total_classes)
+    except UserError as error:
+        write(f"A search is not possible as it is configured: {error}")
 
 
 def fetch(study: Study, missing: MissingDataError, named: bool) -> Dataset:

@@ -31,7 +31,7 @@ from packaging.specifiers import SpecifierSet
 from benchmark.core.cache_dir import VARIABLE, user_cache_dir
 from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError, message_for_user
-from benchmark.core.invocation import arguments, command
+from benchmark.core.invocation import arguments, command, install
 from benchmark.core.paths import conf_dir
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import counted, human_size
@@ -174,9 +174,7 @@ def packages() -> Iterator[Finding]:
         yield (
             Finding(OK, f"{name} {found}")
             if found
-            else Finding(
-                NOTE, f"{name} is not installed, which {use} need{'s' * ('EXECUTOR' in use)}", f"pip install .[{name}]"
-            )
+            else Finding(NOTE, f"{name} is not installed, which {use} need{'s' * ('EXECUTOR' in use)}", install(name))
         )
 
 

@@ -36,7 +36,7 @@ from benchmark.core.class_overlap import KINDS, STRONG, matches
 from benchmark.core.code import code_of
 from benchmark.core.console import counting, write, write_table
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments, escaped
+from benchmark.core.invocation import arguments, escaped, install
 from benchmark.core.places import usable_path
 from benchmark.core.pretraining import class_lists, image_sets, of_network
 from benchmark.core.provenance import commit
@@ -234,8 +234,7 @@ def class_list(name: str) -> Mapping[str, str]:
         from timm.data import ImageNetInfo
     except ImportError as error:
         raise UserError(
-            "The lists of ImageNet's classes come with timm, which is not installed: .venv/bin/python -m pip install "
-            '"timm>=1.0.20" (the extra "timm" of this project).'
+            f"The lists of ImageNet's classes come with timm, which is not installed: {install('timm>=1.0.20')}"
         ) from error
     info = ImageNetInfo(name)
     return {one: info.label_name_to_description(one) for one in info.label_names()}

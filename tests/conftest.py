@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from benchmark.datasets import image_check
 from benchmark.study import spaces
 from benchmark.study.study import Study
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: Ctrl-C is tested too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until the tests are collected, of which nothing can be freed
 
 

@@ -51,7 +51,7 @@ MISTAKES = {
     "seed=18014398509481984": ("seed=18014398509481984: must be at least 0 and at most 9007199254740992",),
     "dataset.patience=-1": ("dataset.patience=-1: must be at least 0",),
     "protocol.num_folds=1": ("protocol.num_folds=1: must be at least 2",),
-    "protocol.num_folds=80": ("protocol.num_folds=80", "glyphs_small has 134 classes", "Take fewer folds"),
+    "protocol.num_folds=80": ("num_folds=80", "glyphs_small has 134 classes", "at most 67: ARGS=protocol.num_folds=67"),
     "protocol.num_folds=200": ("protocol.num_folds=200 needs 200 or more", "ARGS=protocol.num_folds=134"),
     "protocol.confidence=95": ("protocol.confidence=95: must lie between 0 and 1",),
     "searcher.asynchronous=true": ("trains one trial at a time", "searcher.round=4"),

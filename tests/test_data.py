@@ -68,6 +68,7 @@ def test_data_says_what_a_tree_holds(name: str, tmp_path: Path) -> None:
     assert lines[1].startswith("  trainval: ")
     heads = [line.split(":")[0].strip() for line in lines]  # notes follow: these tiny trees repeat an image
     assert heads[heads.index("licence") :][:4] == ["licence", "fingerprint", "folder", "cache"]
+    assert lines[-1].startswith("A search is not possible") and "protocol.num_folds=" in lines[-1]  # of so few classes
 
 
 def test_data_refuses_a_tree_with_other_counts_than_the_published_ones(tmp_path: Path) -> None:

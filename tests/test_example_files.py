@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ def cells(kind: str) -> list[str]:
 def test_the_cells_of_the_notebook_run_and_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmark").symlink_to(ROOT / "benchmark")
+    (tmp_path / "examples").mkdir()
+    monkeypatch.chdir(tmp_path / "examples")  # where Jupyter starts
     for _ in range(2):
         names: dict[str, Any] = {}
         for number, cell in enumerate(cells("code")):
@@ -34,6 +38,12 @@ def test_the_cells_of_the_notebook_run_and_run_again(
         assert "2 networks of proxy_anchor, embeddings (24, 256)" in printed
         assert len(names["scores"].classes) == 4 and 0 < names["scores"].overall["map_at_r"] <= 1
     assert "trial 2 of 2" not in printed  # the second round trains nothing
+    assert (tmp_path / "results" / "first_hour").is_dir()
+
+
+@pytest.mark.slow
+def test_the_first_cell_of_the_notebook_finds_the_project_where_jupyter_starts() -> None:
+    subprocess.run([sys.executable, "-c", cells("code")[0]], cwd=NOTEBOOK.parent, check=True)
 
 
 def test_the_notebook_has_no_output_and_its_links_lead_somewhere() -> None:

@@ -29,7 +29,8 @@ def test_a_changed_configuration_is_refused_with_the_difference(results: Path) -
     for story in (bo, final_eval):
         with trainings() as trained:
             ended = tiny(story, results, "seed=5", "loss.setting.softmax_scale=8")
-        assert_refused(ended, str(study_dir(results)), "another configuration", "variant=NAME")
+        again = f"make {'bo' if story is bo else 'final-eval'} STUDY={study_dir(results)}"
+        assert_refused(ended, str(study_dir(results)), "another configuration", again, "variant=NAME")
         assert re.findall(r"^  (.*)$", ended.err, re.M) == [
             "loss.module.softmax_scale: 32.0 there, 8 now",
             "loss.setting.softmax_scale: 32.0 there, 8 now",

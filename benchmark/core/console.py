@@ -164,6 +164,7 @@ class Display:
         self._live: Live | None = None
 
     def __enter__(self) -> "Display":
+        self._started = time.monotonic()  # what was prepared before, such as features, comes once
         if self.mode == "live":
             from rich.live import Live
 

@@ -8,7 +8,9 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from benchmark.core.errors import UserError
@@ -88,6 +90,17 @@ def command(
     if (form := os.environ.get(FORM, "make")) == "make":
         return " ".join(filter(None, ["make", target, words]))
     return " && ".join(" ".join(filter(None, [form, name, words])) for name in target.split())
+
+
+def install(*packages: str) -> str:
+    """The command that installs packages where this Python finds them, which is no Python of the operating system.
+
+    Args:
+        packages: names with versions, as pip takes them.
+    """
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return shlex.join([str(shown), "-m", "pip", "install", *packages])
 
 
 def variables(target: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 from benchmark.core.records import JsonObject
 from benchmark.heads.linear import Linear
 from benchmark.models.loaded import Model, Network
@@ -112,8 +113,8 @@ def _as_onnx(module: nn.Module, images: Tensor) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"format=onnx needs the packages onnx and onnxscript ({error}): .venv/bin/python -m pip install onnx "
-            'onnxscript onnxruntime (the extra "onnx" of this project). Or give format=torchscript.'
+            f"format=onnx needs the packages onnx and onnxscript ({error}): "
+            f"{install('onnx', 'onnxscript', 'onnxruntime')}\nOr give format=torchscript."
         ) from error
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad(), _readable_flags():

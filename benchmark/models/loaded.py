@@ -137,10 +137,12 @@ def load(place: str, composed: Study, overrides: Sequence[str] = (), run: int = 
         return _built(folder, found, [_anything] * len(found.weights), composed)
     above = next((one for one in (folder, *folder.parents[:3]) if (one / stored.NAME).is_file()), None)
     if above is None:
+        wrong = (
+            f"there is neither {stored.NAME} nor {model_files.NAME}" if folder.is_dir() else "there is no such folder"
+        )
         raise UserError(
-            f"model={place}: there is neither {stored.NAME} nor {model_files.NAME}. Name the folder of a study or of "
-            f"a run that has kept its weights: {command('final-eval', {'dataset': 'glyphs', 'loss': 'hpl_pa'})} keeps "
-            "those of the first run."
+            f"model={place}: {wrong}. Name the folder of a study or of a run that has kept its weights, as a final "
+            f"evaluation keeps those of its first run. {command('status')} lists the studies."
         )
     number = folder.name.removeprefix("run_")
     return _of_study(above, int(number) if above != folder and number.isdecimal() else run, composed, overrides)

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments
+from benchmark.core.invocation import arguments, install
 from benchmark.models.embedding import Embedded
 
 FORMATS = ("npz", "csv", "parquet")
@@ -58,8 +58,7 @@ def write(path: Path, kind: str, found: Embedded, *, separated: bool, distance: 
             pd.DataFrame(columns).to_parquet(buffer, index=False)
         except ImportError as error:
             raise UserError(
-                "format=parquet needs the package pyarrow, which is not installed: .venv/bin/python -m pip install "
-                'pyarrow (the extra "parquet" of this project). Or give format=npz or csv.'
+                f"format=parquet needs pyarrow, which is not installed: {install('pyarrow')}\nOr give format=csv."
             ) from error
     records.write_whole(path, buffer.getvalue())
 

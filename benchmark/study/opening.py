@@ -80,7 +80,9 @@ def open_study(study: Study, command: Command, fingerprint: str) -> Opened:
             raise UserError(
                 f"{study.directory} holds {study.title} with another configuration:\n"
                 + "\n".join(difference(found.science, study.science(fingerprint)))
-                + "\nRestore the old values, keep both side by side with variant=NAME, or delete the folder."
+                + "\nGo on with the old values: "
+                + f"{invocation.command(command, {'study': study.directory})}; keep both side by side: "
+                + f"{invocation.arguments({'variant': 'NAME'})}; or delete the folder."
             )
         codes = _accepted(study, command, found.code, code, "computes")
         searches = found.search_code

@@ -447,6 +447,7 @@ def smallest_fold(study: Study, class_ids: np.ndarray, total_classes: int) -> np
     if fewest < 2:
         raise UserError(
             f"protocol.num_folds={len(folds)}: {study.config.dataset.name} has {len(class_ids)} classes, which leaves "
-            f"{fewest} for validation in a fold, and retrieval needs at least 2. Take fewer folds."
+            f"{fewest} for validation in a fold, and retrieval needs at least 2. Take fewer folds, at most "
+            f"{max(2, len(class_ids) // 2)}: {arguments({'protocol.num_folds': max(2, len(class_ids) // 2)})}"
         )
     return np.sort(min((fold.train_classes for fold in folds), key=len))

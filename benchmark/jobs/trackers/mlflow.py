@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 from benchmark.jobs.trackers.tensorboard import markdown
 
@@ -25,7 +26,7 @@ class Tracker:
         try:
             import mlflow
         except ModuleNotFoundError as error:
-            raise UserError("tracker=mlflow needs MLflow: pip install mlflow, or the extra [mlflow].") from error
+            raise UserError(f"tracker=mlflow needs MLflow: {install('mlflow')}") from error
         self._library: Any = mlflow
         self._library.set_experiment(about.study)
         tags = {"identity": about.identity, "command": about.command}

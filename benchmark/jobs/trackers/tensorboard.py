@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 
 FILES = "events.out.tfevents.*"  # as TensorBoard names them
@@ -23,8 +24,7 @@ class Tracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
-            raise UserError("tracker=tensorboard needs TensorBoard: pip install tensorboard, or this package's extra "
-                            "[tensorboard].") from error  # fmt: skip
+            raise UserError(f"tracker=tensorboard needs TensorBoard: {install('tensorboard')}") from error
         self._make: Any = SummaryWriter
         self._folder = about.results_dir / "tensorboard" / about.study / about.command
         self._writers: dict[str, Any] = {}

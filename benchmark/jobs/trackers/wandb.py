@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 
 PROJECT = "metric-learning-benchmark"
@@ -26,7 +27,7 @@ class Tracker:
         try:
             import wandb
         except ModuleNotFoundError as error:
-            raise UserError("tracker=wandb needs wandb: pip install wandb, or the extra [wandb].") from error
+            raise UserError(f"tracker=wandb needs wandb: {install('wandb')}") from error
         self._library: Any = wandb
         self._run = self._library.init(
             project=PROJECT, id=f"{about.identity}-{about.command}", name=f"{about.study} {about.command}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,8 +101,7 @@ def project(points: np.ndarray, method: str, seed: int) -> np.ndarray:
         from umap import UMAP
     except ImportError:
         raise UserError(
-            "projection=umap needs umap-learn: pip install 'umap-learn>=0.5.7', or this package's extra [umap]. "
-            "projection=tsne does without."
+            f"projection=umap needs umap-learn: {install('umap-learn>=0.5.7')}\nprojection=tsne does without."
         ) from None
     return np.asarray(UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed, n_jobs=1).fit_transform(points))
 

@@ -100,3 +100,14 @@ def test_a_label_stays_text_and_only_colours_of_the_palette_become_variables() -
     links = re.findall(r'url\(#([^)"]+)\)|href="#([^"]+)"', text.replace("url(#a)", ""))
     assert {first or second for first, second in links} <= set(ids) and links
     assert root.get("aria-label") == "a figure" and root.get("width") is None
+
+
+def test_a_text_beyond_the_figure_is_not_cut_off() -> None:
+    from matplotlib.figure import Figure
+
+    def width(label: str) -> float:
+        figure = Figure(figsize=(1, 1))
+        figure.text(0.5, 0.5, label)
+        return float(ElementTree.fromstring(to_svg(figure, "one", "a figure")).get("viewBox", "").split()[2])
+
+    assert width("sets of trials, each searched with other seeds") > 2 * width("sets")
