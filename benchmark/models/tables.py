@@ -58,7 +58,8 @@ def write(path: Path, kind: str, found: Embedded, *, separated: bool, distance: 
             pd.DataFrame(columns).to_parquet(buffer, index=False)
         except ImportError as error:
             raise UserError(
-                f"format=parquet needs pyarrow, which is not installed: {install('pyarrow')}\nOr give format=csv."
+                f"format=parquet needs pyarrow, which is not installed: {install('pyarrow')}\n"
+                "Or give format=npz or csv."
             ) from error
     records.write_whole(path, buffer.getvalue())
 
