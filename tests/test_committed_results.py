@@ -21,7 +21,7 @@ from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = [RESULTS / name for name in ("new_methods", "one_of_each", "reference", "traditional")]
+FOLDERS = [RESULTS / name for name in ("grocery", "new_methods", "one_of_each", "reference", "traditional")]
 STUDIES = [directory for folder in FOLDERS for directory in all_studies(folder)]
 
 
@@ -98,6 +98,16 @@ def test_the_rows_in_the_docs_are_those_of_the_committed_tables() -> None:
         values = " | ".join(f"{float(row[mode]):.2f} ± {float(row[f'{mode}_half_width']):.2f}" for mode in modes)
         assert re.search(rf"\| {re.escape(row['label'])} +\| {values} \|", plain), row["label"]
     assert len(new) == 25
+
+
+def test_the_table_of_the_findings_is_the_committed_one() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    table = (RESULTS / "grocery" / "tables" / "grocery-efficientnet_lite0-hpl.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")] for line in table.partition("**Difference")[0].splitlines()]
+    rows = [one for one in cells if len(one) > 9 and re.match(r"[*\d]", one[3])]
+    shown = [" | ".join((one[1].partition(" <sup>")[0], one[3], one[4], one[6])) for one in rows]
+    assert len(shown) > 20 and [text for text in shown if text not in page] == []
+    assert f"; {len(shown)} of 58 rows" in page or len(shown) == 58
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:

@@ -205,6 +205,12 @@ def _shared(row: Comparable) -> dict[str, object]:
     # The copy also holds what the study does not read, such as a rate that the authors' replaces.
     own = copied if all(copied.get(key) == value for key, value in published.items()) else {}
     found = {key: value for key, value in leaves(science).items() if key not in FIELDS and key not in own}
+    setting = at(row.science, "loss", "setting")
+    for part in ("trunk", "head"):  # a rate that is searched with the loss's hyper-parameters is one of the setting
+        if (rate := at(setting, f"{part}_lr")) is not None and found.get(
+            key := f"training.optimizers.{part}.lr"
+        ) == rate:
+            del found[key]
     if found.get("training.name") == "customary":  # the name of version 1
         found["training.name"] = "traditional"
     found = OLDEST | found

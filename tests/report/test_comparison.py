@@ -377,3 +377,13 @@ def test_a_share_that_is_recorded_only_if_it_is_not_zero_is_zero_in_the_other_ro
         .differences[0]
         .startswith(f"protocol.{key}: 0.5 here, 0 in")
     )
+
+
+def test_a_searched_rate_of_the_head_is_part_of_the_setting_and_any_other_one_is_shared() -> None:
+    folder = "grocery/studies/grocery-efficientnet_lite0-hpl"
+    searched, given = row(f"{folder}/hpl_pa"), row(f"{folder}/hpl_pa-base", preset="base")
+    rates = [one.science["training"]["optimizers"]["head"]["lr"] for one in (searched, given)]
+    assert rates[0] != rates[1] and len(parts([searched, given])) == 1
+    other = copy.deepcopy(given.science)
+    other["training"]["optimizers"]["head"]["lr"] *= 2
+    assert "training.optimizers.head.lr" in str(parts([searched, replace(given, science=other)])[1].differences)
