@@ -108,6 +108,14 @@ def test_the_table_of_the_findings_is_the_committed_one() -> None:
     shown = [" | ".join((one[1].partition(" <sup>")[0], one[3], one[4], one[6])) for one in rows]
     assert len(shown) > 20 and [text for text in shown if text not in page] == []
     assert f"; {len(shown)} of 58 rows" in page or len(shown) == 58
+    with (RESULTS / "bench" / "search.csv").open(encoding="utf-8") as file:
+        regrets = [
+            row for row in csv.DictReader(line for line in file if not line.startswith("#")) if row["trials"] == "20"
+        ]
+    for problem in {row["problem"] for row in regrets}:
+        by = {row["searcher"]: row["chosen"] for row in regrets if row["problem"] == problem}
+        cells = " | ".join(by.get(name, "") for name in ("ax", "ax, default first", "sobol", "random"))
+        assert f"| {cells} |" in page
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
