@@ -34,6 +34,12 @@ OLDEST = [
 ]
 
 
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, whose comments start with #."""
+    lines = table.read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
 def test_there_are_committed_studies() -> None:
     assert all(all_studies(folder) for folder in FOLDERS)
 
@@ -57,8 +63,7 @@ def test_what_a_loss_says_it_measured_is_in_a_committed_table() -> None:
         for one in said.split("; ") if said != "not yet" else []:
             dataset, number, folder = re.fullmatch(r"(\w+), (.+) % MAP@R \(results/(\w+)\)", one).groups()  # type: ignore[union-attr]
             (table,) = (RESULTS / folder / "tables").glob(f"{dataset}-*.csv")
-            with table.open(encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if row["loss"] == path.stem]
+            rows = [row for row in rows_of(table) if row["loss"] == path.stem]
             found = [
                 f"{float(row['concatenated_map_at_r']):.2f} +- {float(row['concatenated_map_at_r_half_width']):.2f}"
                 for row in rows
@@ -90,8 +95,7 @@ def test_the_rows_in_the_docs_are_those_of_the_committed_tables() -> None:
     ]
     shown = [" | ".join((cell[1].partition(" <sup>")[0], cell[2], cell[5])) for cell in cells]
     assert len(shown) == 17 and [text for text in shown if text not in page] == []
-    with (RESULTS / "new_methods" / "tables" / "glyphs-small_conv-hpl.csv").open(encoding="utf-8") as file:
-        new = list(csv.DictReader(file))
+    new = rows_of(RESULTS / "new_methods" / "tables" / "glyphs-small_conv-hpl.csv")
     plain = page.rpartition("## Losses since 2020")[2].replace("*", "")
     modes = ("concatenated_map_at_r", "separated_map_at_r")
     for row in new:
@@ -108,10 +112,7 @@ def test_the_table_of_the_findings_is_the_committed_one() -> None:
     shown = [" | ".join((one[1].partition(" <sup>")[0], one[3], one[4], one[6])) for one in rows]
     assert len(shown) > 20 and [text for text in shown if text not in page] == []
     assert f"; {len(shown)} of 58 rows" in page or len(shown) == 58
-    with (RESULTS / "bench" / "search.csv").open(encoding="utf-8") as file:
-        regrets = [
-            row for row in csv.DictReader(line for line in file if not line.startswith("#")) if row["trials"] == "20"
-        ]
+    regrets = [row for row in rows_of(RESULTS / "bench" / "search.csv") if row["trials"] == "20"]
     for problem in {row["problem"] for row in regrets}:
         by = {row["searcher"]: row["chosen"] for row in regrets if row["problem"] == problem}
         cells = " | ".join(by.get(name, "") for name in ("ax", "ax, default first", "sobol", "random"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import install
 from benchmark.core.records import JsonObject, Record
 from benchmark.jobs.trackers import About, Tracker
 
@@ -30,6 +31,8 @@ def make_tracker(name: str, about: About) -> Tracker:
         tracker: Tracker = module.Tracker(about)
     except UserError:
         raise
+    except ModuleNotFoundError as error:
+        raise UserError(f"tracker={name} needs the package {name} ({error}): {install(name)}") from error
     except Exception as error:
         raise UserError(
             f"tracker={name} cannot be started ({type(error).__name__}: {error}). Leave it out: results stay the same."

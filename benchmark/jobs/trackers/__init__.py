@@ -32,7 +32,7 @@ class About:
 
 
 class Tracker(Protocol):
-    """Shows a session; its constructor takes an `About`, and raises a `UserError` if its library is missing.
+    """Shows a session; its constructor takes an `About`, and imports its library.
 
     A session that resumes sends what is finished once more, with the same names and steps.
     """

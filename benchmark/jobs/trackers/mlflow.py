@@ -6,8 +6,6 @@ Where it writes is for its own settings to say, such as `MLFLOW_TRACKING_URI`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.core.errors import UserError
-from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 from benchmark.jobs.trackers.tensorboard import markdown
 
@@ -19,14 +17,12 @@ class Tracker:
         about: what is tracked.
 
     Raises:
-        UserError: MLflow is not installed.
+        ModuleNotFoundError: MLflow is not installed.
     """
 
     def __init__(self, about: About) -> None:
-        try:
-            import mlflow
-        except ModuleNotFoundError as error:
-            raise UserError(f"tracker=mlflow needs MLflow: {install('mlflow')}") from error
+        import mlflow
+
         self._library: Any = mlflow
         self._library.set_experiment(about.study)
         tags = {"identity": about.identity, "command": about.command}

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.core.errors import UserError
-from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 
 FILES = "events.out.tfevents.*"  # as TensorBoard names them
@@ -17,14 +15,12 @@ class Tracker:
         about: what is tracked.
 
     Raises:
-        UserError: TensorBoard is not installed.
+        ModuleNotFoundError: TensorBoard is not installed.
     """
 
     def __init__(self, about: About) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise UserError(f"tracker=tensorboard needs TensorBoard: {install('tensorboard')}") from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self._make: Any = SummaryWriter
         self._folder = about.results_dir / "tensorboard" / about.study / about.command
         self._writers: dict[str, Any] = {}

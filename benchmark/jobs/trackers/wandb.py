@@ -6,8 +6,6 @@ Where it sends is for its own settings to say, such as `WANDB_MODE=offline`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.core.errors import UserError
-from benchmark.core.invocation import install
 from benchmark.jobs.trackers import About
 
 PROJECT = "metric-learning-benchmark"
@@ -20,14 +18,12 @@ class Tracker:
         about: what is tracked.
 
     Raises:
-        UserError: wandb is not installed.
+        ModuleNotFoundError: wandb is not installed.
     """
 
     def __init__(self, about: About) -> None:
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            raise UserError(f"tracker=wandb needs wandb: {install('wandb')}") from error
+        import wandb
+
         self._library: Any = wandb
         self._run = self._library.init(
             project=PROJECT, id=f"{about.identity}-{about.command}", name=f"{about.study} {about.command}",
