@@ -11,8 +11,9 @@ repeated searches, their means are compared as well. Equal records are reported 
     make compare A=results/studies/GROUP B=FOLDER/studies/GROUP
 
 For two folders of studies, Kendall's tau between their rankings of the losses that both have is printed, and each
-loss's rank; with repeated searches, tau between all of them; and tau between single runs, for the noise of the seeds.
-With A=B, the searches of one folder are compared.
+loss's rank; with repeated searches, tau between all of them; tau between single runs, for the noise of the seeds; and
+how the best validation score ranks the losses, after all trials and after part of them. With A=B, the searches of one
+folder are compared.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -28,6 +29,7 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN, kinds_of
+from benchmark.core.wording import counted
 from benchmark.protocol.comparisons import difference, unpaired_difference
 from benchmark.protocol.nested import difference_over_searches, over_searches
 from benchmark.protocol.statistics import t_interval
@@ -87,7 +89,7 @@ def _write_rankings(first: list[Ranking], second: list[Ranking]) -> None:
         within = ranking.between_runs()
         noise = "" if within is None else f"; mean tau between its single runs {within:.2f}"
         write(f"{names[ranking.name]}: {ranking.name}, {len(ranking.runs)} losses{noise}")
-        for sentence in ranking.left_out:
+        for sentence in (*_budgets(ranking), *ranking.left_out):
             write(f"   {sentence}")
     rows = []
     for one, two in itertools.combinations(every, 2):
@@ -106,6 +108,20 @@ def _write_rankings(first: list[Ranking], second: list[Ranking]) -> None:
     write_table(("loss", *names.values()), [
         (loss, *(_ranked(loss, found, everywhere) for found in means)) for loss in losses
     ])  # fmt: skip
+
+
+def _budgets(ranking: Ranking) -> Iterator[str]:
+    """Yield how the best validation score ranks the losses: against the test classes, and after part of the trials."""
+    final = ranking.validation()
+    with_test = rankings.kendall_tau(final, ranking.means())
+    if with_test is None:
+        return
+    yield f"best validation MAP@R of {len(final)} searched losses: tau {with_test:.2f} with the test classes"
+    total = max(map(len, ranking.searched.values()))
+    for number in sorted({max(1, total // share) for share in (20, 4, 2)} - {total}):
+        tau = rankings.kendall_tau(ranking.validation(number), final)
+        if tau is not None:
+            yield f"after {number} of {counted(total, 'trial')}: tau {tau:.2f} with all trials"
 
 
 def _ranked(loss: str, means: Mapping[str, float], among: list[str]) -> str:

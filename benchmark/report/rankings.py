@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.protocol.best_so_far import best_in_order
 from benchmark.report.runs import read_runs
+from benchmark.study import layout
 from benchmark.study.stored import all_studies, is_study, read_study
 
 
@@ -24,12 +26,14 @@ class Ranking:
         folder: folder of the studies.
         search: number of the search, 0 unless searches were repeated.
         runs: score of each run in percent by its number, for each loss.
+        searched: best validation MAP@R so far in percent after each trial, for each loss that was searched.
         left_out: sentences about studies without scores.
     """
 
     folder: Path
     search: int
     runs: dict[str, dict[int, float]] = field(default_factory=dict)
+    searched: dict[str, list[float | None]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -48,6 +52,15 @@ class Ranking:
         found = [kendall_tau(one, two) for one, two in itertools.combinations(single, 2)]
         known = [tau for tau in found if tau is not None]
         return statistics.fmean(known) if known else None
+
+    def validation(self, num_trials: int | None = None) -> dict[str, float]:
+        """The best validation score of each searched loss.
+
+        Args:
+            num_trials: of its first trials; None for all.
+        """
+        best = {loss: scores[:num_trials][-1] for loss, scores in self.searched.items()}
+        return {loss: score for loss, score in best.items() if score is not None}
 
 
 def kendall_tau(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
@@ -96,10 +109,11 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
         stored = read_study(path)
         ranking = found.setdefault(stored.facts.search, Ranking(folder, stored.facts.search))
         try:
-            values = read_runs(path).values(column)
+            read = read_runs(path)
         except UserError as error:
             ranking.left_out.append(f"{path.name} is left out: {error}")
             continue
+        values = read.values(column)
         if not values:
             ranking.left_out.append(f"{path.name} is left out: none of its runs has {column}.")
             continue
@@ -110,6 +124,10 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
                 f"{other.parent}."
             )
         ranking.runs[loss] = values
+        if read.choice is not None:
+            trials = layout.read_trials(path, stored.expected, stored.trials).records
+            scores = [trials[index].result["map_at_r"] for index in sorted(trials)]
+            ranking.searched[loss] = best_in_order([None if score is None else 100 * score for score in scores])
     known = [ranking for _, ranking in sorted(found.items()) if ranking.runs]
     if not known:
         reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.left_out)

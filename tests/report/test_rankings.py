@@ -32,3 +32,11 @@ def test_the_tau_between_runs_is_the_mean_over_pairs_of_runs_worked_out_by_hand(
     runs = {"a": {0: 3.0, 1: 3.0, 2: 1.0}, "b": {0: 2.0, 1: 2.0, 2: 2.0}, "c": {0: 1.0, 1: 1.0, 2: 3.0}}
     assert Ranking(Path("x"), 0, runs).between_runs() == pytest.approx(-1 / 3)
     assert Ranking(Path("x"), 0, {"a": {0: 1.0}, "b": {0: 2.0}}).between_runs() is None
+
+
+def test_the_best_validation_score_after_part_of_the_trials_is_that_of_the_first_ones() -> None:
+    searched = {"a": [None, 3.0, 9.0], "b": [4.0, 4.0, 5.0], "c": [1.0]}
+    ranking = Ranking(Path("x"), 0, {"a": {0: 1.0}}, searched)
+    assert ranking.validation() == {"a": 9.0, "b": 5.0, "c": 1.0}
+    assert ranking.validation(2) == {"a": 3.0, "b": 4.0, "c": 1.0}
+    assert ranking.validation(1) == {"b": 4.0, "c": 1.0}
