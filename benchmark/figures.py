@@ -34,6 +34,7 @@ from benchmark.report.figures import activation, distributions, hierarchy, kept,
 from benchmark.report.figures.kept import Kept
 from benchmark.report.group_table import studies_of_base
 from benchmark.study import kept_models
+from benchmark.study.command import results_command, results_dir_of
 from benchmark.study.data import num_channels
 from benchmark.study.kept_models import KeptRun, Mismatch
 from benchmark.study.ledger import log_access
@@ -71,6 +72,7 @@ def figures(study: Study, overrides: list[str]) -> None:
     for name in asked:
         for written in FIGURES[name](study, path, study.config.run):
             write(f"wrote {written}")
+    write(f"Next: {results_command(results_dir_of(study.directory), 'report')}")
 
 
 def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:

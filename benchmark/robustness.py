@@ -100,6 +100,7 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         write(line)
     for path in paths:
         write(f"wrote {path}")
+    write(f"Next: {study.command('tables')}")
 
 
 def chosen_corruptions(asked: Sequence[str]) -> list[str]:

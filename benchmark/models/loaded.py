@@ -27,6 +27,8 @@ from benchmark.study.study import Study
 from benchmark.training.components import HeadModule, TrunkModule
 from benchmark.training.precision import forward, use_precision
 
+OF_MODEL = ("run", "plugins", "device")  # options of every command that loads a model
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
