@@ -10,6 +10,7 @@ from benchmark.core.console import Display
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import UNKNOWN, kinds_of
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import ranges
 from benchmark.jobs.executors import RunUnit
 from benchmark.jobs.placement import check_executor, trains_here
 from benchmark.jobs.queue import Jobs
@@ -306,11 +307,11 @@ def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:
     Args:
         warnings: one list per fold, in order.
     """
-    folds: dict[str, list[str]] = {}
+    folds: dict[str, list[int]] = {}
     for fold, texts in enumerate(warnings):
         for text in texts:
-            folds.setdefault(text, []).append(str(fold))
+            folds.setdefault(text, []).append(fold)
     return "".join(
-        f"   WARNING: {text} ({'folds' if len(numbers) > 1 else 'fold'} {', '.join(numbers)})"
+        f"   WARNING: {text} ({'folds' if len(numbers) > 1 else 'fold'} {ranges(numbers)})"
         for text, numbers in folds.items()
     )

@@ -113,7 +113,7 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
     plain = " ".join(text.split())  # a PDF's underscore may be a rule, which is no text
     assert "Mean ± 95 % t-interval over n = 4 runs, in percent" in plain
     for words in (
-        "HPL-NCA: run.01 has no score .fold 2: the training loss is nan in epoch 1.; of 4 runs, run.02 missing;",
+        "HPL-NCA: run.01 has no score .fold 2: the training loss is nan in epoch 1.; 1 of 4 runs is missing: 2;",
         "make final-eval DATASET=glyphs LOSS=hpl.nca",
         r"HPL-NCA \(Eq. 3\): its search is unfinished, with 5 trials done; make bo final-eval DATASET=glyphs",
         "HPL-PA-GT: not run; make bo final-eval DATASET=glyphs LOSS=hpl.pa.gt",
