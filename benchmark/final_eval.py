@@ -58,6 +58,7 @@ from benchmark.study import contents, kept_models, layout, model_files
 from benchmark.study.base import PRESET, at_base
 from benchmark.study.command import tables_command
 from benchmark.study.layout import Chosen
+from benchmark.study.preflight import check_parts
 from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
 from benchmark.study.selected import from_folder, names_a_study
@@ -173,6 +174,8 @@ def evaluate(study: Study, suggests: bool = True) -> None:
     with session:
         if base:
             base.check_data(session.fingerprint)
+        if study.config.preset:
+            check_parts(study)  # which a search has done
         # 1. read the chosen setting and the runs that are scored already
         chosen, num_runs = chosen_setting(study), study.config.protocol.num_runs
         searched = layout.chosen_record(study.directory, chosen)
