@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmark.__main__ import VERBS
-from benchmark.core import invocation
+from benchmark.core import console, invocation
 from benchmark.core.wording import human_time
 from benchmark.experiment import measure as measuring
 from benchmark.experiment import plan as plans
@@ -249,6 +249,24 @@ def test_a_plan_in_which_a_study_refuses_an_option_suggests_nothing_to_run() -> 
     assert_refused(ended, "3 studies of sweep cannot run. Leave out what they refuse of trials=5.")
     assert "cannot run: trials=5 has no effect" in ended.out and "Next:" not in ended.out
     assert all(line.count("\t") in (0, 6, 13) for line in ended.out.splitlines()), "each row is one line"
+
+
+def test_a_plan_and_a_run_say_what_they_measure_before_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(count: int) -> None:
+        raise spec.UserError("the machine is busy")
+
+    monkeypatch.setattr(measuring, "use_threads", interrupt)
+    monkeypatch.setattr(running, "run_all", lambda *jobs: [])
+    said = {verb: command(verb, "experiment=search", "seed=9").out for verb in ("plan", "experiment")}
+    for out in said.values():
+        first, *_ = out.splitlines()
+        assert first == "Measuring small_conv on cpu, batches of 128 ..." and "unmeasured (the machine is busy)" in out
+    assert "Measuring" not in command("plan", "experiment=search", "measure=false").out
+
+
+def test_a_check_of_many_studies_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PLAIN_EPOCH_SECONDS", 0.0)
+    assert "glyphs_small: studies checked: 1 of 2, " in command("plan", "experiment=search", "measure=false").out
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
@@ -53,7 +54,7 @@ class Speed:
 
 
 def measure(study: Study) -> Speed:
-    """Time a few batches of a study on all its training images.
+    """Time a few batches of a study on all its training images, after a line that says so.
 
     Args:
         study: the study.
@@ -64,6 +65,8 @@ def measure(study: Study) -> Speed:
     """
     config, raw = study.config, copy.deepcopy(study.raw)
     batch_size = config.training.batch_size or config.protocol.batch_size
+    if config.display != "quiet":
+        write(f"Measuring {config.trunk.name} on {study.make_device()}, batches of {batch_size} ...")
     raw["protocol"]["batch_size"], raw["decode"] = batch_size, "always"
     study = Study.of(raw)
     use_threads(config.threads)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmark.core.console import counting
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.wording import counted, human_size, human_time
@@ -85,7 +86,11 @@ def make_plan(chosen: Selected, dataset: str, measured: bool) -> Plan:
         dataset: one of its data sets.
         measured: whether to time a few batches.
     """
-    plan = Plan(dataset, [planned(study) for study in chosen.studies[dataset]], chosen.missing(dataset))
+    studies, found, show = chosen.studies[dataset], list[Planned](), counting(f"{dataset}: studies checked")
+    for number, study in enumerate(studies, 1):
+        found.append(planned(study))
+        show(number, len(studies))
+    plan = Plan(dataset, found, chosen.missing(dataset))
     if not measured:
         plan.unmeasured = "measure=false"
     elif absent := [text for text in plan.missing if not text.startswith("weights")]:
