@@ -29,7 +29,7 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN, kinds_of
-from benchmark.core.wording import counted
+from benchmark.core.wording import counted, ranges
 from benchmark.protocol.comparisons import difference, unpaired_difference
 from benchmark.protocol.nested import difference_over_searches, over_searches
 from benchmark.protocol.statistics import t_interval
@@ -257,7 +257,7 @@ def _write_searches(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
     first, second = _searches(one), _searches(two)
     if len(first) == len(second) == 1:
         return
-    numbers = [", ".join(map(str, found)) for found in (first, second)]
+    numbers = [ranges(found) for found in (first, second)]
     if first.keys() != second.keys() or not seeds_are_shared(one, two):
         write(f"\nA has the searches {numbers[0]}, and B {numbers[1]}: they are not compared.")
         return
@@ -307,11 +307,11 @@ def _equal_records(one: StudyRuns, two: StudyRuns, shared: list[int]) -> Iterato
     if shared and len(equal) == len(shared):
         yield f"The results of all {len(shared)} shared runs are equal, bit for bit."
     elif shared:
-        named = f" (runs {', '.join(map(str, equal))})" if equal else ""
+        named = f" (runs {ranges(equal)})" if equal else ""
         yield f"Of {len(shared)} shared runs, {len(equal)} are equal, bit for bit{named}."
     for name, mine, other in (("A", one, two), ("B", two, one)):
         if alone := sorted(mine.records.keys() - other.records.keys()):
-            yield f"Only {name} has the runs {', '.join(map(str, alone))}; differences leave them out."
+            yield f"Only {name} has the runs {ranges(alone)}; differences leave them out."
 
 
 def _by_run(one: StudyRuns, two: StudyRuns, column: str) -> Iterator[tuple[str, ...]]:

@@ -18,11 +18,12 @@ from benchmark.core.archives import is_unpacked, unpack
 from benchmark.core.console import write
 from benchmark.core.download import AT_MOST, BY_HAND, DownloadError, download, part_of, reason
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments
+from benchmark.core.invocation import arguments, command
 from benchmark.core.sources import Source
 from benchmark.core.wording import human_size
 from benchmark.datasets import Dataset
 from benchmark.datasets.listing import MissingDataError
+from benchmark.study.command import first_target
 from benchmark.study.preflight import smallest_fold
 from benchmark.study.prepare import describe, licence, make_ready
 from benchmark.study.selected import key_of
@@ -55,10 +56,29 @@ def data(study: Study, overrides: list[str]) -> None:
     # 3. describe its contents
     write(describe(study, summary))
     try:
-        if len(labels := dataset.trainval().labels):
-            smallest_fold(study, np.unique(labels), dataset.total_classes)
+        following = next_command(study, dataset, overrides)
     except UserError as error:
         write(f"A search is not possible as it is configured: {error}")
+    else:
+        write(f"Next: {following}")
+
+
+def next_command(study: Study, dataset: Dataset, overrides: Sequence[str]) -> str:
+    """The shell command that uses a data set: one that trains, or one that scores where all classes are for testing.
+
+    Args:
+        study: the study whose data set was prepared.
+        dataset: the data set.
+        overrides: the overrides of the command line.
+
+    Raises:
+        UserError: it has too few classes for the folds of a search.
+    """
+    if not len(labels := dataset.trainval().labels):
+        own = [entry for entry in overrides if key_of(entry).partition(".")[0] == "dataset"]
+        return command("score", {"model": "FOLDER"}, overrides=own)
+    smallest_fold(study, np.unique(labels), dataset.total_classes)
+    return study.command(first_target(study.config))
 
 
 def fetch(study: Study, missing: MissingDataError, named: bool) -> Dataset:

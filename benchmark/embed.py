@@ -22,7 +22,9 @@ from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
 from benchmark.models import tables
 from benchmark.models.embedding import Embedded, embed_files, listed
-from benchmark.models.loaded import load
+from benchmark.models.loaded import OF_MODEL, load
+from benchmark.study.config import Config
+from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 
@@ -64,6 +66,23 @@ def embed(study: Study, overrides: list[str]) -> None:
     folds, count, dim = found.embeddings.shape
     shape = f"{folds} x {count} x {dim}" if separated else f"{count} x {folds * dim}"
     write(f"{model.name}: embeddings {shape} of {folder}\nwrote {path}")
+    write(f"Next: {next_command(found, kind, path, config, overrides)}")
+
+
+def next_command(found: Embedded, kind: str, path: Path, config: Config, overrides: Sequence[str]) -> str:
+    """The shell command that uses embeddings: their scores, if the file has labels to score, else a search.
+
+    Args:
+        found: the embeddings.
+        kind: format of their file.
+        path: the file.
+        config: the configuration of the command.
+        overrides: the overrides on the command line.
+    """
+    if kind == "npz" and len({*found.labels}) > 1:
+        return command("score", {"embeddings": path})
+    given = {"model": config.model, "query": "IMAGE", "images": config.images}
+    return command("search", given, overrides=[entry for entry in overrides if key_of(entry) in OF_MODEL])
 
 
 def progress(display: str, what: str) -> Callable[[int, int], None]:

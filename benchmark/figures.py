@@ -24,7 +24,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit
 from benchmark.core.records import JsonObject
-from benchmark.core.wording import counted
+from benchmark.core.wording import counted, ranges
 from benchmark.datasets import Dataset, Split
 from benchmark.images import Images
 from benchmark.images.batches import embed, to_batch
@@ -34,6 +34,7 @@ from benchmark.report.figures import activation, distributions, hierarchy, kept,
 from benchmark.report.figures.kept import Kept
 from benchmark.report.group_table import studies_of_base
 from benchmark.study import kept_models
+from benchmark.study.command import results_command, results_dir_of
 from benchmark.study.data import num_channels
 from benchmark.study.kept_models import KeptRun, Mismatch
 from benchmark.study.ledger import log_access
@@ -71,6 +72,7 @@ def figures(study: Study, overrides: list[str]) -> None:
     for name in asked:
         for written in FIGURES[name](study, path, study.config.run):
             write(f"wrote {written}")
+    write(f"Next: {results_command(results_dir_of(study.directory), 'report')}")
 
 
 def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:
@@ -180,7 +182,7 @@ def _draw_epochs(study: Study, path: Path, run: int) -> list[Path]:
             f"figure=epochs: run {run} keeps no embeddings of single epochs. {again} keeps those of the runs that it "
             "trains; a finished run is not trained again."
         )
-    _open(study, run, f"embeddings of the epochs {', '.join(map(str, epochs))} in two dimensions")
+    _open(study, run, f"embeddings of the epochs {ranges(epochs)} in two dimensions")
     method, seed = study.config.projection, study.config.seed
     read = {epoch: kept.read(other) for epoch, other in epochs.items()}
     labels = next(iter(read.values())).labels
@@ -293,7 +295,7 @@ def _kept_run(study: Study, figure: str, run: int) -> KeptRun:
     found = kept_models.find(study, read_study(study.directory))
     chosen = next((one for one in found.runs if one.number == run), None)
     if chosen is None:
-        numbers = ", ".join(str(one.number) for one in found.runs)
+        numbers = ranges(one.number for one in found.runs)
         raise UserError(f"figure={figure}: run {run} has kept no weights. Runs that have: {numbers} (run=NUMBER).")
     return chosen
 

@@ -41,7 +41,7 @@ from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, costs_of, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
-from benchmark.core.wording import counted, human_size
+from benchmark.core.wording import counted, human_size, ranges
 from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
@@ -58,6 +58,7 @@ from benchmark.study import contents, kept_models, layout, model_files
 from benchmark.study.base import PRESET, at_base
 from benchmark.study.command import tables_command
 from benchmark.study.layout import Chosen
+from benchmark.study.preflight import check_parts
 from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
 from benchmark.study.selected import from_folder, names_a_study
@@ -173,6 +174,8 @@ def evaluate(study: Study, suggests: bool = True) -> None:
     with session:
         if base:
             base.check_data(session.fingerprint)
+        if study.config.preset:
+            check_parts(study)  # which a search has done
         # 1. read the chosen setting and the runs that are scored already
         chosen, num_runs = chosen_setting(study), study.config.protocol.num_runs
         searched = layout.chosen_record(study.directory, chosen)
@@ -285,7 +288,7 @@ def about_keeping(study: Study, missing: Sequence[int], again: Sequence[int]) ->
     if again:
         yield (
             f"{counted(len(again), 'finished run has', 'finished runs have')} no weights and "
-            f"{'is' if len(again) == 1 else 'are'} trained once more for them (run {', '.join(map(str, again))}); "
+            f"{'is' if len(again) == 1 else 'are'} trained once more for them (run {ranges(again)}); "
             "the records stay as they are"
         )
 
@@ -305,8 +308,8 @@ def keep_again(
     facts = ("map_at_r", "best_epoch")
     found = [[answer.result[key] for key in facts] for answer in answers]
     reproduces = found == [[fold[key] for key in facts] for fold in record.result["folds"]]
-    if lost := [str(fold) for fold, answer in enumerate(answers) if answer.result["map_at_r"] is None]:
-        session.display.say(f"run {run}: fold {', '.join(lost)} has diverged this time, so no weights are kept")
+    if lost := [fold for fold, answer in enumerate(answers) if answer.result["map_at_r"] is None]:
+        session.display.say(f"run {run}: fold {ranges(lost)} has diverged this time, so no weights are kept")
         return
     keep_models(fold_units(session, chosen, run), reproduces=reproduces)
     note = (
@@ -485,8 +488,9 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
                 half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
                 cells.append(f"{name} {interval.mean:.2f}{half}")
         yield f"  {mode:13s} " + "   ".join(cells)
-    if len(scored) < len(runs):
-        yield f"  {len(runs) - len(scored)} run(s) have no score and stay missing; see {study.directory}/final_eval"
+    if failed := [run.result["run"] for run in runs if run.result["concatenated"] is None]:
+        which = f"{len(failed)} of {counted(len(runs), 'run')} {'have' if len(failed) > 1 else 'has'} no score"
+        yield f"  {which} and will have none: {ranges(failed)}; see {study.directory}/final_eval"
 
 
 def summary_over_searches(study: Study, searches: Sequence[StudyRuns]) -> Iterator[str]:

@@ -50,6 +50,7 @@ from benchmark.images.decoded_on_read import DecodedOnRead
 from benchmark.images.features import Views
 from benchmark.models.embedding import listed
 from benchmark.study import data, frozen
+from benchmark.study.command import first_target
 from benchmark.study.config import Config, Node
 from benchmark.study.prepare import make_ready
 from benchmark.study.study import Study
@@ -167,6 +168,8 @@ def overlap(study: Study, overrides: list[str]) -> None:
             for row in pairs(half, part, threshold)
         ]
         report_pairs(folder / "images.csv", rows, f"the data set and {config.images}")
+    if "trainval" in halves:
+        write(f"Next: {study.command(first_target(config))}")
 
 
 def prepared(study: Study, folder: Path) -> Study:

@@ -32,6 +32,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, provenance
 from benchmark.core.threads import use_threads
+from benchmark.core.wording import ranges
 from benchmark.images.corruptions import CORRUPTIONS, PAPER, CorruptedImages
 from benchmark.protocol.statistics import t_interval
 from benchmark.report import figures, formats
@@ -76,7 +77,7 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         kept = kept_models.find(study, stored)
         check_data(study, stored, *(["trainval"] * (TRAINING in names)))
         if kept.without:
-            write(f"{study.title}: runs without kept weights are left out: {', '.join(map(str, kept.without))}")
+            write(f"{study.title}: runs without kept weights are left out: {ranges(kept.without)}")
         device = study.make_device()
         check_precision(study.config.precision, device)
         use_precision(study.config.precision, device, study.config.deterministic)
@@ -100,6 +101,7 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         write(line)
     for path in paths:
         write(f"wrote {path}")
+    write(f"Next: {study.command('tables')}")
 
 
 def chosen_corruptions(asked: Sequence[str]) -> list[str]:

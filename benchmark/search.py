@@ -23,8 +23,9 @@ from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
 from benchmark.models import gallery
 from benchmark.models.embedding import embed_files, listed
-from benchmark.models.loaded import load
+from benchmark.models.loaded import OF_MODEL, load
 from benchmark.models.page import Hit, page
+from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 MOST_ON_PAGE = 100  # queries
@@ -85,3 +86,5 @@ def search(study: Study, overrides: list[str]) -> None:
     records.write_whole(target, content.encode("utf-8", "replace"))
     more = f", with the first {MOST_ON_PAGE} of {len(results):,} queries" * (len(results) > MOST_ON_PAGE)
     write(f"\nwrote {target}{more}")
+    own = [entry for entry in overrides if key_of(entry) in OF_MODEL]
+    write(f"Next: {command('export', {'model': config.model, 'format': 'onnx'}, overrides=own)}")

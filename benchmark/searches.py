@@ -21,6 +21,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.report.figures import save
 from benchmark.report.search_curves import Curve, as_csv, drawn, pooled, read_search
+from benchmark.study.command import results_command
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import all_studies, repetitions
 from benchmark.study.study import Study
@@ -65,6 +66,7 @@ def searches(study: Study, overrides: list[str]) -> None:
         write_table(COLUMNS, [row_of(curve) for curve in curves])
         for path in paths:
             write(f"wrote {path}")
+    write(f"Next: {study.command('final-eval') if named else results_command(results_dir, 'final-eval')}")
 
 
 def row_of(curve: Curve) -> tuple[str, ...]:

@@ -60,4 +60,4 @@ def splits(study: Study, overrides: list[str]) -> None:
         "dataset.module.root": root,
         "dataset.name": config.dataset.name,
     }
-    write(f"Read it: {command('data', own | {'dataset.module.order': 'class_id'})}")
+    write(f"Next: {command('data', own | {'dataset.module.order': 'class_id'})}")

@@ -8,12 +8,14 @@ from pathlib import Path
 from benchmark.core.console import is_terminal, write
 from benchmark.core.errors import UserError
 from benchmark.core.escape import visible
+from benchmark.core.invocation import command
 from benchmark.core.records import WriteError
 from benchmark.experiment.curves import write_curves
 from benchmark.experiment.selected import Selected, selected
 from benchmark.experiment.tables import Made, of_experiment, of_folder
 from benchmark.report.formats import markdown, write_table
 from benchmark.report.terminal import short_table
+from benchmark.study.command import results_command, results_dir_of
 from benchmark.study.stored import all_studies, repetitions
 from benchmark.study.study import Study
 
@@ -62,6 +64,9 @@ def tables(study: Study, overrides: list[str]) -> None:
     # 3. print them
     for text in texts:
         write(text)
+    place = results_dir_of(study.directory) if config.study else results_dir
+    following = command("report", overrides=chosen.overrides) if chosen else results_command(place, "report")
+    write(f"\nNext: {following}")
     if fault is not None:
         raise fault
 

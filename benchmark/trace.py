@@ -25,6 +25,7 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN
+from benchmark.core.wording import missing, ranges
 from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import text_of
@@ -190,13 +191,13 @@ def _records(runs: StudyRuns) -> list[tuple[str, ...]]:
 
 def _versions(runs: StudyRuns) -> Iterator[str]:
     """Yield a line for each set of package versions, with the runs that it computed."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[int]] = {}
     for run, record in sorted(runs.records.items()):
         versions = record.provenance.get("versions", {})
         text = ", ".join(f"{name} {version}" for name, version in versions.items()) or NOT_RECORDED
-        groups.setdefault(text, []).append(str(run))
+        groups.setdefault(text, []).append(run)
     for text, numbers in groups.items():
-        yield f"Versions of run {', '.join(numbers)}: {text}"
+        yield f"Versions of run {ranges(numbers)}: {text}"
 
 
 def _write_column(runs: StudyRuns, column: str) -> None:
@@ -204,7 +205,7 @@ def _write_column(runs: StudyRuns, column: str) -> None:
     values, confidence, num_runs = runs.values(column), runs.stored.facts.confidence, runs.stored.num_runs
     write(f"\n{column}, in percent: " + ", ".join(f"run {run} {value:.4f}" for run, value in sorted(values.items())))
     if len(values) < num_runs:
-        write(f"  {len(values)} of {num_runs} runs have a value: the table's cell stays empty")
+        write(f"  {missing(values, num_runs, 'value')}; the table's cell stays empty")
         return
     found = t_interval([values[run] for run in sorted(values)], confidence)
     if found.half_width is None:

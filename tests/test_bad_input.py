@@ -14,7 +14,7 @@ from benchmark.final_eval import final_eval
 from benchmark.jobs import session
 from benchmark.study.study import Study
 from benchmark.tables import tables
-from tests.command_line import assert_refused, run, study_dir, tiny, trainings
+from tests.command_line import assert_refused, run, tiny, trainings
 
 MISTAKES = {
     # names that do not exist
@@ -101,9 +101,7 @@ def test_a_mistake_is_named_with_what_is_allowed_and_costs_nothing(override: str
         ended = tiny(bo, tmp_path / "results", override)
     assert_refused(ended, *MISTAKES[override])
     assert not trained
-    left = [p.name for p in tmp_path.rglob("*") if p.is_file()]
-    assert left in ([], ["lock"]), "a mistake must not start a study"
-    assert not list(tmp_path.rglob("..*")) and not (study_dir(tmp_path / "results").parent / "x").exists()
+    assert not list(tmp_path.iterdir()), "a mistake must not start a study"
 
 
 def test_more_groups_than_classes_are_refused_with_the_end_of_the_space_that_cannot_be_built(tmp_path: Path) -> None:

@@ -105,9 +105,9 @@ def test_repeated_searches_are_compared_by_their_means(compose_study: Compose) -
     expected = stats.ttest_rel([33, 37, 38], [31, 38, 34])
     half = (expected.confidence_interval(0.95).high - expected.confidence_interval(0.95).low) / 2
     assert row[1].startswith("34.33 +- ") and row[3:] == [f"+1.67 +- {half:.2f}", f"{expected.pvalue:.2g}", "3"]
-    assert "Means over the searches 0, 1, 2 and their runs" in ended.out
+    assert "Means over the searches 0-2 and their runs" in ended.out
     alone = finished(compose_study, RUNS, "loss=ms")
-    assert "A has the searches 0, 1, 2, and B 0: they are not compared." in compared(one, alone).out
+    assert "A has the searches 0-2, and B 0: they are not compared." in compared(one, alone).out
 
 
 def test_searches_of_which_a_run_has_no_score_have_no_means(compose_study: Compose) -> None:

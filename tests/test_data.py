@@ -248,9 +248,9 @@ def test_splits_of_too_few_classes_say_how_many_are_needed_and_what_to_do(tmp_pa
 def overrides_of(ended: Ended) -> list[str]:
     """The overrides of the make command that `splits` printed last."""
     line = ended.out.splitlines()[-1]
-    assert line.startswith("Read it: make data ")
+    assert line.startswith("Next: make data ")
     return invocation.from_make(
-        {f"{invocation.FROM_MAKE}{word.partition('=')[0]}": word.partition("=")[2] for word in shlex.split(line)[4:]}
+        {f"{invocation.FROM_MAKE}{word.partition('=')[0]}": word.partition("=")[2] for word in shlex.split(line)[3:]}
     )
 
 

@@ -13,12 +13,17 @@ from typing import Any
 import pytest
 
 from benchmark.__main__ import VERBS
-from benchmark.core import invocation
+from benchmark.core import console, invocation
+from benchmark.core.wording import human_time
+from benchmark.experiment import measure as measuring
+from benchmark.experiment import plan as plans
 from benchmark.experiment import run as running
 from benchmark.experiment import spec, state, tables
+from benchmark.experiment.measure import Speed
 from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
 from benchmark.report.formats import Table
+from benchmark.study import passes
 from benchmark.study.cli import study_of
 from benchmark.study.study import Study
 from tests import command_line, fake_results
@@ -65,6 +70,14 @@ FILES = {
         common: {trunk: small_conv, protocol: traditional, keep: best}
         studies: [{loss: proxy_nca}, {loss: hist}]
         figures: [robustness]
+    """,
+    "sweep_of_classes": """
+        title: Training classes.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: traditional, protocol.num_runs: 1, training.epochs: 8,
+                 training.batch_size: 128}
+        studies: [{loss: proxy_nca}]
+        sweep: [{key: protocol.held_out, name: h, title: held out, values: [0.0, 0.1, 0.5]}]
     """,
     "epochs": """
         title: Embeddings by epoch.
@@ -236,6 +249,56 @@ def test_a_plan_in_which_a_study_refuses_an_option_suggests_nothing_to_run() -> 
     assert_refused(ended, "3 studies of sweep cannot run. Leave out what they refuse of trials=5.")
     assert "cannot run: trials=5 has no effect" in ended.out and "Next:" not in ended.out
     assert all(line.count("\t") in (0, 6, 13) for line in ended.out.splitlines()), "each row is one line"
+
+
+def test_a_plan_and_a_run_say_what_they_measure_before_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(count: int) -> None:
+        raise spec.UserError("the machine is busy")
+
+    monkeypatch.setattr(measuring, "use_threads", interrupt)
+    monkeypatch.setattr(running, "run_all", lambda *jobs: [])
+    said = {verb: command(verb, "experiment=search", "seed=9").out for verb in ("plan", "experiment")}
+    for out in said.values():
+        first, *_ = out.splitlines()
+        assert first == "Measuring small_conv on cpu, batches of 128 ..." and "unmeasured (the machine is busy)" in out
+    assert "Measuring" not in command("plan", "experiment=search", "measure=false").out
+
+
+def test_a_check_of_many_studies_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PLAIN_EPOCH_SECONDS", 0.0)
+    assert "glyphs_small: studies checked: 1 of 2, " in command("plan", "experiment=search", "measure=false").out
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("options", [(), ("training.epochs=3",), ("training=frozen",), ("protocol.label_noise=0.5",)])
+def test_a_traditional_plan_counts_the_images_that_its_runs_see(
+    share: float, options: tuple[str, ...], compose_study: Callable[..., Study]
+) -> None:
+    study = compose_study("protocol=traditional", "dataset=glyphs_small", f"protocol.held_out={share}", *options)
+    dataset = study.make_dataset()
+    labels = dataset.trainval().labels.tolist()
+    sizes = [labels.count(label) for label in sorted({*labels})]
+    run = passes.make_plan(study, dataset.fingerprint)
+    c, held_out = run.study.config, plans.num_held_out(study.config, sizes)
+    assert held_out == len(run.held_out) and (held_out > 0) == (share > 0)
+    seen = c.dataset.max_epochs * c.protocol.iterations_per_epoch * c.protocol.batch_size
+    assert plans.trained_images(study.config, len(labels) - held_out) == (seen, seen)
+    scored = (c.dataset.max_epochs + 1) * (len(labels) + len(run.held_out))  # the test half counts as the training half
+    assert plans.evaluated_images(study.config, len(labels), held_out) == (scored, scored)
+
+
+def test_the_cost_of_a_sweep_of_held_out_classes_falls_with_the_images_that_are_left(
+    monkeypatch: pytest.MonkeyPatch, files: Path
+) -> None:
+    (files / "classes.yaml").write_text(FILES["sweep_of_classes"])
+    speed = Speed(100.0, 1e9, (200, *[10] * 100, 600), 1, "cpu", 128)  # the last class of 102 is large
+    monkeypatch.setattr(measuring, "measure", lambda study: speed)
+    ended = command("plan", "experiment=classes")
+    rows = [line.split("\t") for line in ended.out.splitlines() if "held_out=" in line and "\t" in line]
+    # 1,800 images; without 10 classes 1,800 - 600 - 90, without 51 classes 1,800 - 600 - 500; 8 epochs of whole batches
+    left = [14 * 128, 8 * 128, 5 * 128]
+    assert [row[4] for row in rows] == [f"{8 * images:,}" for images in left]
+    assert [row[5] for row in rows] == [human_time(8 * images / 100) for images in left]
 
 
 # -- side by side -----------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def test_the_page_of_a_search_without_final_runs_says_what_is_missing(results: P
     text = (results / "report.html").read_text(encoding="utf-8")
     assert f"wrote {results}/report.html" in ended.out
     assert re.search(r"<dd>0 complete rows; incomplete: Contrastive(; \d+ not run)?</dd>", text)
-    assert "Contrastive: of 3 runs, run_00, run_01, run_02 missing" in text
+    assert "Contrastive: 3 of 3 runs are missing: 0-2" in text
     drawn = {f"figures/glyphs-small_conv-hpl-search.{kind}" for kind in ("pdf", "png")}
     assert {f"figures/{path.name}" for path in (results / "figures").iterdir()} == drawn
     assert all(f'href="{name}"' in text for name in drawn)

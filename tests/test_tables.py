@@ -147,7 +147,7 @@ def test_a_row_with_missing_runs_is_empty_and_names_them_and_the_command(compose
     fake_results.finish(other, RUNS)
     table = made([study, other])
     check_empty(table, "HPL-PA")
-    reason = f"of 4 runs, run_01, run_03 missing; make final-eval STUDY={study.directory}"
+    reason = f"2 of 4 runs are missing: 1, 3; make final-eval STUDY={study.directory}"
     assert table.sections[0].notes()[1] == f"HPL-PA: {reason}"
     assert table.rows[0].reason == reason and table.rows[0].num_runs == 2
     assert markdown_rows(formats.markdown(table))["ProxyNCA"][0] == "43.00 ± 4.11"
@@ -161,11 +161,20 @@ def test_a_failed_run_stays_missing_and_says_why(compose_study: Compose) -> None
     check_empty(table, "HPL-PA")
     assert table.rows[0].reason == (
         "run_01 has no score (fold 2: the training loss is nan in epoch 1); "
-        f"of 4 runs, run_03 missing; make final-eval STUDY={study.directory}"
+        f"1 of 4 runs is missing: 3; make final-eval STUDY={study.directory}"
     )
     fake_results.finish(study, {3: 0.9})
     assert made([study]).rows[0].reason == "run_01 has no score (fold 2: the training loss is nan in epoch 1)"
     assert made([study]).sections[0].notes()[0] == "No row is complete yet."
+
+
+def test_runs_without_a_score_for_the_same_reason_are_named_together(compose_study: Compose) -> None:
+    study = compose_study("loss=hpl_pa", "protocol.num_runs=9")
+    fake_results.finish(study, ["diverged", 0.9, "diverged", "diverged", "a full moon"])
+    assert made([study]).rows[0].reason == (
+        "runs 0, 2, 3 have no score (diverged); run_04 has no score (a full moon); 4 of 9 runs are missing: 5-8; "
+        f"make final-eval STUDY={study.directory}"
+    )
 
 
 def test_a_damaged_run_is_missing(compose_study: Compose) -> None:
@@ -174,14 +183,14 @@ def test_a_damaged_run_is_missing(compose_study: Compose) -> None:
     path = study.directory / "final_eval" / "trial_003" / "run_02.json"
     path.write_text(path.read_text().replace("0.44", "0.94"))
     (row,) = made([study]).rows
-    assert row.reason.startswith(f"{path} ") and "of 4 runs, run_02 missing; make final-eval STUDY=" in row.reason
+    assert row.reason.startswith(f"{path} ") and "1 of 4 runs is missing: 2; make final-eval STUDY=" in row.reason
 
 
 def test_runs_of_another_trial_than_the_chosen_one_do_not_count(compose_study: Compose) -> None:
     study = compose_study("loss=hpl_pa", *FOUR)
     fake_results.finish(study, RUNS)
     (study.directory / "final_eval" / "trial_003").rename(study.directory / "final_eval" / "trial_004")
-    assert made([study]).rows[0].reason.startswith("of 4 runs, run_00, run_01, run_02, run_03 missing")
+    assert made([study]).rows[0].reason.startswith("4 of 4 runs are missing: 0-3")
 
 
 def test_an_unfinished_search_is_named_with_its_command(compose_study: Compose) -> None:
@@ -371,4 +380,4 @@ def test_a_study_that_asks_for_endless_runs_has_a_short_row(compose_study: Compo
     study = compose_study("dataset=glyphs_small", "loss=proxy_nca", f"protocol.num_runs={2**53}", "preset=default")
     opening.open_study(study, "final-eval", "0123456789abcdef")
     (row,) = made([study]).rows
-    assert "run_00, run_01" in row.reason and "run_09 and 9,007,199,254,740,982 more missing" in row.reason
+    assert row.reason.startswith(f"{2**53:,} of {2**53:,} runs are missing: 0-{2**53 - 1}; make final-eval ")

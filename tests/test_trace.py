@@ -68,7 +68,7 @@ def test_a_damaged_record_is_named_and_the_cell_has_no_mean(study: Study) -> Non
     path.write_bytes(path.read_bytes().replace(b"0.44", b"0.99"))
     out = traced(study, f"{GROUP}/hpl_pa/concatenated.map_at_r").out
     assert re.search(r"^2\t.*\tnot usable", out, re.MULTILINE) and f"\n{path}" in out
-    assert "3 of 4 runs have a value" in out and "+- half" not in out
+    assert "1 of 4 values is missing: 2; the table" in out and "+- half" not in out
 
 
 def test_errors_name_the_nearest_table_row_and_column(study: Study) -> None:

@@ -1,6 +1,7 @@
 """The peak memory of a training: what PyTorch allocated on a CUDA device, else what the process occupied."""
 
 import contextlib
+import gc
 import itertools
 import os
 import resource
@@ -43,12 +44,18 @@ def peak_bytes(device: "torch.device") -> int:
 
 
 def peak_allocated(work: Callable[[], object]) -> int:
-    """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before."""
+    """Peak bytes that torch allocated on the CPU during `work`, above what was allocated before.
+
+    Tensors of before are kept until `work` ends. The profiler, which does not know their size, would otherwise print a
+    warning when one is freed, such as the losses of the levels that HPL remembers from the last step.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silences the profiler's messages at its start
     import torch
 
+    kept = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
+    kept.clear()
     results = profiler.profiler.kineto_results
     changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     return int(max(itertools.accumulate((change for _, change in sorted(changes)), initial=0)))

@@ -11,12 +11,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -340,6 +341,9 @@ def read_checked(path: Path) -> bytes:
 def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]:
     """Hold a lock file during the block; the operating system releases it when the process ends for any reason.
 
+    If the block fails before anything else is in the folder, the lock and the folders that were created for it are
+    removed, so that a command that refuses to start leaves nothing behind.
+
     Args:
         path: the lock file, which is created.
         what: name of the locked resource for messages, such as "Study NAME".
@@ -349,30 +353,66 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
         LockedError: another process still holds it after `wait_seconds`.
         WriteError: the lock file cannot be created, or its disk has no locks.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab+", buffering=0, opener=not_a_link)  # noqa: SIM115 - closed below, after the block
-    except OSError as error:
-        raise _explained(error, path) from error
-    with file:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    file.seek(0)
-                    holder = file.read().decode(errors="replace").strip() or "unknown"
-                    busy = f"{what} is already being worked on by process {holder} ({path})."
-                    raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
-                time.sleep(0.05)
-            except OSError as error:  # a network file system without locks
+    deadline = time.monotonic() + wait_seconds
+    created = [folder for folder in path.parents if not folder.exists()]
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "ab+", buffering=0, opener=not_a_link)  # noqa: SIM115 - closed below, after the block
+        except FileNotFoundError as error:  # its last holder has just removed the folder
+            if time.monotonic() >= deadline:
                 raise _explained(error, path) from error
-        with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name its owner
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-        yield
+            continue
+        except OSError as error:
+            raise _explained(error, path) from error
+        with file:
+            _lock(file, path, what, deadline)
+            if not _is_at(file, path):  # its last holder removed it, and another process may hold a new one
+                continue
+            with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name its owner
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
+            try:
+                yield
+            except BaseException:
+                _remove_alone(path, created)
+                raise
+            return
+
+
+def _lock(file: io.FileIO, path: Path, what: str, deadline: float) -> None:
+    """Lock an open file, or raise as `only_one` does; `deadline` is a time of `time.monotonic`."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().decode(errors="replace").strip() or "unknown"
+                busy = f"{what} is already being worked on by process {holder} ({path})."
+                raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
+            time.sleep(0.05)
+        except OSError as error:  # a network file system without locks
+            raise _explained(error, path) from error
+
+
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _remove_alone(lock: Path, created: Sequence[Path]) -> None:
+    """Remove a held lock file and the folders created for it, the innermost first, unless something else is in them."""
+    with contextlib.suppress(OSError):
+        if os.listdir(lock.parent) != [lock.name]:
+            return
+        lock.unlink()
+        for folder in created:
+            folder.rmdir()
 
 
 def is_held(path: Path) -> bool:

@@ -1,8 +1,10 @@
 """How messages word numbers, durations, sizes and lists."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 SHOWN = 5  # lines of a list in a message
+MOST_RANGES = 10  # of a list of numbers
+Span = tuple[int, int]  # the first and the last of consecutive numbers
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -59,3 +61,42 @@ def named(things: Sequence[str]) -> str:
     'a, b, c and 2 more'
     """
     return ", ".join(things[:3]) + f" and {len(things) - 3:,} more" * (len(things) > 3)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Name whole numbers, three and more in a row by the first and the last of them.
+
+    >>> ranges([0, 3, 4, 5, 9]), ranges([2, 3])
+    ('0, 3-5, 9', '2, 3')
+    """
+    spans: list[Span] = []
+    for number in sorted({*numbers}):
+        follows = bool(spans) and spans[-1][1] == number - 1
+        spans[len(spans) - follows :] = [(spans[-1][0] if follows else number, number)]
+    return _listed(spans)
+
+
+def missing(present: Collection[int], total: int, one: str) -> str:
+    """Say which of the numbers from 0 on are missing; empty if none is.
+
+    >>> missing([0, 1, 2], 10, "run"), missing([0, 2], 3, "run"), missing([0], 1, "run")
+    ('7 of 10 runs are missing: 3-9', '1 of 3 runs is missing: 1', '')
+
+    Args:
+        present: the numbers that are not.
+        total: how many numbers there are, in a foreign file perhaps 2^53.
+        one: what one of them is.
+    """
+    known = sorted({number for number in present if 0 <= number < total})
+    spans = [(low + 1, high - 1) for low, high in zip([-1, *known], [*known, total], strict=True) if high - low > 1]
+    if not spans:
+        return ""
+    absent = total - len(known)
+    return f"{absent:,} of {counted(total, one)} {'is' if absent == 1 else 'are'} missing: {_listed(spans)}"
+
+
+def _listed(spans: Sequence[Span]) -> str:
+    """Name the first `MOST_RANGES` spans, and how many numbers the others have."""
+    texts = [f"{low}" if low == high else f"{low}{'-' if high - low > 1 else ', '}{high}" for low, high in spans]
+    more = sum(high - low + 1 for low, high in spans[MOST_RANGES:])
+    return ", ".join(texts[:MOST_RANGES]) + f" and {more:,} more" * (more > 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.threads import use_threads
 from benchmark.images import Images
@@ -33,7 +34,7 @@ class Speed:
     Attributes:
         trained: images per second in training.
         evaluated: images per second that are embedded; the search for neighbours is not included.
-        num_images: number of images in the training half.
+        images_of_classes: number of images of each class of the training half, by ascending id of the class.
         num_weights: number of parameters of trunk, head and loss.
         device: where it was measured.
         batch_size: images per batch.
@@ -41,14 +42,19 @@ class Speed:
 
     trained: float
     evaluated: float
-    num_images: int
+    images_of_classes: tuple[int, ...]
     num_weights: int
     device: str
     batch_size: int
 
+    @property
+    def num_images(self) -> int:
+        """Number of images in the training half."""
+        return sum(self.images_of_classes)
+
 
 def measure(study: Study) -> Speed:
-    """Time a few batches of a study on all its training images.
+    """Time a few batches of a study on all its training images, after a line that says so.
 
     Args:
         study: the study.
@@ -59,6 +65,8 @@ def measure(study: Study) -> Speed:
     """
     config, raw = study.config, copy.deepcopy(study.raw)
     batch_size = config.training.batch_size or config.protocol.batch_size
+    if config.display != "quiet":
+        write(f"Measuring {config.trunk.name} on {study.make_device()}, batches of {batch_size} ...")
     raw["protocol"]["batch_size"], raw["decode"] = batch_size, "always"
     study = Study.of(raw)
     use_threads(config.threads)
@@ -76,8 +84,8 @@ def measure(study: Study) -> Speed:
     seconds = time.perf_counter() - started
     weights = sum(weight.numel() for module in parts.modules.values() for weight in module.parameters())
     evaluated = _evaluation_speed(parts, images, EVALUATED * batch_size)
-    device = str(images.device)
-    return Speed(TIMED * batch_size / seconds, evaluated, len(split.labels), weights, device, batch_size)
+    sizes = tuple(np.unique(split.labels, return_counts=True)[1].tolist())
+    return Speed(TIMED * batch_size / seconds, evaluated, sizes, weights, str(images.device), batch_size)
 
 
 def _evaluation_speed(parts: TrainingComponents, images: Images, count: int) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmark.core.console import counting
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.wording import counted, human_size, human_time
@@ -85,7 +86,11 @@ def make_plan(chosen: Selected, dataset: str, measured: bool) -> Plan:
         dataset: one of its data sets.
         measured: whether to time a few batches.
     """
-    plan = Plan(dataset, [planned(study) for study in chosen.studies[dataset]], chosen.missing(dataset))
+    studies, found, show = chosen.studies[dataset], list[Planned](), counting(f"{dataset}: studies checked")
+    for number, study in enumerate(studies, 1):
+        found.append(planned(study))
+        show(number, len(studies))
+    plan = Plan(dataset, found, chosen.missing(dataset))
     if not measured:
         plan.unmeasured = "measure=false"
     elif absent := [text for text in plan.missing if not text.startswith("weights")]:
@@ -131,18 +136,31 @@ def _measure(plan: Plan) -> None:
 # -- what a training costs --------------------------------------------------------------------------------------------
 
 
+def num_held_out(config: Config, images_of_classes: Sequence[int]) -> int:
+    """Number of images of the last classes, which a study of the traditional protocol does not train on.
+
+    Args:
+        config: the study's configuration.
+        images_of_classes: number of images of each class of the training half, by ascending id of the class.
+    """
+    if config.protocol.story != "traditional":
+        return 0
+    num_classes = len(images_of_classes)
+    return sum(images_of_classes[num_classes - round(config.protocol.held_out * num_classes) :])
+
+
 def trained_images(config: Config, num_images: int | None) -> Range | None:
     """Least and most images that one training of a study sees; None if the number of images is not known.
 
     Args:
         config: the study's configuration.
-        num_images: number of images in the training half.
+        num_images: number of images that it trains on, without those that are held out.
     """
     if config.loss.untrained:
         return 0, 0
-    if config.protocol.story == "traditional" and config.training.epochs:
-        return None if num_images is None else (config.training.epochs * num_images,) * 2
     batch = config.training.batch_size or config.protocol.batch_size
+    if config.protocol.story == "traditional" and config.training.epochs:  # of whole batches
+        return None if num_images is None else (config.training.epochs * (num_images // batch * batch),) * 2
     per_epoch = config.protocol.iterations_per_epoch * batch
     most = config.dataset.max_epochs * per_epoch
     return (most, most) if config.protocol.story == "traditional" else (_least_epochs(config) * per_epoch, most)
@@ -154,15 +172,18 @@ def _least_epochs(config: Config) -> int:
     return min(config.dataset.max_epochs, every * math.ceil((config.dataset.patience + 1) / every))
 
 
-def evaluated_images(config: Config, num_images: int) -> Range:
-    """Least and most images that are embedded in one training; under the traditional protocol those of the test half.
+def evaluated_images(config: Config, num_images: int, held_out: int = 0) -> Range:
+    """Least and most images that are embedded to score one training.
+
+    Under the traditional protocol, these are the test half and the held-out classes after every epoch.
 
     Args:
         config: the study's configuration.
         num_images: number of images in the training half, which stands for that in the test half.
+        held_out: number of images that are held out.
     """
     if config.protocol.story == "traditional":
-        return ((config.training.epochs or config.dataset.max_epochs) * num_images + num_images,) * 2
+        return (((config.training.epochs or config.dataset.max_epochs) + 1) * (num_images + held_out),) * 2
     validation, every = num_images / config.protocol.num_folds, config.dataset.evaluate_every
     least, most = _least_epochs(config) / every, config.dataset.max_epochs / every
     return (least + 1) * validation, (most + 1) * validation
@@ -177,8 +198,9 @@ def seconds_left(one: Planned, speed: "Speed") -> Range:
     """
     assert one.composed is not None
     config = one.composed.config
-    trained = trained_images(config, speed.num_images) or (0, 0)
-    evaluated = evaluated_images(config, speed.num_images)
+    held_out = num_held_out(config, speed.images_of_classes)
+    trained = trained_images(config, speed.num_images - held_out) or (0, 0)
+    evaluated = evaluated_images(config, speed.num_images, held_out)
     low, high = (one.left * (t / speed.trained + e / speed.evaluated) for t, e in zip(trained, evaluated, strict=True))
     return low, high
 
@@ -200,7 +222,7 @@ def table(plan: Plan) -> list[tuple[str, ...]]:
     for one in plan.studies:
         member, config = one.study.member, one.composed.config if one.composed else None
         speed = plan.speeds.get(config.trunk.name) if config else None
-        images = trained_images(config, speed.num_images if speed else _published_images(config)) if config else None
+        images = trained_images(config, _num_images(config, speed)) if config else None
         cost = between(seconds_left(one, speed), human_time) if speed and one.left else "-" if not one.left else "?"
         own = [
             text for text, key in zip(member.overrides, member.options, strict=True)
@@ -230,10 +252,14 @@ def spaces(plan: Plan) -> Iterator[str]:
         yield f"{name}: {described(study.make_space())}"
 
 
-def _published_images(config: Config) -> int | None:
+def _num_images(config: Config, speed: "Speed | None") -> int | None:
+    """Number of images that a study trains on; on average over classes if its data set is not here."""
+    if speed:
+        return speed.num_images - num_held_out(config, speed.images_of_classes)
     expected = config.dataset.module.get("expected", {})
     count = expected.get("trainval", {}).get("images") if isinstance(expected, dict) else None
-    return int(count) if count else None
+    share = config.protocol.held_out if config.protocol.story == "traditional" else 0
+    return round(int(count) * (1 - share)) if count else None
 
 
 def between(values: Range, text: Callable[[float], str]) -> str:

@@ -25,6 +25,7 @@ from benchmark.jobs.placement import make_executor, num_workers
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.study.study import Study
 
+LOGS = "logs"  # folder of the workers, in a study's folder
 DEFECT_RETRIES = 2  # fewer than for lost machines, since a retry seldom cures a defect
 
 
@@ -45,7 +46,7 @@ class Jobs:
         self._retries, self._minutes = study.config.executor.retries, study.config.executor.timeout_minutes
         room = num_workers(study.config)
         self.num_workers = room if most_units is None else max(1, min(room, most_units))
-        logs = study.directory / "logs"
+        logs = study.directory / LOGS
         self._executor = make_executor(study.config, self.num_workers, run, module, logs, on_progress)
         self._on_progress, self._directory = on_progress, study.directory
         can_kill = isinstance(self._executor, CanKill)

@@ -3,16 +3,17 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from benchmark.core import process, records
 from benchmark.core.console import Display
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.provenance import UNKNOWN, kinds_of
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import ranges
 from benchmark.jobs.executors import RunUnit
 from benchmark.jobs.placement import check_executor, trains_here
-from benchmark.jobs.queue import Jobs
+from benchmark.jobs.queue import LOGS, Jobs
 from benchmark.jobs.trackers import About
 from benchmark.jobs.tracking import NONE, Tracking, make_tracker
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
@@ -22,6 +23,7 @@ from benchmark.study.layout import Found
 from benchmark.study.opening import Command, Opened, open_study
 from benchmark.study.preflight import check_values
 from benchmark.study.prepare import fill_features, prepare
+from benchmark.study.stored import NAME, is_study
 from benchmark.study.study import Study
 from benchmark.training.precision import check_precision
 
@@ -70,6 +72,7 @@ class Session:
         self.lost: dict[int, list[LostUnit]] = {}
         self._kind = "trial" if command == "bo" else "run"
         self._kinds: set[str] = set()  # of the devices that computed the results so far
+        self._is_new = False  # whether this session has begun the study
         self._held = contextlib.ExitStack()
         self._tracking: Tracking | None = None
 
@@ -86,8 +89,19 @@ class Session:
             self._held = held.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
+    def __exit__(self, *error: Any) -> None:
+        if self._is_new and isinstance(error[1], UserError):
+            self._withdraw()
+        self._held.__exit__(*error)  # the lock is told of the error, and removes itself if nothing was written
+
+    def _withdraw(self) -> None:
+        """Delete the description of a study that this session has begun, if nothing else is in its folder."""
+        with contextlib.suppress(OSError):
+            found = {path.name for path in self.study.directory.iterdir()}
+            if found <= {"lock", LOGS, NAME}:
+                if LOGS in found:
+                    (self.study.directory / LOGS).rmdir()  # which fails if a worker has written there
+                (self.study.directory / NAME).unlink()
 
     def open(
         self, total: int, finished: Callable[[StudyIdentity], Found], max_epochs: int | None = None,
@@ -109,6 +123,7 @@ class Session:
         """
         if training_code(self.study).digest != self._code:
             raise UserError("The code was edited while the data were prepared. Run the same command again.")
+        self._is_new = not is_study(self.study.directory)
         self.opened = open_study(self.study, self.command, self.fingerprint)
         notes = self.opened.notes
         found = finished(self.opened.identity).quarantine(notes.append)
@@ -306,11 +321,11 @@ def describe_warnings(warnings: Sequence[Sequence[str]]) -> str:
     Args:
         warnings: one list per fold, in order.
     """
-    folds: dict[str, list[str]] = {}
+    folds: dict[str, list[int]] = {}
     for fold, texts in enumerate(warnings):
         for text in texts:
-            folds.setdefault(text, []).append(str(fold))
+            folds.setdefault(text, []).append(fold)
     return "".join(
-        f"   WARNING: {text} ({'folds' if len(numbers) > 1 else 'fold'} {', '.join(numbers)})"
+        f"   WARNING: {text} ({'folds' if len(numbers) > 1 else 'fold'} {ranges(numbers)})"
         for text, numbers in folds.items()
     )

@@ -16,6 +16,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.places import usable_path
+from benchmark.core.wording import ranges
 from benchmark.images.batches import to_batch
 from benchmark.study import kept_models, model_files, stored
 from benchmark.study.instantiate import build
@@ -26,6 +27,8 @@ from benchmark.study.selected import from_folder
 from benchmark.study.study import Study
 from benchmark.training.components import HeadModule, TrunkModule
 from benchmark.training.precision import forward, use_precision
+
+OF_MODEL = ("run", "plugins", "device")  # options of every command that loads a model
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +157,7 @@ def _of_study(folder: Path, number: int, composed: Study, overrides: Sequence[st
     kept = kept_models.find(study, about)
     chosen = next((one for one in kept.runs if one.number == number), None)
     if chosen is None:
-        others = ", ".join(str(one.number) for one in kept.runs)
+        others = ranges(one.number for one in kept.runs)
         raise UserError(f"Run {number} of {folder} has kept no weights. Runs that have: {others} (run=NUMBER).")
     first = chosen.weights[0][0]
     home = first.parent if about.facts.story == "traditional" else first.parent.parent

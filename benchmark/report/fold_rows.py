@@ -4,8 +4,10 @@ A row with missing runs stays empty and gives the reason.
 """
 
 import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmark.core.wording import ranges
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.formats import Column, Row
 from benchmark.report.level_rows import level_intervals
@@ -86,13 +88,26 @@ def missing(stored: StoredStudy, directory: Path, runs: Found) -> str:
         directory: its folder.
         runs: what was found on disk.
     """
-    reasons = [
-        f"run_{r:02d} has no score ({rec.result['reason']})"
-        for r, rec in runs.records.items()
-        if not rec.result["concatenated"]
-    ]
+    failed = {r: rec.result["reason"] for r, rec in runs.records.items() if not rec.result["concatenated"]}
+    reasons = [f"{which} {'have' if many else 'has'} no score ({reason})" for which, many, reason in alike(failed)]
     reasons += [problem.text.removesuffix(".") for problem in runs.problems]
     if absent := runs.missing(stored.num_runs):
         again = command_for_folder(directory, "final-eval", plugins=stored.plugins)
-        reasons.append(f"of {stored.num_runs} runs, {absent} missing; {again}")
+        reasons.append(f"{absent}; {again}")
     return "; ".join(reasons)
+
+
+def alike(reasons: Mapping[int, str]) -> Iterator[tuple[str, bool, str]]:
+    """Yield runs with the same reason together: their names, whether they are several, and the reason.
+
+    >>> list(alike({0: "diverged", 1: "killed", 2: "diverged"}))
+    [('runs 0, 2', True, 'diverged'), ('run_01', False, 'killed')]
+
+    Args:
+        reasons: the reason of each run, by its number.
+    """
+    groups: dict[str, list[int]] = {}
+    for run, reason in reasons.items():
+        groups.setdefault(reason, []).append(run)
+    for reason, found in groups.items():
+        yield (f"runs {ranges(found)}", True, reason) if len(found) > 1 else (f"run_{found[0]:02d}", False, reason)

@@ -36,6 +36,7 @@ MARKS = {
     "p": "Pretrained on images that may show the test classes",
     "q": "Quoted from a paper, not run here",
 }
+OF_SEARCH = ("b", "s")  # marks that only a searched row can have
 
 
 @dataclass(frozen=True)
@@ -354,11 +355,21 @@ class Section:
         return f"Not comparable with the first table: {'; '.join(self.differences)}." if self.differences else ""
 
     def common_marks(self) -> set[str]:
-        """Return the marks that all complete rows have; these are stated once, not at each row."""
-        rows = [row for row in self.rows if row.effort]
-        complete = [row for row in rows if row.cells]
-        marks = [set(row.marks) for row in complete or rows]
-        return set.intersection(*marks) if marks else set()
+        """Return the marks that all complete rows have which can have them; these are stated once, not at each row."""
+        return {mark for mark in MARKS if (rows := self._may_have(mark)) and all(mark in row.marks for row in rows)}
+
+    def _may_have(self, mark: str) -> list[Row]:
+        """Return the complete rows that can have a mark; without a complete row, the others."""
+        rows = [row for row in self.rows if row.effort and (row.effort.searched or mark not in OF_SEARCH)]
+        return [row for row in rows if row.cells] or rows
+
+    def _whole(self, mark: str) -> str:
+        """Name the rows that share a mark of `common_marks`, of those that were run here."""
+        rows, own = self._may_have(mark), [row for row in self.rows if row.name]
+        if mark not in OF_SEARCH or len(rows) == len(own):
+            return "all rows"
+        unsearched = any(row.effort and not row.effort.searched for row in own)
+        return f"all {'searched ' * unsearched}rows" + " with results" * any(row.cells for row in rows)
 
     def marks_at(self, row: Row) -> str:
         """Return the marks that are printed at a row."""
@@ -411,10 +422,12 @@ class Section:
         """Return a sentence about each mark, with the rows that have it."""
         found = []
         for mark, meaning in MARKS.items():
-            rows = {row.label: row.marks[mark] for row in self.rows if mark in row.marks}
+            is_common = mark in self.common_marks()
+            known = self._may_have(mark) if is_common else self.rows
+            rows = {row.label: row.marks[mark] for row in known if mark in row.marks}
             details = set(rows.values())
-            if mark in self.common_marks():
-                where = "all rows"
+            if is_common:
+                where = self._whole(mark)
                 if len(details) > 1:
                     where = ", ".join(f"{label} ({detail})" if detail else label for label, detail in rows.items())
                 detail = f" ({details.pop()})" if len(details) == 1 and "" not in details else ""

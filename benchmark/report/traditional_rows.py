@@ -8,6 +8,7 @@ choice, and, if training classes were held out, the epoch that is best on them.
 from pathlib import Path
 
 from benchmark.protocol.statistics import t_interval
+from benchmark.report.fold_rows import alike
 from benchmark.report.formats import Column, Row
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
@@ -93,18 +94,16 @@ def remarks(stored: StoredStudy, directory: Path, found: Found) -> list[str]:
         directory: its folder.
         found: its runs on disk.
     """
-    texts = [
-        f"run_{run:02d} ended early ({record.result['reason']})"
-        for run, record in found.records.items()
-        if record.result["reason"]
-    ]
-    wanted = {column.key[0] for column in columns(stored)}
+    early = {run: record.result["reason"] for run, record in found.records.items() if record.result["reason"]}
+    texts = [f"{which} ended early ({reason})" for which, _, reason in alike(early)]
+    wanted, lacking = {column.key[0] for column in columns(stored)}, dict[int, str]()
     for run, record in found.records.items():
         picked = [metrics for metrics in record.result["selected"].values() if metrics is not None]
-        if lacking := sorted({key for metrics in picked for key in wanted - metrics.keys()}):
-            texts.append(f"run_{run:02d} has no {', '.join(lacking)}")
+        if keys := sorted({key for metrics in picked for key in wanted - metrics.keys()}):
+            lacking[run] = ", ".join(keys)
+    texts += [f"{which} {'have' if many else 'has'} no {keys}" for which, many, keys in alike(lacking)]
     texts += [problem.text.removesuffix(".") for problem in found.problems]
     if missing := found.missing(stored.num_runs):
         again = command_for_folder(directory, "traditional", plugins=stored.plugins)
-        texts.append(f"of {stored.num_runs} runs, {missing} missing; {again}")
+        texts.append(f"{missing}; {again}")
     return texts

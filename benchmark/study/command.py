@@ -21,6 +21,8 @@ CHOSEN = (
     "accept_code",
 )
 PRINTING = ("display", "unit")  # options that affect only the output
+OF_OTHERS = ("model", "images", "query", "embeddings", "format", "output", "folds", "nearest", "embed_batch",
+             "descriptor", "threshold")  # options that no command reads which trains  # fmt: skip
 CARRIED = (
     "executor",
     "device",
@@ -65,7 +67,7 @@ def command_for(config: Config, target: str, loss: str | None = None, overrides:
     if config.variant and loss is None:
         options["variant"] = config.variant
     rest = invocation.other_overrides(()) if overrides is None else overrides
-    known = (*CHOSEN, *PRINTING)
+    known = (*CHOSEN, *PRINTING, *OF_OTHERS)
     return invocation.command(target, options, overrides=[e for e in rest if e.partition("=")[0] not in known])
 
 
@@ -85,7 +87,27 @@ def command_for_folder(folder: Path, target: str, *more: str, plugins: Sequence[
     return invocation.command(target, {"study": folder}, overrides=[*carried, *more])
 
 
+def results_command(results_dir: Path, target: str) -> str:
+    """Return the shell command that runs a target for a whole results folder.
+
+    Args:
+        results_dir: the folder.
+        target: `tables`, `report` or `final-eval`.
+    """
+    options = {} if results_dir == Path("results") else {"results_dir": results_dir}
+    return invocation.command(target, options)
+
+
 def tables_command(results_dir: Path) -> str:
     """Return the shell command that writes the tables of a results folder."""
-    options = {} if results_dir == Path("results") else {"results_dir": results_dir}
-    return invocation.command("tables", options)
+    return results_command(results_dir, "tables")
+
+
+def results_dir_of(directory: Path) -> Path:
+    """Return the results folder that a study's folder lies in; the usual one if it lies elsewhere."""
+    return directory.parents[2] if directory.parts[-3:-2] == ("studies",) else Path("results")
+
+
+def first_target(config: Config) -> str:
+    """Return the name of the command that begins a study: a search, final runs of a preset, or traditional runs."""
+    return "traditional" if config.protocol.story == "traditional" else "final-eval" if config.preset else "bo"

@@ -30,6 +30,7 @@ import msgspec
 from benchmark.core import plain_yaml, records, typed
 from benchmark.core.errors import UserError
 from benchmark.core.records import Record
+from benchmark.core.wording import missing
 from benchmark.searchers import Setting, Trial, best_by_mean
 from benchmark.study import contents
 from benchmark.study.contents import Choice
@@ -40,7 +41,6 @@ RECORDS = (
     "bo/trial_*.json", "bo/trial_*/ask.json", "bo/trial_*/fold_*/record.json", "final_eval/*/run_*.json",
     "final_eval/*/run_*/fold_*/record.json", "traditional/*/run_*.json",
 )  # fmt: skip
-MOST_NAMED = 10  # runs that are listed by name
 
 
 # -- paths ------------------------------------------------------------------------------------------------------------
@@ -113,15 +113,12 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
     def missing(self, total: int) -> str:
-        """Name the runs that have no usable record, a few at most; empty if all have one.
+        """Say which runs have no usable record; empty if all have one.
 
         Args:
             total: number of runs that the study needs, perhaps by a foreign `study.yaml`: any number.
         """
-        absent = (f"run_{run:02d}" for run in range(total) if run not in self.records)
-        named = list(itertools.islice(absent, MOST_NAMED))
-        more = total - len(self.records) - len(named)
-        return ", ".join(named) + f" and {more:,} more" * (more > 0)
+        return missing(self.records, total, "run")
 
     def quarantine(self, say: Callable[[str], None]) -> dict[int, Record]:
         """Quarantine the records that cannot be used, so that their units are repeated, and return the usable ones.

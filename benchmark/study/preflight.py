@@ -365,7 +365,7 @@ def check_setting(name: str, value: object, bounds: str, limits: list[float]) ->
 
 
 def check_parts(study: Study) -> None:
-    """Build the components of the smallest fold, with the loss at its published setting and both ends of its space.
+    """Build the components of the smallest fold, with the loss at its setting and at both ends of what is searched.
 
     An exception other than `UserError` in the constructor of a plug-in is a defect and passes through.
 
@@ -387,9 +387,11 @@ def check_parts(study: Study) -> None:
     training = study.config.training
     check_chunks(training.gradient_chunk or 0, training.freeze_batchnorm, trunk, head)
     trained = {} if training.views is not None else {"trunk": trunk}
-    study.make_searcher()
+    searched = not study.config.preset
+    if searched:
+        study.make_searcher()
     class_to_super = split.super_labels[np.searchsorted(class_ids, classes)]
-    for where, setting in corners(study.make_space()).items():
+    for where, setting in (corners(study.make_space()) if searched else {"at its setting": {}}).items():
         at = Study.of(study.raw, setting)
         try:
             loss = at.make_loss(len(classes), 0, class_to_super, len(labels))

@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.study import recipes
+from benchmark.study.command import first_target
 from benchmark.study.config import Config, Node
 from benchmark.study.identity import NOT_SCIENCE
 from benchmark.study.spaces import for_dataset
@@ -323,7 +324,7 @@ def _shown(raw: Node, key: str) -> str:
 
 
 def _without_effect(config: Config, override: Override, why: str, instead: str, rest: Sequence[str]) -> UserError:
-    target = "traditional" if config.protocol.story == "traditional" else "final-eval" if config.preset else "bo"
+    target = first_target(config)
     again = command(target, overrides=[entry for entry in rest if entry != f"protocol={target}"])
     return UserError(f"{override.input_line} has no effect: {why}.{instead and f' {instead}'}\nWithout it: {again}")
 

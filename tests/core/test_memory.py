@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.memory import REFERENCES, peak_bytes, reset_peak
+from benchmark.core.memory import REFERENCES, peak_allocated, peak_bytes, reset_peak
 
 CPU = torch.device("cpu")
 SIZE = 200_000_000
@@ -30,3 +30,17 @@ def test_on_cuda_it_is_what_pytorch_allocated(monkeypatch: pytest.MonkeyPatch) -
     device = torch.device("cuda", 0)
     reset_peak(device)
     assert asked == [device] and peak_bytes(device) == 7
+
+
+def test_tensors_of_before_that_are_replaced_while_the_peak_is_measured_cause_no_warning(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    state = {"remembered": [torch.zeros(500)], "parts": {"last": torch.zeros(250)}}
+
+    def work() -> None:
+        state["remembered"] = [torch.ones(1_000_000)]
+        state["parts"] = {"last": torch.ones(2)}
+
+    assert peak_allocated(work) == pytest.approx(4e6, rel=0.01)
+    state.clear()
+    assert capfd.readouterr() == ("", "")

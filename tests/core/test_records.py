@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,39 @@ def test_a_second_process_is_refused_while_the_first_holds_the_lock(tmp_path: Pa
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert "Study x on y is already being worked on by process" in said and str(os.getpid()) in said
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def test_a_lock_whose_block_fails_goes_with_its_folders_unless_something_else_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, written in (("mine", []), ("a/b/c", []), ("d/e", ["study.yaml"])):
+        folder = tmp_path / name
+        with pytest.raises(ZeroDivisionError), records.only_one(folder / "lock", "it"):
+            for file in written:
+                (folder / file).write_text("")
+            1 / 0  # noqa: B018
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["d", "d/e", "d/e/lock", "d/e/study.yaml", "mine"]
+    with records.only_one(tmp_path / "f" / "lock", "it"):
+        pass
+    assert (tmp_path / "f" / "lock").exists()
+
+
+def test_who_waited_for_a_lock_that_was_removed_holds_the_new_one(tmp_path: Path) -> None:
+    path, inside, held = tmp_path / "study" / "lock", threading.Event(), list[bool]()
+
+    def wait() -> None:
+        inside.wait()
+        with records.only_one(path, "it", wait_seconds=20):
+            held.append(records.is_held(path))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    with pytest.raises(ZeroDivisionError), records.only_one(path, "it"):
+        inside.set()
+        time.sleep(0.3)  # the other thread has opened the file and waits for its lock
+        1 / 0  # noqa: B018
+    waiting.join()
+    assert held == [True] and path.exists()
 
 
 def test_a_folder_and_a_link_to_itself_in_the_place_of_a_file_are_damage(tmp_path: Path) -> None:

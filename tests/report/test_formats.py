@@ -113,7 +113,7 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
     plain = " ".join(text.split())  # a PDF's underscore may be a rule, which is no text
     assert "Mean ± 95 % t-interval over n = 4 runs, in percent" in plain
     for words in (
-        "HPL-NCA: run.01 has no score .fold 2: the training loss is nan in epoch 1.; of 4 runs, run.02 missing;",
+        "HPL-NCA: run.01 has no score .fold 2: the training loss is nan in epoch 1.; 1 of 4 runs is missing: 2;",
         "make final-eval DATASET=glyphs LOSS=hpl.nca",
         r"HPL-NCA \(Eq. 3\): its search is unfinished, with 5 trials done; make bo final-eval DATASET=glyphs",
         "HPL-PA-GT: not run; make bo final-eval DATASET=glyphs LOSS=hpl.pa.gt",
@@ -294,6 +294,35 @@ def test_marks_stand_at_their_rows_and_those_of_all_rows_are_stated_once() -> No
     assert "More than half of the folds were stopped by the limit of epochs, not by patience: all rows." in text
     words = [line["marks"] for line in csv.DictReader(io.StringIO(formats.as_csv(full_table())))]
     assert words[0] == "Quoted from a paper, not run here" and "10 of 16 trials" in words[1]
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([], "all rows"),
+        ([("not run", None, False)], "all rows with results"),
+        ([("half a search", ("proxy_lr = 9",), False)], "all rows with results"),
+        ([("unsearched", (), True)], "all searched rows with results"),
+        ([("not run", None, False), ("unsearched", (), True)], "all searched rows with results"),
+        ([("within", (), True)], ""),
+    ],
+)
+def test_a_mark_of_searches_counts_the_rows_that_were_searched_and_have_results(
+    others: list[tuple[str, tuple[str, ...] | None, bool]], said: str
+) -> None:
+    rows = [formats.Row("", "quoted", published={KEYS[0]: formats.Published(61.5, None, "T")})]
+    for name, bounds, is_complete in [("a", ("proxy_lr = 1",), True), ("b", ("proxy_lr = 1",), True), *others]:
+        trials, searched = (None, 0) if name == "unsearched" else (16, 2)
+        own = bounds is not None and dataclasses.replace(EFFORT, trials=trials, searched=searched, on_bounds=bounds)
+        cells = {KEYS[0]: Interval(30.0, 1.0, 4)} if is_complete else {}
+        rows.append(formats.Row(name, name, cells=cells, num_runs=4 * is_complete, effort=own or None))
+    section = formats.Section([formats.Column(KEYS[0], "MAP@R")], rows, 0.95)
+    (note,) = [note for note in section.notes() if "on a bound" in note]
+    meaning = "on a bound of its search space"
+    assert note.endswith(
+        f"{meaning} (proxy_lr = 1): {said}." if said else f"{meaning}: a (proxy_lr = 1), b (proxy_lr = 1)."
+    )
+    assert [section.marks_at(row) for row in rows[1:3]] == ["" if said else "b"] * 2
 
 
 def test_an_interval_over_searches_has_a_column_of_its_own() -> None:

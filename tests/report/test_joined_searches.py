@@ -73,7 +73,7 @@ def test_an_unfinished_repetition_leaves_no_interval_and_its_reason(compose_stud
     studies = searched(compose_study, {0: [0.4, 0.5], 1: [0.4]}, "loss=hpl_pa")
     (row,) = table_of("any", studies, tables.Layout()).rows
     assert row.over_searches == {} and KEY in row.cells
-    assert row.reason.startswith("search1: of 2 runs, run_01 missing")
+    assert row.reason.startswith("search1: 1 of 2 runs is missing: 1")
 
 
 def test_a_repetition_with_other_trials_or_without_its_first_search_is_not_joined(compose_study: Compose) -> None:

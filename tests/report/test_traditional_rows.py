@@ -105,7 +105,7 @@ def test_missing_runs_leave_both_rows_empty_and_are_named_once(compose_study: Co
     assert all(not any(cells) for label, cells in markdown_rows(table).items() if label.startswith("HPL-PA, "))
     assert table.sections[0].notes()[0] == "No row is complete yet."
     assert sum("HPL-PA:" in note for note in table.sections[0].notes()) == 1
-    missing = f"HPL-PA: of 3 runs, run_01 missing; make traditional STUDY={study.directory}"
+    missing = f"HPL-PA: 1 of 3 runs is missing: 1; make traditional STUDY={study.directory}"
     assert table.sections[0].notes()[1] == missing
 
 

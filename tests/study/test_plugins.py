@@ -104,7 +104,9 @@ def test_a_loss_of_an_own_package_is_searched_by_its_name(lab: Path, tmp_path: P
     following = ended.out.splitlines()[-1]
     assert following.startswith("Next: make final-eval") and "ARGS=plugins=[lab_of_mine]" in following
     below = run(tables, f"results_dir={tmp_path / 'results'}").out  # names the plug-in as text, and imports nothing
-    assert re.search(r"run_00, run_01 missing; make final-eval STUDY=\S+ 'ARGS=plugins=\[lab_of_mine\]'", below), below
+    assert re.search(
+        r"2 of 2 runs are missing: 0, 1; make final-eval STUDY=\S+ 'ARGS=plugins=\[lab_of_mine\]'", below
+    ), below
 
 
 @pytest.mark.slow

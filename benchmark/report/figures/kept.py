@@ -10,6 +10,7 @@ import numpy as np
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.records import CorruptFileError
+from benchmark.core.wording import ranges
 
 NAME = "embeddings.npz"
 HIERARCHY = (".owners_0", ".lcas")  # the arrays of HPL's groups, and of HIER's ancestors
@@ -53,8 +54,8 @@ def find(directory: Path, run: int) -> Path:
             {"keep": "best"} if (directory / "traditional").is_dir() else {}
         )  # final runs always keep them
         target = "traditional" if keeps else "final-eval"
-        others = sorted({int(path.parent.name[4:]) for path in directory.glob(f"*/*/run_[0-9][0-9]/{NAME}")})
-        has = f" Runs that have them: {', '.join(map(str, others))}." * bool(others)
+        others = {int(path.parent.name[4:]) for path in directory.glob(f"*/*/run_[0-9][0-9]/{NAME}")}
+        has = f" Runs that have them: {ranges(others)}." * bool(others)
         raise UserError(
             f"{directory} keeps no test embeddings of run {run}.{has} This command keeps those that it trains: "
             f"{command(target, {'study': directory, **keeps})}"

@@ -1,0 +1,89 @@
+"""Every command after which there is something to do ends with the command that does it."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark import check_loss as checking
+from benchmark import doctor as machine
+from benchmark.__main__ import VERBS
+from benchmark.core import invocation
+from benchmark.final_eval import final_eval
+from benchmark.models import gallery
+from benchmark.study.study import Study
+from tests.command_line import OF_SEARCHES, Ended, on_tiny, run, study_dir, tiny
+from tests.datasets import published_layouts
+from tests.models.conftest import OPTIONS, write_model
+from tests.test_overlap import CROPS, photo
+
+# What these print is what was asked for, and what to do with it is the reader's choice.
+ENDS = ("export", "score", "reproduce", "experiment", "report", "status", "logs", "compare", "trace",
+        "bench", "bench-front", "bench-gpu", "bench-search")  # fmt: skip
+GO_ON = [verb for verb in VERBS if verb not in ENDS]
+
+
+@pytest.fixture(scope="module")
+def evaluated(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a tiny search and its final runs."""
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("evaluated") / "results"))
+    assert tiny(final_eval, folder, "keep=best").status == 0
+    return folder
+
+
+@pytest.fixture
+def options(
+    evaluated: Path, tmp_path: Path, compose_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, list[str]]:
+    """The options of each command in a finished folder, with its photographs, a data set and a model."""
+    monkeypatch.setattr(gallery, "user_cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(checking, "demands", lambda study, small: iter(()))
+    for check in ("packages", "libraries", "data_sets", "weights", "clusters"):
+        monkeypatch.setattr(machine, check, lambda *given: iter(()))
+    for seed in range(16):
+        photo(tmp_path / "mine" / ("train", "test")[seed // 8] / "abcd"[seed // 4] / f"{seed}.png", seed)
+    results = f"results_dir={shutil.copytree(evaluated, tmp_path / 'results')}"
+    study, images = f"study={study_dir(tmp_path / 'results')}", f"images={tmp_path / 'mine'}"
+    model = f"model={write_model(tmp_path / 'model', compose_study(*OPTIONS))}"
+    mine = ["dataset=folder", f"dataset.module.root={tmp_path / 'mine'}", "trunk=efficientnet_lite0", *CROPS]
+    cub = published_layouts.write_small("cub", tmp_path / "cub", num_classes=12, per_class=4)
+    again = [word for word in on_tiny() if word.split("=")[0] not in (*OF_SEARCHES, "dataset.iterations_per_epoch")]
+    found = {
+        "bo": on_tiny(), "final-eval": [study], "traditional": [*again, "training.epochs=1"],
+        "robustness": [study, "corruptions=[gaussian_noise]"], "figures": [study], "searches": [], "tables": [],
+        "experiments": [], "plan": ["experiment=glyphs_classes", "dataset=glyphs_small", "measure=false"],
+        "data": ["dataset=glyphs_small"], "splits": [*cub, "protocol.num_folds=2"], "overlap": mine,
+        "embed": [model, images], "search": [model, images, f"query={tmp_path / 'mine/train/a/1.png'}"],
+        "check-loss": ["loss=contrastive"], "doctor": [],
+    }  # fmt: skip
+    return {verb: words if verb in ("plan", "check-loss") else [*words, results] for verb, words in found.items()}
+
+
+def ended(verb: str, *words: str) -> Ended:
+    def command(study: Study, given: list[str]) -> None:
+        VERBS[verb](study, given)
+
+    command.__name__ = verb
+    return run(command, *words, protocol=VERBS[verb].protocol)
+
+
+def test_the_commands_that_end_without_a_next_step_exist() -> None:
+    assert {*ENDS} < {*VERBS}
+
+
+@pytest.mark.parametrize("verb", GO_ON)
+def test_a_command_ends_with_the_one_that_goes_on(verb: str, options: dict[str, list[str]]) -> None:
+    done = ended(verb, *options[verb])
+    assert done.status == 0, done
+    last = done.out.splitlines()[-1]
+    found = re.search(r"Next: (make .+)", last)
+    assert found, f"make {verb} ends with: {last}"
+    _, target, *words = shlex.split(found[1])
+    assert (target in VERBS and target != verb) or verb == "splits"
+    given = {f"{invocation.FROM_MAKE}{name}": value for name, _, value in (word.partition("=") for word in words)}
+    assert {*given} <= {f"{invocation.FROM_MAKE}{name}" for name in (*invocation.variables(target), invocation.ARGS)}
+    suggested = invocation.from_make(given, target)
+    assert ended(target, *suggested, "--cfg", "job").status == 0
