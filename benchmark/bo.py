@@ -4,7 +4,8 @@ Ask the searcher for a setting (or for `searcher.round` settings), train it on e
 folds' best validation MAP@R, record it, and repeat; at the end, choose the best. Nothing here can read a test class. If
 the process is killed, the same command resumes from the records, and the final records equal those of an uninterrupted
 run; `lost_trials` explains how this extends to trials that cannot be finished. A round is proposed from earlier rounds
-only, so the order in which trials finish does not matter.
+only, so the order in which trials finish does not matter. With `searcher.stop_behind`, a trial that is clearly behind
+the best trial of earlier rounds on its first folds is not trained on the others, see `protocol.racing`.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -13,9 +14,10 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
     raise SystemExit(main("bo"))
 
 import functools
+import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,8 +30,9 @@ from benchmark.core.wording import counted, human_time
 from benchmark.jobs.placement import with_precision
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
-from benchmark.jobs.train_unit import train_unit
+from benchmark.jobs.train_unit import remove_leftovers, train_unit
 from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
+from benchmark.protocol.racing import estimate, stops_after
 from benchmark.report.effort import AT_BOUND, position
 from benchmark.report.forecast import forecast
 from benchmark.searchers import Searcher, Value
@@ -114,6 +117,7 @@ class Search:
         lost: records of the lost trials, by index.
         training: proposals of the trials in training, by index.
         found: folders of folds of this session's trials that were trained before it.
+        races: whether trials that are clearly behind are stopped.
     """
 
     def __init__(self, session: Session, trials: Trials) -> None:
@@ -126,6 +130,7 @@ class Search:
         self.training: Trials = {}
         self.found: set[Path] = set()
         self.searcher: Searcher = self.study.make_searcher()
+        self.races = self.study.config.searcher.stop_behind is not None
 
     def is_unfinished(self) -> bool:
         """Whether a trial is missing, or was proposed while a trial was lost that has finished since."""
@@ -150,8 +155,9 @@ class Search:
             )
         with self.session.jobs(train_unit, ["benchmark.jobs.train_unit"], self._most_units()) as jobs:
             left = sum(i not in self.trials for i in range(total)) * self.study.config.protocol.num_folds
+            kind = self.session.device_kind
             self.display.say(
-                forecast(self.study, self.session.fingerprint, left, jobs.num_workers, self.session.device_kind)
+                forecast(self.study, self.session.fingerprint, left, jobs.num_workers, kind, at_most=self.races)
             )
             for index, record in self.trials.items():
                 if record.result["map_at_r"] is not None:
@@ -169,6 +175,9 @@ class Search:
                     compute += self.conclude(self.training.pop(index), answers)
                     lost_in_a_row = lost_in_a_row + 1 if index in self.lost else 0
             self._report_time(time.perf_counter() - started, compute, jobs.num_workers)
+        for index, trial in self.trials.items():  # a fold may have been in training when its trial was stopped
+            for fold in range(len(trial.result["folds"]), self.study.config.protocol.num_folds):
+                remove_leftovers(layout.trial_dir(self.directory, index) / f"fold_{fold}")
 
     def propose(self, indices: range) -> Trials:
         """Propose the missing trials of a round, and return the proposals.
@@ -217,9 +226,12 @@ class Search:
         opened = self.session.opened
         identity = opened.identity.of("ask", index, setting, code=[opened.search_code]).to_json()
         proposal = records.Record("ask", {"index": index, "setting": setting}, origin, identity)
-        if old is not None and old.result != proposal.result:
-            if self.trials.pop(index, None) is not None:  # the record first: after a kill, the trial is then missing
-                records.quarantine(layout.trial_path(self.directory, index), "superseded")
+        changed = old is not None and old.result != proposal.result
+        raced = old is not None and self.races  # perhaps with another leader
+        if (changed or raced) and self.trials.pop(index, None) is not None:
+            # The record first: after a kill, the trial is then missing.
+            records.quarantine(layout.trial_path(self.directory, index), "superseded")
+        if changed:
             kept = records.quarantine(folder, "superseded")
             self.display.say(
                 f"trial {index + 1} was proposed while another trial was lost. Its folder is kept as {kept}; it is "
@@ -249,7 +261,7 @@ class Search:
 
         Args:
             proposal: the trial's `ask.json`.
-            answers: one per fold, in order.
+            answers: one per fold, in order; of a trial that is stopped, those of the folds that it needed.
         """
         index, setting = proposal.result["index"], proposal.result["setting"]
         path = layout.trial_dir(self.directory, index) / "lost.json"
@@ -266,6 +278,8 @@ class Search:
         seconds = {key: sum(fold.provenance["seconds"][key] for fold in folds) for key in ("train", "evaluate")}
         warnings = [fold.provenance.get("warnings", []) for fold in folds]
         result = trial_result(index, setting, [fold.result for fold in folds])
+        if len(folds) < self.study.config.protocol.num_folds:
+            result = stopped_result(result, cast(records.Record, self._leader(index)).result)
         devices = devices_of(fold.provenance for fold in folds)
         costs = costs_of(fold.provenance for fold in folds)
         origin = provenance(
@@ -276,6 +290,7 @@ class Search:
         contents.write(layout.trial_path(self.directory, index), self.trials[index], contents.Trial)
         if result["map_at_r"] is not None:
             self.display.best_so_far(result["map_at_r"], index)
+        self.session.concluded(index, result)
         self.display.finished(index, trial_line(result) + describe_warnings(warnings))
         folder = layout.trial_dir(self.directory, index)
         new = [fold for number, fold in enumerate(folds) if folder / f"fold_{number}" not in self.found]
@@ -299,8 +314,8 @@ class Search:
                 "the search space (loss.space.NAME.bounds=[LOW,HIGH]), and start another study with variant=NAME."
             )
         self.session.check_records(layout.trial_path(self.directory, i) for i in sorted(self.trials))
-        known = self.lost | self.trials
-        best = self.searcher.best([layout.to_observation(known[i]) for i in sorted(known)])
+        known = [r for _, r in sorted((self.lost | self.trials).items()) if r.result["status"] != "stopped"]
+        best = self.searcher.best([layout.to_observation(record) for record in known])
         result = self.trials[best].result
         choice = contents.Choice(
             trial=best, setting=result["setting"], validation_map_at_r=result["map_at_r"],
@@ -343,13 +358,38 @@ class Search:
                 jobs.add(unit)
 
     def _trained_trials(self, jobs: Jobs) -> Iterator[tuple[int, list[Answer]]]:
-        """Yield each queued trial once all its folds have an answer, with the answers in fold order."""
+        """Yield each queued trial with its answers in fold order, once all folds have one or it is stopped."""
         trials: dict[int, dict[int | None, Answer]] = {}
         for unit, answer in self.session.answers(jobs):
             folds = trials.setdefault(unit.index, {})
             folds[unit.fold] = answer
-            if len(folds) == self.study.config.protocol.num_folds:
-                yield unit.index, [folds[fold] for fold in range(len(folds))]
+            if needed := self._stops_after(unit.index, folds):
+                jobs.withdraw(unit.index)
+            if needed or len(folds) == self.study.config.protocol.num_folds:
+                yield unit.index, [folds[fold] for fold in range(needed or len(folds))]
+
+    def _stops_after(self, index: int, folds: Mapping[int | None, Answer]) -> int | None:
+        """After how many of its first folds a trial is clearly behind; None if it is not, as far as is known.
+
+        Args:
+            index: number of the trial.
+            folds: the answers so far, by fold. Those behind a fold without an answer do not count yet, so that the
+                order in which folds finish changes nothing.
+        """
+        points, leader = self.study.config.searcher.stop_behind, self._leader(index)
+        if points is None or leader is None:
+            return None
+        scores: list[float | None] = []
+        while isinstance(answer := folds.get(len(scores)), FinishedUnit):
+            scores.append(answer.result["map_at_r"])
+        return stops_after(scores, [fold["map_at_r"] for fold in leader.result["folds"]], points / 100)
+
+    def _leader(self, index: int) -> records.Record | None:
+        """The best completed trial of the rounds before that of a trial; None if there is none."""
+        config = self.study.config.searcher
+        first = index if config.asynchronous else index - index % config.round
+        earlier = [t for i, t in sorted(self.trials.items()) if i < first and t.result["status"] == "completed"]
+        return max(earlier, key=lambda t: t.result["map_at_r"], default=None)
 
     def _report_time(self, wall: float, compute: float, workers: int) -> None:
         """Append this session's times to `sessions.jsonl`, and print the share that was not training."""
@@ -358,12 +398,35 @@ class Search:
         # A fold that resumed from a checkpoint counts with its seconds before this session, which can exceed it.
         share = max(0.0, 1 - compute / (wall * workers))
         on = counted(workers, "worker")
-        self.display.say(f"{human_time(wall)} on {on}; {100 * share:.1f} % of the time was not training")
+        ahead = ", or training of folds that were not needed" * (self.races and workers > 1)
+        self.display.say(f"{human_time(wall)} on {on}; {100 * share:.1f} % of the time was not training{ahead}")
+
+
+def stopped_result(result: JsonObject, leader: JsonObject) -> JsonObject:
+    """The result of a trial that was stopped: it has no score, and in its place an estimate for the searcher.
+
+    Args:
+        result: the result of its first folds, as if there were no others.
+        leader: the result of the trial that it is behind.
+    """
+    scores, best = ([fold["map_at_r"] for fold in each["folds"]] for each in (result, leader))
+    behind = statistics.fmean(best[: len(scores)]) - statistics.fmean(scores)
+    mean, error = estimate(scores, best)
+    return result | {
+        "status": "stopped",
+        "reason": f"behind trial {leader['index'] + 1} by {100 * behind:.1f} points of MAP@R after {len(scores)} of "
+                  f"{counted(len(best), 'fold')}",
+        "map_at_r": None,
+        "standard_error": error,
+        "estimate": mean,
+    }  # fmt: skip
 
 
 def trial_line(result: JsonObject) -> str:
     """Describe a finished trial in one line."""
     setting = " ".join(f"{name}={value:.4g}" for name, value in result["setting"].items())
+    if result["status"] == "stopped":
+        return f"stopped, {result['reason']}   {setting}"
     if result["map_at_r"] is None:
         return f"no score ({result['reason']})   {setting}"
     diverged = [
@@ -376,8 +439,9 @@ def trial_line(result: JsonObject) -> str:
 def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Record]) -> Iterator[str]:
     """Yield the final lines: the best setting, the parameters on a bound of their space, and the folder of records."""
     hours = sum(sum(t.provenance["seconds"].values()) for t in trials) / 3600
-    failed = sum(t.result["map_at_r"] is None for t in trials)
-    yield f"\n{study.title}: {counted(len(trials), 'trial')}" + (f", {failed} without a score" if failed else "")
+    failed, stopped = (sum(t.result["status"] == status for t in trials) for status in ("failed", "stopped"))
+    less = f", {failed} without a score" * (failed > 0) + f", {stopped} stopped after their first folds" * (stopped > 0)
+    yield f"\n{study.title}: {counted(len(trials), 'trial')}{less}"
     yield (
         f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.validation_map_at_r:.2f} +- "
         f"{100 * choice.standard_error:.2f} (standard error between folds), {hours:.2f} compute hours"

@@ -86,11 +86,13 @@ def _short(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
 def row_of(name: str, part: Stage) -> tuple[str, ...]:
     """Return the table cells of one stage of a study, in the order of `COLUMNS`."""
     missing = part.finished < part.total
-    left = "-" if not missing else "unknown" if part.left is None else human_time(part.left)
+    at_most = "at most " * (part.skipped > 0)
+    left = "-" if not missing else "unknown" if part.left is None else at_most + human_time(part.left)
     if missing and not part.driver:
         left += NO_DRIVER
     done = f"{part.finished} of {part.total} {part.kind}s"
-    units = f"{part.count('done')} of {part.total * part.units_each}"
+    units = f"{part.count('done')} of {part.total * part.units_each - part.skipped}"
+    units += f", {part.skipped} skipped" * (part.skipped > 0)
     counts = (str(part.count("running")), str(part.count("lost")))
     return (name, part.name, done, units, *counts, human_time(part.spent), left)
 

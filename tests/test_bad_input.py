@@ -55,6 +55,8 @@ MISTAKES = {
     "protocol.num_folds=200": ("protocol.num_folds=200 needs 200 or more", "ARGS=protocol.num_folds=134"),
     "protocol.confidence=95": ("protocol.confidence=95: must lie between 0 and 1",),
     "searcher.asynchronous=true": ("trains one trial at a time", "searcher.round=4"),
+    "searcher.stop_behind=0": ("searcher.stop_behind=0: give points of MAP@R above 0", "null to train every fold"),
+    "searcher.stop_behind=2 %": ("searcher.stop_behind=2 %: give a number",),
     "protocol.noise=none": ("protocol.noise='none': allowed are inferred, fold_sem",),
     "display=loud": ("display='loud': allowed are auto, live, plain, quiet",),
     "device=gpu": ("device='gpu': allowed on this machine are auto, cpu",),

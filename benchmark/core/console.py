@@ -159,6 +159,7 @@ class Display:
         self._units_each = units_each
         self._rows: dict[tuple[int, int | None], JsonObject] = {}
         self._first: dict[tuple[int, int | None], int] = {}  # epoch of each training at which it was first heard of
+        self._ended: set[int] = set()
         self._last_line = 0.0
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -201,6 +202,8 @@ class Display:
             return
         with self._lock:
             key = message["index"], message["fold"]
+            if key[0] in self._ended:
+                return
             self._rows[key] = message["row"]
             self._first.setdefault(key, message["row"]["epoch"])
             now = time.monotonic()
@@ -229,6 +232,7 @@ class Display:
         """
         with self._lock:
             self._rows = {key: row for key, row in self._rows.items() if key[0] != index}
+            self._ended.add(index)  # folds of a stopped trial may still report
         self._done += 1
         self._done_here += 1
         self._last_line = time.monotonic()

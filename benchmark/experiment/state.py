@@ -15,7 +15,7 @@ FINISHED, STARTED, MISSING = "finished", "started", "missing"
 
 
 def progress(study: StudyOf) -> tuple[str, int]:
-    """A study's state, and the number of its trainings that are done, both with its repeated searches.
+    """A study's state, and the number of its trainings that are done or skipped, both with its repeated searches.
 
     Args:
         study: the study.
@@ -33,7 +33,7 @@ def progress(study: StudyOf) -> tuple[str, int]:
 
 
 def _progress_in(directory: Path, num_trainings: int) -> tuple[str, int]:
-    """The state of the study in a folder, and the number of its trainings that are done."""
+    """The state of the study in a folder, and the number of its trainings that are done or skipped."""
     try:
         stored = read_study(directory)
         parts = stages(stored, directory)
@@ -41,7 +41,7 @@ def _progress_in(directory: Path, num_trainings: int) -> tuple[str, int]:
         return MISSING, 0
     except (UserError, OSError) as error:
         return str(error), 0
-    done = min(sum(part.count("done") for part in parts), num_trainings)
+    done = min(sum(part.count("done") + part.skipped for part in parts), num_trainings)
     last = parts[-1]
     complete = last.kind == "run" and all(part.finished >= part.total for part in parts)
     return FINISHED if complete and done == num_trainings else STARTED if done else MISSING, done

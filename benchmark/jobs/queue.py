@@ -55,6 +55,7 @@ class Jobs:
         self._running: dict[concurrent.futures.Future[JsonObject], Unit] = {}
         self._failures: dict[tuple[Path, bool], int] = {}  # by the unit's folder and whether its worker died
         self._hung: set[concurrent.futures.Future[JsonObject]] = set()
+        self._withdrawn: set[int] = set()
 
     def __enter__(self) -> "Jobs":
         return self
@@ -65,6 +66,15 @@ class Jobs:
     def add(self, unit: Unit, *, first: bool = False) -> None:
         """Queue a unit, before the others if `first`."""
         (self._waiting.appendleft if first else self._waiting.append)(unit)
+
+    def withdraw(self, index: int) -> None:
+        """Forget the units of a trial or run: those that wait never start, and nobody hears of those that run.
+
+        Args:
+            index: number of the trial or run.
+        """
+        self._waiting = deque(unit for unit in self._waiting if unit.index != index)
+        self._withdrawn.add(index)
 
     def finished(self) -> Iterator[tuple[Unit, Answer]]:
         """Yield each unit with its answer as it finishes or is lost, until none is left; more may be added meanwhile.
@@ -80,6 +90,9 @@ class Jobs:
             )
             for future in done:
                 unit, error = self._running.pop(future), future.exception()
+                if unit.index in self._withdrawn:
+                    self._hung.discard(future)
+                    continue
                 if error is None:
                     yield unit, FinishedUnit.from_json(future.result())
                     continue

@@ -211,6 +211,16 @@ class Session:
                         self._compare_device(kind, f"{unit.name} ran on {kind}")
             yield unit, answer
 
+    def concluded(self, index: int, result: JsonObject) -> None:
+        """Send the score of a trial to the tracker.
+
+        Args:
+            index: number of the trial.
+            result: content of its record.
+        """
+        if self._tracking is not None:
+            self._tracking.concluded(index, result)
+
     def check_records(self, paths: Iterable[Path]) -> None:
         """Check that the records from which a result is about to be computed are still on disk.
 

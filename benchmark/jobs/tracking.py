@@ -56,7 +56,8 @@ class Tracking:
         self._sent: set[tuple[int, int | None, int]] = set()
         self._scores: dict[int, dict[int | None, float | None]] = {}
         self._settings: dict[int, Mapping[str, object]] = {}
-        self._means: dict[int, float | None] = {}
+        self._cells: dict[int, str] = {}  # scores as in the table
+        self._best: float | None = None
         self._lock = threading.Lock()
 
     def replay(self, finished: Mapping[int, Record]) -> None:
@@ -69,6 +70,8 @@ class Tracking:
             result = finished[index].result
             for fold in result.get("folds") or [result]:
                 self.finished(index, fold.get("fold"), fold, result.get("setting") or {})
+            if self._kind == "trial":
+                self.concluded(index, result)
 
     def report(self, message: JsonObject) -> None:
         """Send an evaluated epoch; may be called from any thread.
@@ -81,7 +84,7 @@ class Tracking:
                 self._send(message["index"], message["fold"], [message["row"]])
 
     def finished(self, index: int, fold: int | None, result: JsonObject, setting: Mapping[str, object]) -> None:
-        """Send what is not sent yet of a finished training, and the score of its trial or run if that is complete.
+        """Send what is not sent yet of a finished training, and the score of its run if that is complete.
 
         Args:
             index: number of the trial or run.
@@ -97,8 +100,20 @@ class Tracking:
             scores = self._scores.setdefault(index, {})
             scores[fold] = result.get("map_at_r")
             self._settings[index] = setting
-            if index not in self._means and len(scores) >= (self._num_folds if fold is not None else 1):
-                self._complete(index, list(scores.values()))
+            needed = self._num_folds if fold is not None else 1
+            if self._kind == "run" and index not in self._cells and len(scores) >= needed:
+                known = [score for score in scores.values() if score is not None]
+                self._complete(index, statistics.fmean(known) if len(known) == len(scores) else None)
+
+    def concluded(self, index: int, result: JsonObject) -> None:
+        """Send the score of a trial.
+
+        Args:
+            index: number of the trial.
+            result: content of its record.
+        """
+        with self._lock:
+            self._complete(index, result["map_at_r"], "stopped" if result["status"] == "stopped" else "-")
 
     def close(self) -> None:
         """Close the tracker."""
@@ -118,20 +133,17 @@ class Tracking:
             values = dict(points(row))
             self._call(lambda tracker: tracker.scalars(self._part(index, fold), values, row["epoch"]))  # noqa: B023
 
-    def _complete(self, index: int, scores: Sequence[float | None]) -> None:
-        known = [score for score in scores if score is not None]
-        mean = statistics.fmean(known) if len(known) == len(scores) else None
-        self._means[index] = mean
-        best = max((m for m in self._means.values() if m is not None), default=None)
-        values = {"validation_map_at_r": mean, "best_so_far": best if self._kind == "trial" else None}
+    def _complete(self, index: int, mean: float | None, without: str = "-") -> None:
+        self._cells[index] = without if mean is None else f"{100 * mean:.2f}"
+        self._best = max((score for score in (self._best, mean) if score is not None), default=None)
+        values = {"validation_map_at_r": mean, "best_so_far": self._best if self._kind == "trial" else None}
         found = {name: value for name, value in values.items() if value is not None}
         self._call(lambda tracker: tracker.scalars("overview", found, index + 1))
         names = list(dict.fromkeys(name for setting in self._settings.values() for name in setting))
         rows = [
-            [str(i + 1), "-" if (m := self._means[i]) is None else f"{100 * m:.2f}",
-             *(_text(self._settings[i].get(name, "")) for name in names)]
-            for i in sorted(self._means)
-        ]  # fmt: skip
+            [str(i + 1), self._cells[i], *(_text(self._settings[i].get(name, "")) for name in names)]
+            for i in sorted(self._cells)
+        ]
         self._call(lambda tracker: tracker.table(f"{self._kind}s", [self._kind, "validation MAP@R", *names], rows))
 
     def _call(self, send: Callable[[Tracker], None]) -> None:

@@ -53,7 +53,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
         is_idle=any(map(_is_idle, runs)), codes=max(len(stored.code), len(stored.search_code)),
-        resources=_resources(runs), seen=pretraining(stored),
+        resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
     )  # fmt: skip
 
 
@@ -124,6 +124,12 @@ def _iterations(stored: StoredStudy, epochs: int) -> int | None:
     """Return the iterations of a number of epochs; None under the traditional protocol, whose epochs are passes."""
     each = at(stored.science, "protocol", "iterations_per_epoch")
     return epochs * each if isinstance(each, int) and stored.facts.story != "traditional" else None
+
+
+def _stopped(stored: StoredStudy, trials: Sequence[Record]) -> int | None:
+    """Return how many trials were stopped after their first folds; None if every fold was trained by rule."""
+    races = at(stored.science, "searcher", "stop_behind") is not None
+    return sum(record.result["status"] == "stopped" for record in trials) if races else None
 
 
 def _asked(stored: StoredStudy, space: object) -> int | None:

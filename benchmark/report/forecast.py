@@ -38,7 +38,7 @@ class Cost:
     study: str
 
 
-def forecast(study: Study, fingerprint: str, trainings: int, workers: int, kind: str) -> str:
+def forecast(study: Study, fingerprint: str, trainings: int, workers: int, kind: str, *, at_most: bool = False) -> str:
     """A sentence about the time, memory and disk of what is left.
 
     Args:
@@ -47,10 +47,11 @@ def forecast(study: Study, fingerprint: str, trainings: int, workers: int, kind:
         trainings: number of models that are left to train.
         workers: number of trainings at a time.
         kind: kind of the device that trains; empty where others train.
+        at_most: whether some of them may turn out not to be needed.
     """
     free = human_size(shutil.disk_usage(study.directory).free)
     costs = list(known_costs(study, fingerprint, kind))
-    start = f"Left: {counted(trainings, 'training')}"
+    start = f"Left: {'at most ' * at_most}{counted(trainings, 'training')}"
     if not costs:
         return f"{start}; the time is known once the first epochs are. Disk: {free} free"
     seconds = trainings * statistics.fmean(cost.seconds for cost in costs)

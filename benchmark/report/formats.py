@@ -32,6 +32,7 @@ MARKS = {
     "m": "More than half of the folds were stopped by the limit of epochs, not by patience",
     "i": "The hierarchy is idle: its groups never changed",
     "s": "The search is shorter than its protocol's",
+    "f": "Trials clearly behind the best one were stopped before their last folds (searcher.stop_behind)",
     "c": "Computed with several versions of the code, accepted as equal",
     "p": "Pretrained on images that may show the test classes",
     "q": "Quoted from a paper, not run here",
@@ -137,6 +138,7 @@ class Effort:
         codes: number of versions of the code that computed the study.
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
+        stopped: number of trials that were stopped after their first folds; None for a search that stops none.
     """
 
     trials: int | None
@@ -155,6 +157,7 @@ class Effort:
     codes: int
     resources: Mapping[str, float] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
+    stopped: int | None = None
 
     @property
     def marks(self) -> dict[str, str]:
@@ -165,6 +168,7 @@ class Effort:
             "m": "" if (self.at_limit or 0) > 0.5 else None,
             "i": "" if self.is_idle else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
+            "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,
             "p": "; ".join(self.seen) or None,
         }

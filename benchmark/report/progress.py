@@ -56,6 +56,7 @@ class Stage:
         total: number of trials or runs that the study needs.
         finished: number of trials or runs that have a record.
         units_each: number of trainings per trial or run.
+        skipped: number of trainings that were not needed, of trials that were stopped after their first folds.
         units: trainings that were started, of trials or runs without a record.
         spent: compute time of all finished trainings, in seconds.
         workers: number of trainings that run at a time; 1 if unknown.
@@ -68,6 +69,7 @@ class Stage:
     total: int
     finished: int
     units_each: int
+    skipped: int
     units: list[UnitState]
     spent: float
     workers: int
@@ -78,7 +80,7 @@ class Stage:
         """Return the number of units in a state; units that were never started are waiting."""
         started = sum(unit.state == state for unit in self.units)
         if state == "done":
-            return started + self.finished * self.units_each
+            return started + self.finished * self.units_each - self.skipped
         missing = max(0, self.total - self.finished) * self.units_each - len(self.units)
         return started + max(0, missing) if state == "waiting" else started
 
@@ -151,8 +153,10 @@ def _stage(part: Part, directory: Path) -> Stage:
         else:
             units += [unit_state(fold, fold / "record.json", contents.Fold, lost) for fold in path.glob("fold_*")]
     spent = sum(sum(record.provenance["seconds"].values()) for record in finished.values())
+    stopped = [record.result["folds"] for record in finished.values() if record.result["status"] == "stopped"]
     return Stage(
-        part.name, part.kind, part.total, len(finished), part.units_each, sorted(units, key=lambda unit: unit.path),
+        part.name, part.kind, part.total, len(finished), part.units_each,
+        sum(part.units_each - len(folds) for folds in stopped), sorted(units, key=lambda unit: unit.path),
         spent + sum(unit.seconds for unit in units),
         sum(unit.state == "running" for unit in units) or last_workers(directory),
         records.is_held(directory / "lock"), [problem.text for problem in part.found.problems],

@@ -43,7 +43,7 @@ class Curve:
         name: name of the study's folder.
         label: printed name of the method.
         scores: for each search by its number, the validation MAP@R of its trials in percent, in their order; None for a
-            trial without a score.
+            trial without a score. A trial that was stopped counts with its estimate, which is never the best.
     """
 
     group: str
@@ -87,7 +87,7 @@ def read_search(directory: Path) -> Curve | None:
     stored = read_study(directory)
     facts = stored.facts
     found = layout.read_trials(directory, stored.expected, stored.trials).records
-    results = [found[index].result["map_at_r"] for index in sorted(found)]
+    results = [layout.to_observation(found[index]).mean for index in sorted(found)]
     scores = [None if score is None else 100 * score for score in results]
     if facts.preset or facts.story != "search" or not any(score is not None for score in scores):
         return None

@@ -68,7 +68,8 @@ class Trial:
     Attributes:
         index: number of the trial in the order of proposal, from 0.
         parameters: the setting that was tried.
-        mean: the score, to be maximised; None if the trial failed or is lost. A failure is never a number.
+        mean: the score, to be maximised; an estimate if the trial was stopped after its first folds; None if it failed
+            or is lost. A failure is never a number.
         sem: standard error of the mean over folds; None if unknown.
         is_lost: whether it has no score because its worker or machine failed, which says nothing about its setting.
 

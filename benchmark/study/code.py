@@ -70,7 +70,8 @@ def search_code(study: Study) -> Code:
     Raises:
         UserError: the searcher's module does not exist, or a module has a syntax error.
     """
-    return _code(study, study.config.searcher.module, ("searchers", "protocol"), ())
+    races = ("benchmark.protocol.racing",) if study.config.searcher.stop_behind is not None else ()
+    return _code(study, study.config.searcher.module, ("searchers", "protocol"), races)
 
 
 def _code(study: Study, nodes: object, parts: Iterable[str], always: Iterable[str]) -> Code:

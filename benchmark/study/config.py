@@ -196,12 +196,15 @@ class SearcherConfig(ModuleConfig):
         round: settings that are proposed together, all from the same finished trials.
         asynchronous: propose a setting whenever one of the `round` trials in training ends; such a search cannot be
             reproduced.
+        stop_behind: points of MAP@R; a trial whose first folds are further behind the best one is not trained on its
+            other folds, see `protocol.racing`. None trains every fold.
         share_design: whether what a method has in common with its base takes the values of the base's initial design;
             None takes the data set's `share_design`.
     """
 
     round: int = 1
     asynchronous: bool = False
+    stop_behind: float | None = None
     share_design: bool | None = False
 
 

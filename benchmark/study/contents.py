@@ -299,23 +299,31 @@ class TrialResult:
     Attributes:
         index: number of the trial.
         setting: its hyper-parameters.
-        status: `completed` if all folds have a score.
-        reason: which folds have no score, and why; None if all have one.
-        map_at_r: mean of the folds' validation MAP@R; None if the trial failed.
-        standard_error: standard error of the mean; None if the trial failed or has one fold.
-        folds: results of the folds, in order.
+        status: `completed` if all folds have a score; `stopped` if the first ones have, and the others were not needed
+            because these are clearly behind those of the best trial, see `protocol.racing`.
+        reason: which folds have no score, and why, or how far the trial is behind; None if it is completed.
+        map_at_r: mean of the folds' validation MAP@R; None if the trial is not completed.
+        standard_error: standard error of the mean or of the estimate; None if the trial failed or has one fold.
+        estimate: what the searcher sees in place of the mean; stopped trials only.
+        folds: results of the folds, in order; of a stopped trial, the first ones.
     """
 
     index: Count
     setting: Setting
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "stopped"]
     reason: Text | None
     map_at_r: Fraction | None
     standard_error: Fraction | None
+    estimate: Fraction | UnsetType = UNSET
     folds: Annotated[tuple[FoldResult, ...], Meta(min_length=1, description="a list with one or more folds")]
 
     def __post_init__(self) -> None:
         scores = _scores_of(self.folds, self.setting)
+        if self.estimate is not UNSET:
+            _check_status(self.status, "stopped" if scores else "failed", self.reason)
+            if not scores or self.map_at_r is not None or self.standard_error is None:
+                raise ValueError(f"estimate does not fit folds, map_at_r or standard_error; status is {self.status}")
+            return
         _check_status(self.status, "completed" if scores else "failed", self.reason)
         _agree("map_at_r", self.map_at_r, sum(scores) / len(scores) if scores else None, "as the mean of its folds")
         error = standard_error(scores) if scores else None

@@ -104,7 +104,7 @@ UNLESS_SET = {
         "sampler",
     ),
     "protocol": ("held_out", "label_noise"),
-    "searcher": ("asynchronous",),
+    "searcher": ("asynchronous", "stop_behind"),
 }
 
 

@@ -229,10 +229,10 @@ def all_records(directory: Path) -> Iterator[Path]:
 
 
 def to_observation(record: Record) -> Trial:
-    """Convert a trial's record to the observation that a searcher receives."""
+    """Convert a trial's record to the observation that a searcher receives; of a stopped trial, its estimate."""
     r = record.result
     return Trial(
-        index=r["index"], parameters=r["setting"], mean=r["map_at_r"], sem=r["standard_error"],
+        index=r["index"], parameters=r["setting"], mean=r.get("estimate", r["map_at_r"]), sem=r["standard_error"],
         is_lost=record.kind == "lost",
     )  # fmt: skip
 

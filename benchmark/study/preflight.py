@@ -120,6 +120,9 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.searcher.asynchronous and c.searcher.round == 1:
         raise UserError("searcher.asynchronous=true with searcher.round=1 trains one trial at a time; say how many "
                         "may train together, such as searcher.round=4.")  # fmt: skip
+    if (points := c.searcher.stop_behind) is not None and not 0 < points <= 100:
+        raise UserError(f"searcher.stop_behind={points:g}: give points of MAP@R above 0 and at most 100, such as 2, or "
+                        "null to train every fold.")  # fmt: skip
     _check_searches(study)
     if c.preset == "base" and c.protocol.story != "search":
         raise UserError(f"preset=base: protocol={c.protocol.name} has no searches, so {c.loss.name}'s base has none.")

@@ -283,3 +283,13 @@ def test_every_output_of_a_command_goes_through_this_module() -> None:
         if isinstance(node, ast.Call) and OUTPUT.fullmatch(ast.unparse(node.func))
     }
     assert found == {"core/console.py", "datasets/mat_file.py"}, "the latter prints JSON for its parent process"
+
+
+def test_what_a_fold_of_a_finished_trial_still_reports_is_not_shown(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = a_display("plain")
+    shown.finished(1, "stopped")
+    clock.now += 3600
+    shown.report(epoch(1, 2, 3, 1.0, 0.1))
+    assert len(capsys.readouterr().out.splitlines()) == 1 and not shown._rows

@@ -72,7 +72,8 @@ def library(monkeypatch: pytest.MonkeyPatch, name: str, **content: object) -> No
 def test_a_resumed_search_writes_all_that_is_finished_once(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library(monkeypatch, "torch.utils.tensorboard", SummaryWriter=Writer)
     before = results_of(study_dir(results))
-    for _ in range(2):  # the second session writes the files anew
+    for _ in range(2):  # the second session writes the files anew, and each concludes a trial from its folds
+        (study_dir(results) / "bo" / "trial_001.json").unlink()
         ended = tiny(bo, results, "tracker=tensorboard")
         assert ended.status == 0 and f"Curves: tensorboard --logdir {results}/tensorboard" in ended.out, ended
     assert results_of(study_dir(results)) == before
@@ -99,6 +100,7 @@ def test_an_epoch_is_sent_when_it_is_reported_and_no_second_time() -> None:
     assert fake.points["trial_003/fold_1/loss"] == [(2, 2.0)] and "overview/best_so_far" not in fake.points
     for fold in (0, 1):
         tracking.finished(3, fold, {"history": HISTORY, "map_at_r": 0.2 + fold / 10}, {"lr": 0.5, "m": 4})
+    tracking.concluded(3, {"status": "completed", "map_at_r": 0.25})
     assert sorted(fake.points["trial_003/fold_1/loss"]) == [(1, 1.0), (2, 2.0)]  # it resumed elsewhere before epoch 2
     assert fake.points["overview/best_so_far"] == [(4, pytest.approx(0.25))]
     assert fake.tables["trials"] == [["trial", "validation MAP@R", "lr", "m"], ["4", "25.00", "0.5", "4"]]
@@ -108,8 +110,12 @@ def test_an_epoch_is_sent_when_it_is_reported_and_no_second_time() -> None:
 
 def test_a_trial_without_a_score_has_an_empty_place_in_the_table() -> None:
     fake = Fake()
-    Tracking(fake, "trial", num_folds=1).finished(0, 0, {"history": HISTORY, "map_at_r": None}, {"lr": 0.5})
-    assert fake.tables["trials"][1] == ["1", "-", "0.5"] and "overview/best_so_far" not in fake.points
+    tracking = Tracking(fake, "trial", num_folds=1)
+    for index, status in enumerate(("failed", "stopped")):
+        tracking.finished(index, 0, {"history": HISTORY, "map_at_r": None}, {"lr": 0.5})
+        tracking.concluded(index, {"status": status, "map_at_r": None})
+    assert fake.tables["trials"][1:] == [["1", "-", "0.5"], ["2", "stopped", "0.5"]]
+    assert "overview/best_so_far" not in fake.points
 
 
 def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:

@@ -16,6 +16,8 @@ from tests.recovery.case import ROOT, assert_records_of
 # The test is only meaningful with a minimum number of kills.
 CASES = {
     "bo,final_eval": (8, on_tiny("loss=hpl_nca", "dataset.max_epochs=3", "display=quiet")),
+    "bo": (4, on_tiny("protocol.num_folds=3", "trials=4", "dataset.max_epochs=2", "searcher.stop_behind=0.2",
+                      "display=quiet")),
     "traditional": (3, ["dataset=glyphs_small", "loss=hpl_nca", "trunk.width=8", "protocol.num_runs=2",
                         "protocol.held_out=0.2", "training.batch_size=128", "training.epochs=4", "executor=inline",
                         "display=quiet", "protocol=traditional", "checkpoint_seconds=0"]),

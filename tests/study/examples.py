@@ -147,6 +147,12 @@ def good() -> dict[type, list[tuple[Path, records.Record]]]:
                 origin | costs | {"seconds": SECONDS, "searcher": asked} | of_folds,
             ),
             ("bo/trial_008.json", trial_result(8, failed), {"seconds": SECONDS, "searcher": ask}),
+            (
+                "bo/trial_009.json",
+                trial_result(9, scored[:1])
+                | {"status": "stopped", "reason": "behind", "map_at_r": None, "standard_error": 0.1, "estimate": 0.3},
+                {"seconds": SECONDS, "searcher": ask},
+            ),
         ],
         contents.Run: [
             ("trial_007/run_03.json", run_result(3, 7, scored, 0.3) | {"levels": levels(0.6, 2)}, of_run),

@@ -2,7 +2,7 @@
 
 Parallel coordinates show every trial; slices, importance and cross-validation come from a Gaussian process that is
 fitted to the trials here, on their scores alone. It is the surrogate that Ax uses today, which need not equal those
-that proposed the trials of a stored search. Only validation scores are read.
+that proposed the trials of a stored search. A stopped trial has its estimate as score. Only validation scores are read.
 """
 
 import json
@@ -70,8 +70,8 @@ def analysed(entry: Entry) -> Search | None:
     if stored.facts.preset or stored.facts.story != "search" or not isinstance(space, dict) or not space:
         return None
     records = layout.read_trials(entry.directory, stored.expected, stored.trials).records.values()
-    trials = [(record.result["setting"], record.result["map_at_r"]) for record in records]
-    scored = [(setting, 100 * score) for setting, score in trials if score is not None]
+    trials = map(layout.to_observation, records)
+    scored = [(trial.parameters, 100 * trial.mean) for trial in trials if trial.mean is not None]
     label, folder = stored.label, str(entry.directory)
     if len(scored) < 2:
         return Search(label, folder, [], f"{len(scored)} of its trials have a score.")
