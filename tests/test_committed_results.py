@@ -15,6 +15,7 @@ import yaml
 from benchmark.core import records
 from benchmark.core.typed import convert
 from benchmark.protocol.racing import estimate, stops_after
+from benchmark.report.rankings import kendall_tau, read_rankings
 from benchmark.study import contents
 from benchmark.study.identity import short_digest
 from benchmark.study.opening import difference
@@ -180,6 +181,18 @@ def test_what_stopping_trials_would_have_saved_is_what_the_findings_say() -> Non
         assert race.row(folder) in page
         ours, other = ([error[number] ** 2 for error in race.errors] for number in (0, 1))
         assert fmean(ours) < fmean(other), "the estimate is the better one"
+
+
+def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_records() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    for folder in ("grocery", "reference", "one_of_each", "new_methods"):
+        (ranking, *_) = read_rankings(RESULTS / folder, "concatenated.map_at_r")
+        final, half = ranking.validation(), max(map(len, ranking.searched.values())) // 2
+        taus = (
+            ranking.between_runs(), kendall_tau(ranking.validation(half), final), kendall_tau(final, ranking.means()),
+        )  # fmt: skip
+        cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
+        assert f"| `results/{folder}` | {len(final)} | {cells} |" in page
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
