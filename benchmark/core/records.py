@@ -30,6 +30,7 @@ SCHEMA = 2
 TEMPORARY = re.compile(r"\.(.+?)(?:\.\w+)?\.\d+\.tmp")  # names of files that `write_whole` has not renamed yet
 ABANDONED_SECONDS = 3600.0  # age of a half-written file after which no machine is still writing it
 MOST_BYTES = 2**28  # of a record, or of a file of lines; real ones have less than a hundredth
+ATTEMPTS = 10  # to create a lock in a folder that others may be removing
 READ_ONLY = (*NO_ACCESS, errno.EEXIST)  # EEXIST: a parent folder is a file, or a link to nothing
 
 
@@ -355,12 +356,14 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
     """
     deadline = time.monotonic() + wait_seconds
     created = [folder for folder in path.parents if not folder.exists()]
+    attempts = 0
     while True:
+        attempts += 1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "ab+", buffering=0, opener=not_a_link)  # noqa: SIM115 - closed below, after the block
-        except FileNotFoundError as error:  # its last holder has just removed the folder
-            if time.monotonic() >= deadline:
+        except FileNotFoundError as error:  # perhaps its last holder has just removed the folder
+            if attempts == ATTEMPTS:
                 raise _explained(error, path) from error
             continue
         except OSError as error:

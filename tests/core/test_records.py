@@ -247,6 +247,19 @@ def test_a_lock_whose_block_fails_goes_with_its_folders_unless_something_else_is
     assert (tmp_path / "f" / "lock").exists()
 
 
+def test_a_folder_that_cannot_be_created_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def refuse(folder: Path, **_: object) -> None:
+        attempts.append(folder)
+        raise FileNotFoundError(2, "No such file or directory", str(folder))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(records.WriteError, match="lock"), records.only_one(tmp_path / "a" / "lock", "It", 60.0):
+        pass
+    assert len(attempts) == records.ATTEMPTS
+
+
 def test_who_waited_for_a_lock_that_was_removed_holds_the_new_one(tmp_path: Path) -> None:
     path, inside, held = tmp_path / "study" / "lock", threading.Event(), list[bool]()
 
