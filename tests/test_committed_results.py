@@ -26,7 +26,7 @@ from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = [RESULTS / name for name in ("grocery", "new_methods", "one_of_each", "reference", "traditional")]
+FOLDERS = [RESULTS / name for name in ("classes", "grocery", "new_methods", "one_of_each", "reference", "traditional")]
 STUDIES = [directory for folder in FOLDERS for directory in all_studies(folder)]
 
 
@@ -193,6 +193,20 @@ def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_reco
         )  # fmt: skip
         cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
         assert f"| `results/{folder}` | {len(final)} | {cells} |" in page
+
+
+def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committed_table() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    table = (RESULTS / "classes" / "tables" / "glyphs-small_conv-traditional.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    last = {one[0].partition(", last")[0]: one for one in cells if one[0].endswith(", last epoch") and len(one) == 3}
+    gains = [one for one in cells if one[0].startswith("HPL-") and one[0].endswith(", last epoch") and len(one) > 8]
+    for _, base, recall, _, _, map_at_r, *_ in gains:
+        name, _, held_out = base.partition(", held out = ")
+        classes = 1067 - round(float(held_out) * 1067)
+        mean = last[base][1].replace("*", "").partition(" ")[0]
+        assert f"| {name} | {classes:,} | {mean} | {recall} | {map_at_r} |" in page
+    assert len(gains) == page.partition("## More classes")[2].partition("\n## ")[0].count("\n| Proxy")
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Ranking:
         """The best validation score of each searched loss.
 
         Args:
-            num_trials: of its first trials; None for all.
+            num_trials: how many of its trials, from the first on, are considered; None for all.
         """
         best = {loss: scores[:num_trials][-1] for loss, scores in self.searched.items()}
         return {loss: score for loss, score in best.items() if score is not None}
