@@ -26,7 +26,7 @@ REFUSED = {
 }  # fmt: skip
 OF_ONE = [
     ("bo", "an unknown device", ("device=cuda:7",), "device='cuda:7'"),
-    ("bo", "an executor that is not here", ("executor=slurm",), "executor.prefix"),
+    ("bo", "an executor that is not here", ("executor=slurm", "executor.prefix=[no_such_program]"), "executor.prefix"),
     ("traditional", "a head that does not exist", ("head.module._target_=benchmark.heads.no.Head",), "heads.no"),
     ("bo", "more folds than classes", ("protocol.num_folds=900",), "num_folds=900"),
     ("final-eval", "more folds than classes", ("protocol.num_folds=900",), "num_folds=900"),
