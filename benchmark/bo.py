@@ -376,8 +376,8 @@ class Search:
             folds: the answers so far, by fold. Those behind a fold without an answer do not count yet, so that the
                 order in which folds finish changes nothing.
         """
-        points, leader = self.study.config.searcher.stop_behind, self._leader(index)
-        if points is None or leader is None:
+        points = self.study.config.searcher.stop_behind
+        if points is None or (leader := self._leader(index)) is None:
             return None
         scores: list[float | None] = []
         while isinstance(answer := folds.get(len(scores)), FinishedUnit):

@@ -1,5 +1,6 @@
 """A command that refuses to start leaves nothing behind, whatever is wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[st
 
     monkeypatch.setenv("BENCHMARK_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(weights, "download", unreachable)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
     for name in ("a", "b", "c"):
         for number in range(2):
             trees.write_image(tmp_path / "mine" / "test" / name / f"{number}.jpg")

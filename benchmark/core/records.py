@@ -358,11 +358,11 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
     created = [folder for folder in path.parents if not folder.exists()]
     attempts = 0
     while True:
-        attempts += 1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "ab+", buffering=0, opener=not_a_link)  # noqa: SIM115 - closed below, after the block
         except FileNotFoundError as error:  # perhaps its last holder has just removed the folder
+            attempts += 1
             if attempts == ATTEMPTS:
                 raise _explained(error, path) from error
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.protocol.best_so_far import best_in_order
 from benchmark.report.runs import read_runs
-from benchmark.study import layout
+from benchmark.report.search_curves import read_search
 from benchmark.study.stored import all_studies, is_study, read_study
 
 
@@ -109,11 +109,10 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
         stored = read_study(path)
         ranking = found.setdefault(stored.facts.search, Ranking(folder, stored.facts.search))
         try:
-            read = read_runs(path)
+            values = read_runs(path).values(column)
         except UserError as error:
             ranking.left_out.append(f"{path.name} is left out: {error}")
             continue
-        values = read.values(column)
         if not values:
             ranking.left_out.append(f"{path.name} is left out: none of its runs has {column}.")
             continue
@@ -124,10 +123,8 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
                 f"{other.parent}."
             )
         ranking.runs[loss] = values
-        if read.choice is not None:
-            trials = layout.read_trials(path, stored.expected, stored.trials).records
-            scores = [trials[index].result["map_at_r"] for index in sorted(trials)]
-            ranking.searched[loss] = best_in_order([None if score is None else 100 * score for score in scores])
+        if search := read_search(path):
+            ranking.searched[loss] = best_in_order(search.scores[stored.facts.search])
     known = [ranking for _, ranking in sorted(found.items()) if ranking.runs]
     if not known:
         reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.left_out)
