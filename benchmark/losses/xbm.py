@@ -22,10 +22,13 @@ Departures:
   afterwards; version 3 leaves them out before.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_non_negative, check_whole
 from benchmark.losses.counters import CountingLoss
 from benchmark.losses.numerics import at_least_float32, cosine_similarity
@@ -203,6 +206,16 @@ class XBM(CountingLoss):
     def diagnostics(self) -> dict[str, float]:
         """Return the rows of the memory in use and, for "authors", the two terms of the last batch's loss."""
         return {"memory_rows": float(self._rows())} | {name: float(term) for name, term in self._terms.items()}
+
+    def record_fields(self, history: Sequence[JsonObject], best_epoch: int | None) -> dict[str, float | bool | None]:
+        """Return whether the memory was still empty at the best epoch; None without one.
+
+        Args:
+            history: one row per evaluation with `epoch` and `diagnostics`.
+            best_epoch: the epoch that gives the fold its score; None without a score.
+        """
+        best = next((row["diagnostics"] for row in history if row["epoch"] == best_epoch), None)
+        return {"best_epoch_in_warmup": None if best is None else best["memory_rows"] == 0}
 
     def warnings(self) -> list[str]:
         """Warn if the memory is still empty."""

@@ -23,6 +23,7 @@ from benchmark.training.history import convergence_epoch
 
 AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
 IDLE = "never changed"  # part of the warning of a loss whose groups stay as they were
+OFF = "never came on"  # part of the warning of a loss with a part that starts later than its training ends
 
 
 def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) -> Effort:
@@ -41,6 +42,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
     epochs = sum(_epochs(record) for record in used)
     space = at(stored.science, "loss", "space")
     chosen = _chosen(trials, runs) if searches else None
+    off = [was_off for record in runs for was_off in _were_off(record)]
     scored = [record.result["separated"]["map_at_r"] for record in runs if record.result.get("separated")]
     return Effort(
         trials=len(trials) if searches else None, asked=_asked(stored, space) if searches else None,
@@ -52,7 +54,8 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation_of_choice=_percent([chosen.result["map_at_r"]] if chosen else []),
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
-        is_idle=any(map(_is_idle, runs)), codes=max(len(stored.code), len(stored.search_code)),
+        is_idle=any(map(_is_idle, runs)), off=sum(off), trained=len(off),
+        codes=max(len(stored.code), len(stored.search_code)),
         resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
     )  # fmt: skip
 
@@ -213,6 +216,17 @@ def _is_idle(record: Record) -> bool:
     warnings = str(record.provenance.get("warnings", ""))
     trained: list[Any] = [record.result, *record.result.get("folds", [])]
     return IDLE in warnings or any(result.get("idle_hierarchy") is True for result in trained)
+
+
+def _were_off(record: Record) -> list[bool]:
+    """Return whether a part of the loss had not started at the scored epoch, for each fold of a run."""
+    trained: list[Any] = record.result.get("folds", [record.result])
+    warnings = record.provenance.get("warnings", [])
+    told = warnings if "folds" in record.result else [warnings]
+    return [
+        result.get("best_epoch_in_warmup") is True or OFF in str(told[number : number + 1])
+        for number, result in enumerate(trained)
+    ]
 
 
 def _num_lines(path: Path) -> int | None:

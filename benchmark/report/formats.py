@@ -31,6 +31,7 @@ MARKS = {
     "b": "The chosen setting is on a bound of its search space",
     "m": "More than half of the folds were stopped by the limit of epochs, not by patience",
     "i": "The hierarchy is idle: its groups never changed",
+    "o": "A part of the loss, such as a memory or coarse levels, was still off at the scored epoch",
     "s": "The search is shorter than its protocol's",
     "f": "Trials clearly behind the best one were stopped before their last folds (searcher.stop_behind)",
     "c": "Computed with several versions of the code, accepted as equal",
@@ -135,6 +136,8 @@ class Effort:
         separated: separated MAP@R of the runs on the test classes, in percent.
         on_bounds: hyper-parameters whose chosen value is on a bound.
         is_idle: whether the groups of a learned hierarchy never changed in a fold.
+        off: number of the runs' folds with a part of the loss that had not started at the scored epoch.
+        trained: number of the runs' folds.
         codes: number of versions of the code that computed the study.
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
@@ -155,6 +158,8 @@ class Effort:
     on_bounds: tuple[str, ...]
     is_idle: bool
     codes: int
+    off: int = 0
+    trained: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
     stopped: int | None = None
@@ -167,6 +172,7 @@ class Effort:
             "b": ", ".join(self.on_bounds) if self.on_bounds else None,
             "m": "" if (self.at_limit or 0) > 0.5 else None,
             "i": "" if self.is_idle else None,
+            "o": f"{self.off} of {self.trained} folds" if self.off else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
             "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,

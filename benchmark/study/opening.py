@@ -59,7 +59,7 @@ def open_study(study: Study, command: Command, fingerprint: str) -> Opened:
     """
     code, search = _stored(training_code(study)), _stored(search_code(study))
     identity = study.identity(fingerprint)
-    notes = schedules.never_reached(study.config) if command != "traditional" else []
+    notes = schedules.starts_late(study.config) if command != "traditional" else []
     try:
         found = _existing(study, identity)
     except (NoStudyError, records.CorruptFileError) as error:

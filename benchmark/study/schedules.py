@@ -32,12 +32,25 @@ def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
     return values | {name: max(1, round(values[name] * batches / iterations_per_epoch)) for name in counts}
 
 
-def never_reached(config: Config) -> list[str]:
-    """Return warnings about parts of the loss that start after the longest possible training of a fold."""
-    longest = config.dataset.max_epochs * config.protocol.iterations_per_epoch
-    return [
-        f"loss.schedule.{name}={start} is never reached: a fold trains for at most {longest:,} iterations "
-        f"(dataset.max_epochs={config.dataset.max_epochs}), so this part of {config.loss.name} stays off."
-        for name in config.loss.schedule.get("starts", [])
-        if (start := config.loss.schedule[name]) >= longest
-    ]
+def starts_late(config: Config) -> list[str]:
+    """Return warnings about parts of a loss that start when the training of a fold may be over.
+
+    Patience ends a training that never improves at the first evaluation after `patience` epochs; a part that starts later
+    than that can be missing in the trainings that are scored.
+    """
+    dataset, each = config.dataset, config.protocol.iterations_per_epoch
+    longest = dataset.max_epochs * each
+    shortest = min(longest, (dataset.patience // dataset.evaluate_every + 1) * dataset.evaluate_every * each)
+    found = []
+    for name in config.loss.schedule.get("starts", []):
+        if (start := config.loss.schedule[name]) >= longest:
+            found.append(
+                f"loss.schedule.{name}={start} is never reached: a fold trains for at most {longest:,} iterations "
+                f"(dataset.max_epochs={dataset.max_epochs}), so this part of {config.loss.name} stays off."
+            )
+        elif start > shortest:
+            found.append(
+                f"loss.schedule.{name}={start} is late: patience may end the training of a fold after {shortest:,} "
+                f"iterations (dataset.patience={dataset.patience}), and this part of {config.loss.name} stays off until then."
+            )
+    return found

@@ -388,6 +388,16 @@ def test_warns_of_an_unused_memory_even_after_resuming():
         module(*batch)
 
 
+def test_a_record_has_whether_the_memory_was_empty_at_the_best_epoch():
+    module, history = make(10, start_iteration=3), []
+    for epoch, batch in enumerate(stream(5)):
+        history.append({"epoch": epoch, "diagnostics": module.diagnostics()})
+        module(*batch)
+    empty = [module.record_fields(history, epoch)["best_epoch_in_warmup"] for epoch in range(5)]
+    assert empty == [True, True, True, True, False]
+    assert module.record_fields(history, None) == {"best_epoch_in_warmup": None}
+
+
 def test_the_flavour_pml_has_its_memory_from_the_first_step_on():
     module = pml(10, start_iteration=1000)
     module(*next(stream(1)))

@@ -83,6 +83,21 @@ def test_a_hierarchy_is_idle_if_a_record_says_so(hpl_nca: tuple[StoredStudy, lis
     assert "i" in read_effort(stored, STUDIES / "hpl_nca", [*found[:-1], changed]).marks
 
 
+@pytest.mark.parametrize("where", ["warnings", "fold"])
+def test_a_part_of_a_loss_was_off_where_a_record_says_so(hpl_nca: tuple[StoredStudy, list[Record]], where: str) -> None:
+    stored, found = hpl_nca
+    last, num_runs = found[-1], sum(record.kind == "run" for record in found)
+    assert read_effort(stored, STUDIES / "hpl_nca", found).off == 0
+    if where == "warnings":
+        warnings = [[], ["the memory never came on: it starts after start_iteration=9 steps"], [], []]
+        changed = dataclasses.replace(last, provenance=last.provenance | {"warnings": warnings})
+    else:
+        folds = [fold | {"best_epoch_in_warmup": fold["fold"] == 2} for fold in last.result["folds"]]
+        changed = dataclasses.replace(last, result=last.result | {"folds": folds})
+    effort = read_effort(stored, STUDIES / "hpl_nca", [*found[:-1], changed])
+    assert effort.marks["o"] == f"1 of {4 * num_runs} folds"
+
+
 def test_a_study_without_a_ledger_has_no_number_of_looks(
     hpl_nca: tuple[StoredStudy, list[Record]], tmp_path: Path
 ) -> None:
@@ -100,7 +115,7 @@ def test_a_preset_searches_nothing(hpl_nca: tuple[StoredStudy, list[Record]]) ->
 def test_each_mark_has_its_condition() -> None:
     assert PLAIN.marks == {}
     changes: dict[str, dict[str, Any]] = {
-        "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"is_idle": True}, "s": {"trials": 9},
+        "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"is_idle": True}, "o": {"off": 1}, "s": {"trials": 9},
         "f": {"stopped": 0}, "c": {"codes": 2}, "p": {"seen": ("WebLI, images of the web",)},
     }  # fmt: skip
     for mark, change in changes.items():

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.core.paths import conf_dir
 from benchmark.study.passes import in_passes
-from benchmark.study.schedules import never_reached
+from benchmark.study.schedules import starts_late
 from benchmark.study.study import Study
 
 Compose = Callable[..., Study]
@@ -55,9 +55,30 @@ def test_under_the_traditional_protocol_it_follows_the_length_of_a_pass(compose_
     assert in_passes(memory, 1000).config.loss.module["start_iteration"] == 1000  # counts steps, not epochs
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_loss_is_whole_before_patience_can_end_a_training(dataset: str, compose_study: Compose) -> None:
+    options = (f"dataset={dataset}", *FILES.get(dataset, ()))
+    assert starts_late(compose_study(*options, "loss=xbm").config) == []
+    study = compose_study(*options, "loss=hpl_pa")
+    assert starts_late(study.config) == []
+    schedule = study.config.loss.schedule
+    first_update = (
+        schedule["warmup_iterations"] + schedule["update_every_bounds"][1]
+    )  # the latest that a search may choose
+    as_warmup = f"loss.schedule.warmup_iterations={first_update - 1}"
+    assert starts_late(compose_study(*options, "loss=hpl_pa", as_warmup).config) == []
+
+
+def test_a_part_that_starts_when_patience_may_have_ended_the_training_is_named(compose_study: Compose) -> None:
+    options = ("dataset=cub", "dataset.patience=3", "loss=hpl_pa")  # evaluated after 2 and 4 epochs of 100 iterations
+    (line,) = starts_late(compose_study(*options, "loss.schedule.warmup_iterations=401").config)
+    assert "loss.schedule.warmup_iterations=401 is late" in line and "after 400 iterations" in line
+    assert starts_late(compose_study(*options, "loss.schedule.warmup_iterations=400").config) == []
+
+
 def test_a_part_that_starts_after_the_longest_training_is_named(compose_study: Compose) -> None:
     short = ("dataset=glyphs_small", "dataset.max_epochs=4", "dataset.iterations_per_epoch=15")
-    (line,) = never_reached(compose_study(*short, "loss=xbm", "loss.schedule.start_iteration=60").config)
+    (line,) = starts_late(compose_study(*short, "loss=xbm", "loss.schedule.start_iteration=60").config)
     assert "loss.schedule.start_iteration=60" in line and "at most 60 iterations" in line
-    assert not never_reached(compose_study(*short, "loss=xbm", "loss.schedule.start_iteration=59").config)
-    assert not never_reached(compose_study(*short, "loss=proxy_nca").config)
+    assert not starts_late(compose_study(*short, "loss=xbm", "loss.schedule.start_iteration=45").config)
+    assert not starts_late(compose_study(*short, "loss=proxy_nca").config)
