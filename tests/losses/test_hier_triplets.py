@@ -75,6 +75,47 @@ def test_a_triplet_and_its_gradient_worked_out_by_hand(margin, loss, k_counts):
     torch.testing.assert_close(distances.grad, torch.tensor(expected, dtype=torch.float64))
 
 
+def paper_triplet(rows, triplet, shifts, margin, temperature):
+    """Return the differentiable loss of one triplet, whose ancestors are straight-through Gumbel-softmax choices."""
+    i, j, k = (rows[index] for index in triplet)
+    largest_of_two = torch.maximum(i, j)
+    choices = []
+    for largest, shift in zip((largest_of_two, torch.maximum(largest_of_two, k)), shifts, strict=True):
+        soft = torch.softmax(shift - largest / temperature, dim=0)
+        logits = (shift - largest / temperature).tolist()
+        hard = torch.zeros_like(soft)
+        hard[logits.index(max(logits))] = 1
+        choices.append(hard + soft - soft.detach())
+    two, three = choices
+    if two.argmax() == three.argmax():
+        return 0 * rows.sum()
+    gaps = ((two - three) @ i, (two - three) @ j, (three - two) @ k)
+    return sum((gap + margin).clamp(min=0) for gap in gaps)
+
+
+@pytest.mark.parametrize("steps", [None, 4], ids=["distinct", "ties"])
+@pytest.mark.parametrize("with_noise", [True, False])
+@pytest.mark.parametrize("margin", [0.1, 2.0])
+def test_gradients_of_weighted_losses_are_those_of_straight_through_choices(steps, with_noise, margin):
+    distances = table(7, 6)
+    if steps:  # few values, so that maxima and choices have ties
+        distances = (distances * steps / 3).round() / steps
+    distances.requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    triplets = torch.randint(7, (3, 80), generator=generator)  # also of a point with itself
+    weights = torch.randn(80, generator=generator, dtype=torch.float64)
+    noise = table(2 * 80, 6, seed=2).view(2, 80, 6) if with_noise else torch.zeros(2, 80, 6, dtype=torch.float64)
+    settings = {"margin": margin, "temperature": 0.3}
+    found = hier.triplet_losses(distances, triplets, noise if with_noise else noise[:, :1, :1], **settings)
+    expected = torch.stack([
+        paper_triplet(distances, t, noise[:, number], **settings) for number, t in enumerate(triplets.T.tolist())
+    ])  # fmt: skip
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert 10 < int((found > 0).sum()) < 80
+    gradients = [torch.autograd.grad(weights @ losses, distances)[0] for losses in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_chunks_add_up_to_the_mean_and_its_gradient(monkeypatch, rows):
     distances = table(12, 8).requires_grad_()
