@@ -20,6 +20,7 @@ Departures from the authors' code:
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -246,7 +247,7 @@ def mean_triplet_loss(
     """Mean over the triplets that count of `triplet_losses`, a scalar; 0 without triplets.
 
     Easily got wrong: T x M is 100 times as large as the distances, so each chunk of triplets is differentiated
-    immediately and only the gradient (N, M) is kept; `change` has the value 0 and that gradient.
+    immediately and only the sum of the gradients (N, M) is kept; `change` has the value 0 and that gradient.
 
     Args:
         distances: (N, M) from the points to the proxies.
@@ -256,19 +257,17 @@ def mean_triplet_loss(
         margin: at least 0.
         temperature: above 0.
     """
-    leaf = distances.detach().requires_grad_()
-    total = leaf.new_zeros(())
+    values = distances.detach()
+    gradient, total = torch.zeros_like(values), values.new_zeros(())
     counts = torch.arange(triplets.shape[1], device=triplets.device) < count
-    rows = max(1, CHUNK // distances.shape[1])
+    rows = max(1, CHUNK // values.shape[1])
     for chunk, counted in zip(triplets.split(rows, dim=1), counts.split(rows), strict=True):
-        shape = (2, chunk.shape[1], distances.shape[1])
-        noise = leaf.new_zeros(2, 1, 1) if generator is None else gumbel(shape, leaf.dtype, generator)
-        with torch.enable_grad():
-            loss = (triplet_losses(leaf, chunk, noise, margin=margin, temperature=temperature) * counted).sum()
-            loss.backward()
-        total += loss.detach()
-    assert leaf.grad is not None  # without triplets: one empty chunk
-    change = (leaf.grad * (distances - leaf.detach())).sum()  # 0
+        shape = (2, chunk.shape[1], values.shape[1])
+        noise = values.new_zeros(2, 1, 1) if generator is None else gumbel(shape, values.dtype, generator)
+        losses, choices = _losses_and_choices(values, chunk, noise, margin, temperature)
+        total += (losses * counted).sum()
+        _add_gradient(gradient, values, chunk, choices, counted.to(values.dtype), temperature)
+    change = (gradient * (distances - values)).sum()  # 0
     return (total + change) / count.clamp(min=1)
 
 
@@ -288,18 +287,109 @@ def triplet_losses(distances: Tensor, triplets: Tensor, noise: Tensor, *, margin
         margin: at least 0.
         temperature: above 0.
     """
-    i, j, k = (distances.index_select(0, indices) for indices in triplets)  # (T, M) each
-    farthest_of_two = torch.maximum(i, j)
-    farthest = torch.maximum(farthest_of_two, k)
-    logits_two, logits_three = noise[0] - farthest_of_two / temperature, noise[1] - farthest / temperature
-    two, three = (logits.detach().argmax(dim=1, keepdim=True) for logits in (logits_two, logits_three))  # (T, 1)
-    gaps = [d.gather(1, two) - d.gather(1, three) for d in (i, j)] + [k.gather(1, three) - k.gather(1, two)]
-    hinges = torch.cat([(gap + margin).relu() * (two != three) for gap in gaps], dim=1)  # (T, 3)
-    # Derivative of the loss with respect to the one-hot choice of a(ij); that of a(ijk) is its negative.
-    active = (hinges.detach() > 0).to(i.dtype)[:, :, None]
-    slope = active[:, 0] * i.detach() + active[:, 1] * j.detach() - active[:, 2] * k.detach()
-    through = ((logits_two.softmax(dim=1) - logits_three.softmax(dim=1)) * slope).sum(dim=1)
-    return hinges.sum(dim=1) + through - through.detach()
+    losses: Tensor = _TripletLosses.apply(distances, triplets, noise, margin, temperature)
+    return losses
+
+
+class _TripletLosses(torch.autograd.Function):
+    """`triplet_losses` with the gradient that is written out in `_add_gradient`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, distances: Tensor, triplets: Tensor, noise: Tensor, margin: float, temperature: float
+    ) -> Tensor:
+        losses, choices = _losses_and_choices(distances, triplets, noise, margin, temperature)
+        ctx.save_for_backward(distances, triplets, *choices)
+        ctx.temperature = temperature
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        distances, triplets, *choices = ctx.saved_tensors
+        total = torch.zeros_like(distances)
+        _add_gradient(total, distances, triplets, Choices._make(choices), gradients[0], ctx.temperature)
+        return total, None, None, None, None
+
+
+class Choices(NamedTuple):
+    """Ancestors of triplets, by which their losses are differentiated."""
+
+    logits_two: Tensor  # (T, M) of a(ij)
+    logits_three: Tensor  # (T, M) of a(ijk)
+    two: Tensor  # (T,) index of a(ij)
+    three: Tensor  # (T,) index of a(ijk)
+    active: Tensor  # (T, 3) whether each hinge is above 0
+
+
+def _losses_and_choices(
+    distances: Tensor, triplets: Tensor, noise: Tensor, margin: float, temperature: float
+) -> tuple[Tensor, Choices]:
+    """Losses (T,) of `triplet_losses`, whose arguments these are, and the ancestors."""
+    scaled = distances / temperature
+    i, j, k = (scaled.index_select(0, points) for points in triplets)  # (T, M) each
+    farthest_of_two = torch.maximum(i, j, out=j)
+    farthest = torch.maximum(farthest_of_two, k, out=k)
+    for_two, for_three = noise.expand(2, *i.shape)
+    logits_two = torch.sub(for_two, farthest_of_two, out=farthest_of_two)
+    logits_three = torch.sub(for_three, farthest, out=farthest)
+    two, three = _first_largest(logits_two), _first_largest(logits_three)  # (T,) each
+    to_two, to_three = distances[triplets, two], distances[triplets, three]  # (3, T) each
+    gaps = torch.cat([to_two[:2] - to_three[:2], to_three[2:] - to_two[2:]])
+    hinges = ((gaps + margin).relu() * (two != three)).T.contiguous()  # (T, 3)
+    return hinges.sum(dim=1), Choices(logits_two, logits_three, two, three, hinges > 0)
+
+
+def _add_gradient(
+    total: Tensor, distances: Tensor, triplets: Tensor, choices: Choices, weights: Tensor, temperature: float
+) -> None:
+    """Add to `total` the gradient of the weighted sum of the losses of triplets by the distances.
+
+    Automatic differentiation finds it too, through tens of (T, M) tensors and masks, which are slow on a CPU.
+
+    Args:
+        total: (N, M).
+        distances: (N, M).
+        triplets: (3, T).
+        choices: the ancestors of the triplets.
+        weights: (T,) of the losses.
+        temperature: above 0.
+    """
+    *logits, two, three, active = choices
+    of_hinges = active * weights[:, None]  # (T, 3)
+    if distances.device.type == "cpu":  # the host of another device would wait for the number of triplets kept
+        kept = of_hinges.any(dim=1).nonzero()[:, 0]
+        triplets, two, three, of_hinges = triplets[:, kept], two[kept], three[kept], of_hinges[kept]
+        logits = [of_set.index_select(0, kept) for of_set in logits]
+    of_i, of_j, of_k = of_hinges.T[:, :, None]  # (T, 1) each
+    i, j, k = (distances.index_select(0, points) for points in triplets)  # (T, M) each
+    # Derivative of the losses with respect to the one-hot choice of a(ij); that of a(ijk) is its negative.
+    slope = (of_i * i).addcmul_(of_j, j).addcmul_(of_k, k, value=-1)
+    with torch.enable_grad():
+        leaves = [of_set.detach().requires_grad_() for of_set in logits]
+        soft = [leaf.softmax(dim=1) for leaf in leaves]
+    on_two, on_three = torch.autograd.grad(soft, leaves, [slope, slope])
+    # With respect to the largest distances, then to those distances of i, j and k that are the largest.
+    on_two, on_three = on_two.div_(-temperature), on_three.div_(temperature)
+    on_k = on_three * _share_in_maximum(k, torch.maximum(i, j))
+    on_two += on_three.sub_(on_k)
+    on_i = on_two * _share_in_maximum(i, j)
+    on_j = on_two.sub_(on_i)
+    ancestors = torch.stack([two, three], dim=1)  # (T, 2)
+    for points, gradient, weight in zip(triplets, (on_i, on_j, on_k), (of_i, of_j, -of_k), strict=True):
+        gradient.scatter_add_(1, ancestors, torch.cat([weight, -weight], dim=1))  # distances to the ancestors
+        total.index_add_(0, points, gradient)
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """Index (T,) of the largest value in each row of (T, M), the first among equals."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(values.numpy().argmax(axis=1))  # a tenth of the time of PyTorch's
+    return values.argmax(dim=1)
+
+
+def _share_in_maximum(values: Tensor, others: Tensor) -> Tensor:
+    """Derivative (T, M) of max(values, others) by the values: 1 where they are larger, 1/2 where equal, 0 elsewhere."""
+    return (values - others).sign_().add_(1).mul_(0.5)
 
 
 def gumbel(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
