@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev, variance
 from typing import Any
 
 import pytest
 import yaml
+from scipy.stats import t
 
 from benchmark.core import records
 from benchmark.core.typed import convert
@@ -122,6 +124,34 @@ def test_the_table_of_the_findings_is_the_committed_one() -> None:
         by = {row["searcher"]: row["chosen"] for row in regrets if row["problem"] == problem}
         cells = " | ".join(by.get(name, "") for name in ("ax", "ax, default first", "sobol", "random"))
         assert f"| {cells} |" in page
+
+
+def test_the_luck_of_a_search_in_the_findings_is_that_of_the_committed_records() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    text = (RESULTS / "grocery" / "tables" / "grocery-efficientnet_lite0-hpl.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")] for line in text.partition("**Difference")[0].splitlines()]
+    over = {one[1].partition(" <sup>")[0]: one[9] for one in cells if len(one) > 10 and "±" in one[9]}
+    first = [
+        one for one in map(read_study, all_studies(RESULTS / "grocery")) if not (one.facts.search or one.facts.preset)
+    ]
+    labels = {stored.facts.loss: stored.label for stored in first}
+    means = [ranking.means() for ranking in read_rankings(RESULTS / "grocery", "concatenated.map_at_r")]
+    repeated = {loss: [found[loss] for found in means] for loss in means[1]}
+    for loss, each in repeated.items():
+        numbers = " | ".join(f"{mean:.2f}" for mean in each)
+        assert f"| {labels[loss]} | {numbers} | {over[labels[loss]]} |" in page
+    assert len(repeated) == len(over) == 8 and all(len(each) == 3 for each in repeated.values())
+    deviation = fmean(map(variance, repeated.values())) ** 0.5
+    needed = t.ppf(0.975, 2 * len(repeated)) * (2 * deviation**2) ** 0.5
+    trained = [mean for loss, mean in means[0].items() if not loss.startswith("none")]
+    near = sum(mean > max(trained) - needed for mean in means[0].values())
+    words = " ".join(page.split())
+    assert f"a standard deviation of {deviation:.2f} points (over the eight losses, 16 degrees" in words
+    assert f"after one search differ by {stdev(trained):.2f}, so about half of the variance" in words
+    assert 0.4 < deviation**2 / variance(trained) < 0.6
+    assert f"apart from {needed:.2f} points on; {near} of the {len(means[0])} rows, the first one included" in words
+    taus = [kendall_tau(one, two) for one, two in combinations(means, 2)]
+    assert "by two of the searches is {:.2f}, {:.2f} and {:.2f}.".format(*taus) in words
 
 
 @dataclass
