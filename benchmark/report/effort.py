@@ -54,7 +54,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation_of_choice=_percent([chosen.result["map_at_r"]] if chosen else []),
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
-        is_idle=any(map(_is_idle, runs)), off=sum(off), trained=len(off),
+        is_idle=any(map(_is_idle, runs)), off=sum(off), num_folds=len(off),
         codes=max(len(stored.code), len(stored.search_code)),
         resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
     )  # fmt: skip

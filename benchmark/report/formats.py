@@ -137,7 +137,7 @@ class Effort:
         on_bounds: hyper-parameters whose chosen value is on a bound.
         is_idle: whether the groups of a learned hierarchy never changed in a fold.
         off: number of the runs' folds with a part of the loss that had not started at the scored epoch.
-        trained: number of the runs' folds.
+        num_folds: number of the runs' folds.
         codes: number of versions of the code that computed the study.
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
@@ -159,7 +159,7 @@ class Effort:
     is_idle: bool
     codes: int
     off: int = 0
-    trained: int = 0
+    num_folds: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
     stopped: int | None = None
@@ -172,7 +172,7 @@ class Effort:
             "b": ", ".join(self.on_bounds) if self.on_bounds else None,
             "m": "" if (self.at_limit or 0) > 0.5 else None,
             "i": "" if self.is_idle else None,
-            "o": f"{self.off} of {self.trained} folds" if self.off else None,
+            "o": f"{self.off} of {self.num_folds} folds" if self.off else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
             "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,

@@ -35,8 +35,8 @@ def in_passes(schedule: Node, batches: int, iterations_per_epoch: int) -> Node:
 def starts_late(config: Config) -> list[str]:
     """Return warnings about parts of a loss that start when the training of a fold may be over.
 
-    Patience ends a training that never improves at the first evaluation after `patience` epochs; a part that starts later
-    than that can be missing in the trainings that are scored.
+    Patience ends a training that never improves at the first evaluation after `patience` epochs; a part that starts
+    later than that can be missing in the trainings that are scored.
     """
     dataset, each = config.dataset, config.protocol.iterations_per_epoch
     longest = dataset.max_epochs * each
@@ -51,6 +51,6 @@ def starts_late(config: Config) -> list[str]:
         elif start > shortest:
             found.append(
                 f"loss.schedule.{name}={start} is late: patience may end the training of a fold after {shortest:,} "
-                f"iterations (dataset.patience={dataset.patience}), and this part of {config.loss.name} stays off until then."
+                f"iterations (dataset.patience={dataset.patience}), with this part of {config.loss.name} still off."
             )
     return found

@@ -73,7 +73,8 @@ def test_the_table_of_options_is_that_of_make() -> None:
 
 def test_the_table_of_experiments_has_each_file_with_its_data_sets() -> None:
     label = {"cars196": "Cars196", "cub": "CUB", "glyphs": "glyphs", "grocery": "Grocery",
-             "grocery_finetuned": "Grocery, fine-tuned", "inshop": "In-Shop", "inaturalist2019": "iNaturalist", "sop": "SOP"}  # fmt: skip
+             "grocery_finetuned": "Grocery, fine-tuned", "inshop": "In-Shop", "inaturalist2019": "iNaturalist",
+             "sop": "SOP"}  # fmt: skip
     found = {name.strip("`"): data for _, name, _, data, _ in rows("experiments.md", "## All experiments")}
     files = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / "experiments").glob("*.yaml")}
     assert found == {name: ", ".join(label[data] for data in node["datasets"]) for name, node in files.items()}
