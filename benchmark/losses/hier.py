@@ -374,9 +374,8 @@ def _add_gradient(
     on_two += on_three.sub_(on_k)
     on_i = on_two * _share_in_maximum(i, j)
     on_j = on_two.sub_(on_i)
-    ancestors = torch.stack([two, three], dim=1)  # (T, 2)
     for points, gradient, weight in zip(triplets, (on_i, on_j, on_k), (of_i, of_j, -of_k), strict=True):
-        gradient.scatter_add_(1, ancestors, torch.cat([weight, -weight], dim=1))  # distances to the ancestors
+        gradient.scatter_add_(1, two[:, None], weight).scatter_add_(1, three[:, None], -weight)  # to the ancestors
         total.index_add_(0, points, gradient)
 
 

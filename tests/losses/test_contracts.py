@@ -230,7 +230,7 @@ def test_protocols_recognise_the_optional_methods():
     added = which(Regularized)  # passes on what its base offers
     assert offered == {
         HasAfterStep: hpl | added | {"group", "hier", "n_pairs"}, HasDiagnostics: hpl | added | {"hier", "hist", "xbm"},
-        HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies,
+        HasMemory: {"xbm"}, HasRecordFields: hpl | added | with_proxies | {"xbm"},
         HasWarnings: hpl | added | {"xbm"},
     }  # fmt: skip
 
