@@ -62,10 +62,8 @@ def test_a_loss_is_whole_before_patience_can_end_a_training(dataset: str, compos
     study = compose_study(*options, "loss=hpl_pa")
     assert starts_late(study.config) == []
     schedule = study.config.loss.schedule
-    first_update = (
-        schedule["warmup_iterations"] + schedule["update_every_bounds"][1]
-    )  # the latest that a search may choose
-    as_warmup = f"loss.schedule.warmup_iterations={first_update - 1}"
+    latest_update = schedule["warmup_iterations"] + schedule["update_every_bounds"][1]  # of those that a search tries
+    as_warmup = f"loss.schedule.warmup_iterations={latest_update - 1}"
     assert starts_late(compose_study(*options, "loss=hpl_pa", as_warmup).config) == []
 
 
