@@ -16,7 +16,7 @@ import pytest
 
 from benchmark.core.paths import conf_dir
 from benchmark.datasets import image_check
-from benchmark.study import spaces
+from benchmark.study import lengths, spaces
 from benchmark.study.study import Study
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: Ctrl-C is tested too
@@ -86,6 +86,7 @@ def compose_study_in() -> Callable[..., Study]:
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = compose("config", list(overrides))
+        lengths.adapt(config, overrides)
         spaces.adapt(config, overrides)
         return Study.of(config)
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from benchmark.core import cache_dir, errors, invocation, places, process
 from benchmark.core.console import OutputError, drop_output, write
 from benchmark.core.paths import conf_dir
-from benchmark.study import arguments, messages, plugins, spaces
+from benchmark.study import arguments, lengths, messages, plugins, spaces
 from benchmark.study.preflight import check_values
 from benchmark.study.selected import BOOKKEEPING, PLACE_KEYS, key_of, select
 from benchmark.study.study import ConfigurationError, Study
@@ -125,6 +125,7 @@ def _compose(overrides: list[str], plugin_folders: Sequence[Path]) -> DictConfig
         hydra.core.global_hydra.GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose("config", [*search_path, *overrides])
+        lengths.adapt(config, overrides)
         spaces.adapt(config, overrides)
     except (hydra.errors.HydraException, OmegaConfBaseException) as error:
         raise errors.UserError(explain(error, overrides)) from error

@@ -25,6 +25,7 @@ DESCRIBES = (
     "identity",
     "kept_models",  # finds weights files
     "layout",
+    "lengths",  # adapts configurations, which the identity covers
     "ledger",
     "lost_trials",
     "messages",

@@ -16,6 +16,7 @@ from benchmark.experiment import spec
 from benchmark.experiment.outline import choice
 from benchmark.experiment.selected import Selected, StudyOf, key_of
 from benchmark.report.comparison import leaves
+from benchmark.study import lengths
 from benchmark.study.preflight import check_values
 from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
@@ -60,7 +61,9 @@ def composed(overrides: tuple[str, ...]) -> Study:
     config = copy.deepcopy(node(*others))
     with open_dict(config):
         config.loss = copy.deepcopy(node(*of_loss).loss)
-    return Study.of(command_line.with_values(config, [entry for entry in overrides if entry not in choices]))
+    config = command_line.with_values(config, [entry for entry in overrides if entry not in choices])
+    lengths.adapt(config, overrides)
+    return Study.of(config)
 
 
 @functools.cache
@@ -107,7 +110,9 @@ def flat(study: Study) -> dict[str, Any]:
 
 def test_a_composition_in_parts_is_what_hydra_composes_at_once() -> None:
     study = sample("hpl_table_4_sop")[1]
-    assert composed(study.overrides).raw == Study.of(command_line.compose_anew("config", list(study.overrides))).raw
+    at_once = command_line.compose_anew("config", list(study.overrides))
+    lengths.adapt(at_once, study.overrides)
+    assert composed(study.overrides).raw == Study.of(at_once).raw
 
 
 @pytest.mark.parametrize("name", EACH)

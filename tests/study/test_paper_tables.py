@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
+from benchmark.study import lengths
 from benchmark.study.passes import in_passes
 from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
@@ -24,7 +25,9 @@ def compose() -> Compose:
     @functools.cache
     def composed(overrides: str) -> Study:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(command_line.compose("config", overrides.split()))
+            config = command_line.compose("config", overrides.split())
+        lengths.adapt(config, overrides.split())
+        return Study.of(config)
 
     return composed
 

@@ -55,9 +55,12 @@ def test_under_the_traditional_protocol_it_follows_the_length_of_a_pass(compose_
     assert in_passes(memory, 1000).config.loss.module["start_iteration"] == 1000  # counts steps, not epochs
 
 
+@pytest.mark.parametrize("trunk", [(), ("training=frozen", "trunk=efficientnet_lite0")], ids=["trained", "frozen"])
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_loss_is_whole_before_patience_can_end_a_training(dataset: str, compose_study: Compose) -> None:
-    options = (f"dataset={dataset}", *FILES.get(dataset, ()))
+def test_a_loss_is_whole_before_patience_can_end_a_training(
+    dataset: str, trunk: tuple[str, ...], compose_study: Compose
+) -> None:
+    options = (f"dataset={dataset}", *FILES.get(dataset, ()), *trunk)
     assert starts_late(compose_study(*options, "loss=xbm").config) == []
     study = compose_study(*options, "loss=hpl_pa")
     assert starts_late(study.config) == []
