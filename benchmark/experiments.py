@@ -46,7 +46,7 @@ def experiments(study: Study, overrides: list[str]) -> None:
             f"{sum(done for _, done in states):,} of {total:,}", ", ".join(missing) or "-",
             chosen.caption(chosen.experiment.datasets[0]) if chosen.remark else chosen.experiment.title,
         ))  # fmt: skip
-    write_table(LISTED, rows)
+    write_table(LISTED, rows, cut=("data sets", "missing here", "title"))
     write(f"{counted(len(rows), 'experiment')}. Next: {command('plan', {'experiment': 'hpl_table_3'})}")
 
 

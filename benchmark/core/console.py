@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -85,14 +85,15 @@ def width() -> int:
     return _console().width
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], cut: Container[str] = ()) -> None:
     """Print a table on a terminal, and tab-separated lines for other programs elsewhere.
 
-    Nothing is cut on a terminal: cells that do not fit go on below, the first column last.
+    On a terminal, cells that do not fit go on below, the first column last.
 
     Args:
         columns: headings.
         rows: the cells of each row, in the order of the headings.
+        cut: headings of columns whose cells end with an ellipsis where a terminal is too narrow, in place of going on.
     """
     lines = [[visible(cell) for cell in row] for row in (columns, *rows)]
     console = _console()
@@ -104,12 +105,35 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
+        widest = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        room = _room(widest, [number for number, head in enumerate(columns) if head in cut], console.width)
         for number, head in enumerate(lines[0]):
-            whole = number == 0 and max(len(line[0]) for line in lines) <= console.width // 2
-            table.add_column(head, overflow="fold", no_wrap=whole)
+            whole = number in room or (number == 0 and widest[0] <= console.width // 2)
+            table.add_column(
+                head, overflow="ellipsis" if number in room else "fold", no_wrap=whole, max_width=room.get(number)
+            )
         for line in lines[1:]:
             table.add_row(*line)
         console.print(table, soft_wrap=False)
+
+
+def _room(widest: Sequence[int], cut: Sequence[int], width: int) -> dict[int, int]:
+    """The widths of columns that may be cut: they share what the others leave, and what a narrow one leaves too.
+
+    >>> _room([10, 5, 90, 40], cut=[1, 2, 3], width=80)
+    {1: 5, 3: 28, 2: 29}
+
+    Args:
+        widest: characters in the widest cell of each column.
+        cut: the columns that may be cut.
+        width: of the terminal.
+    """
+    left = width - sum(count + 2 for number, count in enumerate(widest) if number not in cut)
+    room: dict[int, int] = {}
+    for done, number in enumerate(sorted(cut, key=widest.__getitem__)):
+        room[number] = max(1, min(widest[number], left // (len(cut) - done) - 2))
+        left -= room[number] + 2
+    return room
 
 
 def write_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

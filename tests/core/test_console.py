@@ -260,6 +260,18 @@ def test_a_table_on_a_terminal_shows_hostile_cells_as_text(monkeypatch: pytest.M
     assert SHOWN in text and "[/nothing]" in text and "\x1b[2J" not in text
 
 
+def test_a_row_of_a_table_that_may_be_cut_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [("one", "4 of 5", "cub", "w" * 50, "t" * 90), ("another", "1 of 5", "sop", "-", "short")]
+    display.write_table(("name", "done", "data", "missing", "title"), rows, cut=("data", "missing", "title"))
+    _, first, second = terminal.getvalue().splitlines()
+    shown = [cell for cell in re.split(r" {2,}", first.strip()) if cell]
+    assert shown[:3] == ["one", "4 of 5", "cub"] and len(first) <= 60
+    assert re.fullmatch(r"w{13,}…", shown[3]) and re.fullmatch(r"t{13,}…", shown[4])
+    assert second.split() == ["another", "1", "of", "5", "sop", "-", "short"]
+
+
 def test_a_traceback_is_shown_without_control_characters(capsys: Any) -> None:
     try:
         raise ValueError(HOSTILE)
