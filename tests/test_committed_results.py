@@ -1,9 +1,14 @@
-"""The studies that are part of the repository still load, and still give the tables next to them."""
+"""The studies that are part of the repository still load, and still give the tables next to them.
+
+The records of `grocery` are 70 MB, which take seconds to read: what reads all of them is a slow test.
+"""
 
 import csv
+import functools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -12,12 +17,13 @@ from typing import Any
 
 import pytest
 import yaml
+from _pytest.mark import ParameterSet
 from scipy.stats import t
 
 from benchmark.core import records
 from benchmark.core.typed import convert
 from benchmark.protocol.racing import estimate, stops_after
-from benchmark.report.rankings import kendall_tau, read_rankings
+from benchmark.report.rankings import Ranking, kendall_tau, read_rankings
 from benchmark.study import contents
 from benchmark.study.identity import short_digest
 from benchmark.study.opening import difference
@@ -29,7 +35,21 @@ from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = [RESULTS / name for name in ("classes", "grocery", "new_methods", "one_of_each", "reference", "traditional")]
-STUDIES = [directory for folder in FOLDERS for directory in all_studies(folder)]
+EACH = [
+    pytest.param(folder, marks=[pytest.mark.slow] if folder.name == "grocery" else [], id=folder.name)
+    for folder in FOLDERS
+]
+SEARCHED = [param for param in EACH if param.id in ("grocery", "one_of_each", "new_methods", "reference")]
+
+
+def studies() -> Iterator[ParameterSet]:
+    """Every study: those of `one_of_each`, and of other folders the first and the last one; the others are slow tests."""
+    for folder in FOLDERS:
+        first, *others, last = all_studies(folder)
+        for directory in (first, *others, last):
+            slow = directory in others and folder.name != "one_of_each"
+            marks = [pytest.mark.slow] if slow else []
+            yield pytest.param(directory, marks=marks, id=f"{folder.name}-{directory.name}")
 
 
 # Keys that came after the oldest studies, in the days when a new key changed every identity.
@@ -51,11 +71,16 @@ def test_there_are_committed_studies() -> None:
     assert all(all_studies(folder) for folder in FOLDERS)
 
 
-def test_no_committed_record_names_a_folder_of_the_machine_that_made_it() -> None:
+@functools.cache
+def rankings(folder: Path) -> list[Ranking]:
+    return read_rankings(folder, "concatenated.map_at_r")
+
+
+@pytest.mark.parametrize("folder", EACH)
+def test_no_committed_record_names_a_folder_of_the_machine_that_made_it(folder: Path) -> None:
     absolute = re.compile(r"""(?:^|[\s"'=,\[])(/[\w.-]+/[\w./-]*)""")
     found = {
         match[1]
-        for folder in FOLDERS
         for path in folder.rglob("*")
         if path.is_file()
         for match in absolute.finditer(path.read_text(encoding="utf-8"))
@@ -82,7 +107,7 @@ def test_what_a_loss_says_it_measured_is_in_a_committed_table() -> None:
 
 
 @pytest.mark.usefixtures("no_fsync")
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", EACH)
 def test_committed_records_give_the_committed_tables_byte_for_byte(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / folder.name
     shutil.copytree(folder / "studies", copy / "studies")
@@ -126,6 +151,7 @@ def test_the_table_of_the_findings_is_the_committed_one() -> None:
         assert f"| {cells} |" in page
 
 
+@pytest.mark.slow
 def test_the_luck_of_a_search_in_the_findings_is_that_of_the_committed_records() -> None:
     page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
     text = (RESULTS / "grocery" / "tables" / "grocery-efficientnet_lite0-hpl.md").read_text(encoding="utf-8")
@@ -135,7 +161,7 @@ def test_the_luck_of_a_search_in_the_findings_is_that_of_the_committed_records()
         one for one in map(read_study, all_studies(RESULTS / "grocery")) if not (one.facts.search or one.facts.preset)
     ]
     labels = {stored.facts.loss: stored.label for stored in first}
-    means = [ranking.means() for ranking in read_rankings(RESULTS / "grocery", "concatenated.map_at_r")]
+    means = [ranking.means() for ranking in rankings(RESULTS / "grocery")]
     repeated = {loss: [found[loss] for found in means] for loss in means[1]}
     for loss, each in repeated.items():
         numbers = " | ".join(f"{mean:.2f}" for mean in each)
@@ -200,29 +226,29 @@ class Race:
         return f"| `results/{folder}` | {cells} | {same} | {max(self.lost):.2f} | {fmean(self.lost):.2f} |"
 
 
-def test_what_stopping_trials_would_have_saved_is_what_the_findings_say() -> None:
+@pytest.mark.parametrize("folder", SEARCHED)
+def test_what_stopping_trials_would_have_saved_is_what_the_findings_say(folder: Path) -> None:
     page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
-    for folder in ("grocery", "reference", "one_of_each", "new_methods"):
-        race = Race()
-        for directory in all_studies(RESULTS / folder):
-            paths = sorted((directory / "bo").glob("trial_*.json"))
-            if paths and not read_study(directory).facts.preset:
-                race.run([records.read_record(path).result for path in paths])
-        assert race.row(folder) in page
-        ours, other = ([error[number] ** 2 for error in race.errors] for number in (0, 1))
-        assert fmean(ours) < fmean(other), "the estimate is the better one"
+    race = Race()
+    for directory in all_studies(folder):
+        paths = sorted((directory / "bo").glob("trial_*.json"))
+        if paths and not read_study(directory).facts.preset:
+            race.run([records.read_record(path).result for path in paths])
+    assert race.row(folder.name) in page
+    ours, other = ([error[number] ** 2 for error in race.errors] for number in (0, 1))
+    assert fmean(ours) < fmean(other), "the estimate is the better one"
 
 
-def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_records() -> None:
+@pytest.mark.parametrize("folder", SEARCHED)
+def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_records(folder: Path) -> None:
     page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
-    for folder in ("grocery", "reference", "one_of_each", "new_methods"):
-        (ranking, *_) = read_rankings(RESULTS / folder, "concatenated.map_at_r")
-        final, half = ranking.validation(), max(map(len, ranking.searched.values())) // 2
-        taus = (
-            ranking.between_runs(), kendall_tau(ranking.validation(half), final), kendall_tau(final, ranking.means()),
-        )  # fmt: skip
-        cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
-        assert f"| `results/{folder}` | {len(final)} | {cells} |" in page
+    (ranking, *_) = rankings(folder)
+    final, half = ranking.validation(), max(map(len, ranking.searched.values())) // 2
+    taus = (
+        ranking.between_runs(), kendall_tau(ranking.validation(half), final), kendall_tau(final, ranking.means()),
+    )  # fmt: skip
+    cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
+    assert f"| `results/{folder.name}` | {len(final)} | {cells} |" in page
 
 
 def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committed_table() -> None:
@@ -256,7 +282,7 @@ KINDS = {"bo/trial_*.json": contents.Trial, "final_eval/*/run_*.json": contents.
          "traditional/*/run_*.json": contents.Traditional}  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", EACH)
 def test_every_committed_record_and_choice_has_the_content_of_its_kind(folder: Path) -> None:
     checked = set()
     for pattern, kind in KINDS.items():
@@ -271,7 +297,7 @@ def test_every_committed_record_and_choice_has_the_content_of_its_kind(folder: P
         convert(body, contents.Choice, path)
 
 
-@pytest.mark.parametrize("directory", STUDIES, ids=lambda path: "-".join((path.parts[-4], path.name)))
+@pytest.mark.parametrize("directory", list(studies()))
 def test_a_stored_study_is_what_it_was_when_it_ran(directory: Path) -> None:
     stored = read_study(directory)
     study = Study.of(stored.config)
