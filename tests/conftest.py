@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,22 +57,32 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def times(folders: list[str]) -> dict[str, int]:
+    """When something was last added to each folder, removed from it or replaced in it; 0 for a folder that is gone."""
+    return {folder: os.stat(folder).st_mtime_ns if os.path.isdir(folder) else 0 for folder in folders}
+
+
+def assert_unchanged(before: Mapping[str, Any], after: Mapping[str, Any], whose: str) -> None:
+    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    assert not changed, f"{whose}, or another process meanwhile, changed {', '.join(changed[:5])}"
+
+
 @pytest.fixture(scope="session")
-def listings() -> list[dict[str, tuple[int, int]]]:
-    """The latest listing of the checkout's results."""
-    return [listing(RESULTS)]
+def latest() -> Iterator[list[dict[str, int]]]:
+    """The latest times of the folders in the checkout's results. At the end, every file must be what it was, too."""
+    before = listing(RESULTS)
+    yield [times([place for place, _, _ in os.walk(RESULTS)])]
+    assert_unchanged(before, listing(RESULTS), "A test")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_writes_into_the_results_of_the_checkout(
-    request: pytest.FixtureRequest, listings: list[dict[str, tuple[int, int]]]
+    request: pytest.FixtureRequest, latest: list[dict[str, int]]
 ) -> Iterator[None]:
     """Tests have results folders of their own: what is committed, and what a user has searched, stays as it is."""
     yield
-    before, after = listings[0], listing(RESULTS)
-    listings[0] = after
-    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    assert not changed, f"{request.node.name}, or another process meanwhile, changed {', '.join(changed[:5])}"
+    before, latest[0] = latest[0], times([*latest[0]])
+    assert_unchanged(before, latest[0], request.node.name)
 
 
 @pytest.fixture(scope="session")
