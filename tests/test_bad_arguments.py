@@ -1,6 +1,7 @@
 """Arguments that a command cannot use are refused with a sentence, before data are read and anything is written."""
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmark.study.config import schema
 from benchmark.study.preflight import check_space, check_values
 from benchmark.study.study import Study
 from tests import command_line
+from tests.cases import slow_except
 from tests.command_line import assert_refused, commanded, on_tiny, study_dir
 
 BASE = ("dataset=glyphs_small", "loss=contrastive")
@@ -73,10 +75,16 @@ def base(compose_study_in: Callable[..., Study], tmp_path_factory: pytest.TempPa
     return compose_study_in(tmp_path_factory.getbasetemp() / "results", *BASE)
 
 
+@functools.cache
+def untyped(study: Study) -> DictConfig:
+    """The configuration of a study without its types; not to be changed."""
+    return OmegaConf.create(study.raw)
+
+
 def changed(study: Study, override: str) -> Study:
     """A study with a changed value, as Hydra would compose it."""
     found = OverridesParser.create().parse_override(override)
-    raw = OmegaConf.create(study.raw)
+    raw = copy.deepcopy(untyped(study))
     OmegaConf.update(raw, found.key_or_group, found.value(), force_add=True)
     return Study.of(raw)
 
@@ -110,8 +118,17 @@ NUMBERS = [
 ]  # fmt: skip
 
 
+FAST_NUMBERS = [  # one of each kind of value, in each part of the configuration
+    "seed=-1", "seed=1.5", "seed=abc", f"seed={10**22}", "trials=0", f"trials={BIG}", "trials=inf",
+    "protocol.num_folds=1", "protocol.batch_size=7", "protocol.confidence=95", "dataset.patience=-1",
+    "dataset.recall_at=[1.5]", "threads=0", "trunk.width=null", "training.gradient_chunk=x", "training.clip={value:-1}",
+    "training.decay={kind:linear}", "training.optimizers.trunk.lr=nan", "loss.optimizer.lr=x", "loss.sampler.m=1000",
+    "executor.timeout_minutes=0", "searcher.round=0", "image_threads=many", "accept_code=maybe",
+]  # fmt: skip
+
+
 @pytest.mark.bad_input("command line", "numbers")
-@pytest.mark.parametrize("override", NUMBERS)
+@pytest.mark.parametrize("override", slow_except(FAST_NUMBERS, NUMBERS))
 def test_a_number_out_of_range_is_refused_with_its_key_and_the_range(override: str, base: Study) -> None:
     with pytest.raises(UserError) as error:
         check_values(changed(base, override))
@@ -146,8 +163,15 @@ SPACES = [
 ]  # fmt: skip
 
 
+FAST_SPACES = [
+    "loss.space.pos_margin.bounds=[1]", "loss.space.pos_margin.bounds=[2,1]", "loss.space.pos_margin.bounds=[nan,1]",
+    "loss.space.pos_margin=null", "loss.space.pos_margin.scale=log", "loss.space.pos_margin.type=str",
+    "loss.space.other.bounds=[0,1]", "loss.setting.pos_margin=abc", "loss.setting.other=1",
+]  # fmt: skip
+
+
 @pytest.mark.bad_input("command line", "search spaces and settings")
-@pytest.mark.parametrize("override", SPACES)
+@pytest.mark.parametrize("override", slow_except(FAST_SPACES, SPACES))
 def test_a_space_that_cannot_be_searched_is_refused_with_its_key(override: str, base: Study) -> None:
     with pytest.raises(UserError) as error:
         found = changed(base, override)

@@ -43,7 +43,7 @@ SEARCHED = [param for param in EACH if param.id in ("grocery", "one_of_each", "n
 
 
 def studies() -> Iterator[ParameterSet]:
-    """Every study: those of `one_of_each`, and of other folders the first and the last one; the others are slow tests."""
+    """Every study: fast are those of `one_of_each`, and of other folders the first and the last one."""
     for folder in FOLDERS:
         first, *others, last = all_studies(folder)
         for directory in (first, *others, last):

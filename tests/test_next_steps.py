@@ -46,7 +46,8 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, compose_study_in: Callable[..., Study]) -> Path:
     """The folder of a model."""
-    return write_model(tmp_path_factory.mktemp("model"), compose_study_in(tmp_path_factory.mktemp("of_model"), *OPTIONS))
+    folder = tmp_path_factory.mktemp("model")
+    return write_model(folder / "model", compose_study_in(folder, *OPTIONS))
 
 
 @pytest.fixture

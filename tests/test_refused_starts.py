@@ -36,7 +36,8 @@ OF_ONE = [
     ("final-eval", "a base without a search", ("preset=base", "loss=hpl_nca"), "there is none in"),
     ("traditional", "an epoch after the last one", ("keep_epochs=[1000]",), "keep_epochs=[1000]"),
 ]  # fmt: skip
-CASES = [(story, what, *case) for story in STORIES for what, case in REFUSED.items()] + OF_ONE
+CASES = [("bo", what, *case) for what, case in REFUSED.items()] + OF_ONE
+SLOW = [(story, what, *case) for story in STORIES if story != "bo" for what, case in REFUSED.items()]
 
 
 @pytest.fixture
@@ -66,7 +67,9 @@ def start(story: str, results: Path, *given: str) -> Ended:
     return run(command, *words, *given, protocol="traditional" if story == "traditional" else "")
 
 
-@pytest.mark.parametrize(("story", "what", "given", "said"), CASES)
+@pytest.mark.parametrize(
+    ("story", "what", "given", "said"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+)
 def test_a_refused_start_leaves_nothing(
     story: str, what: str, given: tuple[str, ...], said: str, tmp_path: Path, places: dict[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,

@@ -89,7 +89,7 @@ def sample(name: str, dataset: str = "", budget: str = "full") -> list[StudyOf]:
     return [study for row, found in rows.items() if whole or row in kept for study in (found[0], *found[1:][-1:])]
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_elsewhere_its_caption_names_the_data_set_the_trunk_that_is_composed_and_the_budget(name: str) -> None:
     config = composed(sample(name, "glyphs", "small")[0].overrides).config
     chosen = selected(name, "glyphs", "small")
@@ -155,7 +155,7 @@ def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -
         assert not kept & differing, "another data set keeps what the experiment says about the training"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH)
 def test_every_option_is_allowed_and_reaches_what_is_built(name: str) -> None:
     for study in (*sample(name), *sample(name, "glyphs", "small")):
         found = composed(study.overrides)

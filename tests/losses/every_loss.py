@@ -13,6 +13,7 @@ from benchmark.losses import contract
 from benchmark.losses.contract import DIM, NUM_IMAGES, SCHEDULE, SUPERS, after_step, toy_batch
 from benchmark.losses.contract import NUM_CLASSES as CLASSES
 from benchmark.study.instantiate import build as build_node
+from tests.cases import slow_except
 
 CONF = Path(__file__).parents[2] / "conf"
 FOLDER = CONF / "loss"
@@ -29,7 +30,10 @@ OFFERED = {
     "num_images": NUM_IMAGES,
 }
 TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values, to save run time
-every_loss = pytest.mark.parametrize("name", NAMES)
+# One loss of each kind: of pairs and of ranks, with a memory, with proxies, with a graph or tree of them, and on a base.
+FAST = ("contrastive", "ms", "smooth_ap", "xbm", "proxy_anchor", "soft_triple", "hist", "hier", "proxygml", "hpl_nca",
+        "hpl_cosface", "anti_collapse_proxy_anchor")  # fmt: skip
+every_loss = pytest.mark.parametrize("name", slow_except(FAST, NAMES))
 
 
 @functools.cache

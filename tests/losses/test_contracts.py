@@ -23,6 +23,7 @@ from benchmark.study.config import LossConfig
 from tests.cases import for_each
 from tests.losses.every_loss import (
     CLASSES,
+    FAST,
     FOLDER,
     NAMES,
     OFFERED,
@@ -94,7 +95,7 @@ def schema():
     return OmegaConf.structured(LossConfig)
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_its_sampler_draws_batches(name, study):
     loss = OmegaConf.to_object(OmegaConf.merge(schema(), config(name)))  # every file has the schema
     sampler = dataclasses.replace(study, config=dataclasses.replace(study.config, loss=loss)).make_sampler(LABELS, 0)
@@ -134,7 +135,7 @@ def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
                     assert low <= value <= high, (dataset, key)
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
     before = config(name)
     for key in before["setting"]:
@@ -142,7 +143,7 @@ def test_every_setting_reaches_the_constructor_or_the_optimizer(name):
         assert any(before[part] != after[part] for part in ("module", "optimizer")), key
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
     module, node = build(name)
     assert not contract.has_a_learning_rate_if_it_learns(course(name))
@@ -151,7 +152,7 @@ def test_a_loss_has_a_learning_rate_exactly_if_it_has_parameters(name):
         assert 0 < sum(parameter.startswith(prefix) for parameter in names) < len(names), prefix
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_an_authors_recipe_fits_the_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
@@ -171,43 +172,43 @@ def test_an_authors_recipe_fits_the_parameters(name):
     assert all((FOLDER.parent / "recipe" / f"{name}.yaml").exists() for name in recipes)
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_is_finite_and_reaches_embeddings_and_parameters(name):
     assert not contract.is_finite_and_reaches_what_is_trained(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 @pytest.mark.parametrize("steps", [0, contract.TRAINED])
 def test_order_of_the_batch_does_not_matter(name, steps):
     assert not contract.does_not_depend_on_order(course(name), [steps])
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_a_few_optimizer_steps_lower_the_loss(name):
     assert not contract.falls_in_a_few_steps(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name):
     assert not contract.is_finite_for_unusual_batches(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_autocast_changes_no_bit(name):
     assert not contract.autocast_changes_no_bit(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_resumes_from_a_checkpoint_bit_for_bit(name):
     assert not contract.resumes(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_draws_nothing_from_the_global_generators(name):
     assert not contract.draws_nothing(course(name))
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
     assert not contract.reports_plain_values(course(name))
     module = course(name).module()
@@ -218,6 +219,7 @@ def test_diagnostics_record_fields_and_warnings_are_plain_values(name):
     assert not vectors or fields["num_proxies"] >= sum(len(p) for p in vectors) > 0
 
 
+@pytest.mark.slow
 def test_protocols_recognise_the_optional_methods():
     modules = {name: course(name).after[0][0] for name in NAMES}
 

@@ -8,13 +8,15 @@ from benchmark.core.paths import conf_dir
 from benchmark.study.passes import in_passes
 from benchmark.study.schedules import starts_late
 from benchmark.study.study import Study
+from tests.cases import slow_except
 
 Compose = Callable[..., Study]
 DATASETS = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
+EACH = slow_except(["cub", "glyphs", "grocery"], DATASETS)  # photographs, images in memory, few photographs
 FILES = {"csv": ("dataset.module.path=x.csv",)}
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", EACH)
 def test_the_values_of_every_data_set_lie_in_their_bounds(dataset: str, compose_study: Compose) -> None:
     schedule = compose_study(f"dataset={dataset}", *FILES.get(dataset, ()), "loss=hpl_pa").config.loss.schedule
     for name in ("num_coarse", "update_every"):
@@ -56,7 +58,7 @@ def test_under_the_traditional_protocol_it_follows_the_length_of_a_pass(compose_
 
 
 @pytest.mark.parametrize("trunk", [(), ("training=frozen", "trunk=efficientnet_lite0")], ids=["trained", "frozen"])
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", EACH)
 def test_a_loss_is_whole_before_patience_can_end_a_training(
     dataset: str, trunk: tuple[str, ...], compose_study: Compose
 ) -> None:

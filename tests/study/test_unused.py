@@ -10,6 +10,7 @@ from benchmark.study.passes import in_passes
 from benchmark.study.stored import value_at
 from benchmark.study.study import Study
 from benchmark.study.unused import check_kept, check_used, is_read
+from tests.cases import slow_except
 from tests.command_line import commanded
 
 Compose = Callable[..., Study]
@@ -92,8 +93,23 @@ REFUSED = {
     ("loss=xbm", "+loss.module.loss._target_=torch.nn.Identity"): "loss.module.flavour=authors switches off",
     ("loss=xbm", "loss.module.flavour=pml", "loss.schedule.start_iteration=3"): "loss.module.flavour=pml switches off",
 }
+FAST = [  # one of each reason
+    (T, "loss=hpl_nca", "loss.setting.proxy_lr=0.5"), (T, "trials=7"), ("keep_epochs=[1,3]",), (T, "levels=true"),
+    (T, "~loss.space.scale_0"), (T, "protocol.num_folds=3"), (T, "protocol.batch_size=64"),
+    (*HIST, "preset=authors", "loss.setting.tau=3"), (T, "dataset=cub", "training.shift=2"),
+    (PLAIN, "loss.setting.scale_0=3"), (*NCA, "loss.space.softmax_scale.scale=log"), ("+training.epochs=4",),
+    ("loss.authors.lr_multiplier=3",), ("loss=hier", "head=linear_fan_out"), (*NO_COARSE, "loss.setting.num_coarse=9"),
+    ("training=frozen", "training.freeze_batchnorm=true"),
+]  # fmt: skip
 READ = (
     (T, "loss=hpl_nca", "loss.setting.num_coarse=48", "loss.setting.update_every=10"),
+    (T, "training.optimizers.loss.lr=1e-3", "loss.authors.lr_multiplier=3", "protocol.held_out=0.1"),
+    (T, "dataset=cub", "protocol.images.crop=64", "dataset.module.root=elsewhere"),
+    ("loss.setting.scale_0=3", "~loss.space.scale_0", "loss.schedule.warmup_iterations=7"),
+    ("executor.workers=2", "seed=3", "threads=2", "variant=x", "keep=best", "device=cpu", "decode=always"),
+    (*NCA, "protocol.num_folds=3", "protocol.confidence=0.9"),
+)
+MORE_READ = (
     (T, "loss=hpl_nca", "protocol.loss_optimizer=searched", "loss.setting.proxy_lr=0.5"),
     (
         T,
@@ -103,19 +119,14 @@ READ = (
         "training.recipe=hist",
         "protocol.num_runs=3",
     ),
-    (T, "training.optimizers.loss.lr=1e-3", "loss.authors.lr_multiplier=3", "protocol.held_out=0.1"),
     (T, "dataset=sop", "protocol.sop_cut=11317", "dataset.recall_at=[1,2]", "protocol.pooling=avg"),
-    (T, "dataset=cub", "protocol.images.crop=64", "dataset.module.root=elsewhere"),
     (T, "levels=false"),
     ("levels=true",),
     (*HIST, "loss.authors.datasets.cub.lr_multiplier=3", "preset=authors", "loss.setting.tau=32"),
-    ("loss.setting.scale_0=3", "~loss.space.scale_0", "loss.schedule.warmup_iterations=7"),
     ("loss.setting.scale_0=3", "training.defaults_first=true", "searcher.round=2", "trials=3"),
     ("training.space.proxy_lr.bounds=[1e-3,1]", "training.space_scales=published", "loss.space.scale_0.scale=log"),
-    ("executor.workers=2", "seed=3", "threads=2", "variant=x", "keep=best", "device=cpu", "decode=always"),
     ("+loss.module.coarse_update=gradient", "loss.module.weights=[1.0,0.3]", "head=linear_fan_out", "precision=bf16"),
     ("trunk.width=8", "dataset.iterations_per_epoch=2", "dataset.max_epochs=1", "dataset.patience=3"),
-    (*NCA, "protocol.num_folds=3", "protocol.confidence=0.9"),
     (*NO_COARSE, "loss.setting.scale_0=9"),
     (T, "loss=hpl_nca", "loss.module.weights=[1,0.1]", "+loss.module.kmeans_restarts=3", "loss.setting.scale_1=9"),
     ("loss=xbm", "loss.module.flavour=pml", "+loss.module.loss._target_=torch.nn.Identity"),
@@ -135,7 +146,7 @@ DEFAULTS = ((T, "trials=1"), (T, "searcher=ax"), (T, "dataset.patience=2"), ("lo
             ("protocol.images.crop=227",), (PLAIN, "training.space.tau.scale=log"))  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+@pytest.mark.parametrize("overrides", slow_except(FAST, REFUSED), ids=" ".join)
 def test_a_value_without_effect_is_refused_with_the_reason(overrides: tuple[str, ...], compose_study: Compose) -> None:
     with pytest.raises(UserError) as caught:
         check_used(compose_study(*overrides), overrides, lambda rest: compose_study(*rest))
@@ -144,7 +155,7 @@ def test_a_value_without_effect_is_refused_with_the_reason(overrides: tuple[str,
     assert message.splitlines()[-1].startswith("Without it: make ") and overrides[-1] not in message.splitlines()[-1]
 
 
-@pytest.mark.parametrize("overrides", READ, ids=" ".join)
+@pytest.mark.parametrize("overrides", slow_except(READ, [*READ, *MORE_READ]), ids=" ".join)
 def test_a_value_that_is_read_is_accepted_without_composing_again(
     overrides: tuple[str, ...], compose_study: Compose
 ) -> None:
@@ -156,7 +167,7 @@ def test_the_default_value_of_a_key_is_accepted(overrides: tuple[str, ...], comp
     check_used(compose_study(*overrides), overrides, lambda rest: compose_study(*rest))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", slow_except(["hist", "hpl_nca", "xbm"], LOSSES))
 def test_what_a_loss_lists_as_unread_exists_and_is_read_otherwise(loss: str, compose_study: Compose) -> None:
     for case in compose_study(f"loss={loss}").config.loss.unread.values():
         raw = compose_study(f"loss={loss}").raw

@@ -29,6 +29,7 @@ from benchmark.study.instantiate import build as build_node
 from benchmark.training import loop
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 from benchmark.training.loop import set_train_mode, train_epoch, train_fold
+from tests.cases import slow_except
 from tests.losses.every_loss import every_loss
 from tests.losses.test_resume import fold_with
 from tests.training.small_fold import a_checkpoint, nothing
@@ -138,7 +139,9 @@ def test_a_gradient_in_chunks_waits_for_nothing() -> None:
     assert files(device.events["wait"]) == ONCE_AN_EPOCH and device.events["wait"].total() == 1
 
 
-@pytest.mark.parametrize("name", [name for name in TRUNKS if name not in SAME_NETWORK])
+@pytest.mark.parametrize(
+    "name", slow_except(["small_conv", "bn_inception"], (name for name in TRUNKS if name not in SAME_NETWORK))
+)
 def test_a_trunk_mixes_no_devices_and_waits_for_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = OmegaConf.create(
         {"protocol": {"pooling": "avg+max"}, "trunk": OmegaConf.load(conf_dir() / f"trunk/{name}.yaml")}
@@ -163,7 +166,7 @@ def test_a_trunk_mixes_no_devices_and_waits_for_none(name: str, monkeypatch: pyt
     assert files(device.events["order"]) == UNORDERED.get(name, set())
 
 
-@pytest.mark.parametrize("name", ["hpl_pa", "hier"])
+@pytest.mark.parametrize("name", slow_except(["hpl_pa"], ["hpl_pa", "hier"]))
 def test_a_fold_is_evaluated_saved_and_resumed_on_the_device(name: str, tmp_path: Path) -> None:
     def fold_of() -> tuple[TrainingComponents, Schedule]:
         fold, schedule = a_fold(name)
