@@ -10,7 +10,7 @@ from _pytest.mark import ParameterSet
 
 
 def slow_except(fast: Collection[Any], cases: Iterable[Any]) -> list[ParameterSet]:
-    """Values of an argument for `pytest.mark.parametrize`: those in `fast`, one of each kind, are checked on every push."""
+    """Values of an argument for `pytest.mark.parametrize`, slow ones except for those in `fast`: one of each kind."""
     cases = list(cases)
     assert fast and all(case in cases for case in fast), [case for case in fast if case not in cases]
     return [pytest.param(case, marks=[] if case in fast else [pytest.mark.slow]) for case in cases]

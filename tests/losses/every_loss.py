@@ -30,7 +30,7 @@ OFFERED = {
     "num_images": NUM_IMAGES,
 }
 TOY_SIZES = {"num_hierarchy_proxies": 32, "triplets_per_anchor": 4}  # smaller values, to save run time
-# One loss of each kind: of pairs and of ranks, with a memory, with proxies, with a graph or tree of them, and on a base.
+# One loss of each kind: of pairs and ranks, with a memory, with proxies, with a graph or tree of them, and on a base.
 FAST = ("contrastive", "ms", "smooth_ap", "xbm", "proxy_anchor", "soft_triple", "hist", "hier", "proxygml", "hpl_nca",
         "hpl_cosface", "anti_collapse_proxy_anchor")  # fmt: skip
 every_loss = pytest.mark.parametrize("name", slow_except(FAST, NAMES))

@@ -4,6 +4,7 @@ The environment variable `INJECTED` names a folder whose files a test changes wh
 
 - `hold`: the epoch after which units wait, before they write their next checkpoint, until the file changes or is gone.
 - `clock`: seconds by which `time.time` is ahead; only heeded by processes at whose start the file exists.
+- `waited`: seconds by which `time.monotonic` is ahead in such processes, so that a test need not wait for them to pass.
 """
 
 import builtins
@@ -14,7 +15,7 @@ import time
 from typing import Any
 
 FOLDER = os.environ.get("INJECTED", "")
-true_open, true_time = builtins.open, time.time
+true_open, true_time, true_monotonic = builtins.open, time.time, time.monotonic
 
 
 def number_in(name: str, default: float) -> float:
@@ -43,7 +44,11 @@ def shifted_time() -> float:
     return true_time() + number_in("clock", 0.0)
 
 
+def later_monotonic() -> float:
+    return true_monotonic() + number_in("waited", 0.0)
+
+
 if FOLDER:
     builtins.open = patient_open
     if os.path.exists(os.path.join(FOLDER, "clock")):
-        time.time = shifted_time
+        time.time, time.monotonic = shifted_time, later_monotonic
