@@ -52,6 +52,7 @@ def test_a_version_is_vulnerable_within_a_range_or_a_list(
     assert found == ([("pillow", "10.2.0", "GHSA-1 CVE-1", "bad")] if is_found else [])
 
 
+@pytest.mark.slow
 def test_the_status_tells_found_from_clean_and_from_not_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

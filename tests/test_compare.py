@@ -97,6 +97,7 @@ def repeated(compose: Compose, loss: str, scores: list[list[float | None]]) -> P
     return study.directory
 
 
+@pytest.mark.slow
 def test_repeated_searches_are_compared_by_their_means(compose_study: Compose) -> None:
     one = repeated(compose_study, "hpl_pa", [[0.30, 0.32], [0.36, 0.40], [0.33, 0.35]])
     two = repeated(compose_study, "proxy_anchor", [[0.31, 0.35], [0.37, 0.37], [0.38, 0.38]])
@@ -139,12 +140,14 @@ def test_two_sets_of_studies_are_compared_by_the_order_of_their_losses(
     assert "4 losses; mean tau between its single runs 1.00" in ended.out and "xbm is left out" in ended.out
 
 
+@pytest.mark.slow
 def test_repeated_searches_of_one_folder_are_ranked_against_each_other(compose_study: Compose) -> None:
     for loss, scores in {"ms": [[0.4, 0.5], [0.2, 0.3]], "snr": [[0.3, 0.4], [0.3, 0.4]]}.items():
         folder = repeated(compose_study, loss, [list(one) for one in scores]).parent
     assert cells(compared(folder, folder), "1 and 2") == [["1 and 2", "2", "-1.00"]]
 
 
+@pytest.mark.slow
 def test_folders_without_two_rankings_are_refused(compose_study: Compose) -> None:
     folder = finished(compose_study, RUNS, "loss=ms").parent
     assert_refused(compared(folder, folder), "the only ranking")

@@ -26,6 +26,7 @@ from benchmark.splits import splits
 from benchmark.study.prepare import licence, prepare
 from benchmark.study.study import Study
 from benchmark.traditional import traditional
+from tests.cases import slow_except
 from tests.command_line import Ended, assert_refused, compose, run, tiny
 from tests.datasets import published_layouts, trees
 
@@ -261,7 +262,7 @@ def read_back(ended: Ended, compose_study: Callable[..., Study], *more: str) -> 
     return listing
 
 
-@pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop", "inaturalist2019"])
+@pytest.mark.parametrize("name", slow_except(["cub", "inshop"], ["cub", "cars196", "sop", "inshop", "inaturalist2019"]))
 def test_splits_can_be_read_back(name: str, tmp_path: Path, compose_study: Callable[..., Study]) -> None:
     chosen = published_layouts.write_small(name, tmp_path / "a", num_classes=12, per_class=4)
     ended = run(splits, *chosen, f"results_dir={tmp_path / 'results'}", "protocol.num_folds=2")

@@ -27,6 +27,7 @@ from benchmark.study import passes
 from benchmark.study.cli import study_of
 from benchmark.study.study import Study
 from tests import command_line, fake_results
+from tests.cases import slow_except
 from tests.command_line import Ended, assert_refused
 from tests.processes import children as children_of
 from tests.processes import is_alive, wait_for
@@ -228,6 +229,7 @@ def test_a_plan_says_how_hours_are_unmeasured_and_data_are_missing() -> None:
     assert "Not on this machine: data set cub, weights resnet50" in ended.out
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_trainings_of_repeated_searches(no_fsync: None) -> None:
     given = ("experiment=search", "measure=false", "trials=4", "protocol.num_runs=2")
     assert command("plan", *given).out.count("missing\t0 of 24\t") == 2  # (4 trials + 2 runs) x 4 folds
@@ -269,7 +271,7 @@ def test_a_check_of_many_studies_says_how_far_it_is(monkeypatch: pytest.MonkeyPa
     assert "glyphs_small: studies checked: 1 of 2, " in command("plan", "experiment=search", "measure=false").out
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("share", slow_except([0.25], [0.0, 0.25, 0.9]))
 @pytest.mark.parametrize("options", [(), ("training.epochs=3",), ("training=frozen",), ("protocol.label_noise=0.5",)])
 def test_a_traditional_plan_counts_the_images_that_its_runs_see(
     share: float, options: tuple[str, ...], compose_study: Callable[..., Study]
@@ -407,6 +409,7 @@ def test_a_signal_ends_every_child(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- tables and figures at the end ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finished_studies_are_drawn_before_the_tables_that_show_their_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, options = list[str](), list[tuple[str, ...]]()
 

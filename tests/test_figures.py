@@ -100,6 +100,7 @@ def test_retrieved_images_of_hpl_stand_beside_those_of_its_base_and_both_ledgers
     assert looks(base) == ["images retrieved for a few queries, beside hpl_pa"]
 
 
+@pytest.mark.slow
 def test_without_embeddings_of_the_base_the_figure_has_hpl_alone_and_says_why(
     compose_study: Callable[..., Study], halves: tuple[Split, Split], drawn: dict[str, "Figure"]
 ) -> None:
@@ -183,6 +184,7 @@ def test_hpl_s_groups_of_training_classes_stand_beside_the_given_ones(
     assert looks(folder) == []
 
 
+@pytest.mark.slow
 def test_hier_s_tree_has_the_test_classes_that_share_an_ancestor(
     compose_study: Callable[..., Study], halves: tuple[Split, Split], drawn: dict[str, "Figure"]
 ) -> None:

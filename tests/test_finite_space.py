@@ -34,6 +34,7 @@ def test_it_ends_with_a_choice_says_so_at_its_start_and_final_runs_accept_it(tmp
     assert "3 of 3" in run(status, f"results_dir={tmp_path}").out
 
 
+@pytest.mark.slow
 def test_a_shorter_search_of_a_finite_space_can_be_extended_to_its_end(tmp_path: Path) -> None:
     assert tiny(bo, tmp_path, *FASTAP, "trials=2").status == 0
     folder = study_dir(tmp_path, "fastap")

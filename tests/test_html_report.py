@@ -31,6 +31,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_of_a_search_without_final_runs_says_what_is_missing(results: Path) -> None:
     ended = run(report, f"results_dir={results}")
     assert ended.status == 0, ended
@@ -59,6 +60,7 @@ def test_a_single_study_and_an_empty_folder_are_refused_with_the_next_command(re
     assert_refused(run(report, f"results_dir={results}", "bootstrap=1"), "bootstrap=1", "1000")
 
 
+@pytest.mark.slow
 def test_the_page_names_the_command_that_draws_what_a_study_keeps(results: Path) -> None:
     (study,) = results.glob("studies/*/contrastive")
     kept = study / "final_eval/trial_000/run_01/embeddings.npz"

@@ -40,6 +40,7 @@ def through(*dataset: str, results: Path) -> records.Record:
 
 
 @pytest.mark.usefixtures("no_fsync")
+@pytest.mark.slow
 def test_own_images_go_through_search_and_final_evaluation(tmp_path: Path) -> None:
     own = ["dataset=csv", f"dataset.module.path={write_small_images(tmp_path / 'a')}", "dataset.name=mine"]
     ended = run(data, *own, *SMALL)

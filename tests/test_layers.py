@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cases import for_each
@@ -27,25 +28,44 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@functools.cache
-def nodes(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+@dataclass
+class Code:
+    """What a module contains.
+
+    Attributes:
+        imports: names of modules, and of what is imported from them.
+        attributes: names of attributes.
+        calls: what is called, such as `dataset.test`.
+        texts: strings.
+    """
+
+    imports: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
 
 
 @functools.cache
-def imports(path: Path) -> frozenset[str]:
-    found = set()
-    for node in nodes(path):
+def code(path: Path) -> Code:
+    """What a module contains; its syntax tree is forgotten, since the garbage collector would visit its nodes often."""
+    found = Code()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found.imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+            found.imports |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.attributes.add(node.attr)
+        elif isinstance(node, ast.Call):
+            found.calls.add(ast.unparse(node.func))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.texts.add(node.value)
+    return found
 
 
 def ours(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(path) if name.startswith("benchmark.")}
+    return {name.split(".")[1] for name in code(path).imports if name.startswith("benchmark.")}
 
 
 def test_the_docs_list_exactly_the_parts_that_there_are() -> None:
@@ -63,18 +83,15 @@ def test_a_module_imports_only_from_lower_rows(path: Path) -> None:
 
 @for_each("path", MODULES)
 def test_only_the_study_uses_hydra_and_omegaconf(path: Path) -> None:
-    used = {name.split(".")[0] for name in imports(path)} & {"hydra", "omegaconf"}
+    used = {name.split(".")[0] for name in code(path).imports} & {"hydra", "omegaconf"}
     assert not used or part_of(path) == "study"
 
 
 def test_no_command_of_a_search_can_open_the_test_classes() -> None:
-    def opens(path: Path) -> bool:
-        return any(isinstance(node, ast.Attribute) and node.attr == "test" for node in nodes(path))
-
-    openers = {path for path in MODULES if opens(path) and part_of(path) != "datasets"}
+    openers = {path for path in MODULES if "test" in code(path).attributes and part_of(path) != "datasets"}
     assert openers == {PACKAGE / "study" / "testset.py"}
     doors = {"benchmark.study.testset", "benchmark.study.scoring", "benchmark.study.passes"}
-    users = {path for path in MODULES if doors & imports(path)}
+    users = {path for path in MODULES if doors & code(path).imports}
     commands = {
         PACKAGE / f"{name}.py" for name in ("final_eval", "traditional", "robustness", "figures", "score", "overlap")
     }
@@ -82,26 +99,19 @@ def test_no_command_of_a_search_can_open_the_test_classes() -> None:
 
 
 def test_whatever_reads_test_images_or_kept_test_embeddings_logs_it() -> None:
-    @functools.cache
-    def calls(path: Path) -> set[str]:
-        return {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
-
-    def holds(path: Path, text: str) -> bool:
-        return text in [node.value for node in nodes(path) if isinstance(node, ast.Constant)]
-
     writers = {PACKAGE / "study" / "scoring.py", PACKAGE / "traditional.py"}
     reader = PACKAGE / "report" / "figures" / "kept.py"
-    assert {path for path in MODULES if holds(path, "embeddings.npz")} <= {reader} | writers
-    users = {path for path in MODULES if "kept.read" in calls(path)}
+    assert {path for path in MODULES if "embeddings.npz" in code(path).texts} <= {reader} | writers
+    users = {path for path in MODULES if "kept.read" in code(path).calls}
     assert users == {PACKAGE / "figures.py", PACKAGE / "report" / "class_intervals.py"}
-    readers = {path for path in MODULES if {"read_npz", "embed_files"} & calls(path)} - {
+    readers = {path for path in MODULES if {"read_npz", "embed_files"} & code(path).calls} - {
         PACKAGE / "models" / "gallery.py"
     }
     assert readers == {PACKAGE / f"{name}.py" for name in ("api", "embed", "search", "score")}
-    for path in users | readers | {path for path in MODULES if "dataset.test" in calls(path)}:
-        assert {"log_access", "open_test_set", "_log", "model.log_if_tested_on"} & calls(path), path
+    for path in users | readers | {path for path in MODULES if "dataset.test" in code(path).calls}:
+        assert {"log_access", "open_test_set", "_log", "model.log_if_tested_on"} & code(path).calls, path
     # Only a traditional run, whose opening of the test classes was logged, may read them once more without a line.
-    assert {path for path in MODULES if "opened_test_set" in calls(path)} <= {PACKAGE / "traditional.py"}
+    assert {path for path in MODULES if "opened_test_set" in code(path).calls} <= {PACKAGE / "traditional.py"}
 
 
 def test_workers_of_the_search_serve_training_only() -> None:

@@ -202,6 +202,7 @@ def test_make_lists_the_verbs_of_the_command_line_with_their_descriptions(checko
     assert options == [*invocation.VARIABLES, "ARGS"]
 
 
+@pytest.mark.slow
 def test_make_reaches_the_real_command_which_advises_in_makes_form(checkout: Path) -> None:
     (checkout / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     for name in ("benchmark", "conf", "experiments"):

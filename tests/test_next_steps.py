@@ -15,6 +15,7 @@ from benchmark.core import invocation
 from benchmark.final_eval import final_eval
 from benchmark.models import gallery
 from benchmark.study.study import Study
+from tests.cases import slow_except
 from tests.command_line import OF_SEARCHES, Ended, on_tiny, run, study_dir, tiny
 from tests.datasets import published_layouts
 from tests.models.conftest import OPTIONS, write_model
@@ -24,6 +25,7 @@ from tests.test_overlap import CROPS, photo
 ENDS = ("export", "score", "reproduce", "experiment", "report", "status", "logs", "compare", "trace",
         "bench", "bench-front", "bench-gpu", "bench-search")  # fmt: skip
 GO_ON = [verb for verb in VERBS if verb not in ENDS]
+FAST = ("bo", "final-eval", "tables", "data", "embed", "check-loss", "doctor")  # what most users need first
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_the_commands_that_end_without_a_next_step_exist() -> None:
     assert {*ENDS} < {*VERBS}
 
 
-@pytest.mark.parametrize("verb", GO_ON)
+@pytest.mark.parametrize("verb", slow_except(FAST, GO_ON))
 def test_a_command_ends_with_the_one_that_goes_on(verb: str, options: Callable[[str], list[str]]) -> None:
     done = ended(verb, *options(verb))
     assert done.status == 0, done

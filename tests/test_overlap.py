@@ -106,6 +106,7 @@ def test_copies_in_another_folder_are_found_in_parts(photos: Path, monkeypatch: 
     }
 
 
+@pytest.mark.slow
 def test_features_of_the_trunk_find_equal_images_too(photos: Path) -> None:
     done = on(photos, "descriptor=features", "threshold=0.999", f"output={photos.parent / 'out'}", trunk="small_conv")
     assert done.status == 0, done

@@ -237,6 +237,7 @@ def test_a_row_is_empty_unless_every_run_has_scores_that_belong_to_it(study: Pat
     assert not corruption_rows.rows(read_study(study), study)[0].cells
 
 
+@pytest.mark.slow
 def test_several_losses_are_joined_in_a_table_with_their_differences(study: Path, scored: list[str]) -> None:
     other = Path(shutil.copytree(study, study.with_name("other")))
     assert [robust(folder).status for folder in (study, other)] == [0, 0]

@@ -62,6 +62,7 @@ def accesses(results_dir: Path, folder: Path = FOLDER) -> list[dict[str, Any]]:
 # -- a whole study ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_of_a_loss_with_a_schedule_belong_to_their_study(tmp_path: Path) -> None:
     ended = short(tmp_path, "loss=hpl_pa", "training.epochs=1")
     own = result(tmp_path, folder=FOLDER.with_name("hpl_pa"))["setting"]["update_every"]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmark.datasets import manifest
+from tests.cases import slow_except
 from tests.datasets import published_layouts
 from tests.datasets.synthetic_images import families, look, synthetic_image, write_small_images, write_synthetic_images
 from tests.datasets.trees import find_problems
@@ -72,7 +73,7 @@ def test_outlines_reach_the_full_size_in_some_direction() -> None:
         assert 0.99 < outline.max() <= 1 and outline.min() >= 0
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", slow_except(["cub", "inshop"], LAYOUTS))
 def test_a_published_layout_in_small_is_read_as_the_data_set(name: str, tmp_path: Path, compose_study) -> None:
     found = compose_study(*published_layouts.write_small(name, tmp_path)).make_dataset().listing
     tested = ("query", "gallery") if name == "inshop" else ("test",)

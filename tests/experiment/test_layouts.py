@@ -17,6 +17,7 @@ from benchmark.experiment.selected import selected
 from benchmark.report.formats import as_csv
 from benchmark.report.group_table import Entry, make_table, read_entry
 from benchmark.report.table_layout import Layout
+from tests.cases import slow_except
 from tests.experiment.test_spec import parsed
 
 GLYPHS = "glyphs-small_conv-hpl"
@@ -98,7 +99,18 @@ def any_study(story: str) -> Entry:
     return dataclasses.replace(entry, rows=rows, depends=dataclasses.replace(entry.depends, name="other"))
 
 
-@pytest.mark.parametrize("name", [name for name in spec.names() if spec.read(name).published])
+PUBLISHED = [name for name in spec.names() if spec.read(name).published]
+FAST = (
+    "hier_table_2",
+    "hist_table_10",
+    "hpl_table_3",
+    "mlrc_cub",
+    "proxygml_table_1",
+    "since_2020",
+)  # one of each paper
+
+
+@pytest.mark.parametrize("name", slow_except(FAST, PUBLISHED))
 def test_every_published_number_stands_in_the_row_and_column_of_its_method(name: str) -> None:
     """The table's CSV is joined with the file of published numbers by the names in the experiment's YAML alone."""
     with published.PATH.open(encoding="utf-8", newline="") as file:

@@ -10,6 +10,7 @@ import torch
 from benchmark.core.errors import UserError
 from benchmark.losses.hist import HIST, incidence, propagation, squared_distances
 from benchmark.study.passes import in_passes
+from tests.cases import slow_except
 
 SETTINGS = {"tau": 6.0, "alpha": 0.8, "hidden": 4, "semantic_weight": 0.7, "logvar_clamp": (0.0, 6.0), "seed": 1}
 BATCHES = {
@@ -391,7 +392,7 @@ TABLES = {  # by the rows of the supplement's tables 4 to 6
 }
 
 
-@pytest.mark.parametrize("row", TABLES)
+@pytest.mark.parametrize("row", slow_except(["Baseline", "proxies"], TABLES))
 def test_the_overrides_of_a_row_reach_the_loss_and_the_sampler(row, compose_study):
     overrides = TABLES[row]
     study = compose_study("protocol=traditional", "dataset=cub", "trunk=resnet50", "loss=hist", "preset=authors",

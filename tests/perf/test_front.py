@@ -40,6 +40,7 @@ def test_points_of_two_losses_are_joined_in_order_of_cost(tmp_path: Path) -> Non
         front.read_points(tmp_path / "points.csv")
 
 
+@pytest.mark.slow
 def test_every_variant_is_a_valid_study_of_trainval_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = yaml.safe_load(front.VARIANTS.read_text())
     made: list[Study] = []
@@ -85,6 +86,7 @@ def test_only_what_has_no_rows_is_trained_and_both_files_are_written(
     assert "- w: `x=3`" in text
 
 
+@pytest.mark.slow
 def test_a_fold_of_a_variant_is_trained_and_scored_after_each_epoch() -> None:
     values = {"dataset": "glyphs_small", "loss": "ms", "trunk.width": 8, "dataset.iterations_per_epoch": 2,
               "protocol.batch_size": 16}  # fmt: skip

@@ -47,6 +47,7 @@ def test_more_workers_are_chosen_only_if_they_gain_something():
     assert together.best({1: 100.0, 2: 104.0, 4: 109.0, 8: 110.0}) == 4
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_or_hangs_costs_no_other(monkeypatch):
     monkeypatch.setattr(bench, "SECTIONS", {"no_such_section": 20, "machine": 0.0})
     found = dict(measured(TINY_CPU))

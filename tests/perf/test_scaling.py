@@ -21,6 +21,7 @@ def test_the_slope_is_1_where_cost_grows_as_work_and_2_where_it_grows_as_its_squ
 
 
 @pytest.mark.usefixtures("no_fsync")
+@pytest.mark.slow
 def test_every_curve_is_measured_and_drawn(
     compose_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

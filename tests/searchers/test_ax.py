@@ -86,6 +86,7 @@ def test_scores_told_at_once_give_the_proposal_of_scores_told_one_by_one(history
     assert Ax(SPACE, 0, noise=noise).ask(history) == OneByOne(SPACE, 0, noise=noise).ask(history)
 
 
+@pytest.mark.slow
 def test_telling_takes_time_in_proportion_to_the_number_of_trials():
     """Tables that Ax builds while it is told: one for all trials, not one for each."""
     import ax.core.data
@@ -143,7 +144,7 @@ def test_ax_is_silent(history, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("num_extra", "num_sobol"), [(0, 5), (4, 7)])
+@pytest.mark.parametrize(("num_extra", "num_sobol"), [(0, 5), pytest.param(4, 7, marks=pytest.mark.slow)])
 def test_the_design_is_max_5_p_points_that_no_score_can_change(num_extra, num_sobol):
     space = SPACE | {f"extra_{i}": Parameter((0.0, 1.0)) for i in range(num_extra)}
     searcher = Ax(space, 0)
@@ -175,8 +176,8 @@ def test_a_failed_trial_is_abandoned_and_gets_no_score(history, told):
     assert [score and score[0] for _, _, score in told] == [t.mean for t in history]
 
 
-@pytest.mark.parametrize("noise", ["inferred", "fold_sem"])
-@pytest.mark.parametrize("failed", ["worst", "zero"])
+@pytest.mark.parametrize("noise", ["inferred", pytest.param("fold_sem", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("failed", ["worst", pytest.param("zero", marks=pytest.mark.slow)])
 def test_the_model_sees_the_worst_score_or_zero_for_a_failed_trial_and_nothing_for_a_lost_one(
     history, told, failed, noise
 ):
@@ -229,6 +230,7 @@ def test_whole_floats_that_json_made_integers_reach_ax_as_floats(told):
     assert types == [[float, float, int]] * 6
 
 
+@pytest.mark.slow
 def test_the_design_continues_while_too_few_trials_have_a_score():
     searcher = Ax({"lr": SPACE["lr"]}, 0)
     history = search(searcher, 8, failed=range(8))

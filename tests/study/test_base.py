@@ -17,6 +17,7 @@ from benchmark.study.preflight import check_values
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
 from tests import fake_results
+from tests.cases import slow_except
 from tests.command_line import assert_refused, study_dir, tiny
 from tests.study import examples
 
@@ -116,7 +117,11 @@ def test_a_base_with_other_options_is_not_taken(searched_base: Callable[..., Stu
 
 
 @pytest.mark.parametrize(
-    "option", ["searcher=sobol", "searcher.round=4", "protocol.defaults_first=true", "protocol.noise=fold_sem"]
+    "option",
+    slow_except(
+        ["searcher=sobol"],
+        ["searcher=sobol", "searcher.round=4", "protocol.defaults_first=true", "protocol.noise=fold_sem"],
+    ),
 )
 def test_options_of_the_search_may_be_given_to_the_base_only(
     option: str, searched_base: Callable[..., Study], compose_study: Compose

@@ -57,6 +57,7 @@ def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_s
     assert len({base, *folders}) == 1 + len(folders)
 
 
+@pytest.mark.slow
 def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path, compose_study: Compose) -> None:
     done = tiny(final_eval, tmp_path, "loss=none", "training=frozen")
     assert done.status == 0, done
@@ -71,6 +72,7 @@ def test_a_study_without_training_has_one_run_and_needs_no_search(tmp_path: Path
     assert found == model.networks[0].trunk.out_features == model.described.embedding_dim != 128
 
 
+@pytest.mark.slow
 def test_a_kept_model_has_the_frozen_trunk_once_and_embeds_images(tmp_path: Path, compose_study: Compose) -> None:
     done = tiny(final_eval, tmp_path, "loss=none_pca", "training=frozen", "protocol.embedding_dim=4")
     assert done.status == 0, done

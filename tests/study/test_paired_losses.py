@@ -10,6 +10,7 @@ from benchmark.study.assemble import build
 from benchmark.study.study import Study
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.loop import set_train_mode, train_epoch
+from tests.cases import slow_except
 
 FINE_ONLY = 2  # iterations before the coarse level is switched on
 COMMON = ("dataset=glyphs_small", "trunk.width=8", "protocol.batch_size=32", "threads=1")
@@ -38,7 +39,7 @@ def equal(one: TrainingComponents, other: TrainingComponents) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", slow_except(["hpl_nca"], BASES))
 def test_hpl_equals_its_base_bit_for_bit_until_the_coarse_level_starts(name: str, compose_study: Compose) -> None:
     base, of_base, of_hpl = BASES[name]
     rate = {"proxy_lr": 0.01}

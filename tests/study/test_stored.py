@@ -25,6 +25,7 @@ from benchmark.study.identity import VERSION, short_digest
 from benchmark.study.selected import from_folder
 from benchmark.study.stored import StoredStudy, all_studies, check_references, read_study, value_at, write_study
 from benchmark.study.study import Study
+from tests.cases import slow_except
 from tests.study.mutations import mutations
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -369,7 +370,10 @@ def test_a_wrong_checksum_is_damage(good: Body, tmp_path: Path) -> None:
 # -- what is intact ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent.name for path in RESULTS.glob("*/studies")))
+FOLDERS = sorted(path.parent.name for path in RESULTS.glob("*/studies"))
+
+
+@pytest.mark.parametrize("folder", slow_except([name for name in FOLDERS if name != "grocery"], FOLDERS))
 def test_every_committed_study_is_read(folder: str) -> None:
     studies = [read_study(directory) for directory in all_studies(RESULTS / folder)]
     assert studies and all(stored.facts.loss and stored.expected.study == stored.identity for stored in studies)

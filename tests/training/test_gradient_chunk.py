@@ -98,6 +98,7 @@ def test_a_killed_and_resumed_training_is_bit_equal_to_an_undisturbed_one(tmp_pa
         assert all(torch.equal(outcome.weights[part][key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_chunk() -> None:
     peaks = []
     for chunk in (0, 8):

@@ -22,6 +22,7 @@ from benchmark.study.instantiate import build
 from benchmark.training.components import EvaluationSet, TrainingComponents
 from benchmark.training.loop import train_fold
 from benchmark.trunks.small_conv import SmallConv
+from tests.cases import slow_except
 from tests.losses.every_loss import CLASSES, DIM, config
 from tests.losses.library import of_version_2
 from tests.training.small_fold import a_checkpoint, a_schedule, nothing
@@ -115,7 +116,7 @@ def train_with_the_library(parts, miner):
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")  # the library's progress bar
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["pairs", "proxies"], FAMILIES))
 def test_fifty_steps_end_where_the_library_s_trainer_ends(family, tmp_path: Path):
     make_ours, make_theirs, make_miner = FAMILIES[family]
     mine, theirs = a_fold(make_ours()), a_fold(make_theirs())

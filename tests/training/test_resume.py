@@ -12,6 +12,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import Outcome, train_fold
+from tests.cases import slow_except
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 # Evaluations at epochs 0, 2, 4, 6 and 7 of three iterations each; or until the first one without improvement.
@@ -61,7 +62,7 @@ def check_equal(outcome: Outcome, fold: TrainingComponents, uninterrupted: tuple
     assert all(torch.equal(a, b) for a, b in zip(everything(fold), tensors, strict=True))
 
 
-@pytest.mark.parametrize("stopped", SCHEDULES)
+@pytest.mark.parametrize("stopped", slow_except(["patience"], SCHEDULES))
 def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopped: str) -> None:
     uninterrupted = train_uninterrupted(tmp_path, stopped)
     for after in range(len(uninterrupted[0].result["history"]) + 1):  # at the end, only the record is missing
@@ -74,7 +75,7 @@ def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopp
         assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
 
 
-@pytest.mark.parametrize("iteration", [0, 1, 6, 13, 20])
+@pytest.mark.parametrize("iteration", slow_except([0, 6, 20], [0, 1, 6, 13, 20]))
 def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
     fold = a_fold()
     draw = fold.sampler.batch

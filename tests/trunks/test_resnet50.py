@@ -24,6 +24,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module
     return network, path
 
 
+@pytest.mark.slow
 def test_averaged_features_through_the_files_classifier_are_torchvisions_logits(
     published: tuple[torch.nn.Module, Path],
 ) -> None:

@@ -122,7 +122,14 @@ def test_the_feature_is_the_class_token_after_the_last_norm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "mean"), [("imagenet21k", 0.5), ("imagenet21k_1k", 0.5), ("deit", 0.485), ("dino", 0.485), (None, 0.5)]
+    ("weights", "mean"),
+    [
+        ("imagenet21k", 0.5),
+        pytest.param("imagenet21k_1k", 0.5, marks=pytest.mark.slow),
+        ("deit", 0.485),
+        pytest.param("dino", 0.485, marks=pytest.mark.slow),
+        pytest.param(None, 0.5, marks=pytest.mark.slow),
+    ],
 )
 def test_each_set_of_weights_brings_the_mean_it_was_trained_with(
     weights: str | None, mean: float, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +149,7 @@ def test_your_own_file_needs_its_mean_and_standard_deviation() -> None:
         ViTSmall(weights="mine.pth")
 
 
+@pytest.mark.slow
 def test_other_sizes_are_refused_unless_positions_may_be_interpolated() -> None:
     with pytest.raises(UserError, match="images of 96 x 224 pixels; allowed: 224 x 224"):
         ViTSmall()(torch.zeros(1, 3, 96, 224))

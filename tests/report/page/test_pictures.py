@@ -4,6 +4,7 @@ import base64
 import io
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from benchmark.report.page.pictures import WIDTH, embedded
@@ -34,6 +35,7 @@ def test_what_does_not_fit_is_named_and_what_is_damaged_is_passed_over(tmp_path:
     assert first.data and not second.data and second.path.endswith("run_01_hierarchy.png")
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_first_of_a_run_s_models_and_wide_pictures_at_full_width(tmp_path: Path) -> None:
     for model in (0, 1, 10):
         drawn(tmp_path, f"run_00_hierarchy_model_{model}", (1300, 2600))
