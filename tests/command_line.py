@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmark import bo, traditional
 from benchmark.__main__ import VERBS
-from benchmark.core import invocation, records
+from benchmark.core import invocation, plain_yaml, records
 from benchmark.core.paths import conf_dir
 from benchmark.jobs import train_unit as worker
 from benchmark.study.cli import main
@@ -114,8 +114,19 @@ def parse_once() -> None:
         module.parse = parse  # type: ignore[attr-defined]
 
 
+def load_once() -> None:
+    """Let this package parse a text of YAML once; a command reads the description of a study several times."""
+    load = functools.lru_cache(maxsize=64)(plain_yaml.load)
+
+    def loaded(data: bytes) -> Any:
+        return copy.deepcopy(load(data))
+
+    plain_yaml.load = loaded
+
+
 copy_fast()
 parse_once()
+load_once()
 list_choices_where_needed()
 Plugins.instance()  # registers Hydra's sources
 read_once("file", str(conf_dir()))

@@ -60,7 +60,7 @@ def small(story: Callable[..., None], name: str, root: Path, *more: str) -> Ende
     return run(story, *keys, *added, *more)
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", slow_except(["cub", "inshop"], TREES))
 def test_data_says_what_a_tree_holds(name: str, tmp_path: Path) -> None:
     ended = small(data, name, TREES[name](tmp_path))
     assert ended.status == 0, ended.err
@@ -325,7 +325,7 @@ def test_splits_of_a_data_set_without_files_is_refused(tmp_path: Path) -> None:
 # -- the files of conf/dataset ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_except(["cub", "sop"], FILES))
 def test_the_yaml_fits_the_study(name: str, compose_study: Callable[..., Study]) -> None:
     config = compose_study(f"dataset={name}").config.dataset
     assert config.name == name and config.description.endswith(".")

@@ -25,6 +25,7 @@ from benchmark.core import download as fetch
 from benchmark.core.errors import message_for_user
 from benchmark.core.wording import human_size
 from benchmark.study.study import Study
+from tests.cases import slow_except
 from tests.datasets import trees
 
 LIMITS = {"members": 100, "bytes": 100_000}
@@ -143,7 +144,7 @@ ELSEWHERE = {
 }  # fmt: skip
 BAD = (*STATUSES, *REDIRECTS, *BODIES, "reset", "hangs", "garbage", "endless", *ELSEWHERE, "https-certificate")
 # How a source fails is told apart in the tests of one source; of several, the fast tests try a third of the ways.
-AMONG_OTHERS = [pytest.param(bad, marks=pytest.mark.slow if number % 3 else ()) for number, bad in enumerate(BAD)]
+AMONG_OTHERS = [pytest.param(bad, marks=pytest.mark.slow if number % 9 else ()) for number, bad in enumerate(BAD)]
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +369,7 @@ def car_ims(tree: Path) -> list[tuple[str, bytes]]:
     return [("CARS196.zip", packed(trees.cars_dml(tree)))]
 
 
-@pytest.mark.parametrize("copy", [cars, car_folders, car_ims])
+@pytest.mark.parametrize("copy", slow_except([car_folders], [cars, car_folders, car_ims]))
 def test_each_layout_of_cars196_is_found_as_it_is_published(
     copy: Callable[[Path], list[tuple[str, bytes]]], site: Site, make_data: Run, root: str, tmp_path: Path
 ) -> None:
@@ -463,7 +464,9 @@ PLACES: dict[str, tuple[object, str]] = {  # what is given as ROOT below a tempo
 
 
 @pytest.mark.bad_input("command line", "folder of the data (ROOT)")
-@pytest.mark.parametrize("case", PLACES)
+@pytest.mark.parametrize(
+    "case", slow_except([case for case in PLACES if case != "where nothing can be created"], PLACES)
+)
 def test_a_folder_that_cannot_be_used_is_named_and_nothing_is_created(
     case: str, site: Site, make_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,7 +505,7 @@ DISKS = {
 
 @pytest.mark.bad_input("environment", "disk")
 @pytest.mark.parametrize("step", ["download", "unpack"])
-@pytest.mark.parametrize("case", DISKS)
+@pytest.mark.parametrize("case", slow_except(["full", "read-only"], DISKS))
 def test_a_disk_that_fails_is_said_and_the_same_command_goes_on(
     case: str, step: str, site: Site, make_data: Run, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_what_needs_no_training_answers_without_the_libraries_of_training(
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_tables_need_no_training_library_either(no_libraries: Path, tmp_path: Path) -> None:
     copy = tmp_path / "traditional"
     shutil.copytree(ROOT / "results" / "traditional" / "studies", copy / "studies")

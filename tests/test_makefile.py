@@ -13,6 +13,7 @@ from benchmark.__main__ import VERBS
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
 from benchmark.study.study import Study
+from tests.cases import slow_except
 from tests.command_line import assert_refused, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +89,9 @@ def test_a_setting_from_the_environment_runs_nothing(name: str, checkout: Path) 
     assert not (checkout / "pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["given", "unknown", "OPTIONS", "SETTINGS", "VENV", "RUN"])
+@pytest.mark.parametrize(
+    "name", slow_except(["given", "VENV"], ["given", "unknown", "OPTIONS", "SETTINGS", "VENV", "RUN"])
+)
 def test_variables_of_the_makefile_itself_are_no_options(name: str, checkout: Path) -> None:
     done = make(checkout, "bo", f"{name}=x", "TRAILS=3")
     assert done.returncode != 0 and "There is no option" in done.stderr and not done.stdout

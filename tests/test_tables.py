@@ -294,6 +294,7 @@ def test_a_layout_chooses_rows_labels_columns_and_quotes(compose_study: Compose)
     assert table.rows[2].reason == "not run; make bo LOSS=hpl_pa ARGS=variant=p48" and "| Ours, 48 | 41.50 |" in text
 
 
+@pytest.mark.slow
 def test_a_row_has_the_base_of_its_loss_its_line_or_its_layout(compose_study: Compose) -> None:
     studies = [compose_study(f"loss={loss}", *FOUR) for loss in ("hpl_pa", "proxy_anchor", "contrastive")]
     for study, more in zip(studies, (0.0, -0.1, 0.1), strict=True):

@@ -113,6 +113,7 @@ def test_cars_without_names_has_no_makes_and_says_so(tmp_path):
     assert "cars_annos.txt has no names" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_cars_list_of_test_images_without_classes_is_refused_by_name(tmp_path):
     folder = trees.cars_official(tmp_path) / "stanford_cars"
     (folder / "devkit" / "cars_test_annos.mat").replace(folder / "cars_test_annos_withlabels.mat")

@@ -22,13 +22,12 @@ from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 from tests import command_line
-from tests.cases import for_each
+from tests.cases import for_each, slow_except
 
 NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
 # One of each kind, which are checked on every push in a few seconds; the others are slow tests.
-FAST = {"mlrc_cub", "hpl_table_3", "hpl_fig_5_coarse", "hist_table_10", "hier_table_2", "proxygml_table_1",
-        "new_methods", "axis_label_noise", "glyphs_traditional", "grocery"}  # fmt: skip
+FAST = {"hpl_table_3", "hist_table_10", "proxygml_table_1", "new_methods", "axis_label_noise", "grocery"}
 EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
@@ -187,7 +186,9 @@ def _at(tree: Any, key: str) -> Any:
     return tree
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if spec.read(name).sweep])
+@pytest.mark.parametrize(
+    "name", slow_except(["hpl_fig_5_coarse", "axis_label_noise"], (name for name in NAMES if spec.read(name).sweep))
+)
 def test_each_value_of_a_sweep_makes_another_study(name: str) -> None:
     studies = [s for s in sample(name, "glyphs", "small") if s.member.swept]
     identities = {composed(study.overrides).identity("data") for study in studies}

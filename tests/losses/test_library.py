@@ -170,6 +170,7 @@ def test_soft_triple_agrees_with_the_librarys(setting, batch):
     assert_equal_with_vectors(lambda e, y, c: ours(e, y, c.reshape(C, K, D)), theirs, batch, centres)
 
 
+@pytest.mark.slow
 def test_only_the_distance_for_a_users_library_losses_and_the_peers_of_make_bench_import_the_library():
     package, found = Path(benchmark.__file__).parent, set()
     for path in package.rglob("*.py"):

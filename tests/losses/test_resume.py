@@ -9,7 +9,7 @@ from tests.losses.every_loss import DIM, NAMES, build
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
 # One of each kind of state; the state of every loss alone is resumed in `test_contracts`.
-KINDS = {"contrastive", "proxy_anchor", "xbm", "hist", "hier", "hpl_pa"}
+KINDS = {"contrastive", "xbm", "hist", "hpl_pa"}
 
 
 class KilledError(Exception):

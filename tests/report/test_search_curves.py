@@ -54,6 +54,7 @@ def test_a_figure_has_a_panel_per_row_with_a_band_and_a_line_per_search() -> Non
     assert len(axes[0].collections) == 1 and len(axes[0].lines) == 3
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_group_and_a_named_study_and_refuses_nothing(compose_study: Compose) -> None:
     study = compose_study()
     root = Path(study.config.results_dir)

@@ -50,7 +50,9 @@ def joined(sampler: MPerClass, iterations: range) -> list[int]:
     return np.concatenate([sampler.batch(iteration) for iteration in iterations]).tolist()
 
 
-@pytest.mark.parametrize(("num_classes", "m"), [(2, 4), (75, 4), (341, 1), (341, 6)])
+@pytest.mark.parametrize(
+    ("num_classes", "m"), [(2, 4), (75, 4), *(pytest.param(341, m, marks=pytest.mark.slow) for m in (1, 6))]
+)
 def test_a_list_has_the_properties_of_the_list_made_by_loops(num_classes: int, m: int) -> None:
     labels = some_labels(num_classes)
     ours = joined(MPerClass(labels, m * num_classes, m, seed=3), range(100_000 // (m * num_classes)))

@@ -90,6 +90,7 @@ def test_a_row_of_hpl_is_trained_as_section_4_2_says(row: tuple[str, dict[str, A
     assert_trains(compose(row[0]), row[1])
 
 
+@pytest.mark.slow
 def test_the_rows_of_hpl_differ_in_their_number_of_groups(compose: Compose) -> None:
     """Section 4.2: 500 groups on SOP, In-Shop and iNaturalist; table 5 has 12 on SOP and 48 on iNaturalist, too."""
     groups = {}
@@ -102,6 +103,7 @@ def test_the_rows_of_hpl_differ_in_their_number_of_groups(compose: Compose) -> N
     assert list(groups.values()) == [500, 500, 500, 12, 48, 48]
 
 
+@pytest.mark.slow
 def test_hpl_starts_after_3_passes_and_changes_its_groups_after_each(compose: Compose) -> None:
     """Section 4.2, also for glyphs: 62 batches of 128 in a pass over Cars' 8,054 images, 97 for 12,500 of glyphs."""
     for dataset, images, batches in (("cars196", 8054, 62), ("glyphs", 12_500, 97), ("glyphs_small", 1_600, 12)):

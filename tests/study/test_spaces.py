@@ -16,8 +16,8 @@ from benchmark.study.config import Node
 from benchmark.study.preflight import check_space
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
-from tests.cases import for_each
-from tests.losses.every_loss import NAMES, config
+from tests.cases import for_each, slow_except
+from tests.losses.every_loss import FAST, NAMES, config
 
 Compose = Callable[..., Study]
 LOSSES = {name: config(name) for name in NAMES}
@@ -48,7 +48,7 @@ def start_of(found: DictConfig) -> Setting:
     return {name: node.get("default", found.loss.setting[name]) for name, node in found.loss.space.items()}
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_every_losss_default_lies_inside_its_space_on_glyphs_where_it_is_tried_first(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
@@ -61,7 +61,7 @@ def test_every_losss_default_lies_inside_its_space_on_glyphs_where_it_is_tried_f
     assert all(1e-4 <= value <= 1 for value in rates.values()) and rates.get("proxy_lr", 0.02) == 0.02
 
 
-@for_each("name", NAMES)
+@for_each("name", NAMES, fast=FAST)
 def test_wide_ranges_of_positive_numbers_are_searched_on_a_log_scale_from_scratch_and_no_other_scale_changes(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
@@ -76,7 +76,7 @@ def test_wide_ranges_of_positive_numbers_are_searched_on_a_log_scale_from_scratc
             assert [low, high] == [1e-4, 1.0]
 
 
-@pytest.mark.parametrize("protocol", ["hpl", "mlrc_2020"])
+@pytest.mark.parametrize("protocol", slow_except(["mlrc_2020"], ["hpl", "mlrc_2020"]))
 def test_published_spaces_of_fine_tuned_trunks_stay_as_they_are(
     protocol: str, adapted: Callable[..., DictConfig]
 ) -> None:

@@ -66,7 +66,10 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "scores", "last", "best"), TABLE)
+@pytest.mark.parametrize(
+    ("rule", "scores", "last", "best"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] != "CUB" or len(row[1]) > 6)) for row in TABLE],
+)
 def test_training_stops_and_scores_as_the_reality_check_does(
     script: Any, tmp_path: Path, rule: str, scores: list[float], last: int, best: int
 ) -> None:

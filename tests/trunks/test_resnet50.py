@@ -46,6 +46,7 @@ def test_the_state_holds_the_trunk_and_not_the_classifier_or_constants() -> None
     assert len(names) == 53 * 6 and not [name for name in names if ".fc." in name]
 
 
+@pytest.mark.slow
 def test_a_file_without_a_layer_is_refused(published: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     state = {name: value for name, value in published[0].state_dict().items() if name != "layer4.2.conv3.weight"}
     torch.save(state, tmp_path / "cut.pth")
