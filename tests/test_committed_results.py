@@ -44,12 +44,11 @@ SEARCHED = [param for param in EACH if param.id in ("grocery", "one_of_each", "n
 
 
 def studies() -> Iterator[ParameterSet]:
-    """Every study: fast are those of `one_of_each`, and of other folders the first and the last one."""
+    """Every study; those between the first and the last one of a folder are slow tests."""
     for folder in FOLDERS:
         first, *others, last = all_studies(folder)
         for directory in (first, *others, last):
-            slow = directory in others and folder.name != "one_of_each"
-            marks = [pytest.mark.slow] if slow else []
+            marks = [pytest.mark.slow] if directory in others else []
             yield pytest.param(directory, marks=marks, id=f"{folder.name}-{directory.name}")
 
 

@@ -114,6 +114,7 @@ def assert_raced(found: list[dict[str, Any]], whole: list[dict[str, Any]], step:
         assert trial["standard_error"] == pytest.approx(whole[leader]["standard_error"] * (3 / needed) ** 0.5)
 
 
+@pytest.mark.slow
 def test_only_the_folds_that_are_needed_are_trained_and_the_best_trial_is_chosen(raced: Searched) -> None:
     found = trials_of(raced.folder)
     assert_raced(found, found, step=1)
@@ -124,6 +125,7 @@ def test_only_the_folds_that_are_needed_are_trained_and_the_best_trial_is_chosen
     assert f"trial 6 of 6: stopped, {found[5]['reason']}   proxy_lr=" in raced.ended.out
 
 
+@pytest.mark.slow
 def test_the_searcher_sees_estimates_and_chooses_among_completed_trials(raced: Searched) -> None:
     found = trials_of(raced.folder)
     seen = [
@@ -181,6 +183,7 @@ def test_a_trial_that_raced_while_the_leader_was_lost_races_again(raced: Searche
     assert trained == ["trial_001/fold_1"], "no finished fold is trained again"
 
 
+@pytest.mark.slow
 def test_all_reports_say_how_many_trials_were_stopped(raced: Searched) -> None:
     folder = study_dir(raced.folder)
     stored, skipped = read_study(folder), 18 - len(raced.trained)

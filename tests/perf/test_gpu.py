@@ -62,6 +62,7 @@ def test_no_section_may_take_longer_than_all_together():
     assert max(SECTIONS.values()) < bench.BUDGET < 480
 
 
+@pytest.mark.slow
 def test_a_loss_that_differs_from_the_cpu_or_fails_is_named(monkeypatch):
     steps, calls = equality.steps, iter(range(99))
 

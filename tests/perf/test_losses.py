@@ -34,6 +34,7 @@ def few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "STEPS", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_classes")
 def test_parameters_and_gradients_do_not_count(compose_study: Callable[..., Study]) -> None:
     study = compose_study("loss=normalized_softmax", "protocol.batch_size=32")

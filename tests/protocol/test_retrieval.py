@@ -90,7 +90,7 @@ def clusters_and_metrics(metric, num_classes, low, high):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-@pytest.mark.parametrize("block", [1, 7, 256])
+@pytest.mark.parametrize("block", slow_except([1, 256], [1, 7, 256]))
 @pytest.mark.parametrize(("num_classes", "low", "high"), [(12, 1, 9), (3, 40, 60), (60, 1, 3)])
 def test_metrics_equal_those_of_the_loop(path, metric, block, num_classes, low, high):
     x, y, expected = clusters_and_metrics(metric, num_classes, low, high)

@@ -94,12 +94,9 @@ REFUSED = {
     ("loss=xbm", "loss.module.flavour=pml", "loss.schedule.start_iteration=3"): "loss.module.flavour=pml switches off",
 }
 FAST = [  # one of each reason
-    (T, "loss=hpl_nca", "loss.setting.proxy_lr=0.5"), (T, "trials=7"), ("keep_epochs=[1,3]",), (T, "levels=true"),
-    (T, "~loss.space.scale_0"), (T, "protocol.num_folds=3"), (T, "protocol.batch_size=64"),
-    (*HIST, "preset=authors", "loss.setting.tau=3"), (T, "dataset=cub", "training.shift=2"),
-    (PLAIN, "loss.setting.scale_0=3"), (*NCA, "loss.space.softmax_scale.scale=log"), ("+training.epochs=4",),
-    ("loss.authors.lr_multiplier=3",), ("loss=hier", "head=linear_fan_out"), (*NO_COARSE, "loss.setting.num_coarse=9"),
-    ("training=frozen", "training.freeze_batchnorm=true"),
+    (T, "loss=hpl_nca", "loss.setting.proxy_lr=0.5"), (T, "trials=7"), (T, "~loss.space.scale_0"),
+    (T, "protocol.batch_size=64"), (*HIST, "preset=authors", "loss.setting.tau=3"), (PLAIN, "loss.setting.scale_0=3"),
+    ("+training.epochs=4",), ("loss=hier", "head=linear_fan_out"), (*NO_COARSE, "loss.setting.num_coarse=9"),
 ]  # fmt: skip
 READ = (
     (T, "loss=hpl_nca", "loss.setting.num_coarse=48", "loss.setting.update_every=10"),
