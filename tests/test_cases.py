@@ -1,10 +1,10 @@
-"""A test of many cases fails with all that fail, as a parametrised test would."""
+"""A test of many cases fails with all that fail, as a parametrised test would, and only the named ones are fast."""
 
 from typing import Any
 
 import pytest
 
-from tests.cases import for_each
+from tests.cases import for_each, slow_except
 
 
 @pytest.fixture
@@ -40,3 +40,19 @@ def test_every_case_that_fails_is_named_with_its_failure() -> None:
 def test_a_test_without_a_case_is_refused() -> None:
     with pytest.raises(AssertionError, match="no case of number"):
         for_each("number", [])
+
+
+def test_cases_that_are_not_named_are_slow_and_none_is_lost() -> None:
+    assert [(case.values, [mark.name for mark in case.marks]) for case in slow_except(["b"], "abc")] == [
+        (("a",), ["slow"]), (("b",), []), (("c",), ["slow"])
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match="d"):
+        slow_except(["d"], "abc")
+
+    @for_each("letter", "abc", fast="b")
+    def check(letter: str) -> None: ...
+
+    (mark,) = check.pytestmark  # type: ignore[attr-defined]
+    assert [(case.values[0], [one.name for one in case.marks]) for case in mark.args[1]] == [
+        ("b", []), (["a", "c"], ["slow"])
+    ]  # fmt: skip
