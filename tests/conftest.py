@@ -35,7 +35,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what lives as long as the process, thousands of tests and PyTorch among it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, *gc.get_threshold()[1:])  # a configuration has hundreds of nodes, and a test several
+    gc.set_threshold(50_000, 30, 10)  # a configuration has hundreds of nodes, and a test several
     gc.enable()
 
 

@@ -205,6 +205,7 @@ def test_final_runs_are_scored_like_after_their_training(tmp_path: Path) -> None
 # -- several losses ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loss_has_one_row_with_a_column_for_each_corruption_and_their_mean(study: Path, scored: list[str]) -> None:
     assert robust(study).status == 0
     (row,) = corruption_rows.rows(read_study(study), study)

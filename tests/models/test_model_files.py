@@ -130,6 +130,7 @@ def test_a_folder_without_a_model_is_refused_with_the_command_that_makes_one(
         load(str(tmp_path), compose_study())
 
 
+@pytest.mark.slow
 def test_a_model_of_grey_images_on_published_weights_keeps_its_mean_and_deviation(
     tmp_path: Path, compose_study: Callable[..., Study]
 ) -> None:

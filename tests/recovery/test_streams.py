@@ -84,6 +84,7 @@ def test_a_search_whose_output_ends_stops_and_the_same_command_goes_on(
     assert results_of(study_dir(tmp_path / "r")) == results_of(study_dir(searched))
 
 
+@pytest.mark.slow
 def test_tables_are_all_written_before_any_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The reader of the output may end at the first line."""
     results = shutil.copytree(ROOT / "results" / "one_of_each", tmp_path / "one_of_each")

@@ -215,6 +215,7 @@ def test_the_standard_error_reaches_ax_only_with_fold_sem(history, told):
         Ax(SPACE, 0, noise="fold_sem").ask(without)
 
 
+@pytest.mark.slow
 def test_settings_are_plain_numbers_within_the_bounds(history):
     for trial in [*history, Trial(7, Ax(SPACE, 0).ask(history), None)]:
         assert list(trial.parameters) == list(SPACE)
@@ -223,6 +224,7 @@ def test_settings_are_plain_numbers_within_the_bounds(history):
             assert SPACE[name].contains(value)
 
 
+@pytest.mark.slow
 def test_whole_floats_that_json_made_integers_reach_ax_as_floats(told):
     history = [Trial(i, {"lr": 10.0 ** -(2 + i % 5), "margin": i % 2, "num_coarse": 2.0 + i}, i / 9) for i in range(6)]
     Ax(SPACE, 0).ask(history)

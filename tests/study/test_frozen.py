@@ -97,6 +97,7 @@ def test_a_plan_computes_no_features_and_counts_no_training_for_a_loss_that_has_
     assert trained_images(compose_study("training=frozen", "loss=none").config, 1000) == (0, 0)
 
 
+@pytest.mark.slow
 def test_no_features_are_computed_for_a_study_that_is_refused(tmp_path: Path) -> None:
     refused = tiny(bo, tmp_path, "training=frozen", "protocol.num_folds=70")
     assert refused.status == 2 and "protocol.num_folds=70" in refused.err

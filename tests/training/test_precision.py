@@ -305,6 +305,7 @@ def test_fast_is_what_the_device_has_in_hardware(monkeypatch: pytest.MonkeyPatch
         assert fastest(GPU) == expected
 
 
+@pytest.mark.slow
 def test_a_study_keeps_the_precision_that_fast_stood_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
