@@ -29,13 +29,16 @@ from benchmark.study import contents
 from benchmark.study.identity import short_digest
 from benchmark.study.opening import difference
 from benchmark.study.stored import all_studies, read_study
-from benchmark.study.study import Study
+from benchmark.study.study import Study, read_loss
 from benchmark.study.version_1 import as_version_1
 from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = [RESULTS / name for name in ("classes", "grocery", "new_methods", "one_of_each", "reference", "traditional")]
+FOLDERS = [
+    RESULTS / name
+    for name in ("classes", "glyphs", "grocery", "new_methods", "one_of_each", "reference", "traditional")
+]
 FAST = ("one_of_each", "reference", "traditional")
 EACH = [
     pytest.param(folder, marks=[] if folder.name in FAST else [pytest.mark.slow], id=folder.name) for folder in FOLDERS
@@ -249,6 +252,25 @@ def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_reco
     )  # fmt: skip
     cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
     assert f"| `results/{folder.name}` | {len(final)} | {cells} |" in page
+
+
+def test_the_speed_of_learning_in_the_findings_is_that_of_the_committed_curves() -> None:
+    section = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8").partition("## Speed or quality?")[2]
+    curves: dict[str, list[float]] = {}
+    for row in rows_of(RESULTS / "bench" / "glyphs_long.csv"):
+        curve = curves.setdefault(read_loss(row["loss"])["label"], [])
+        assert int(row["epoch"]) == len(curve)
+        curve.append(float(row["map_at_r"]))
+    best = {label: max(curve) for label, curve in curves.items()}
+    listed = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
+    assert listed == [
+        f"| {label} | {' | '.join(f'{score:.1f}' for score in (*scores, best[label]))} | {curve.index(best[label])} |"
+        for label, curve in sorted(curves.items(), key=lambda entry: -best[entry[0]])
+        for scores in [[curve[epoch] for epoch in (4, 6, 12)]]
+    ]
+    taus = [kendall_tau({label: curve[n] for label, curve in curves.items()}, best) for n in (4, 6, 8, 12)]
+    words = " ".join(section.split())
+    assert "is {:.2f} after 4, {:.2f} after 6, {:.2f} after 8 and {:.2f} after 12.".format(*taus) in words
 
 
 def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committed_table() -> None:

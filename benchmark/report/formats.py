@@ -27,6 +27,8 @@ Key = tuple[str, ...]
 MANY = 6  # a table with more columns is set in smaller type on a narrow page
 MOST = 8  # a table with more columns goes on below itself in LaTeX
 FEW = 5  # with fewer runs, tests find only large differences
+NOT_RUN = "not run; "  # how the reason of a row without a study begins, before the command that runs it
+MOST_COMMANDS = 3  # of rows that were not run, each with its own below a table
 MARKS = {
     "b": "The chosen setting is on a bound of its search space",
     "m": "More than half of the folds were stopped by the limit of epochs, not by patience",
@@ -387,7 +389,7 @@ class Section:
 
     def notes(self) -> list[str]:
         """Return a sentence about the statistic in the cells, the reason of each row, the marks, and the footnotes."""
-        reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in self.rows if row.reason))
+        reasons = self._reasons()
         counts = {row.num_runs for row in self.rows if row.cells and not row.is_untrained} or {
             row.num_runs for row in self.rows if row.cells
         }
@@ -400,6 +402,16 @@ class Section:
         scope = self._scope() if count > 1 else ""
         texts = (first, scope, self._about_bold(count), self.remark)
         return [" ".join(filter(None, texts)), *reasons, *self._explained_marks(), *self.footnotes]
+
+    def _reasons(self) -> list[str]:
+        """A sentence for each reason that a row has; one for all rows that were not run, if they are several."""
+        texts = {f"{row.label}: {row.reason}": row for row in self.rows if row.reason}
+        absent = [row for row in texts.values() if row.reason.startswith(NOT_RUN)]
+        if len(absent) <= MOST_COMMANDS:
+            return list(texts)
+        labels = ", ".join(dict.fromkeys(row.label for row in absent))
+        first = f"The first: {absent[0].reason.removeprefix(NOT_RUN)}"
+        return [text for text, row in texts.items() if row not in absent] + [f"Not run: {labels}. {first}"]
 
     def _scope(self) -> str:
         """Return a sentence about what the intervals leave out."""

@@ -122,6 +122,18 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
     assert where == "alone" or "See Table 1." in plain
 
 
+def test_rows_that_were_not_run_share_a_sentence_if_they_are_many() -> None:
+    absent = [formats.Row(name, name.upper(), reason=f"not run; make bo LOSS={name}") for name in "abcd"]
+    other = formats.Row("e", "E", reason="1 of 4 runs is missing: 2")
+    assert formats.Section([], [*absent[:3], other], 0.95).notes()[1:] == [
+        "A: not run; make bo LOSS=a", "B: not run; make bo LOSS=b", "C: not run; make bo LOSS=c",
+        "E: 1 of 4 runs is missing: 2",
+    ]  # fmt: skip
+    assert formats.Section([], [absent[0], other, *absent[1:]], 0.95).notes()[1:] == [
+        "E: 1 of 4 runs is missing: 2", "Not run: A, B, C, D. The first: make bo LOSS=a",
+    ]  # fmt: skip
+
+
 def test_the_best_mean_is_set_in_bold(nine_rows: formats.Table) -> None:
     table = formats.latex(nine_rows)
     line = next(line for line in table.splitlines() if line.startswith("HPL-PA &"))
