@@ -271,6 +271,14 @@ def test_the_speed_of_learning_in_the_findings_is_that_of_the_committed_curves()
     taus = [kendall_tau({label: curve[n] for label, curve in curves.items()}, best) for n in (4, 6, 8, 12)]
     words = " ".join(section.split())
     assert "is {:.2f} after 4, {:.2f} after 6, {:.2f} after 8 and {:.2f} after 12.".format(*taus) in words
+    six = [
+        sorted(curves, key=lambda label: -score(label)) for score in (lambda label: curves[label][6], best.__getitem__)
+    ]
+    assert [order.index("CosFace") for order in six] == [10, 3] and [order.index("Smooth-AP") for order in six] == [
+        8,
+        11,
+    ]
+    assert len({*six[0][:6]} & {*six[1][:6]}) == 5 and "Five of the six best are the same." in words
 
 
 def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committed_table() -> None:
