@@ -6,7 +6,7 @@ import functools
 import io
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from benchmark.__main__ import VERBS
 from benchmark.core import invocation, plain_yaml, records
 from benchmark.core.paths import conf_dir
 from benchmark.jobs import train_unit as worker
+from benchmark.study import lengths, spaces
 from benchmark.study.cli import main
 from benchmark.study.study import Study
 from benchmark.training.checkpoint import Checkpoint
@@ -150,6 +151,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         CHOSEN[chosen] = compose_anew(name, list(chosen))
     config = copy.deepcopy(CHOSEN[chosen])
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    return config
+
+
+def adapted(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """What a command makes of a composed configuration, which is changed."""
+    for part in (lengths, spaces):
+        part.adapt(config, overrides)
     return config
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from benchmark.core.paths import conf_dir
 from benchmark.datasets import image_check
-from benchmark.study import lengths, spaces
 from benchmark.study.study import Study
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: Ctrl-C is tested too
@@ -93,13 +92,10 @@ def compose_study_in() -> Callable[..., Study]:
     def composed(overrides: tuple[str, ...]) -> Study:
         from hydra import initialize_config_dir
 
-        from tests.command_line import compose
+        from tests.command_line import adapted, compose
 
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("config", list(overrides))
-        lengths.adapt(config, overrides)
-        spaces.adapt(config, overrides)
-        return Study.of(config)
+            return Study.of(adapted(compose("config", list(overrides)), overrides))
 
     @functools.lru_cache(maxsize=32)
     def study(results_dir: str, overrides: tuple[str, ...]) -> Study:

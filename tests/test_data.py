@@ -27,7 +27,7 @@ from benchmark.study.prepare import licence, prepare
 from benchmark.study.study import Study
 from benchmark.traditional import traditional
 from tests.cases import slow_except
-from tests.command_line import Ended, assert_refused, compose, run, tiny
+from tests.command_line import Ended, adapted, assert_refused, compose, run, tiny
 from tests.datasets import published_layouts, trees
 
 FILES = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "grocery", "folder", "csv")
@@ -43,7 +43,7 @@ def compose_study(tmp_path: Path) -> Callable[..., Study]:
 
     def composed(*overrides: str) -> Study:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return Study.of(compose("config", [*overrides, f"results_dir={tmp_path / 'results'}"]))
+            return Study.of(adapted(compose("config", [*overrides, f"results_dir={tmp_path / 'results'}"]), overrides))
 
     return composed
 

@@ -16,13 +16,11 @@ OPENED = """
     import sys
     opened = []
     sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
-    from hydra import compose, initialize_config_dir
     from benchmark import bo
     from benchmark import final_eval
-    from benchmark.study import study
+    from benchmark.study import cli, study
     command = sys.argv[2]
-    with initialize_config_dir(str(study.conf_dir()), version_base="1.3"):
-        it = study.Study.of(compose("config", sys.argv[3:]))
+    it = study.Study.of(cli._compose(sys.argv[3:], []))
     bo.bo(it, []) if command == "bo" else final_eval.evaluate(it)
     print("\\n".join(["OPENED", *opened]))
 """

@@ -126,7 +126,7 @@ def _room(widest: Sequence[int], cut: Sequence[int], width: int) -> dict[int, in
     Args:
         widest: characters in the widest cell of each column.
         cut: the columns that may be cut.
-        width: of the terminal.
+        width: characters on a line of the terminal.
     """
     left = width - sum(count + 2 for number, count in enumerate(widest) if number not in cut)
     room: dict[int, int] = {}

@@ -13,8 +13,11 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def committed(loss: str) -> list[float]:
-    """Validation MAP@R in percent of a loss's trials in both committed searches on glyphs."""
-    paths = sorted(RESULTS.glob(f"*/studies/glyphs-small_conv-hpl/{loss}/bo/trial_*.json"))
+    """Validation MAP@R in percent of a loss's trials in both committed searches of the former network on glyphs."""
+    folders = [
+        RESULTS / name / "studies" / "glyphs-small_conv-hpl" / loss / "bo" for name in ("one_of_each", "reference")
+    ]
+    paths = [path for folder in folders for path in sorted(folder.glob("trial_*.json"))]
     return [100 * json.loads(path.read_text())["result"]["map_at_r"] for path in paths]
 
 

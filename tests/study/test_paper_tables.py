@@ -11,7 +11,6 @@ from hydra import initialize_config_dir
 
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
-from benchmark.study import lengths
 from benchmark.study.passes import in_passes
 from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
@@ -26,8 +25,7 @@ def compose() -> Compose:
     def composed(overrides: str) -> Study:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = command_line.compose("config", overrides.split())
-        lengths.adapt(config, overrides.split())
-        return Study.of(config)
+        return Study.of(command_line.adapted(config, overrides.split()))
 
     return composed
 
