@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.core.wording import ranges
 from benchmark.protocol.statistics import t_interval
-from benchmark.report.formats import Column, Row
+from benchmark.report.formats import NOT_RUN, Column, Row
 from benchmark.report.level_rows import level_intervals
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
@@ -42,7 +42,7 @@ def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    return [Row(name, label, reason=f"not run; {stored.command_for_loss('bo final-eval', name)}")]
+    return [Row(name, label, reason=f"{NOT_RUN}{stored.command_for_loss('bo final-eval', name)}")]
 
 
 def rows(stored: StoredStudy, directory: Path) -> list[Row]:

@@ -21,7 +21,7 @@ from benchmark.report import class_ranks, fold_rows, traditional_rows
 from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
 from benchmark.report.differences import compare
 from benchmark.report.effort import budget, effort_block, read_effort
-from benchmark.report.formats import FURTHER, Key, Published, Row, Section, Table, resource_text
+from benchmark.report.formats import FURTHER, NOT_RUN, Key, Published, Row, Section, Table, resource_text
 from benchmark.report.joined_searches import joined, unlike
 from benchmark.report.level_rows import levels_block
 from benchmark.report.published import published_block
@@ -231,7 +231,7 @@ def absent(stored: StoredStudy, line: Line, shape: ModuleType) -> list[Row]:
     if not line.study:
         return [Row("", line.label, published=line.published, kind=shape.KIND_OF_PAPERS)]
     rows = shape.absent(stored, line.study, line.label or label_of(line.study))
-    reason = {"reason": f"not run; {line.command}"} if line.command else {}
+    reason = {"reason": f"{NOT_RUN}{line.command}"} if line.command else {}
     return [replace(row, published=_beside(line, row.kind, shape), **reason) for row in rows]
 
 

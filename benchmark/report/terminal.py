@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.core import console
 from benchmark.core.escape import visible
-from benchmark.report.formats import MARKS, Column, Key, Row, Section, Table
+from benchmark.report.formats import MARKS, NOT_RUN, Column, Key, Row, Section, Table
 from benchmark.report.formats import over_searches as columns_over_searches
 
 GAP = "  "
@@ -60,7 +60,7 @@ def _cell(row: Row, column: Column, top: dict[tuple[str, Key], set[str]]) -> str
         quoted = row.published.get(column.key)
         return _number(quoted.value, quoted.half_width) if quoted else ""
     if (interval := row.cells.get(column.key)) is None:
-        return "not run" if row.reason.startswith("not run") else "-"
+        return "not run" if row.reason.startswith(NOT_RUN) else "-"
     together = row.name in top.get((row.kind, column.key), ())
     return _number(interval.mean, interval.half_width) + f" {TOGETHER if together else ' '}"
 

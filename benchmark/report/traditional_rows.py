@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import alike
-from benchmark.report.formats import Column, Row
+from benchmark.report.formats import NOT_RUN, Column, Row
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.layout import Found
@@ -46,7 +46,7 @@ def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    reason = f"not run; {stored.command_for_loss('traditional', name)}"
+    reason = f"{NOT_RUN}{stored.command_for_loss('traditional', name)}"
     return [Row(name, label, reason=reason, kind=KINDS[kind]) for kind in kinds(stored)]
 
 

@@ -36,7 +36,7 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     given = {key_of(override) for override in overrides}
     for key in sorted(given):
-        if f".{KEY}." in key and key.startswith(HOLDERS):
+        if key.startswith(tuple(f"{holder}.{KEY}." for holder in HOLDERS)):
             own = key.replace(f".{KEY}.", ".")
             raise UserError(f"{key} is read from files only. Give the value that it would replace: {own}=VALUE.")
     short = bool(OmegaConf.select(config, f"dataset.{KEY}"))

@@ -28,7 +28,7 @@ NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
 # One of each kind, which are checked on every push in a few seconds; the others are slow tests.
 FAST = {"hpl_table_3", "hist_table_10", "proxygml_table_1", "new_methods", "axis_label_noise", "grocery"}
-EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+EACH = slow_except(FAST, NAMES)
 BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
 OF_DATASET = re.compile(

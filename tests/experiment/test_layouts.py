@@ -100,14 +100,8 @@ def any_study(story: str) -> Entry:
 
 
 PUBLISHED = [name for name in spec.names() if spec.read(name).published]
-FAST = (
-    "hier_table_2",
-    "hist_table_10",
-    "hpl_table_3",
-    "mlrc_cub",
-    "proxygml_table_1",
-    "since_2020",
-)  # one of each paper
+# One of each paper.
+FAST = ("hier_table_2", "hist_table_10", "hpl_table_3", "mlrc_cub", "proxygml_table_1", "since_2020")
 
 
 @pytest.mark.parametrize("name", slow_except(FAST, PUBLISHED))
