@@ -72,6 +72,7 @@ def test_workers_take_the_visible_gpus_in_turn(gpus):
         (["executor=ray", "executor.gpus_per_worker=some"], "executor.gpus_per_worker='some'"),
         (["executor=ray", "executor.cpus_per_worker=0"], "executor.cpus_per_worker=0"),
         (["executor=ray", "executor.address='ray://head:10001'"], "Ray's client cannot stream results"),
+        (["executor=ray", "executor.address=head"], "executor.address='head': give HOST:PORT, auto, or null"),
         (["executor=slurm", "executor.workers=auto"], "executor.workers=auto: give the number of SLURM jobs"),
         (["executor=slurm", "executor.prefix=[nowhere,-n1]"], "executor.prefix=['nowhere', '-n1']: its first word"),
         (["executor=slurm", "executor.prefix=[]"], "executor.prefix=[]: its first word"),

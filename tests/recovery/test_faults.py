@@ -78,7 +78,7 @@ def little_memory(pid: int) -> Iterator[None]:
 
 
 def worker_killed_until_its_retries_are_exhausted(case: Case) -> Ended:
-    driver = case.start("executor.retries=1")
+    driver = case.start("executor.retries=1", ALONE)
     for attempt in range(2):
         os.kill(case.worker_in_the_middle(attempt), signal.SIGKILL)
     ended = case.end(driver)
@@ -227,7 +227,7 @@ def has_open(pid: int, path: Path) -> bool:
 
 def ray_worker_killed(case: Case) -> Ended:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
-    driver = case.start("executor=ray")
+    driver = case.start("executor=ray", ALONE)
     os.kill(case.worker_in_the_middle(), signal.SIGKILL)
     return case.end(driver)
 
@@ -323,7 +323,7 @@ AGAIN = "tried again (1 of 2)"
 STOPPED = "Stopped. Nothing finished is lost: the same command"
 EVERY = tuple(COMMANDS)
 FAULTS = {
-    "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL), 0, ("killed by signal 9", AGAIN), commands=EVERY),
+    "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL, ALONE), 0, ("killed by signal 9", AGAIN), commands=EVERY),
     "worker SIGTERM": Row(signal_to_the_worker(signal.SIGTERM, ALONE), 0, ("killed by signal 15", AGAIN)),
     "worker hangs": Row(signal_to_the_worker(signal.SIGSTOP, ALONE, HANGS), 0, ("no batch in 0.25 min", AGAIN)),
     "worker out of memory": Row(worker_out_of_memory, 0, ("killed by signal 9", AGAIN), (0,)),

@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import queue
+import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorClass, ActorHandle
 
 Arguments = tuple[list[str], str, str, int, float, float]  # of `_Served`
+_ADDRESS = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _STORE_BYTES = 100 * 2**20  # for Ray's objects, of which we have none; its default is 30 % of the memory
 
 
@@ -66,13 +69,13 @@ class Options:
             raise UserError(f"executor.gpus_per_worker={gpus!r}: give a number such as 0.5, or auto.")
         if not is_number(cpus) or cpus <= 0:
             raise UserError(f"executor.cpus_per_worker={cpus!r}: give a number above 0.")
-        if self.address is not None and not isinstance(self.address, str):
-            raise UserError(f"executor.address={self.address!r}: give HOST:PORT, auto, or null.")
-        if (self.address or "").startswith("ray://"):
+        if str(self.address).startswith("ray://"):
             raise UserError(
                 f"executor.address={self.address}: Ray's client cannot stream results. Run this on a machine of the "
                 "cluster with executor.address=auto, as ray job submit does."
             )
+        if self.address not in (None, "auto") and not _ADDRESS.fullmatch(str(self.address)):
+            raise UserError(f"executor.address={self.address!r}: give HOST:PORT, auto, or null.")
 
     def num_workers(self, device: str) -> int:
         """How many workers the cluster, or this machine, has room for, unless their number is configured."""
@@ -170,9 +173,11 @@ def connect(address: str | None, cpus: float = 1) -> None:
            "_node_ip_address": "127.0.0.1"}  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        if found := _ADDRESS.fullmatch(address or ""):  # where nothing listens, Ray would try for minutes
+            socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
         with contextlib.chdir(CHECKOUT_DIR):  # Ray puts this folder on its workers' module path, ahead of all others
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except (OSError, OverflowError, RuntimeError) as error:
         raise UserError(
             f"executor.address={address}: no Ray cluster answers there ({error}). Start one on this machine with "
             "ray start --head, add others with ray start --address=HOST:6379, and run this on one of them."

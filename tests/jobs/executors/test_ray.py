@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -42,6 +45,8 @@ class TestReal:
     def installed(self, monkeypatch):
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])))
+        yield
+        sys.modules["ray"].shutdown()  # Ray ends a process whose cluster is gone
 
     @pytest.fixture
     def cluster(self):
@@ -137,8 +142,23 @@ class TestReal:
             driver.kill()
         wait_for(lambda: not is_alive(started["pid"]) and not is_alive(started["parent"]))
 
-    def test_a_cluster_that_is_not_there_is_named(self):
-        with pytest.raises(
-            UserError, match=r"executor\.address=auto: no Ray cluster answers there(?s:.)*ray start --head"
-        ):
+    def test_a_cluster_that_is_not_there_is_named(self, monkeypatch):
+        import ray
+
+        says = r": no Ray cluster answers there(?s:.)*ray start --head"
+        with socket.socket() as silent:  # bound, so that no other process listens there
+            silent.bind(("127.0.0.1", 0))
+            address, started = "{}:{}".format(*silent.getsockname()), time.monotonic()
+            with pytest.raises(UserError, match=re.escape(f"executor.address={address}") + says):
+                executor_ray.connect(address)
+            assert time.monotonic() - started < 20
+        for address in ("127.0.0.1:99999", "no-such-machine.invalid:6379"):
+            with pytest.raises(UserError, match=re.escape(f"executor.address={address}") + says):
+                executor_ray.connect(address)
+
+        def none_found(**_):  # `auto` finds the clusters of other tests, too
+            raise ConnectionError("no cluster on this machine")
+
+        monkeypatch.setattr(ray, "init", none_found)
+        with pytest.raises(UserError, match=r"executor\.address=auto" + says):
             executor_ray.connect("auto")
