@@ -1,4 +1,4 @@
-"""Every loss of conf/loss runs through cross-validation and into the tables; new YAML files are tested automatically."""
+"""Every loss of conf/loss runs through cross-validation and into the tables; new files are tested automatically."""
 
 from pathlib import Path
 
