@@ -322,6 +322,8 @@ def test_every_committed_record_and_choice_has_the_content_of_its_kind(folder: P
             contents.read(path, kind)
             checked.add(path)
     assert checked == set(folder.rglob("*.json")) != set()
+    evaluated = [path.relative_to(folder).parts[:3] for path in folder.glob("studies/*/*/final_eval/*")]
+    assert len(evaluated) == len({*evaluated}), "runs of a setting that is no longer the chosen one"
     for path in folder.rglob("best.yaml"):
         body = yaml.safe_load(path.read_text())
         body.pop("sha256", None)  # the oldest have none
