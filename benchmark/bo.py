@@ -35,7 +35,7 @@ from benchmark.jobs.unit import Answer, FinishedUnit, LostUnit, Unit
 from benchmark.protocol.racing import estimate, stops_after
 from benchmark.report.effort import AT_BOUND, position
 from benchmark.report.forecast import forecast
-from benchmark.searchers import Searcher, Value
+from benchmark.searchers import Rule, Searcher, Value
 from benchmark.study import contents, layout
 from benchmark.study.lost_trials import MOST_IN_A_ROW, is_stale, lost_record, read_lost
 from benchmark.study.preflight import check_parts, check_space
@@ -320,7 +320,7 @@ class Search:
         choice = contents.Choice(
             trial=best, setting=result["setting"], validation_map_at_r=result["map_at_r"],
             standard_error=result["standard_error"], num_trials=len(trials), num_lost=len(self.lost),
-            rule=cast(contents.Rule, self.study.config.protocol.select), identity=self.session.opened.identity.study,
+            rule=cast(Rule, self.study.config.protocol.select), identity=self.session.opened.identity.study,
         )  # fmt: skip
         layout.write_choice(self.directory, choice)
         for line in summary(self.study, choice, trials):
@@ -446,6 +446,12 @@ def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Reco
         f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.validation_map_at_r:.2f} +- "
         f"{100 * choice.standard_error:.2f} (standard error between folds), {hours:.2f} compute hours"
     )
+    highest = max(trials, key=lambda trial: trial.result["map_at_r"] or 0.0).result
+    if choice.rule == "tested" and highest["map_at_r"] > choice.validation_map_at_r:
+        yield (
+            f"  the default is kept: trial {highest['index'] + 1} has {100 * highest['map_at_r']:.2f}, which a paired "
+            "t-test over the folds does not call better (protocol.select=tested)"
+        )
     space = study.make_space()
     for name, value in choice.setting.items():
         parameter = space[name]

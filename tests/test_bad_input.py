@@ -57,6 +57,7 @@ MISTAKES = {
     "searcher.asynchronous=true": ("trains one trial at a time", "searcher.round=4"),
     "searcher.stop_behind=0": ("searcher.stop_behind=0: give points of MAP@R above 0", "null to train every fold"),
     "searcher.stop_behind=2 %": ("searcher.stop_behind=2 %: give a number",),
+    "protocol.select=tested": ("searcher=sobol chooses the trial with the highest mean", "searcher=ax"),
     "protocol.noise=none": ("protocol.noise='none': allowed are inferred, fold_sem",),
     "display=loud": ("display='loud': allowed are auto, live, plain, quiet",),
     "device=gpu": ("device='gpu': allowed on this machine are auto, cpu",),

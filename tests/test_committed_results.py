@@ -25,8 +25,10 @@ from benchmark.core import records
 from benchmark.core.typed import convert
 from benchmark.protocol.racing import estimate, stops_after
 from benchmark.report.rankings import Ranking, kendall_tau, read_rankings
+from benchmark.searchers import best_by_mean, best_or_default
 from benchmark.study import contents
 from benchmark.study.identity import short_digest
+from benchmark.study.layout import to_observation
 from benchmark.study.opening import difference
 from benchmark.study.stored import all_studies, read_study
 from benchmark.study.study import Study
@@ -35,14 +37,15 @@ from benchmark.tables import tables
 from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = [
-    RESULTS / name
-    for name in ("classes", "glyphs", "grocery", "new_methods", "one_of_each", "reference", "traditional")
-]
+NAMES = (
+    "classes", "glyphs", "grocery", "grocery_default", "new_methods", "one_of_each", "reference", "traditional",
+)  # fmt: skip
+FOLDERS = [RESULTS / name for name in NAMES]
 FAST = ("one_of_each", "reference", "traditional")
 EACH = [
     pytest.param(folder, marks=[] if folder.name in FAST else [pytest.mark.slow], id=folder.name) for folder in FOLDERS
 ]
+ENDS = ("", "_half_width")
 SEARCHED = [param for param in EACH if param.id in ("grocery", "one_of_each", "new_methods", "reference")]
 
 
@@ -252,6 +255,57 @@ def test_the_stability_of_rankings_in_the_findings_is_that_of_the_committed_reco
     )  # fmt: skip
     cells = " | ".join(f"{tau:.2f}" for tau in taus if tau is not None)
     assert f"| `results/{folder.name}` | {len(final)} | {cells} |" in page
+
+
+BASES = {"hpl_pa": "proxy_anchor", "hpl_nca": "proxy_nca", "hpl_cosface": "cosface", "hpl_soft_triple": "soft_triple"}
+
+
+def paired(one: dict[int, float], two: dict[int, float]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval of the differences between runs of equal number."""
+    differences = [one[run] - two[run] for run in one]
+    return fmean(differences), t.ppf(0.975, len(one) - 1) * stdev(differences) / len(one) ** 0.5
+
+
+@pytest.mark.slow
+def test_what_a_search_buys_is_what_the_findings_say() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    words = " ".join(page.partition("## What does a search buy?")[2].partition("\n## ")[0].split())
+    (default,) = rankings(RESULTS / "grocery_default")
+    untuned = {loss.removesuffix(" default"): runs for loss, runs in default.runs.items()}
+    rows = rows_of(RESULTS / "grocery_default" / "tables" / "grocery-efficientnet_lite0-hpl.csv")
+    for row in (row for row in rows if row["concatenated_map_at_r"]):
+        label, cells = row["label"].removesuffix(" (default)"), (float(row[f"concatenated_map_at_r{e}"]) for e in ENDS)
+        assert re.search(rf"^\| {re.escape(label)} \|.* \| {{:.2f}} ± {{:.2f}} \|$".format(*cells), page, re.MULTILINE)
+
+    first, *_ = rankings(RESULTS / "grocery")
+    means, margins = [], []
+    for loss, runs in untuned.items():
+        mean, margin = paired(first.runs[loss], runs)
+        means.append(mean)
+        margins.append(margin)
+    better, worse = (sum(sign * mean > margin for mean, margin in zip(means, margins, strict=True)) for sign in (1, -1))
+    assert f"better on the test classes in {better} of {len(untuned)} cases and worse in {worse}" in words
+    assert f"exclude zero), and {-fmean(means):.2f} points worse on average" in words
+    found = {pair: paired(*(untuned[loss] for loss in pair)) for pair in BASES.items()}
+    assert (
+        "HPL-PA is {:.2f} ± {:.2f} above Proxy-Anchor, HPL-NCA {:.2f} ± {:.2f} above ProxyNCA, and HPL-CosFace and "
+        "HPL-SoftTriple differ from their bases by {:.2f} ± {:.2f} and {:+.2f} ± {:.2f}."
+    ).format(*(number for pair in found.values() for number in pair)) in words
+
+    gains_of: dict[str, list[float]] = {"raw": [], "tested": []}
+    for directory in all_studies(RESULTS / "grocery"):
+        facts, paths = read_study(directory).facts, sorted((directory / "bo").glob("trial_*.json"))
+        if facts.loss not in untuned or not paths:
+            continue
+        history = [to_observation(records.read_record(path)) for path in paths]
+        gain = rankings(RESULTS / "grocery")[facts.search].means()[facts.loss] - fmean(untuned[facts.loss].values())
+        for rule, choose in (("raw", best_by_mean), ("tested", best_or_default)):
+            gains_of[rule].append(gain if choose(history) else 0.0)
+    for rule, gains in gains_of.items():
+        assert f"| `{rule}` | {gains.count(0.0)} of {len(gains)} | {fmean(gains):+.2f} |" in page
+    assert len(gains_of["raw"]) == 67
+    tau = kendall_tau({loss: fmean(runs.values()) for loss, runs in untuned.items()}, first.means())
+    assert f"Kendall's tau between the rankings with and without a search is {tau:.2f}" in words
 
 
 def test_the_speed_of_learning_in_the_findings_is_that_of_the_committed_curves() -> None:

@@ -8,6 +8,7 @@ recompute a proposal.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Literal, Protocol
 
 from benchmark.core.errors import UserError
@@ -15,6 +16,7 @@ from benchmark.core.errors import UserError
 Value = float | int
 Scale = Literal["linear", "log"]
 Kind = Literal["float", "int"]
+Rule = Literal["raw", "model", "tested"]  # how a trial is chosen, see `Ax`
 Setting = dict[str, Value]  # values of the searched hyper-parameters by name
 
 
@@ -71,6 +73,7 @@ class Trial:
         mean: the score, to be maximised; an estimate if the trial was stopped after its first folds; None if it failed
             or is lost. A failure is never a number.
         sem: standard error of the mean over folds; None if unknown.
+        folds: the scores of the folds; empty if one has none, or the trial was stopped.
         is_lost: whether it has no score because its worker or machine failed, which says nothing about its setting.
 
     Raises:
@@ -82,6 +85,7 @@ class Trial:
     mean: float | None
     sem: float | None = None
     is_lost: bool = False
+    folds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("mean", self.mean), ("sem", self.sem)):
@@ -188,6 +192,35 @@ def best_by_mean(history: Sequence[Trial]) -> int:
     if not scored:
         raise UserError(f"None of the {len(history)} trials has a score, so none can be chosen; see their reasons.")
     return max(scored, key=lambda trial: (trial.mean, -trial.index)).index
+
+
+LEVEL = 0.05  # of the test in `best_or_default`
+
+
+def best_or_default(history: Sequence[Trial]) -> int:
+    """Return the index of the trial with the highest mean, or 0, the default setting, unless that trial is better.
+
+    It is better if a one-sided paired t-test over the folds says so at the level of 5 %. The best of many trials is
+    partly so by luck; the default is not chosen for its score. After the one-standard-error rule of Breiman, Friedman,
+    Olshen and Stone, "Classification and Regression Trees", 1984, section 3.4.3, which keeps the simplest model.
+    Departures: the default in its place, a test, and differences on the same folds.
+
+    Args:
+        history: finished trials in the order of proposal; the first trial of the search is the default setting.
+
+    Raises:
+        UserError: no trial has a score.
+    """
+    best = best_by_mean(history)
+    by_index = {trial.index: trial for trial in history}
+    default = by_index.get(0)
+    if default is None or not default.folds or best == 0:
+        return best
+    from scipy.stats import t
+
+    gains = [one - other for one, other in zip(by_index[best].folds, default.folds, strict=True)]
+    error = stdev(gains) / math.sqrt(len(gains))
+    return best if fmean(gains) > t.ppf(1 - LEVEL, len(gains) - 1) * error else 0
 
 
 def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None:

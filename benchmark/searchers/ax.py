@@ -25,7 +25,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
@@ -33,9 +33,11 @@ from benchmark.core.errors import UserError
 from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import (
     Parameter,
+    Rule,
     Setting,
     Trial,
     best_by_mean,
+    best_or_default,
     check_history,
     check_not_exhausted,
     design_spaces,
@@ -60,7 +62,8 @@ class Ax:
         noise: "inferred": the model estimates it; "fold_sem": the standard error of each trial over folds.
         failed: what the model sees for a trial without a score: "worst", the lowest score so far; "zero", 0 with
             standard error 0; None, nothing. A lost trial is always abandoned: its setting is not proposed again.
-        select: criterion of `best`: "raw", the highest mean, or "model", the highest prediction of the model.
+        select: criterion of `best`: "raw", the highest mean; "model", the highest prediction of the model; or "tested",
+            the highest mean if it is better than that of `defaults`, see `searchers.best_or_default`.
         defaults_first: whether trial 0 tries `defaults`.
         defaults: the published setting; entries outside the search space are ignored.
         shared: parameters of the space that take the points of another search's design, in the order of its space; see
@@ -79,7 +82,7 @@ class Ax:
         num_sobol: int | Literal["mlrc"] = "mlrc",
         noise: Literal["inferred", "fold_sem"] = "inferred",
         failed: Literal["worst", "zero"] | None = None,
-        select: Literal["raw", "model"] = "raw",
+        select: Rule = "raw",
         defaults_first: bool = False,
         defaults: Setting | None = None,
         shared: Sequence[str] = (),
@@ -88,10 +91,10 @@ class Ax:
             raise UserError("The search space is empty; name at least one parameter in the loss's `space`.")
         if num_sobol != "mlrc" and not (isinstance(num_sobol, int) and num_sobol >= 1):
             raise UserError(f'num_sobol is {num_sobol!r}; allowed are "mlrc" and whole numbers from 1.')
-        if noise not in ("inferred", "fold_sem") or select not in ("raw", "model"):
+        if noise not in ("inferred", "fold_sem") or select not in get_args(Rule):
             raise UserError(
-                f'noise={noise!r} (allowed: "inferred", "fold_sem") or select={select!r} (allowed: "raw", "model") is '
-                "unknown."
+                f'noise={noise!r} (allowed: "inferred", "fold_sem") or select={select!r} (allowed: '
+                f"{', '.join(get_args(Rule))}) is unknown."
             )
         if failed not in ("worst", "zero", None):
             raise UserError(f'failed={failed!r}: allowed are "worst", "zero" and null.')
@@ -151,8 +154,8 @@ class Ax:
         """
         check_history(history, self._space)
         by_mean = best_by_mean(history)
-        if self._select == "raw":
-            return by_mean, None
+        if self._select != "model":
+            return (best_or_default(history) if self._select == "tested" else by_mean), None
         scored = [trial for trial in history if trial.mean is not None]
         if len(scored) < self._num_scored_before_model:
             return by_mean, f"{len(scored)} scored trials, and the model needs {self._num_scored_before_model}"

@@ -22,12 +22,12 @@ from benchmark.core.escape import visible
 from benchmark.core.records import JsonObject
 from benchmark.core.typed import AtLeastOne, Count, Finite, Fraction, Integer, Seconds, Text, convert
 from benchmark.protocol.statistics import standard_error
+from benchmark.searchers import Rule
 
 Value = Integer | Finite
 Setting = dict[Text, Value]
 RecallName = Annotated[str, Meta(pattern=r"^recall_at_[1-9][0-9]*\Z", description="recall_at_ and a number")]
 DeviceKind = Annotated[str, Meta(pattern=r"^[a-z]+\Z", description="a kind of device, such as cpu or cuda")]
-Rule = Literal["raw", "model"]
 METRICS = ("map_at_r", "precision_at_1", "r_precision")
 OF_HIERARCHY = ("h_ap", "ndcg", "asi", "super_map_at_r")
 

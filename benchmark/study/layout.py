@@ -31,7 +31,7 @@ from benchmark.core import plain_yaml, records, typed
 from benchmark.core.errors import UserError
 from benchmark.core.records import Record
 from benchmark.core.wording import missing
-from benchmark.searchers import Setting, Trial, best_by_mean
+from benchmark.searchers import Setting, Trial, best_by_mean, best_or_default
 from benchmark.study import contents
 from benchmark.study.contents import Choice
 from benchmark.study.identity import StudyIdentity
@@ -231,9 +231,10 @@ def all_records(directory: Path) -> Iterator[Path]:
 def to_observation(record: Record) -> Trial:
     """Convert a trial's record to the observation that a searcher receives; of a stopped trial, its estimate."""
     r = record.result
+    folds = [] if r["map_at_r"] is None else r["folds"]
     return Trial(
         index=r["index"], parameters=r["setting"], mean=r.get("estimate", r["map_at_r"]), sem=r["standard_error"],
-        is_lost=record.kind == "lost",
+        is_lost=record.kind == "lost", folds=tuple(fold["map_at_r"] for fold in folds),
     )  # fmt: skip
 
 
@@ -354,6 +355,8 @@ def _contradiction(choice: Choice, rule: str, trials: Mapping[int, Record], num_
     found = (choice.setting, choice.validation_map_at_r, choice.standard_error)
     if tuple(map(result.get, ("setting", "map_at_r", "standard_error"))) != found:
         return f"contradicts the record of trial_{choice.trial:03d}"
-    if choice.rule == "raw" and choice.trial != best_by_mean([to_observation(trials[i]) for i in sorted(trials)]):
-        return f"names trial_{choice.trial:03d}, which is not the best one"
+    rules = {"raw": best_by_mean, "tested": best_or_default}
+    history = [to_observation(trials[i]) for i in sorted(trials)]
+    if choice.rule in rules and choice.trial != rules[choice.rule](history):
+        return f"names trial_{choice.trial:03d}, which is not the one that the rule {choice.rule} chooses"
     return ""

@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from benchmark.core.names import check_case, check_name
 from benchmark.core.pretraining import image_sets
 from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.folds import Fold
-from benchmark.searchers import Parameter, Value
+from benchmark.searchers import Parameter, Rule, Value
 from benchmark.study import spaces
 from benchmark.study.config import Node, TrainingConfig
 from benchmark.study.stored import check_references
@@ -23,7 +24,7 @@ from benchmark.training.lr_schedule import learning_rate_factor
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "protocol.noise": ("inferred", "fold_sem"),
-    "protocol.select": ("raw", "model"),
+    "protocol.select": get_args(Rule),
     "protocol.failed": ("worst", "zero", None),
     "protocol.fold_rule": ("auto", "mlrc", "kfold"),
     "loss.retrieval": ("cosine", "l2", "hyperbolic"),
@@ -124,6 +125,14 @@ def check_values(study: Study, story: str = "search") -> None:
         raise UserError(f"searcher.stop_behind={points:g}: give points of MAP@R above 0 and at most 100, such as 2, or "
                         "null to train every fold.")  # fmt: skip
     _check_searches(study)
+    if (rule := c.protocol.select) != "raw":
+        if "select" not in c.searcher.module:
+            raise UserError(f"protocol.select={rule}: searcher={c.searcher.name} chooses the trial with the highest "
+                            "mean. Give protocol.select=raw, or searcher=ax.")  # fmt: skip
+        if rule == "tested" and not c.searcher.module.get("defaults_first"):
+            raise UserError("protocol.select=tested compares the best trial with the default setting, which this "
+                            "search does not try. Give protocol.defaults_first=true, or protocol.select=raw."
+                            )  # fmt: skip
     if c.preset == "base" and c.protocol.story != "search":
         raise UserError(f"preset=base: protocol={c.protocol.name} has no searches, so {c.loss.name}'s base has none.")
     _check_pretraining(study)

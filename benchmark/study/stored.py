@@ -24,6 +24,7 @@ from benchmark.core.invocation import arguments, command
 from benchmark.core.names import PATTERN
 from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError
 from benchmark.core.typed import AtLeastOne
+from benchmark.searchers import Rule
 from benchmark.study.identity import VERSION, StudyIdentity, short_digest
 
 NAME = "study.yaml"
@@ -101,7 +102,7 @@ class Facts:
     num_folds: Annotated[int, Meta(ge=2, le=1000)]
     embedding_dim: AtLeastOne
     confidence: Annotated[float, Meta(gt=0, lt=1)]
-    select: Literal["raw", "model"]
+    select: Rule
     setting: JsonObject
     search: Annotated[int, Meta(ge=0)] = 0
     held_out: Annotated[float, Meta(ge=0, lt=1)] = 0.0

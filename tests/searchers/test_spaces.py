@@ -1,9 +1,13 @@
 """Parameters, trials and histories: accepted and refused values."""
 
+from statistics import fmean
+
+import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
 from benchmark.core.errors import UserError
-from benchmark.searchers import Parameter, Trial, best_by_mean, check_history
+from benchmark.searchers import Parameter, Trial, best_by_mean, best_or_default, check_history
 
 SPACE = {"lr": Parameter((1e-4, 1e-1), "log"), "n": Parameter((2, 9), type="int")}
 
@@ -37,6 +41,33 @@ def test_the_best_is_the_first_of_the_highest_means():
     assert best_by_mean(history) == 2
     with pytest.raises(UserError, match="None of the 1 trials has a score"):
         best_by_mean(history[:1])
+
+
+def scored(index, folds):
+    return Trial(index, {}, fmean(folds), folds=tuple(folds))
+
+
+def test_the_default_is_kept_unless_a_paired_test_calls_the_best_trial_better():
+    rng, kept = np.random.default_rng(0), []
+    for _ in range(200):
+        difficulty, gain = rng.normal(0.4, 0.1, 4), rng.choice([0.0, 0.02])
+        folds = [list(difficulty + (gain if index else 0) + rng.normal(0, 0.01, 4)) for index in range(3)]
+        best = max(range(3), key=lambda index: fmean(folds[index]))
+        is_better = ttest_rel(folds[best], folds[0], alternative="greater").pvalue < 0.05
+        assert best_or_default([scored(index, each) for index, each in enumerate(folds)]) == (best if is_better else 0)
+        kept.append(best != 0 and not is_better)
+    assert 20 < sum(kept) < 180
+
+
+def test_without_a_score_of_the_default_the_best_mean_is_chosen():
+    others = [scored(1, [0.3, 0.4]), scored(2, [0.4, 0.4])]
+    for default in ([], [Trial(0, {}, None)], [Trial(0, {}, None, is_lost=True)]):
+        assert best_or_default([*default, *others]) == 2
+    always = [scored(0, [0.25, 0.5]), scored(1, [0.375, 0.625])]  # by the same amount on every fold
+    assert best_or_default(always) == 1 and best_or_default(always[::-1]) == 1
+    assert best_or_default([scored(0, [0.3, 0.5]), scored(1, [0.3, 0.5])]) == 0
+    with pytest.raises(UserError, match="None of the 1 trials has a score"):
+        best_or_default([Trial(0, {}, None)])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
