@@ -128,9 +128,11 @@ def test_only_the_folds_that_are_needed_are_trained_and_the_best_trial_is_chosen
 @pytest.mark.slow
 def test_the_searcher_sees_estimates_and_chooses_among_completed_trials(raced: Searched) -> None:
     found = trials_of(raced.folder)
+    folds = [tuple(fold["map_at_r"] for fold in t["folds"]) if t["map_at_r"] else () for t in found]
     seen = [
-        Trial(t["index"], t["setting"], t["map_at_r"] or t["estimate"], t["standard_error"]) for t in found
-    ]  # fmt: skip
+        Trial(t["index"], t["setting"], t["map_at_r"] or t["estimate"], t["standard_error"], folds=each)
+        for t, each in zip(found, folds, strict=True)
+    ]
     assert raced.asked == [seen[:index] for index in range(6)]
     assert raced.chosen_from == [trial for trial, t in zip(seen, found, strict=True) if t["status"] == "completed"]
 
