@@ -10,6 +10,7 @@ from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.study.trial_score import trial_result
+from benchmark.tables import tables
 from tests.command_line import assert_refused, study_dir, tiny
 from tests.study import examples
 
@@ -41,6 +42,8 @@ def test_the_default_is_kept_unless_the_best_trial_is_better_on_every_fold(tmp_p
     assert tiny(final_eval, tmp_path, *options).status == 0
     (run,) = study_dir(tmp_path).glob("final_eval/*/run_00.json")
     assert run.parent.name == "trial_000"
+    shown = tiny(tables, tmp_path).out
+    assert "another rule than the highest mean of a trial (protocol.select)" in shown and "tested" in shown
 
     rescore(tmp_path, 2, 0.45, 0.54)
     assert_refused(tiny(final_eval, tmp_path, *options), "which is not the one that the rule tested chooses")

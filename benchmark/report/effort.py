@@ -57,6 +57,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         is_idle=any(map(_is_idle, runs)), off=sum(off), num_folds=len(off),
         codes=max(len(stored.code), len(stored.search_code)),
         resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
+        rule=stored.facts.select if searches else "raw",
     )  # fmt: skip
 
 

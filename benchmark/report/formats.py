@@ -36,11 +36,12 @@ MARKS = {
     "o": "A part of the loss, such as a memory or coarse levels, was still off at the scored epoch",
     "s": "The search is shorter than its protocol's",
     "f": "Trials clearly behind the best one were stopped before their last folds (searcher.stop_behind)",
+    "r": "The setting was chosen by another rule than the highest mean of a trial (protocol.select)",
     "c": "Computed with several versions of the code, accepted as equal",
     "p": "Pretrained on images that may show the test classes",
     "q": "Quoted from a paper, not run here",
 }
-OF_SEARCH = ("b", "s")  # marks that only a searched row can have
+OF_SEARCH = ("b", "s", "r")  # marks that only a searched row can have
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Effort:
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
         stopped: number of trials that were stopped after their first folds; None for a search that stops none.
+        rule: how the trial was chosen, as in `protocol.select`.
     """
 
     trials: int | None
@@ -165,6 +167,7 @@ class Effort:
     resources: Mapping[str, float] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
     stopped: int | None = None
+    rule: str = "raw"
 
     @property
     def marks(self) -> dict[str, str]:
@@ -177,6 +180,7 @@ class Effort:
             "o": f"{self.off} of {self.num_folds} folds" if self.off else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
             "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
+            "r": self.rule if self.rule != "raw" else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,
             "p": "; ".join(self.seen) or None,
         }
