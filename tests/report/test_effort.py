@@ -116,7 +116,8 @@ def test_each_mark_has_its_condition() -> None:
     assert PLAIN.marks == {}
     changes: dict[str, dict[str, Any]] = {
         "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"is_idle": True}, "o": {"off": 1},
-        "s": {"trials": 9}, "f": {"stopped": 0}, "r": {"rule": "model"}, "c": {"codes": 2}, "p": {"seen": ("WebLI, images of the web",)},
+        "s": {"trials": 9}, "f": {"stopped": 0}, "r": {"rule": "model"}, "c": {"codes": 2},
+        "p": {"seen": ("WebLI, images of the web",)},
     }  # fmt: skip
     for mark, change in changes.items():
         assert set(dataclasses.replace(PLAIN, **change).marks) == {mark}
