@@ -446,12 +446,13 @@ def summary(study: Study, choice: contents.Choice, trials: Sequence[records.Reco
         f"  best: trial {choice.trial + 1}, validation MAP@R {100 * choice.validation_map_at_r:.2f} +- "
         f"{100 * choice.standard_error:.2f} (standard error between folds), {hours:.2f} compute hours"
     )
-    highest = max(trials, key=lambda trial: trial.result["map_at_r"] or 0.0).result
-    if choice.rule == "tested" and highest["map_at_r"] > choice.validation_map_at_r:
-        yield (
-            f"  the default is kept: trial {highest['index'] + 1} has {100 * highest['map_at_r']:.2f}, which a paired "
-            "t-test over the folds does not call better (protocol.select=tested)"
-        )
+    if choice.rule == "tested":
+        highest = max(trials, key=lambda trial: trial.result["map_at_r"] or 0.0).result
+        if highest["map_at_r"] > choice.validation_map_at_r:
+            yield (
+                f"  the default is kept: trial {highest['index'] + 1} has {100 * highest['map_at_r']:.2f}, which a "
+                "paired t-test over the folds does not call better (protocol.select=tested)"
+            )
     space = study.make_space()
     for name, value in choice.setting.items():
         parameter = space[name]

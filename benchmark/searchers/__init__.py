@@ -223,6 +223,9 @@ def best_or_default(history: Sequence[Trial]) -> int:
     return best if fmean(gains) > t.ppf(1 - LEVEL, len(gains) - 1) * error else 0
 
 
+BY_SCORES = {"raw": best_by_mean, "tested": best_or_default}  # the rules that need nothing but the scores
+
+
 def check_history(history: Sequence[Trial], space: dict[str, Parameter]) -> None:
     """Check that a history holds trials of this search space in the order of proposal; some may be missing.
 

@@ -32,12 +32,12 @@ import torch
 from benchmark.core.errors import UserError
 from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import (
+    BY_SCORES,
     Parameter,
     Rule,
     Setting,
     Trial,
     best_by_mean,
-    best_or_default,
     check_history,
     check_not_exhausted,
     design_spaces,
@@ -153,9 +153,9 @@ class Ax:
             UserError: the history belongs to another search space, or no trial has a score.
         """
         check_history(history, self._space)
+        if choose := BY_SCORES.get(self._select):
+            return choose(history), None
         by_mean = best_by_mean(history)
-        if self._select != "model":
-            return (best_or_default(history) if self._select == "tested" else by_mean), None
         scored = [trial for trial in history if trial.mean is not None]
         if len(scored) < self._num_scored_before_model:
             return by_mean, f"{len(scored)} scored trials, and the model needs {self._num_scored_before_model}"

@@ -31,7 +31,7 @@ from benchmark.core import plain_yaml, records, typed
 from benchmark.core.errors import UserError
 from benchmark.core.records import Record
 from benchmark.core.wording import missing
-from benchmark.searchers import Setting, Trial, best_by_mean, best_or_default
+from benchmark.searchers import BY_SCORES, Setting, Trial
 from benchmark.study import contents
 from benchmark.study.contents import Choice
 from benchmark.study.identity import StudyIdentity
@@ -355,8 +355,7 @@ def _contradiction(choice: Choice, rule: str, trials: Mapping[int, Record], num_
     found = (choice.setting, choice.validation_map_at_r, choice.standard_error)
     if tuple(map(result.get, ("setting", "map_at_r", "standard_error"))) != found:
         return f"contradicts the record of trial_{choice.trial:03d}"
-    rules = {"raw": best_by_mean, "tested": best_or_default}
-    history = [to_observation(trials[i]) for i in sorted(trials)]
-    if choice.rule in rules and choice.trial != rules[choice.rule](history):
+    choose = BY_SCORES.get(choice.rule)
+    if choose and choice.trial != choose([to_observation(trials[i]) for i in sorted(trials)]):
         return f"names trial_{choice.trial:03d}, which is not the one that the rule {choice.rule} chooses"
     return ""

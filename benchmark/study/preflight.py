@@ -125,14 +125,7 @@ def check_values(study: Study, story: str = "search") -> None:
         raise UserError(f"searcher.stop_behind={points:g}: give points of MAP@R above 0 and at most 100, such as 2, or "
                         "null to train every fold.")  # fmt: skip
     _check_searches(study)
-    if (rule := c.protocol.select) != "raw":
-        if "select" not in c.searcher.module:
-            raise UserError(f"protocol.select={rule}: searcher={c.searcher.name} chooses the trial with the highest "
-                            "mean. Give protocol.select=raw, or searcher=ax.")  # fmt: skip
-        if rule == "tested" and not c.searcher.module.get("defaults_first"):
-            raise UserError("protocol.select=tested compares the best trial with the default setting, which this "
-                            "search does not try. Give protocol.defaults_first=true, or protocol.select=raw."
-                            )  # fmt: skip
+    _check_rule(study)
     if c.preset == "base" and c.protocol.story != "search":
         raise UserError(f"preset=base: protocol={c.protocol.name} has no searches, so {c.loss.name}'s base has none.")
     _check_pretraining(study)
@@ -174,6 +167,23 @@ def _check_pretraining(study: Study) -> None:
     for key, names in named.items():
         if unknown := [name for name in names if name not in known]:
             raise UserError(f"{key} has {', '.join(unknown)}; allowed are {', '.join(known)}.")
+
+
+def _check_rule(study: Study) -> None:
+    """Check that the searcher chooses by the study's rule."""
+    rule, searcher = study.config.protocol.select, study.config.searcher
+    if rule == "raw":
+        return
+    if "select" not in searcher.module:
+        raise UserError(
+            f"protocol.select={rule}: searcher={searcher.name} chooses the trial with the highest mean. Give "
+            "protocol.select=raw, or searcher=ax."
+        )
+    if rule == "tested" and not searcher.module.get("defaults_first"):
+        raise UserError(
+            "protocol.select=tested compares the best trial with the default setting, which this search does not try. "
+            "Give protocol.defaults_first=true, or protocol.select=raw."
+        )
 
 
 def _check_searches(study: Study) -> None:

@@ -32,5 +32,5 @@ def said(count: int, environment: str | None) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_every_library_takes_the_studys_number_whatever_the_environment_says(count: int) -> None:
-    answers = {said(count, environment) for environment in (None, str(3 - count))}
+    answers = {said(count, environment) for environment in (None, "1", "2")}
     assert len(answers) == 1 and answers.pop().startswith(f"{{{count}}} "), answers

@@ -323,7 +323,9 @@ AGAIN = "tried again (1 of 2)"
 STOPPED = "Stopped. Nothing finished is lost: the same command"
 EVERY = tuple(COMMANDS)
 FAULTS = {
-    "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL, ALONE), 0, ("signal 9", AGAIN), commands=EVERY),
+    "worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL), 0, ("killed by signal 9", AGAIN)),
+    "only worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL, ALONE), 0, ("killed by signal 9", AGAIN),
+                               commands=("final-eval", "traditional")),
     "worker SIGTERM": Row(signal_to_the_worker(signal.SIGTERM, ALONE), 0, ("killed by signal 15", AGAIN)),
     "worker hangs": Row(signal_to_the_worker(signal.SIGSTOP, ALONE, HANGS), 0, ("no batch in 0.25 min", AGAIN)),
     "worker out of memory": Row(worker_out_of_memory, 0, ("killed by signal 9", AGAIN), (0,)),

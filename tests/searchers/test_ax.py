@@ -350,8 +350,8 @@ def test_a_search_over_five_parameters_beats_its_control_on_average():
         return score(setting) - 0.02 * math.log10(setting["scale"] / 30) ** 2 - 0.1 * (setting["momentum"] - 0.9) ** 2
 
     best = {
-        make: [max(t.mean for t in search(make(space, seed), 20, score=objective)) for seed in range(3)]
+        make: [max(t.mean for t in search(make(space, seed), 20, score=objective)) for seed in range(4)]
         for make in (Ax, Sobol)
     }
     assert np.mean(best[Ax]) > np.mean(best[Sobol]) + 0.01
-    assert sum(a > s for a, s in zip(best[Ax], best[Sobol], strict=True)) >= 2
+    assert sum(a > s for a, s in zip(best[Ax], best[Sobol], strict=True)) >= 3

@@ -173,17 +173,25 @@ def connect(address: str | None, cpus: float = 1) -> None:
            "_node_ip_address": "127.0.0.1"}  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        if found := _ADDRESS.fullmatch(address or ""):  # where nothing listens, Ray would try for minutes
-            socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
+        _check_listening(address)
         with contextlib.chdir(CHECKOUT_DIR):  # Ray puts this folder on its workers' module path, ahead of all others
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": address} if address else own))
-    except (OSError, OverflowError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
         raise UserError(
             f"executor.address={address}: no Ray cluster answers there ({error}). Start one on this machine with "
             "ray start --head, add others with ray start --address=HOST:6379, and run this on one of them."
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has installed its own
+
+
+def _check_listening(address: str | None) -> None:
+    """Raise a `ConnectionError` if nothing listens at `HOST:PORT`, where Ray would try for minutes."""
+    if found := _ADDRESS.fullmatch(address or ""):
+        try:
+            socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(str(error)) from error
 
 
 def room(address: str, cpus: float, gpus: float) -> int:
