@@ -27,7 +27,7 @@ from torch import nn
 
 from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError, message_for_user
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, key_of
 from benchmark.core.wording import counted, human_time
 from benchmark.losses import contract
 from benchmark.losses.cost import NUM_CLASSES, NUM_IMAGES, fill_memory, made_up_batches, step_costs
@@ -35,7 +35,6 @@ from benchmark.study import cli, plugins
 from benchmark.study.assemble import build
 from benchmark.study.preflight import check_parts, check_space
 from benchmark.study.prepare import prepare
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 from benchmark.training.checkpoint import Checkpoint
 from benchmark.training.loop import train_fold

@@ -18,7 +18,7 @@ from benchmark.core.archives import is_unpacked, unpack
 from benchmark.core.console import write
 from benchmark.core.download import AT_MOST, BY_HAND, DownloadError, download, part_of, reason
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments, command
+from benchmark.core.invocation import arguments, command, key_of
 from benchmark.core.sources import Source
 from benchmark.core.wording import human_size
 from benchmark.datasets import Dataset
@@ -26,7 +26,6 @@ from benchmark.datasets.listing import MissingDataError
 from benchmark.study.command import first_target
 from benchmark.study.preflight import smallest_fold
 from benchmark.study.prepare import describe, licence, make_ready
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 ROOT = "dataset.module.root"

@@ -31,12 +31,11 @@ from packaging.specifiers import SpecifierSet
 from benchmark.core.cache_dir import VARIABLE, user_cache_dir
 from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError, message_for_user
-from benchmark.core.invocation import arguments, command, install
+from benchmark.core.invocation import arguments, command, install, key_of
 from benchmark.core.paths import conf_dir
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import counted, human_size
 from benchmark.experiment import outline
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 OK, NOTE, BROKEN = "ok", "note", "BROKEN"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmark.core.console import counting, write
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, key_of
 from benchmark.core.names import similar_name
 from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
@@ -24,7 +24,6 @@ from benchmark.models import tables
 from benchmark.models.embedding import Embedded, embed_files, listed
 from benchmark.models.loaded import OF_MODEL, load
 from benchmark.study.config import Config
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 

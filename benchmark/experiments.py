@@ -12,7 +12,7 @@ not have: it can be stopped at any time, and its studies can be run, extended an
 from benchmark.core import process
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import GO_ON, IncompleteError, UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, values_of
 from benchmark.core.wording import counted
 from benchmark.experiment import plan as plans
 from benchmark.experiment import run, spec, state
@@ -102,8 +102,7 @@ def experiment(study: Study, overrides: list[str]) -> None:
         failed = run.run_all(todo, slots(study)) if todo else []
 
         # 3. draw figures, then write tables and the page, which show what was scored for the figures
-        given = [entry.partition("=")[2] for entry in overrides if entry.startswith("projection=")]
-        projection = given[-1] if given else chosen.experiment.projection
+        projection = values_of(overrides).get("projection", chosen.experiment.projection)
         studies = [one for dataset in chosen.experiment.datasets for one in chosen.studies[dataset]]
         drawings = [
             run.drawing_of(one, chosen.experiment.figures, projection)

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from benchmark.core import process
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import IncompleteError, UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, key_of, values_of
 from benchmark.experiment import outline, run, selected, state
 from benchmark.experiment.published import Cell, Key
-from benchmark.experiment.selected import StudyOf, key_of
+from benchmark.experiment.selected import StudyOf
 from benchmark.protocol.agreement import Agreement, agreement
 from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report.runs import StudyRuns, read_runs
@@ -50,7 +50,7 @@ def reproduce(study: Study, overrides: list[str]) -> None:
     """
     # 1. the study of the cell, and what is missing for it
     cell = find(overrides)
-    options = cell.member.options | {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in overrides}
+    options = cell.member.options | values_of(overrides)
     what = f"{cell.member.loss} on {cell.member.dataset}, published setting: {cell.num_trainings} trainings"
     write(f"{what}, records in {cell.directory}")
     done, _ = state.progress(cell)
@@ -97,7 +97,7 @@ def find(overrides: Sequence[str]) -> StudyOf:
     Raises:
         UserError: an option is not allowed here, or there is no such cell.
     """
-    given = {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in overrides}
+    given = values_of(overrides)
     names = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     rest = [entry for entry in overrides if key_of(entry) not in (*DEFAULTS, *FIXED)]
     results_dir = given.get("results_dir", "results")

@@ -28,7 +28,7 @@ import torch
 from benchmark.core import records
 from benchmark.core.console import counting, write, write_table
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, key_of
 from benchmark.core.names import similar_name
 from benchmark.core.places import usable_path
 from benchmark.core.provenance import commit
@@ -39,7 +39,6 @@ from benchmark.protocol.evaluation import MODES, RECALL_AT, Evaluation, Groups
 from benchmark.study import stored
 from benchmark.study.ledger import log_access
 from benchmark.study.prepare import make_ready
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 

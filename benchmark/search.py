@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmark.core import records
 from benchmark.core.console import counting, write
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command
+from benchmark.core.invocation import command, key_of
 from benchmark.core.names import similar_name
 from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
@@ -25,7 +25,6 @@ from benchmark.models import gallery
 from benchmark.models.embedding import embed_files, listed
 from benchmark.models.loaded import OF_MODEL, load
 from benchmark.models.page import Hit, page
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 MOST_ON_PAGE = 100  # queries

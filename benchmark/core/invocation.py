@@ -173,7 +173,28 @@ def other_overrides(known: Iterable[str]) -> list[str]:
         known: configuration keys.
     """
     given: list[str] = json.loads(os.environ.get(OVERRIDES, "[]"))
-    return [entry for entry in given if entry.partition("=")[0] not in {*known}]
+    return [entry for entry in given if key_of(entry) not in {*known}]
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without a sign in front of it.
+
+    >>> key_of("+trunk.width=64"), key_of("~loss.space.scale")
+    ('trunk.width', 'loss.space.scale')
+    """
+    return override.lstrip("+~").partition("=")[0]
+
+
+def values_of(overrides: Iterable[str]) -> dict[str, str]:
+    """The values of overrides by key, without the quotes around them; of a key that is given twice, the last.
+
+    >>> values_of(["+variant='wide net'", "trials=20"])
+    {'variant': 'wide net', 'trials': '20'}
+
+    Args:
+        overrides: in Hydra's grammar.
+    """
+    return {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in overrides}
 
 
 def override(key: str, value: str) -> str:

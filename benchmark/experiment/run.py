@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 
 from benchmark.core import invocation
 from benchmark.core.console import write
+from benchmark.core.invocation import key_of
 from benchmark.core.paths import module_arguments
 from benchmark.experiment.plan import Planned
-from benchmark.experiment.selected import StudyOf, key_of
+from benchmark.experiment.selected import StudyOf
 
 GRACE_SECONDS = 20.0  # for a command to end its workers, before it is killed
 LAST_LINES = 3  # of a command's messages that its failure is reported with

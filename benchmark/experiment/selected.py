@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import key_of
 from benchmark.experiment import outline, spec
 from benchmark.experiment.spec import Experiment, Member
 
@@ -130,7 +131,7 @@ class Selected:
 
     def _given(self) -> dict[str, str]:
         """The options for every study, by key."""
-        return {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in self.extra}
+        return invocation.values_of(self.extra)
 
     @functools.cached_property
     def studies(self) -> dict[str, list[StudyOf]]:
@@ -151,7 +152,7 @@ class Selected:
             entry for entry in member.overrides if key_of(entry) not in (*given, "results_dir")
         ]  # fmt: skip
         options = {key.lstrip("+"): value for key, value in member.options.items()}
-        options |= {key: entry.partition("=")[2].strip("'\"") for key, entry in given.items()}
+        options |= self._given()
         overrides = [*own, *self.extra]
         if self.results_dir != "results":
             overrides.append(invocation.override("results_dir", self.results_dir))
@@ -173,11 +174,6 @@ class Selected:
         return list(dict.fromkeys(found))
 
 
-def key_of(override: str) -> str:
-    """The key of an override, without a sign in front of it."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def selected(name: str, overrides: Sequence[str], results_dir: str = "") -> Selected:
     """The experiment that a command line selects.
 
@@ -189,7 +185,7 @@ def selected(name: str, overrides: Sequence[str], results_dir: str = "") -> Sele
     Raises:
         UserError: there is no such experiment or budget, its file is invalid, or an override is not allowed here.
     """
-    given = {key_of(entry): entry.partition("=")[2].strip("'\"") for entry in overrides}
+    given = invocation.values_of(overrides)
     if refused := [key for key in given if key in OF_STUDIES]:
         raise UserError(
             f"{refused[0]}={given[refused[0]]}: each study of an experiment has its own. Leave it out, or run the "

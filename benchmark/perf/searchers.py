@@ -27,13 +27,13 @@ import numpy as np
 
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import key_of
 from benchmark.perf.table_file import write_lines
 from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import Parameter, Searcher, Setting, Trial, Value, best_by_mean
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol, value_at
 from benchmark.study.cli import study_of
-from benchmark.study.selected import key_of
 from benchmark.study.study import Study
 
 AFTER = (10, 20, 50)  # trials after which regrets are reported

@@ -69,7 +69,7 @@ def at_base(study: Study) -> AtBase:
     base = study.config.loss.base
     assert base is not None  # see `recipes.preset_setting`
     names = base.setting | {name: name for name in study.config.training.searched}
-    given = {entry.lstrip("+").partition("=")[0] for entry in invocation.other_overrides(())}
+    given = set(map(invocation.key_of, invocation.other_overrides(())))
     if twice := [key for key in (f"loss.setting.{name}" for name in names) if key in given]:
         raise UserError(f"{twice[0]} is given, but preset=base takes it from {base.loss}. Leave out one of them.")
     folder, stored = _find(study, base)

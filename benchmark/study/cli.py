@@ -23,10 +23,11 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from benchmark.core import cache_dir, errors, invocation, places, process
 from benchmark.core.console import OutputError, drop_output, write
+from benchmark.core.invocation import key_of
 from benchmark.core.paths import conf_dir
 from benchmark.study import arguments, lengths, messages, plugins, spaces
 from benchmark.study.preflight import check_values
-from benchmark.study.selected import BOOKKEEPING, PLACE_KEYS, key_of, select
+from benchmark.study.selected import BOOKKEEPING, PLACE_KEYS, select
 from benchmark.study.study import ConfigurationError, Study
 
 INCOMPLETE, MISTAKE, UNREAD = 1, 2, 141  # exit statuses; the last is what a shell reports for SIGPIPE

@@ -68,7 +68,7 @@ def command_for(config: Config, target: str, loss: str | None = None, overrides:
         options["variant"] = config.variant
     rest = invocation.other_overrides(()) if overrides is None else overrides
     known = (*CHOSEN, *PRINTING, *OF_OTHERS)
-    return invocation.command(target, options, overrides=[e for e in rest if e.partition("=")[0] not in known])
+    return invocation.command(target, options, overrides=[e for e in rest if invocation.key_of(e) not in known])
 
 
 def command_for_folder(folder: Path, target: str, *more: str, plugins: Sequence[str] = ()) -> str:
@@ -80,7 +80,7 @@ def command_for_folder(folder: Path, target: str, *more: str, plugins: Sequence[
         more: further overrides.
         plugins: packages that the study was made with; used if the command line names none.
     """
-    given = {entry: entry.partition("=")[0].partition(".")[0] for entry in invocation.other_overrides(())}
+    given = {entry: invocation.key_of(entry).partition(".")[0] for entry in invocation.other_overrides(())}
     carried = [entry for entry, key in given.items() if key in CARRIED]
     if plugins and "plugins" not in given.values():
         carried.append(f"plugins=[{','.join(plugins)}]")

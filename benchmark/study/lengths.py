@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from benchmark.core.errors import UserError
-from benchmark.study.selected import key_of
+from benchmark.core.invocation import key_of
 
 KEY = "frozen"
 HOLDERS = ("dataset", "loss.schedule")

@@ -12,12 +12,13 @@ from typing import Literal
 from benchmark.core import invocation, records
 from benchmark.core.code import Code
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import key_of
 from benchmark.core.provenance import commit, versions
 from benchmark.core.records import JsonObject
 from benchmark.study import layout, schedules
 from benchmark.study.code import search_code, training_code
 from benchmark.study.identity import VERSION, StudyIdentity
-from benchmark.study.selected import BOOKKEEPING, key_of
+from benchmark.study.selected import BOOKKEEPING
 from benchmark.study.stored import NAME, NoStudyError, StoredCode, StoredStudy, check_version, read_study, write_study
 from benchmark.study.study import Study
 

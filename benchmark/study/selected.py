@@ -1,14 +1,13 @@
 """The study that a command line selects, by its configuration or by `study=FOLDER`."""
 
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import command, escaped
+from benchmark.core.invocation import command, escaped, key_of
 from benchmark.study.config import PLACES
 from benchmark.study.plugins import plugins_option
 from benchmark.study.stored import NAME, StoredStudy, check_version, read_study, value_at
@@ -26,14 +25,9 @@ OF_MACHINE = ("decode", "image_threads", "image_memory", "checkpoint_seconds", "
 FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, *OF_MACHINE, "study")  # allowed together with `study`
 
 
-def key_of(override: str) -> str:
-    """The key of an override, such as `trunk.width` for `+trunk.width=64`."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def names_a_study(overrides: Sequence[str]) -> bool:
     """Whether the overrides of a command select one study; otherwise the command applies to all studies."""
-    return any(re.split(r"[.=]", override.lstrip("+~"))[0] not in BOOKKEEPING for override in overrides)
+    return any(key_of(override).partition(".")[0] not in BOOKKEEPING for override in overrides)
 
 
 def select(config: DictConfig, overrides: Sequence[str], places: dict[str, object]) -> Study:

@@ -26,6 +26,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import key_of
 from benchmark.searchers import Parameter
 from benchmark.study.config import Config
 from benchmark.study.plugins import conf_dirs
@@ -47,7 +48,7 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         OmegaConfBaseException: a value refers to one that does not exist.
     """
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    given = set(map(key_of, overrides))
     space = OmegaConf.select(config, "loss.space")
     if not isinstance(space, DictConfig):
         return

@@ -11,10 +11,11 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from benchmark.core.errors import UserError
+from benchmark.core.invocation import key_of
 from benchmark.core.paths import conf_dir
 from benchmark.experiment import spec
 from benchmark.experiment.outline import choice
-from benchmark.experiment.selected import Selected, StudyOf, key_of
+from benchmark.experiment.selected import Selected, StudyOf
 from benchmark.report.comparison import leaves
 from benchmark.study import lengths
 from benchmark.study.preflight import check_values
