@@ -22,7 +22,7 @@ from benchmark.experiment import spec, state, tables
 from benchmark.experiment.measure import Speed
 from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
-from benchmark.report.formats import Table
+from benchmark.report.table import Table
 from benchmark.study import passes
 from benchmark.study.cli import study_of
 from benchmark.study.study import Study

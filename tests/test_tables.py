@@ -15,7 +15,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.experiment import spec
 from benchmark.report import formats
-from benchmark.report.formats import Published
+from benchmark.report.table import Published, Table
 from benchmark.report.table_layout import Layout, Line
 from benchmark.study import opening
 from benchmark.study.study import Study
@@ -41,7 +41,7 @@ def write_tables(study: Study) -> Path:
     return Path(study.config.results_dir)
 
 
-def made(studies: list[Study], **layout: Any) -> formats.Table:
+def made(studies: list[Study], **layout: Any) -> Table:
     return table_of("any", studies, Layout(**layout))
 
 
@@ -133,7 +133,7 @@ def test_one_run_has_a_mean_no_interval_and_is_never_bold(compose_study: Compose
     assert "| HPL-PA | ProxyNCA |" not in text and "| ProxyNCA | HPL-PA | -30.00 |" in text and "t-test" not in text
 
 
-def check_empty(table: formats.Table, label: str) -> None:
+def check_empty(table: Table, label: str) -> None:
     assert markdown_rows(formats.markdown(table))[label] == [""] * 6
     line = next(line for line in formats.latex(table).splitlines() if line.startswith(f"{label} &"))
     assert re.sub(r"[&\s]", "", line) == re.sub(r"\s", "", label) + r"\\"

@@ -11,7 +11,7 @@ from benchmark.core import records
 from benchmark.experiment.outline import choice
 from benchmark.experiment.spec import Member
 from benchmark.report.figures import save
-from benchmark.report.formats import Column, Row, Table
+from benchmark.report.table import Column, Row, Table
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from benchmark.experiment import spec
 from benchmark.experiment.outline import choice
 from benchmark.experiment.published import Cell, Key
 from benchmark.experiment.spec import Experiment, Member
-from benchmark.report.formats import Published
+from benchmark.report.table import Published
 from benchmark.report.table_layout import Layout, Line
 
 USUAL = "results"  # results folder of experiments that name none; they describe any folder

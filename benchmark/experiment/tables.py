@@ -10,8 +10,8 @@ from benchmark.core.invocation import command
 from benchmark.experiment.layouts import describing, layout_of
 from benchmark.experiment.selected import Selected, StudyOf
 from benchmark.experiment.state import other_study
-from benchmark.report.formats import Table
 from benchmark.report.group_table import Entry, corruption_table, make_table, read_entry
+from benchmark.report.table import Table
 from benchmark.study.cli import study_of
 from benchmark.study.stored import NoStudyError
 

@@ -6,8 +6,8 @@ It needs the test embeddings that runs keep, and reads them only if the user ask
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmark.report.formats import Block, Head, Section
 from benchmark.report.runs import read_runs
+from benchmark.report.table import Block, Head, Section
 from benchmark.report.traditional_rows import KIND_OF_PAPERS
 
 

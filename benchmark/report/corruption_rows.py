@@ -11,9 +11,9 @@ from benchmark.core.records import Record
 from benchmark.images.corruptions import PAPER
 from benchmark.protocol.statistics import t_interval
 from benchmark.report import fold_rows, traditional_rows
-from benchmark.report.formats import Column, Key, Row
 from benchmark.report.robustness import NONE, title
 from benchmark.report.runs import StudyRuns, read_runs
+from benchmark.report.table import Column, Key, Row
 from benchmark.study import contents
 from benchmark.study.command import command_for_folder
 from benchmark.study.kept_models import robustness_identity

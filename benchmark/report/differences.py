@@ -20,7 +20,7 @@ from benchmark.protocol.comparisons import (
     rank_stability,
     runs_needed,
 )
-from benchmark.report.formats import Block, Column, Compared, Head, Key, Row, Section, values_of
+from benchmark.report.table import Block, Column, Compared, Head, Key, Row, Section, values_of
 
 
 def compare(section: Section) -> None:

@@ -16,7 +16,7 @@ from benchmark.core.paths import conf_dir
 from benchmark.core.pretraining import UNKNOWN, may_have_seen, of_network
 from benchmark.core.records import MOST_BYTES, CorruptFileError, JsonObject, Record, read_file
 from benchmark.report.comparison import at
-from benchmark.report.formats import COUNTS, RESOURCES, Block, Effort, Head, Section, resource_text
+from benchmark.report.table import COUNTS, RESOURCES, Block, Effort, Head, Section, resource_text
 from benchmark.searchers import Parameter, num_settings
 from benchmark.study.stored import StoredStudy, value_at
 from benchmark.training.history import convergence_epoch

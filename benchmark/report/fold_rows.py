@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmark.core.wording import ranges
 from benchmark.protocol.statistics import t_interval
-from benchmark.report.formats import NOT_RUN, Column, Row
 from benchmark.report.level_rows import level_intervals
+from benchmark.report.table import NOT_RUN, Column, Row
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.layout import Chosen, Found, NoChoiceError

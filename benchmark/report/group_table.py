@@ -21,10 +21,10 @@ from benchmark.report import class_ranks, fold_rows, traditional_rows
 from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
 from benchmark.report.differences import compare
 from benchmark.report.effort import budget, effort_block, read_effort
-from benchmark.report.formats import FURTHER, NOT_RUN, Key, Published, Row, Section, Table, resource_text
 from benchmark.report.joined_searches import joined, unlike
 from benchmark.report.level_rows import levels_block
 from benchmark.report.published import published_block
+from benchmark.report.table import FURTHER, NOT_RUN, Key, Published, Row, Section, Table, resource_text
 from benchmark.report.table_layout import Layout, Line
 from benchmark.report.untrained import beside_untrained
 from benchmark.study import layout

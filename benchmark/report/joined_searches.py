@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from benchmark.protocol.nested import over_searches
 from benchmark.report.comparison import Comparable
-from benchmark.report.formats import Effort, Key, Row
+from benchmark.report.table import Effort, Key, Row
 
 
 def joined(rows: Mapping[int, Row], keys: Sequence[Key], confidence: float) -> Row:

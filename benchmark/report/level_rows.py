@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmark.core.records import JsonObject
 from benchmark.protocol.statistics import Interval, t_interval
-from benchmark.report.formats import Block, Head, Key, Section
+from benchmark.report.table import Block, Head, Key, Section
 
 FIELD = "levels"  # of a run's result
 MODES = {"concatenated": "Concatenated", "separated": "Separated"}

@@ -1,6 +1,6 @@
 """The table that puts a paper's numbers beside ours."""
 
-from benchmark.report.formats import COUNTS, FURTHER, Block, Column, Head, Row, Section
+from benchmark.report.table import COUNTS, FURTHER, Block, Column, Head, Row, Section
 
 
 def published_block(section: Section) -> list[Block]:

@@ -8,7 +8,7 @@ import numpy as np
 from benchmark.core.records import Record
 from benchmark.images.corruptions import CORRUPTIONS
 from benchmark.protocol.statistics import t_interval
-from benchmark.report.formats import Column, Row, Section, Table
+from benchmark.report.table import Column, Row, Section, Table
 from benchmark.study.stored import StoredStudy
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import

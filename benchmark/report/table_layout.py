@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmark.report.formats import Key, Published
+from benchmark.report.table import Key, Published
 
 
 @dataclass(frozen=True)

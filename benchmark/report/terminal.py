@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.core import console
 from benchmark.core.escape import visible
-from benchmark.report.formats import MARKS, NOT_RUN, Column, Key, Row, Section, Table
-from benchmark.report.formats import over_searches as columns_over_searches
+from benchmark.report.table import MARKS, NOT_RUN, Column, Key, Row, Section, Table
 
 GAP = "  "
 TOGETHER = "*"  # after a mean that cannot be told from the best one
@@ -34,7 +33,7 @@ def _section(section: Section, most: int) -> Iterator[str]:
     labels = [_label(section, row) for row in section.rows]
     top, columns = section.top(), section.main_columns()
     cells = {column.heading: [_cell(row, column, top) for row in section.rows] for column in columns}
-    for column in columns_over_searches(section):
+    for column in section.columns_over_searches():
         found = [row.over_searches.get(column.key) for row in section.rows]
         cells[f"{column.heading} over searches"] = [_number(one.mean, one.half_width) if one else "" for one in found]
     yield from lines_of("Loss", labels, cells, most)

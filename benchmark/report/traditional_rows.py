@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.fold_rows import alike
-from benchmark.report.formats import NOT_RUN, Column, Row
+from benchmark.report.table import NOT_RUN, Column, Row
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.layout import Found

@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import replace
 
-from benchmark.report.formats import Key, Row, Section
+from benchmark.report.table import Key, Row, Section
 
 GAIN = "Gain over no training"
 

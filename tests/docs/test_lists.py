@@ -9,7 +9,7 @@ import yaml
 
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
-from benchmark.report.formats import MARKS
+from benchmark.report.table import MARKS
 from docs.images.draw import PICTURE, SHOWN, drawn
 from tests.docs.pages import DOCS, README, ROOT, spans, text_of
 

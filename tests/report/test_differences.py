@@ -7,7 +7,7 @@ from scipy import stats
 
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.differences import compare
-from benchmark.report.formats import Column, Effort, Row, Section
+from benchmark.report.table import Column, Effort, Row, Section
 
 KEY, OTHER = ("map_at_r",), ("r_precision",)
 COLUMNS = [Column(KEY, "MAP@R", is_main=True), Column(OTHER, "RP")]

@@ -11,8 +11,8 @@ from benchmark.core.records import Record
 from benchmark.protocol.statistics import Interval
 from benchmark.report import group_table as tables
 from benchmark.report.effort import _resources, budget, effort_block, pretraining, read_effort
-from benchmark.report.formats import MARKS, Column, Effort, Published, Row, Section
 from benchmark.report.published import published_block
+from benchmark.report.table import MARKS, Column, Effort, Published, Row, Section
 from benchmark.report.table_layout import Layout
 from benchmark.study.identity import short_digest
 from benchmark.study.stored import StoredStudy, read_study

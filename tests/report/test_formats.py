@@ -21,6 +21,7 @@ from benchmark.report import group_table as tables
 from benchmark.report.differences import compare
 from benchmark.report.effort import effort_block
 from benchmark.report.published import published_block
+from benchmark.report.table import Column, Effort, Published, Row, Section, Table
 from benchmark.report.table_layout import Layout
 from benchmark.study.study import Study
 from tests import fake_results, hostile
@@ -40,7 +41,7 @@ needs_pdflatex = pytest.mark.skipif(
 )
 
 
-def table_of(name: str, studies: Sequence[Study], layout: Layout | None = None) -> formats.Table:
+def table_of(name: str, studies: Sequence[Study], layout: Layout | None = None) -> Table:
     """The table of studies on disk, in this order."""
     folders = [study.directory for study in studies]
     entries = [tables.read_entry(folder, folders) for folder in folders]
@@ -76,7 +77,7 @@ def row_of(text: str, label: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> formats.Table:
+def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> Table:
     """The table of the glyphs experiment with a failed, an unfinished and an absent row."""
     results_dir = tmp_path_factory.mktemp("nine_rows")
     layout = describing("glyphs-small_conv-hpl", Path("results"), ["proxy_nca"])
@@ -97,7 +98,7 @@ def nine_rows(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactor
 @needs_pdflatex
 @pytest.mark.parametrize("where", PAPERS)
 def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
-    nine_rows: formats.Table, tmp_path: Path, where: str
+    nine_rows: Table, tmp_path: Path, where: str
 ) -> None:
     assert len(nine_rows.rows) == 9
     log, text = compiled(tmp_path, formats.latex(nine_rows), PAPERS[where])
@@ -123,18 +124,18 @@ def test_nine_losses_fit_the_page_and_the_pdf_holds_the_numbers_and_the_reasons(
 
 
 def test_rows_that_were_not_run_share_a_sentence_if_they_are_many() -> None:
-    absent = [formats.Row(name, name.upper(), reason=f"not run; make bo LOSS={name}") for name in "abcd"]
-    other = formats.Row("e", "E", reason="1 of 4 runs is missing: 2")
-    assert formats.Section([], [*absent[:3], other], 0.95).notes()[1:] == [
+    absent = [Row(name, name.upper(), reason=f"not run; make bo LOSS={name}") for name in "abcd"]
+    other = Row("e", "E", reason="1 of 4 runs is missing: 2")
+    assert Section([], [*absent[:3], other], 0.95).notes()[1:] == [
         "A: not run; make bo LOSS=a", "B: not run; make bo LOSS=b", "C: not run; make bo LOSS=c",
         "E: 1 of 4 runs is missing: 2",
     ]  # fmt: skip
-    assert formats.Section([], [absent[0], other, *absent[1:]], 0.95).notes()[1:] == [
+    assert Section([], [absent[0], other, *absent[1:]], 0.95).notes()[1:] == [
         "E: 1 of 4 runs is missing: 2", "Not run: A, B, C, D. The first: make bo LOSS=a",
     ]  # fmt: skip
 
 
-def test_the_best_mean_is_set_in_bold(nine_rows: formats.Table) -> None:
+def test_the_best_mean_is_set_in_bold(nine_rows: Table) -> None:
     table = formats.latex(nine_rows)
     line = next(line for line in table.splitlines() if line.startswith("HPL-PA &"))
     assert re.findall(r"\\textbf\{([\d.]+)\}", line) == ["44.00", "74.00", "54.00", "39.00", "69.00", "49.00"]
@@ -170,18 +171,18 @@ def test_two_tables_fit_into_one_paper(compose_study: Compose, tmp_path: Path) -
     assert text is None or ("And Table 2. See Table 1." in " ".join(text.split()) and text.count("43.00") == 2)
 
 
-def two_sections(rows: list[formats.Row] | None = None, name: str = "any") -> formats.Table:
+def two_sections(rows: list[Row] | None = None, name: str = "any") -> Table:
     """A table with two sections, with 2 and 3 runs, columns of text, and footnotes."""
-    columns = [formats.Column(("x", "y"), "X", "Block"), formats.Column(("z",), "Z", "Block")]
-    first = rows or [formats.Row("a", "A"), formats.Row("b", "B")]
+    columns = [Column(("x", "y"), "X", "Block"), Column(("z",), "Z", "Block")]
+    first = rows or [Row("a", "A"), Row("b", "B")]
     for number, row in enumerate(first):
         row.cells, row.num_runs = {("x", "y"): Interval(-5.0 - number, 1.0, 2), ("z",): Interval(40.0, None, 2)}, 2
         row.values = {("x", "y"): {0: -5.5 - number, 1: -4.5 - number}, ("z",): {0: 40.0, 1: 40.0}}
         row.settings = {"Epochs": str(30 * number), "Batch": "128"}
-    other = formats.Row("c", "C", {("x", "y"): Interval(10.0, 2.0, 3)}, 3, "a reason")
-    return formats.Table(name, "Caption.", [
-        formats.Section(columns, first, 0.95, footnotes=["Devices: cpu for A."]),
-        formats.Section(columns[:1], [other], 0.9, differences=["a.b: 1 here, 2 in the first table", "and 3 more"]),
+    other = Row("c", "C", {("x", "y"): Interval(10.0, 2.0, 3)}, 3, "a reason")
+    return Table(name, "Caption.", [
+        Section(columns, first, 0.95, footnotes=["Devices: cpu for A."]),
+        Section(columns[:1], [other], 0.9, differences=["a.b: 1 here, 2 in the first table", "and 3 more"]),
     ])  # fmt: skip
 
 
@@ -220,34 +221,34 @@ def test_the_csv_numbers_the_sections_and_repeats_their_notes_in_each_row() -> N
 
 
 def test_a_table_of_one_section_without_footnotes_has_neither_parts_nor_notes() -> None:
-    section = formats.Section([formats.Column(("x",), "X")], [formats.Row("a", "A")], 0.95)
-    text = formats.as_csv(formats.Table("any", "Caption.", [section]))
+    section = Section([Column(("x",), "X")], [Row("a", "A")], 0.95)
+    text = formats.as_csv(Table("any", "Caption.", [section]))
     assert text == "loss,label,num_runs,x,x_half_width,reason\na,A,0,,,\n"
 
 
 KEYS = [(mode, metric) for mode in ("concatenated", "separated") for metric in ("map_at_r", "p_at_1", "rp")]
-EFFORT = formats.Effort(10, 16, 2, 31_600, 316, 0.28, 10, 1.0, 29.3, 28.7, 16.9, (), False, 1)
+EFFORT = Effort(10, 16, 2, 31_600, 316, 0.28, 10, 1.0, 29.3, 28.7, 16.9, (), False, 1)
 
 
-def full_table() -> formats.Table:
+def full_table() -> Table:
     """A table with everything: six columns, marks, a quoted row, published numbers, differences and efforts."""
-    columns = [formats.Column(key, key[1], f"{key[0]} (512-d)", is_main=key[1] == "map_at_r") for key in KEYS]
+    columns = [Column(key, key[1], f"{key[0]} (512-d)", is_main=key[1] == "map_at_r") for key in KEYS]
     noise = [0.0, 0.3, -0.1, 0.2]
-    rows = [formats.Row("", "HTL & co_1", published={KEYS[0]: formats.Published(61.5, None, "HPL_T3")})]
+    rows = [Row("", "HTL & co_1", published={KEYS[0]: Published(61.5, None, "HPL_T3")})]
     for name, mean in {"proxy_nca": 20.0, "hpl_nca": 20.2, "hpl_nca_eq3": 30.0}.items():
-        row = formats.Row(name, f"{name}, |P|", num_runs=4, effort=EFFORT, base="proxy_nca")
+        row = Row(name, f"{name}, |P|", num_runs=4, effort=EFFORT, base="proxy_nca")
         for key in KEYS:
             row.values[key] = {run: mean + noise[(run + len(name)) % 4] for run in range(4)}
             row.cells[key] = t_interval(list(row.values[key].values()))
-        row.published = {KEYS[0]: formats.Published(21.5, 0.25, "HPL_T3"), KEYS[3]: formats.Published(19.0, None, "S")}
+        row.published = {KEYS[0]: Published(21.5, 0.25, "HPL_T3"), KEYS[3]: Published(19.0, None, "S")}
         rows.append(row)
     rows[1].effort = dataclasses.replace(EFFORT, on_bounds=("proxy_lr = 1",))
     rows[2].effort = dataclasses.replace(EFFORT, is_idle=True, codes=2)
     rows[3].over_searches = {KEYS[0]: Interval(29.5, 1.75, 3)}
-    section = formats.Section(columns, rows, 0.95, budget="Compared at a fixed budget.")
+    section = Section(columns, rows, 0.95, budget="Compared at a fixed budget.")
     compare(section)
     section.blocks += [*published_block(section), *effort_block(section)]
-    return formats.Table("any", "Caption.", [section], warning="Not for reporting: budget=small.")
+    return Table("any", "Caption.", [section], warning="Not for reporting: budget=small.")
 
 
 def test_a_quoted_row_is_in_italics_with_its_mark_and_never_bold_or_compared() -> None:
@@ -275,14 +276,14 @@ def test_published_numbers_stand_beside_ours_with_the_difference() -> None:
 
 def test_published_times_and_counts_stand_below_the_table_for_quoted_rows_too() -> None:
     time, count = ("seconds_per_iteration",), ("num_proxies",)
-    quoted = formats.Row("", "HDML", published={time: formats.Published(1.1, None, "T1")})
+    quoted = Row("", "HDML", published={time: Published(1.1, None, "T1")})
     effort = dataclasses.replace(EFFORT, resources={"seconds_per_iteration": 0.5})
-    ours = formats.Row("hier", "HIER", effort=effort)
-    ours.published = {time: formats.Published(0.25, None, "T1"), count: formats.Published(11830.0, None, "T2")}
-    (block,) = published_block(formats.Section([formats.Column(KEYS[0], "MAP@R")], [quoted, ours], 0.95))
+    ours = Row("hier", "HIER", effort=effort)
+    ours.published = {time: Published(0.25, None, "T1"), count: Published(11830.0, None, "T2")}
+    (block,) = published_block(Section([Column(KEYS[0], "MAP@R")], [quoted, ours], 0.95))
     assert [head.title for head in block.heads] == ["Loss", "Proxies", "s / iteration"]
     assert block.groups == {"": [["HDML", "", "1.10"], ["HIER", "11,830", "0.25 (+0.25)"]]}
-    text = formats.as_csv(formats.Table("any", "", [formats.Section([], [quoted, ours], 0.95)]))
+    text = formats.as_csv(Table("any", "", [Section([], [quoted, ours], 0.95)]))
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["seconds_per_iteration_published"], first["seconds_per_iteration"]) == ("1.1", "")
     assert (second["seconds_per_iteration"], second["num_proxies_published"]) == ("0.5", "11830.0")
@@ -322,13 +323,13 @@ def test_marks_stand_at_their_rows_and_those_of_all_rows_are_stated_once() -> No
 def test_a_mark_of_searches_counts_the_rows_that_were_searched_and_have_results(
     others: list[tuple[str, tuple[str, ...] | None, bool]], said: str
 ) -> None:
-    rows = [formats.Row("", "quoted", published={KEYS[0]: formats.Published(61.5, None, "T")})]
+    rows = [Row("", "quoted", published={KEYS[0]: Published(61.5, None, "T")})]
     for name, bounds, is_complete in [("a", ("proxy_lr = 1",), True), ("b", ("proxy_lr = 1",), True), *others]:
         trials, searched = (None, 0) if name == "unsearched" else (16, 2)
         own = bounds is not None and dataclasses.replace(EFFORT, trials=trials, searched=searched, on_bounds=bounds)
         cells = {KEYS[0]: Interval(30.0, 1.0, 4)} if is_complete else {}
-        rows.append(formats.Row(name, name, cells=cells, num_runs=4 * is_complete, effort=own or None))
-    section = formats.Section([formats.Column(KEYS[0], "MAP@R")], rows, 0.95)
+        rows.append(Row(name, name, cells=cells, num_runs=4 * is_complete, effort=own or None))
+    section = Section([Column(KEYS[0], "MAP@R")], rows, 0.95)
     (note,) = [note for note in section.notes() if "on a bound" in note]
     meaning = "on a bound of its search space"
     assert note.endswith(
@@ -365,15 +366,15 @@ def test_a_table_with_everything_fits_the_page(tmp_path: Path, where: str) -> No
     assert text is None or "Not for reporting" in text
 
 
-def many_columns() -> formats.Table:
+def many_columns() -> Table:
     """Two rows with the eleven columns of a table of corruptions."""
     titles = ["None", "Gaussian noise", "Salt and pepper", "Uniform noise", "Cutout", "Coarse dropout", "Rotation",
               "Perspective", "Blur", "JPEG", "Mean"]  # fmt: skip
-    columns = [formats.Column((title,), title) for title in titles]
-    rows = [formats.Row(name, f"{name}, last epoch", num_runs=2, settings={"Epochs": "60"}) for name in "ab"]
+    columns = [Column((title,), title) for title in titles]
+    rows = [Row(name, f"{name}, last epoch", num_runs=2, settings={"Epochs": "60"}) for name in "ab"]
     for row in rows:
         row.cells = {column.key: Interval(50.0 + number, 1.5, 2) for number, column in enumerate(columns)}
-    return formats.Table("any", "Many.", [formats.Section(columns, rows, confidence=0.95)])
+    return Table("any", "Many.", [Section(columns, rows, confidence=0.95)])
 
 
 def test_many_columns_go_on_below_in_latex_with_every_row() -> None:
@@ -408,8 +409,8 @@ def test_every_section_is_a_table_with_its_own_label(tmp_path: Path, where: str)
 @needs_pdflatex
 def test_any_sign_in_a_label_a_caption_or_a_reason_is_printed_as_it_is(tmp_path: Path) -> None:
     signs = "a_b 5% R&D #1 $x {y} ^z ~t <u> |v| back\\slash [w] *"
-    row = formats.Row("x", signs, reason=signs)
-    table = formats.Table("any", signs, [formats.Section([formats.Column(("x",), "X")], [row], confidence=0.95)])
+    row = Row("x", signs, reason=signs)
+    table = Table("any", signs, [Section([Column(("x",), "X")], [row], confidence=0.95)])
     log, text = compiled(tmp_path, formats.latex(table), None)
     check_log(log)
     if text is not None:
@@ -421,7 +422,7 @@ def test_any_sign_in_a_label_a_caption_or_a_reason_is_printed_as_it_is(tmp_path:
 @pytest.mark.parametrize("name", ["any", "a}b\\input{x}%\n\n#1 \x1b\udcff"])
 def test_hostile_text_compiles_wherever_it_stands(tmp_path: Path, name: str) -> None:
     """In labels, reasons, kinds, columns of text, captions, footnotes and differences, in papers and alone."""
-    rows = [formats.Row(text, text, reason=text, kind=text) for text in hostile.ALL]
+    rows = [Row(text, text, reason=text, kind=text) for text in hostile.ALL]
     table = two_sections(rows, name)
     for row in rows:
         row.settings = {"Epochs": row.label}
@@ -434,7 +435,7 @@ def test_hostile_text_compiles_wherever_it_stands(tmp_path: Path, name: str) -> 
 
 
 def test_written_tables_have_no_control_characters_and_read_back(tmp_path: Path) -> None:
-    rows = [formats.Row(text, text, reason=text) for text in hostile.ALL]
+    rows = [Row(text, text, reason=text) for text in hostile.ALL]
     table = two_sections(rows)
     table.sections[0].footnotes = list(hostile.ALL)
     texts = {path.suffix: path.read_text(encoding="utf-8") for path in formats.write_table(table, tmp_path)}

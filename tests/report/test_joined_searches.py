@@ -10,7 +10,8 @@ import pytest
 from benchmark.protocol.nested import over_searches
 from benchmark.report import group_table as tables
 from benchmark.report.differences import compare
-from benchmark.report.formats import Column, Row, Section, Table, as_csv, markdown
+from benchmark.report.formats import as_csv, markdown
+from benchmark.report.table import Column, Row, Section, Table
 from benchmark.study.stored import StoredStudy, read_study
 from benchmark.study.study import Study
 from tests import fake_results

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmark.core import console
-from benchmark.report.formats import Section, Table
+from benchmark.report.table import Section, Table
 from benchmark.report.terminal import lines_of, short_table
 from tests.report.page.test_page import table_of
 

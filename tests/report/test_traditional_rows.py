@@ -13,6 +13,7 @@ import pytest
 from benchmark import tables
 from benchmark.core import invocation, records
 from benchmark.report import formats
+from benchmark.report.table import Table
 from benchmark.report.table_layout import Layout, Line
 from benchmark.study.study import Study
 from tests import fake_results
@@ -26,11 +27,11 @@ RUN = {"best_on_test": 0.60, "last_epoch": 0.50, "held_out": None}
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
-def made(*studies: Study, **layout: Any) -> formats.Table:
+def made(*studies: Study, **layout: Any) -> Table:
     return table_of("any", studies, Layout(**layout))
 
 
-def markdown_rows(table: formats.Table) -> dict[str, list[str]]:
+def markdown_rows(table: Table) -> dict[str, list[str]]:
     """The rows of the main table by label; further tables repeat the labels."""
     rows: dict[str, list[str]] = {}
     for line in formats.markdown(table).splitlines():
@@ -158,7 +159,7 @@ def test_make_tables_writes_them_beside_those_of_the_other_protocols(compose_stu
 
 
 @pytest.fixture(scope="module")
-def eight_columns(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> formats.Table:
+def eight_columns(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFactory) -> Table:
     """In-Shop's eight columns with intervals: the widest table there is."""
     results_dir, studies = tmp_path_factory.mktemp("eight"), []
     for number, loss in enumerate(("hpl_pa", "proxy_anchor", "hist")):
@@ -174,7 +175,7 @@ def eight_columns(compose_study_in: Compose, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("where", PAPERS)
 def test_the_widest_table_fits_the_page_and_says_what_its_rows_are(
-    eight_columns: formats.Table, tmp_path: Path, where: str
+    eight_columns: Table, tmp_path: Path, where: str
 ) -> None:
     log, text = compiled(tmp_path, formats.latex(eight_columns), PAPERS[where])
     check_log(log)
@@ -187,7 +188,7 @@ def test_the_widest_table_fits_the_page_and_says_what_its_rows_are(
     assert [line.split()[13:15] for line in lines] == [["60.05", "±0.64"], ["50.05", "±0.64"], ["55.05", "±0.64"]]
 
 
-def test_the_bold_of_latex_is_that_of_each_kind(eight_columns: formats.Table) -> None:
+def test_the_bold_of_latex_is_that_of_each_kind(eight_columns: Table) -> None:
     main, *_ = formats.latex(eight_columns).split(r"\end{table*}")
     lines = main.splitlines()
     assert [line.count(r"\textbf") for line in lines if line.startswith("HPL-PA &")] == [8, 8, 8]

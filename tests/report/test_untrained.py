@@ -8,7 +8,7 @@ from scipy import stats
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import parts
 from benchmark.report.differences import compare
-from benchmark.report.formats import Column, Row, Section
+from benchmark.report.table import Column, Row, Section
 from benchmark.report.untrained import GAIN, beside_untrained
 from tests.report.test_comparison import SEARCH
 from tests.report.test_comparison import row as comparable

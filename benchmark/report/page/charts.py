@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.core.escape import visible
 from benchmark.report.figures.palette import ACCENT, BAND, GRID, INK, MUTED, PAPER, WARM
-from benchmark.report.formats import Column, Row, Section
+from benchmark.report.table import Column, Row, Section
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from benchmark.core.invocation import command
 from benchmark.core.wording import counted, human_time
 from benchmark.report.figures import save
-from benchmark.report.formats import MARKS, Block, Column, Published, Section, Table, over_searches
 from benchmark.report.group_table import Entry, records_of
 from benchmark.report.page import charts
 from benchmark.report.page.pictures import Picture
 from benchmark.report.page.svg import to_svg
 from benchmark.report.runs import device_of
 from benchmark.report.search_curves import Curve, drawn, pooled, read_search
+from benchmark.report.table import MARKS, Block, Column, Published, Section, Table
 from benchmark.study import layout
 from benchmark.study.layout import Chosen
 
@@ -341,7 +341,7 @@ def main_grid(section: Section, name: str, caption: str) -> Grid:
         heads.append((column.block, column.title, column.heading))
         if column.key in quoted:
             heads.append((column.block, "published", f"{column.heading}, published"))
-    extra = over_searches(section)
+    extra = section.columns_over_searches()
     heads += [("Over searches", column.title, f"{column.heading} over searches") for column in extra]
     top = section.top()
     groups: dict[str, list[Line]] = {}

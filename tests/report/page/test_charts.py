@@ -7,9 +7,9 @@ import pytest
 
 from benchmark.report.differences import compare
 from benchmark.report.figures.palette import ACCENT, MUTED, PAPER, WARM
-from benchmark.report.formats import Effort, Section
 from benchmark.report.page import charts
 from benchmark.report.page.svg import to_svg
+from benchmark.report.table import Effort, Section
 from tests.report.page.test_page import COLUMNS, QUOTED, row
 
 FIRST = COLUMNS[0]

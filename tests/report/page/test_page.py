@@ -10,10 +10,10 @@ import pytest
 
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.differences import compare
-from benchmark.report.formats import Column, Published, Row, Section, Table
 from benchmark.report.page import charts, content, render
 from benchmark.report.page.pictures import Picture
 from benchmark.report.published import published_block
+from benchmark.report.table import Column, Published, Row, Section, Table
 from tests import hostile
 
 SCRIPT = "<script>alert(1)</script> & \"quoted\" 'label'"
