@@ -21,7 +21,7 @@ from benchmark.experiment.selected import Selected
 from benchmark.jobs.placement import check_executor, num_workers
 from benchmark.study.study import Study
 
-LISTED = ("name", "data sets", "studies", "trainings", "missing here", "title")
+LISTED = ("name", "data sets", "studies", "trainings", "with the project", "missing here", "title")
 
 
 def experiments(study: Study, overrides: list[str]) -> None:
@@ -43,7 +43,8 @@ def experiments(study: Study, overrides: list[str]) -> None:
         missing = dict.fromkeys(text for dataset in chosen.experiment.datasets for text in chosen.missing(dataset))
         rows.append((
             name, ", ".join(chosen.experiment.datasets), f"{finished} of {len(studies)}",
-            f"{sum(done for _, done in states):,} of {total:,}", ", ".join(missing) or "-",
+            f"{sum(done for _, done in states):,} of {total:,}", ", ".join(chosen.experiment.committed) or "-",
+            ", ".join(missing) or "-",
             chosen.caption(chosen.experiment.datasets[0]) if chosen.remark else chosen.experiment.title,
         ))  # fmt: skip
     write_table(LISTED, rows, cut=("data sets", "missing here", "title"))

@@ -63,6 +63,7 @@ FILES = {
         title: Published settings.
         datasets: [glyphs_small]
         common: {trunk: small_conv, protocol: mlrc_2020}
+        describes: [reference, not_there]
         studies: [{loss: triplet, preset: default}]
     """,
     "robust": """
@@ -145,9 +146,9 @@ def test_the_list_names_every_experiment_with_its_trainings_and_what_is_missing(
     ended = command("experiments")
     assert ended.status == 0, ended.err
     rows = {line.split("\t")[0]: line.split("\t") for line in ended.out.splitlines()}
-    assert rows["presets"][1:5] == ["glyphs_small", "0 of 1", "0 of 40", "-"]
-    assert rows["search"][2:4] == ["0 of 2", f"0 of {2 * (6 + 10) * 4}"]
-    assert "data set cub" in rows["sweep"][4] and "resnet50" in rows["sweep"][4]
+    assert rows["presets"][1:6] == ["glyphs_small", "0 of 1", "0 of 40", "results/reference", "-"]
+    assert rows["search"][2:5] == ["0 of 2", f"0 of {2 * (6 + 10) * 4}", "-"]
+    assert "data set cub" in rows["sweep"][5] and "resnet50" in rows["sweep"][5]
 
 
 def test_the_list_needs_no_training_library() -> None:

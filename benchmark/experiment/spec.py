@@ -33,7 +33,7 @@ import yaml
 
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, override
-from benchmark.core.paths import experiments_dir
+from benchmark.core.paths import CHECKOUT_DIR, experiments_dir
 from benchmark.experiment.outline import choice
 from benchmark.experiment.published import Cell, Key, cells_of
 
@@ -136,6 +136,11 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def story(self) -> str:
         """`traditional`, or `search` for the protocols with folds."""
         return "traditional" if self.common.get("protocol") == "traditional" else "search"
+
+    @property
+    def committed(self) -> list[str]:
+        """The results folders that come with a checkout and hold its studies."""
+        return [f"results/{name}" for name in self.describes if (CHECKOUT_DIR / "results" / name / "studies").is_dir()]
 
     def group(self, dataset: str) -> str:
         """The group of its studies on one of its own data sets: `dataset-trunk-protocol`."""

@@ -317,9 +317,14 @@ def records_of(stored: StoredStudy, directory: Path) -> list[Record]:
     return [*trials.values(), *layout.read_runs(directory, expected, chosen, num_runs).records.values()]
 
 
-def label_of(loss: str) -> str:
-    """Return a loss's label from its YAML file, or its name if there is no such file."""
-    return str(loss_file(loss).get("label", loss))
+def label_of(study: str) -> str:
+    """Return the label that a study without results will have, by the name of its folder, `loss[-preset][-variant]`.
+
+    >>> label_of("hier-default"), label_of("my_loss")
+    ('HIER (default)', 'my_loss')
+    """
+    loss, *suffixes = study.split("-")
+    return str(loss_file(loss).get("label", loss)) + f" ({', '.join(suffixes)})" * bool(suffixes)
 
 
 def loss_file(loss: str) -> JsonObject:
