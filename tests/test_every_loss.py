@@ -11,7 +11,7 @@ from benchmark.study.study import read_loss
 from benchmark.tables import tables
 from benchmark.traditional import traditional
 from tests.command_line import run, study_dir, tiny
-from tests.losses.every_loss import NAMES
+from tests.losses.every_loss import NAMES, config
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: 
     assert "Mean over n = 1 run" in tiny(tables, tmp_path).out
 
 
-ONE_OF_EACH_CLASS = {read_loss(name)["module"]["_target_"]: name for name in NAMES}
+ONE_OF_EACH_CLASS = {config(name)["module"]["_target_"]: name for name in NAMES}
 
 
 @pytest.mark.slow
