@@ -9,21 +9,23 @@ import functools
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev, variance
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from _pytest.mark import ParameterSet
-from scipy.stats import t
+from scipy.stats import rankdata, t
 
 from benchmark.core import records
 from benchmark.core.typed import convert
 from benchmark.protocol.racing import estimate, stops_after
+from benchmark.report.group_table import base_loss
 from benchmark.report.rankings import Ranking, kendall_tau, read_rankings
 from benchmark.searchers import best_by_mean, best_or_default
 from benchmark.study import contents
@@ -308,6 +310,63 @@ def test_what_a_search_buys_is_what_the_findings_say() -> None:
     assert len(gains_of["raw"]) == 67
     tau = kendall_tau({loss: fmean(runs.values()) for loss, runs in untuned.items()}, first.means())
     assert f"Kendall's tau between the rankings with and without a search is {tau:.2f}" in words
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The trials of a search, in the order in which they were proposed.
+
+    Attributes:
+        base: the loss, or the one that it extends.
+        rates: (trials, 1 or 2), logarithms of the rates of the head and, if it has any, of its proxies.
+        scores: (trials,), validation MAP@R in percent.
+    """
+
+    base: str
+    rates: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def read(cls, directory: Path) -> "Searched":
+        """The search in the folder of a study."""
+        trials = [records.read_record(path).result for path in sorted((directory / "bo").glob("trial_*.json"))]
+        rates = [[trial["setting"][name] for name in ("head_lr", "proxy_lr") if name in trial["setting"]]
+                 for trial in trials]  # fmt: skip
+        stored = read_study(directory)
+        scores = np.array([100 * (trial["map_at_r"] or 0.0) for trial in trials])
+        return cls(base_loss(stored) or stored.facts.loss, np.log10(rates), scores)
+
+    def expected(self, others: Iterable["Searched"]) -> np.ndarray:
+        """What other losses' trials at rates within about a third of a decade let expect, from 0 to 1, by trial."""
+        alike = [o for o in others if o.base != self.base and o.rates.shape[1] == self.rates.shape[1]]
+        seen = np.concatenate([o.rates for o in alike])
+        ranks = np.concatenate([rankdata(o.scores) / len(o.scores) for o in alike])
+        weights = np.exp(-0.5 * ((self.rates[:, None] - seen) ** 2).sum(axis=-1) / 0.35**2)
+        return (weights @ ranks + 0.5) / (weights.sum(axis=1) + 1.0)
+
+    def regret(self, order: Iterable[int], num: int) -> float:
+        """How far the best of the first trials of an order lies below the best of all."""
+        return float(self.scores.max() - self.scores[[*order][:num]].max())
+
+
+@pytest.mark.slow
+def test_what_other_losses_tell_about_a_search_is_what_the_findings_say() -> None:
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    folders = [folder for folder in all_studies(RESULTS / "grocery") if (folder / "bo" / "trial_019.json").exists()]
+    searches = [Searched.read(folder) for folder in folders]
+    draw = np.random.default_rng(0)
+    regrets: dict[tuple[str, int], list[float]] = {}
+    for one in searches:
+        informed = np.argsort(-one.expected(searches), kind="stable")
+        for num in (3, 5, 10):
+            regrets.setdefault(("proposed", num), []).append(one.regret(range(20), num))
+            drawn = [one.regret(draw.permutation(20), num) for _ in range(200)]
+            regrets.setdefault(("random", num), []).append(fmean(drawn))
+            regrets.setdefault(("informed", num), []).append(one.regret(informed, num))
+    assert f"the {len(searches)} searches of `results/grocery`" in " ".join(page.split())
+    for num in (3, 5, 10):
+        cells = " | ".join(f"{fmean(regrets[order, num]):.2f}" for order in ("proposed", "random", "informed"))
+        assert f"| {num} | {cells} |" in page
 
 
 def test_the_speed_of_learning_in_the_findings_is_that_of_the_committed_curves() -> None:
