@@ -134,6 +134,9 @@ def overlap(study: Study, overrides: list[str]) -> None:
     dataset = study.make_dataset()
     if (listing := dataset.listing) is None:
         raise UserError(f"{config.dataset.label} has no image files, so no other set has copies of them.")
+    has_training = bool(len(listing.classes("trainval")))
+    if config.threshold is None and not has_training:
+        raise UserError(f"Without training images, name the threshold: {arguments({'threshold': 0.95})}")
     name = f"{config.dataset.name}-{config.trunk.name}"
     folder = Path(config.output or Path(config.results_dir) / "overlap" / name)
 
@@ -147,12 +150,11 @@ def overlap(study: Study, overrides: list[str]) -> None:
     test = open_test_set(study, entry)
     halves = {"test": described(study, cast(CroppedImages, test.pixels).source, paths_of(listing, "test"), "test")}
     threshold = config.threshold
-    if len(listing.classes("trainval")):
+    if has_training:
         train = dataset.trainval()
         halves["trainval"] = described(study, cast(Source, train.images), paths_of(listing, "trainval"), "trainval")
         threshold = calibrated(study, cast(Source, train.images), halves["trainval"], torch.from_numpy(train.labels))
-    if threshold is None:
-        raise UserError(f"Without training images, name the threshold: {arguments({'threshold': 0.95})}")
+    assert threshold is not None
 
     # 3. copies between the halves, and in the folder
     write(f"Images of {config.dataset.label} are named below {listing.root.absolute()}")

@@ -141,6 +141,7 @@ def test_without_training_images_the_threshold_has_to_be_named(tmp_path: Path) -
         for seed in range(2):
             photo(tmp_path / "mine" / "test" / name / f"{seed}.png", seed)
     assert_refused(on(tmp_path / "mine"), "Without training images", "threshold=0.95")
+    assert not (tmp_path / "results").exists()
     done = on(tmp_path / "mine", "threshold=0.95", f"images={tmp_path / 'mine' / 'test' / 'a'}")
     assert done.status == 0, done
     assert len(rows(tmp_path / "mine", "images")) == 4
