@@ -272,7 +272,7 @@ def test_what_a_search_buys_is_what_the_findings_say() -> None:
     page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
     words = " ".join(page.partition("## What does a search buy?")[2].partition("\n## ")[0].split())
     (default,) = rankings(RESULTS / "grocery_default")
-    untuned = {loss.removesuffix(" default"): runs for loss, runs in default.runs.items()}
+    untuned = default.runs
     rows = rows_of(RESULTS / "grocery_default" / "tables" / "grocery-efficientnet_lite0-hpl.csv")
     for row in (row for row in rows if row["concatenated_map_at_r"]):
         label, cells = (

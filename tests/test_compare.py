@@ -130,7 +130,8 @@ def test_two_sets_of_studies_are_compared_by_the_order_of_their_losses(
     for loss, by_budget in scores.items():
         for budget, score in zip(("short", "long"), by_budget, strict=True):
             if score is not None:
-                finished(partial(compose_study_in, tmp_path / budget), [score, score + 0.01], f"loss={loss}")
+                variant = ["variant=wide"] * (budget == "long")  # of all of them, so that it is no part of their names
+                finished(partial(compose_study_in, tmp_path / budget), [score, score + 0.01], f"loss={loss}", *variant)
     fake_results.start(compose_study_in(tmp_path / "long", "dataset=glyphs_small", "loss=xbm"), [0])
     ended = compared(tmp_path / "short", tmp_path / "long")
     # Of the three pairs of the shared losses, ms and snr change places: (2 - 1) / 3.

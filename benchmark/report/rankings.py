@@ -8,7 +8,7 @@ same one ahead with probability (1 + tau) / 2.
 import itertools
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark.core.errors import UserError
@@ -125,8 +125,20 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
         ranking.runs[loss] = values
         if search := read_search(path):
             ranking.searched[loss] = best_in_order(search.scores[stored.facts.search])
-    known = [ranking for _, ranking in sorted(found.items()) if ranking.runs]
+    known = [_without_common_suffix(ranking) for _, ranking in sorted(found.items()) if ranking.runs]
     if not known:
         reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.left_out)
         raise UserError(f"{folder} holds no study with scores in {column}.{reasons}")
     return known
+
+
+def _without_common_suffix(ranking: Ranking) -> Ranking:
+    """A ranking without a preset or variant that all its losses have, so that it shares their names with others."""
+    if len({name.partition(" ")[2] for name in ranking.runs}) > 1:
+        return ranking
+    named = {name: name.partition(" ")[0] for name in ranking.runs}
+    return replace(
+        ranking,
+        runs={named[name]: runs for name, runs in ranking.runs.items()},
+        searched={named[name]: scores for name, scores in ranking.searched.items()},
+    )
