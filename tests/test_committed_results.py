@@ -40,7 +40,8 @@ from tests.command_line import run
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = (
-    "classes", "glyphs", "grocery", "grocery_default", "new_methods", "one_of_each", "reference", "traditional",
+    "classes", "glyphs", "grocery", "grocery_default", "grocery_finetuned", "new_methods", "one_of_each", "reference",
+    "traditional",
 )  # fmt: skip
 FOLDERS = [RESULTS / name for name in NAMES]
 FAST = ("one_of_each", "reference", "traditional")
@@ -410,6 +411,40 @@ def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committ
         mean = last[base][1].replace("*", "").partition(" ")[0]
         assert f"| {name} | {classes:,} | {mean} | {recall} | {map_at_r} |" in page
     assert len(gains) == page.partition("## More classes")[2].partition("\n## ")[0].count("\n| Proxy")
+
+
+def shown(row: dict[str, str], column: str) -> str:
+    """A mean of a table as a page shows it, with its half-width unless nothing was drawn."""
+    half_width = row[f"{column}_half_width"]
+    return f"{float(row[column]):.2f}" + (f" ± {float(half_width):.2f}" if half_width else "")
+
+
+def gap(row: dict[str, str]) -> str:
+    """How a sentence says by how much a row differs from its base."""
+    mean, half_width = (float(row[f"concatenated_map_at_r_difference{end}"]) for end in ("", "_half_width"))
+    return f"{abs(mean):.2f} ± {half_width:.2f} {'above' if mean > 0 else 'below'}"
+
+
+def section(heading: str) -> str:
+    """A section of the findings, in one line."""
+    page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    return " ".join(page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0].split())
+
+
+def test_the_fine_tuned_rows_of_the_findings_are_those_of_the_committed_table() -> None:
+    text = section("Photographs, fine-tuned network").replace("*", "")
+    for row in rows_of(RESULTS / "grocery_finetuned" / "tables" / "grocery_finetuned-efficientnet_lite0-hpl.csv"):
+        columns = ("concatenated_map_at_r", "concatenated_precision_at_1", "separated_map_at_r")
+        assert f"| {row['label']} | {' | '.join(shown(row, column) for column in columns)} |" in text
+        assert not row["loss"].startswith("hpl") or gap(row) in text
+
+
+def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_table() -> None:
+    text, pairs = section("Glyphs, from scratch"), {"hpl_nca": "ProxyNCA", "hpl_pa": "Proxy-Anchor"}
+    rows = {row["loss"]: row for row in rows_of(RESULTS / "glyphs" / "tables" / "glyphs-small_conv-hpl.csv")}
+    for loss, base in pairs.items():
+        bare = shown(rows[rows[loss]["compared_with"]], "concatenated_map_at_r")
+        assert f"{gap(rows[loss])} {base} ({bare})" in text
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:
