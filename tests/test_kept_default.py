@@ -31,6 +31,7 @@ def rescore(results: Path, index: int, *scores: float) -> None:
     records.write_record(path, dataclasses.replace(record, result=trial_result(index, setting, folds)))
 
 
+@pytest.mark.slow
 def test_the_default_is_kept_unless_the_best_trial_is_better_on_every_fold(tmp_path: Path) -> None:
     options = (*OPTIONS, "protocol.select=tested")
     assert tiny(bo, tmp_path, *options).status == 0

@@ -79,6 +79,7 @@ def test_a_block_with_nine_characters_is_dropped():
     assert list(choose_characters(font() | font(greek))) == list(range(0x41, 0x4B))
 
 
+@pytest.mark.slow
 def test_the_fonts_hold_the_outlines_that_were_counted_by_hand(outlines):
     assert len(outlines) == 32_385
     assert len({code_point for code_point, _ in outlines}) == 2_747

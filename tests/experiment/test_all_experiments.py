@@ -196,6 +196,7 @@ def test_each_value_of_a_sweep_makes_another_study(name: str) -> None:
     assert len(identities) == len(studies) > 1
 
 
+@pytest.mark.slow
 def test_studies_that_share_a_folder_are_one_study() -> None:
     owners: dict[str, dict[tuple[str, ...], str]] = {}
     for name in NAMES:

@@ -13,6 +13,7 @@ from benchmark.study.study import Study
 from tests.losses.every_loss import NAMES
 
 
+@pytest.mark.slow
 def test_the_peak_is_what_is_allocated_at_once_in_addition_to_what_was_before() -> None:
     before = torch.zeros(1000, 1000)
 

@@ -135,6 +135,7 @@ def test_rows_that_were_not_run_share_a_sentence_if_they_are_many() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_mean_is_set_in_bold(nine_rows: Table) -> None:
     table = formats.latex(nine_rows)
     line = next(line for line in table.splitlines() if line.startswith("HPL-PA &"))
