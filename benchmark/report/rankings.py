@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.protocol.best_so_far import best_in_order
@@ -125,20 +126,19 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
         ranking.runs[loss] = values
         if search := read_search(path):
             ranking.searched[loss] = best_in_order(search.scores[stored.facts.search])
-    known = [_without_common_suffix(ranking) for _, ranking in sorted(found.items()) if ranking.runs]
+    known = [ranking for _, ranking in sorted(found.items()) if ranking.runs]
     if not known:
         reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.left_out)
         raise UserError(f"{folder} holds no study with scores in {column}.{reasons}")
-    return known
+    return _without_common_suffix(known)
 
 
-def _without_common_suffix(ranking: Ranking) -> Ranking:
-    """A ranking without a preset or variant that all its losses have, so that it shares their names with others."""
-    if len({name.partition(" ")[2] for name in ranking.runs}) > 1:
-        return ranking
-    named = {name: name.partition(" ")[0] for name in ranking.runs}
-    return replace(
-        ranking,
-        runs={named[name]: runs for name, runs in ranking.runs.items()},
-        searched={named[name]: scores for name, scores in ranking.searched.items()},
-    )
+def _without_common_suffix(rankings: list[Ranking]) -> list[Ranking]:
+    """Rankings without the preset and variant that all their losses have, so that other folders share the names."""
+    if len({name.partition(" ")[2] for ranking in rankings for name in ranking.runs}) > 1:
+        return rankings
+
+    def bare(found: dict[str, Any]) -> dict[str, Any]:
+        return {name.partition(" ")[0]: values for name, values in found.items()}
+
+    return [replace(ranking, runs=bare(ranking.runs), searched=bare(ranking.searched)) for ranking in rankings]
