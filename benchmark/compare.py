@@ -64,6 +64,7 @@ def compare(study: Study, overrides: list[str]) -> None:
         _write_rankings(*(rankings.read_rankings(folder, RANKED_BY) for folder in folders))
         return
     if any(sets):
+        read_runs(folders[sets.index(False)])  # refuses a folder that is missing or holds nothing
         raise UserError(f"{folders[sets.index(True)]} holds several studies: give two such folders, or two studies.")
     one, two = map(read_runs, folders)
     columns = [column for column in one.columns if column in two.columns]

@@ -153,6 +153,7 @@ def test_folders_without_two_rankings_are_refused(compose_study: Compose) -> Non
     folder = finished(compose_study, RUNS, "loss=ms").parent
     assert_refused(compared(folder, folder), "the only ranking")
     assert_refused(compared(folder, folder / "ms"), f"{folder} holds several studies")
+    assert_refused(compared(folder, folder / "nowhere"), "nowhere")
     fake_results.finish(compose_study("dataset=glyphs", "loss=ms", "protocol.num_runs=2"), [0.3, 0.4])
     assert_refused(compared(folder.parents[1], folder), "both of ms")
 
