@@ -36,7 +36,7 @@ def experiments(study: Study, overrides: list[str]) -> None:
     """
     rows = []
     for name in spec.names():
-        chosen = selection.selected(name, [entry for entry in overrides if not entry.startswith("experiment=")])
+        chosen = selection.selected(name, overrides)
         studies = [study for dataset in chosen.experiment.datasets for study in chosen.studies[dataset]]
         states = [state.progress(study) for study in studies]
         finished, total = sum(found == state.FINISHED for found, _ in states), sum(one.num_trainings for one in studies)
