@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from benchmark.core import conf_files
 from benchmark.core.cache_dir import VARIABLE, user_cache_dir
 from benchmark.core.console import write
 from benchmark.core.errors import IncompleteError, UserError, message_for_user
 from benchmark.core.invocation import arguments, command, install, key_of
-from benchmark.core.paths import conf_dir
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import counted, human_size
 from benchmark.experiment import outline
@@ -264,7 +264,7 @@ def data_sets(study: Study, needed: bool) -> Iterator[Finding]:
         needed: whether the command line names it.
     """
     config, own = study.config.dataset, study.config.dataset.name
-    names = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml") if path.stem not in ("csv", "folder"))
+    names = [name for name in conf_files.names("dataset") if name not in ("csv", "folder")]
     missing = [name for name in names if outline.missing_data({"dataset": name})]
     yield Finding(OK, f"data sets here: {', '.join(name for name in names if name not in missing)}")
     root = config.module.get("root")
@@ -281,8 +281,8 @@ def weights(study: Study, needed: bool) -> Iterator[Finding]:
         study: the study whose trunk is checked.
         needed: whether the command line names it.
     """
-    names = sorted(path.stem for path in (conf_dir() / "trunk").glob("*.yaml"))
-    found = {name: outline.missing_weights({"trunk": name, "dataset": "cub"}) for name in names}
+    trunks = conf_files.names("trunk")
+    found = {name: outline.missing_weights({"trunk": name, "dataset": "cub"}) for name in trunks}
     missing = {name: files[0] for name, files in found.items() if files}
     own = study.config.trunk.name
     if own in missing and needed and study.config.trunk.module.get("weights") is not None:

@@ -22,7 +22,8 @@ import yaml
 from _pytest.mark import ParameterSet
 from scipy.stats import rankdata, t
 
-from benchmark.core import records
+from benchmark.core import conf_files, records
+from benchmark.core.conf_files import content
 from benchmark.core.typed import convert
 from benchmark.protocol.racing import estimate, stops_after
 from benchmark.report.group_table import base_loss
@@ -387,8 +388,7 @@ def test_what_other_losses_tell_about_a_search_is_what_the_findings_say() -> Non
 
 def test_the_speed_of_learning_in_the_findings_is_that_of_the_committed_curves() -> None:
     rest = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8").partition("## Speed or quality?")[2]
-    files = (RESULTS.parent / "conf" / "loss").glob("*.yaml")
-    labels = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["label"] for path in files}
+    labels = {name: content("loss", name)["label"] for name in conf_files.names("loss")}
     curves: dict[str, list[float]] = {}
     for row in rows_of(RESULTS / "bench" / "glyphs_long.csv"):
         curve = curves.setdefault(labels[row["loss"]], [])

@@ -1,4 +1,4 @@
-"""Safe loading of YAML from an untrusted file, as plain values.
+"""Reading YAML as plain values: any document, and the files of `conf/` and `experiments/`.
 
 PyYAML's safe loader builds no objects, but a file can still end the process with a segmentation fault (by nesting),
 fill the memory (by aliases), or raise almost any exception (by a tag that does not fit its value). Here size and depth
@@ -7,8 +7,10 @@ are bounded, every failure is a `ValueError`, and aliases are refused, as are ke
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject, digest
 
 MOST_BYTES = 1_000_000
@@ -28,7 +30,7 @@ def with_checksum(body: JsonObject) -> bytes:
 
 
 def load(data: bytes) -> Any:
-    """The value of a YAML document.
+    """The value of an untrusted YAML document.
 
     >>> load(b"trial: 7")
     {'trial': 7}
@@ -53,6 +55,27 @@ def load(data: bytes) -> Any:
         raise ValueError(f"it is not valid YAML ({' '.join(str(error).split())})") from error
     except (LookupError, AttributeError, TypeError) as error:
         raise ValueError(f"it has a tag that does not fit its value ({type(error).__name__})") from error
+
+
+def read_mapping(path: Path) -> JsonObject:
+    """The content of a file of `conf/` or `experiments/`, of this project or of a plug-in; an empty file holds nothing.
+
+    Unlike `load`, it allows aliases, as Hydra does: who brings a plug-in is trusted.
+
+    Raises:
+        UserError: the file cannot be read, is not valid YAML or does not hold a mapping.
+    """
+    import yaml
+
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _loader())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}). Correct the file.") from error
+    if not isinstance(found, dict | None):
+        raise UserError(f"{path} holds {type(found).__name__}; a mapping is expected. Correct the file.")
+    return found or {}
 
 
 @functools.cache

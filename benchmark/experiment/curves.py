@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core import records
-from benchmark.experiment.outline import choice
+from benchmark.core.conf_files import content
 from benchmark.experiment.spec import Member
 from benchmark.report.figures import save
 from benchmark.report.table import Column, Row, Table
@@ -54,7 +54,7 @@ def points(members: Sequence[Member], rows: Sequence[Row], column: Column) -> li
         row = first.get(member.folder_name)
         *others, value = [*member.swept.items()] or [("", None)]
         swept = ", ".join(f"{title} = {text}" for title, text in others)
-        of_loss = str(member.label or choice("loss", member.loss).get("label", member.loss))
+        of_loss = str(member.label or content("loss", member.loss).get("label", member.loss))
         label = row.label if row else of_loss
         interval = row.cells.get(column.key) if row else None
         cell = member.published.get(column.key)

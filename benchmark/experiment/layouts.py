@@ -4,10 +4,10 @@ import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from benchmark.core.conf_files import content
 from benchmark.core.invocation import command
 from benchmark.core.paths import experiments_dir
 from benchmark.experiment import spec
-from benchmark.experiment.outline import choice
 from benchmark.experiment.published import Cell, Key
 from benchmark.experiment.spec import Experiment, Member
 from benchmark.report.table import Published
@@ -44,7 +44,7 @@ def _published(cells: Mapping[Key, Cell]) -> dict[Key, Published]:
 def _label(member: Member) -> str:
     """Return a member's label with its swept values; empty for the study's own."""
     swept = [f"{title} = {value}" for title, value in member.swept.items()]
-    label = member.label or (choice("loss", member.loss).get("label", member.loss) if swept else "")
+    label = member.label or (content("loss", member.loss).get("label", member.loss) if swept else "")
     return ", ".join(filter(None, [label, *swept]))
 
 

@@ -4,7 +4,6 @@ Composing a configuration takes a third of a second, and the list of all experim
 the list shows depends on a few keys only, which are read from the files that Hydra would read. A test compares the two.
 """
 
-import functools
 import math
 import os
 import sys
@@ -12,11 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmark.core import sources
 from benchmark.core.cache_dir import user_cache_dir
-from benchmark.core.paths import conf_dir
+from benchmark.core.conf_files import content
 from benchmark.study.spaces import for_dataset
 
 WEIGHTS = "BENCHMARK_WEIGHTS"  # environment variable that names the folder of pretrained weights
@@ -25,26 +22,11 @@ Node = dict[str, Any]
 Options = Mapping[str, object]
 
 
-@functools.cache
-def choice(group: str, name: str) -> Node:
-    """The content of a file of `conf/`; empty if there is none, as for a component that a plug-in brings.
-
-    Args:
-        group: folder of the file.
-        name: its name, without extension.
-    """
-    path = conf_dir() / group / f"{name}.yaml"
-    if not path.is_file():
-        return {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is installed
-    return dict(yaml.load(path.read_text(encoding="utf-8"), loader))
-
-
 def trunk_of(options: Options) -> str:
     """The trunk of a study: the one of its options, else its data set's."""
     if "trunk" in options:
         return str(options["trunk"])
-    for entry in choice("dataset", str(options["dataset"])).get("defaults", []):
+    for entry in content("dataset", str(options["dataset"])).get("defaults", []):
         for key, name in entry.items() if isinstance(entry, dict) else ():
             if key.startswith("override /trunk"):
                 return str(name)
@@ -60,9 +42,9 @@ def folder(options: Options, results_dir: str) -> Path:
     """
     dataset, trunk, protocol = str(options["dataset"]), trunk_of(options), str(options["protocol"])
     names = (
-        options.get("dataset.name", choice("dataset", dataset).get("name", dataset)),
-        choice("trunk", trunk).get("name", trunk),
-        choice("protocol", protocol).get("name", protocol),
+        options.get("dataset.name", content("dataset", dataset).get("name", dataset)),
+        content("trunk", trunk).get("name", trunk),
+        content("protocol", protocol).get("name", protocol),
     )
     own = filter(None, (options["loss"], options.get("preset"), options.get("variant")))
     return Path(results_dir) / "studies" / "-".join(map(str, names)) / "-".join(map(str, own))
@@ -74,7 +56,7 @@ def num_searches(options: Options) -> int:
     Args:
         options: its options, by key.
     """
-    asked, config = str(options.get("searches", 1)), choice("protocol", str(options["protocol"]))
+    asked, config = str(options.get("searches", 1)), content("protocol", str(options["protocol"]))
     return int(asked) if asked.isdecimal() and config.get("story") != "traditional" else 1
 
 
@@ -84,7 +66,7 @@ def num_trainings(options: Options) -> int:
     Args:
         options: its options, by key.
     """
-    protocol = choice("protocol", str(options["protocol"]))
+    protocol = content("protocol", str(options["protocol"]))
 
     def number(key: str) -> int:
         return int(str(options.get(f"protocol.{key}", protocol.get(key, 1))))
@@ -93,15 +75,15 @@ def num_trainings(options: Options) -> int:
         return number("num_runs")
     asked = options.get("trials", protocol.get("trials", 1))
     if not str(asked).isdecimal():  # a reference to the data set's
-        asked = options.get("dataset.trials", choice("dataset", str(options["dataset"])).get("trials", 1))
+        asked = options.get("dataset.trials", content("dataset", str(options["dataset"])).get("trials", 1))
     trials = 0 if options.get("preset") else min(int(str(asked)), _num_settings(options))
-    runs = 1 if choice("loss", str(options["loss"])).get("untrained") else number("num_runs")
+    runs = 1 if content("loss", str(options["loss"])).get("untrained") else number("num_runs")
     return num_searches(options) * (trials + runs) * number("num_folds")
 
 
 def _num_settings(options: Options) -> int:
     """Number of settings in the search space of a loss, each of which is tried once; `ENDLESS` if it is continuous."""
-    space, dataset = choice("loss", str(options["loss"])).get("space", {}).values(), str(options["dataset"])
+    space, dataset = content("loss", str(options["loss"])).get("space", {}).values(), str(options["dataset"])
     if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space):
         return ENDLESS
     bounds = [for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for one in space]
@@ -112,7 +94,7 @@ def missing_code(options: Options) -> list[str]:
     """The components that a study names and that do not exist, such as `loss=lifted_structure`."""
     named = {"dataset": options["dataset"], "loss": options["loss"], "trunk": trunk_of(options),
              "protocol": options["protocol"]}  # fmt: skip
-    return [f"{group}={name}" for group, name in named.items() if not choice(group, str(name))]
+    return [f"{group}={name}" for group, name in named.items() if not content(group, str(name))]
 
 
 def missing_data(options: Options) -> list[str]:
@@ -120,7 +102,7 @@ def missing_data(options: Options) -> list[str]:
 
     Its files are only checked when it is used: `make data` says what is missing of a folder that exists.
     """
-    module = choice("dataset", str(options["dataset"])).get("module", {})
+    module = content("dataset", str(options["dataset"])).get("module", {})
     root = options.get("dataset.module.root", module.get("root"))
     here = root is None or Path(str(root)).expanduser().exists()
     return [] if here else [f"data set {options['dataset']}"]
@@ -128,7 +110,7 @@ def missing_data(options: Options) -> list[str]:
 
 def missing_weights(options: Options) -> list[str]:
     """The pretrained weights of a study's trunk, if they are not on this machine yet; they are then downloaded."""
-    module = choice("trunk", trunk_of(options)).get("module", {})
+    module = content("trunk", trunk_of(options)).get("module", {})
     name, target = module.get("weights"), str(module.get("_target_")).split(".")
     weights = options.get("trunk.module.weights", name)
     entry = sources.statements().weights.get(target[-2], {}).get(str(weights)) if len(target) > 1 else None

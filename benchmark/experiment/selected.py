@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core import invocation
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import key_of
 from benchmark.experiment import outline, spec
@@ -121,9 +122,9 @@ class Selected:
         if not self.remark:
             return self.experiment.caption(dataset)
         options = self.experiment.members(dataset)[0].options | self._given()
-        label = options.get("dataset.label", outline.choice("dataset", dataset).get("label", dataset))
+        label = options.get("dataset.label", content("dataset", dataset).get("label", dataset))
         trunk, protocol = outline.trunk_of(options), str(options["protocol"])
-        names = [outline.choice(group, name).get("name", name) for group, name in
+        names = [content(group, name).get("name", name) for group, name in
                  (("trunk", trunk), ("protocol", protocol))]  # fmt: skip
         origin = self.experiment.paper or f"the experiment {self.experiment.name}"
         budget = f", on a {self.experiment.budget} budget" * (self.experiment.budget != "full")

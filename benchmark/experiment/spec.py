@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
+from benchmark.core import plain_yaml
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, override
 from benchmark.core.paths import CHECKOUT_DIR, experiments_dir
-from benchmark.experiment.outline import choice
 from benchmark.experiment.published import Cell, Key, cells_of
 
 Options = dict[str, Any]  # options as on the command line, by key
@@ -148,7 +148,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def caption(self, dataset: str) -> str:
         """The caption of its table on one of its own data sets."""
-        label = choice("dataset", dataset).get("label", dataset)
+        label = content("dataset", dataset).get("label", dataset)
         return f"{label}, {self.title}" if len(self.own_datasets) > 1 else self.title
 
     def members(self, dataset: str) -> list[Member]:
@@ -171,7 +171,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         options = self.common | entry.set | (entry.elsewhere if elsewhere else {})
         if elsewhere:
             options = {key: value for key, value in options.items() if not OF_DATASET.fullmatch(key)}
-        untrained = bool(choice("loss", entry.loss).get("untrained"))  # no search, and one run
+        untrained = bool(content("loss", entry.loss).get("untrained"))  # no search, and one run
         # Other presets are published for one data set.
         preset = "default" if untrained or (entry.preset and elsewhere) else entry.preset
         budget = BUDGETS[self.budget][self.story]
@@ -308,9 +308,8 @@ def parse(path: Path, name: str) -> Experiment:
         UserError: the file is invalid.
     """
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = msgspec.convert(body, Experiment)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        found = msgspec.convert(plain_yaml.read_mapping(path), Experiment)
+    except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}") from error
     if lacking := [key for key in ("trunk", "protocol") if key not in found.common]:
         raise UserError(f"{path}: common lacks {' and '.join(lacking)}.")

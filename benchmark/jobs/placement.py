@@ -6,9 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+from benchmark.core import conf_files
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
-from benchmark.core.paths import conf_dir
 from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit
 from benchmark.study.config import Config
 from benchmark.study.stored import NoStudyError, read_study
@@ -19,8 +19,7 @@ FOLDER = "benchmark.jobs.executors"
 
 def executor_names() -> list[str]:
     """Names of all executors: those with a YAML file in `conf/executor/` and a module of that name."""
-    names = sorted(path.stem for path in (conf_dir() / "executor").glob("*.yaml"))
-    return [name for name in names if importlib.util.find_spec(f"{FOLDER}.{name}")]
+    return [name for name in conf_files.names("executor") if importlib.util.find_spec(f"{FOLDER}.{name}")]
 
 
 def executor_options(config: Config) -> Options:

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch.nn import functional
 
 from benchmark.core import records
-from benchmark.core.paths import CHECKOUT_DIR, conf_dir
+from benchmark.core.conf_files import content
+from benchmark.core.paths import CHECKOUT_DIR
 from benchmark.core.provenance import hardware, versions
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
@@ -152,7 +152,7 @@ def trainings(study: Study) -> Iterator[Row]:
     """Rows for the training throughput of our loop and of pytorch-metric-learning's trainer on equal components."""
     fingerprint = prepare(study, "trainval")
     for name in LOSSES:
-        loss = yaml.safe_load((conf_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
+        loss = content("loss", name)
         one = Study.of(study.raw | {"loss": loss, "device": "cpu", "threads": 1})
         what, target = f"training a fold, {name}", (">=", 1.1)
         if not has_peer():

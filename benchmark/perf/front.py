@@ -17,9 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmark.core import records
+from benchmark.core import plain_yaml, records
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.provenance import commit, hardware, versions
@@ -109,7 +107,7 @@ def bench_front(study: Study, overrides: list[str]) -> None:
         UserError: a variant is no valid configuration, or a file cannot be read or written.
     """
     use_threads(1)
-    plan = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
+    plan = plain_yaml.read_mapping(VARIANTS)
     path = Path(study.config.results_dir) / "bench" / f"{NAME}.csv"
     points = read_points(path)
     for stage, of in plan["stages"].items():

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from benchmark.core.paths import conf_dir
+from benchmark.core import conf_files
 from benchmark.losses.cost import NUM_CLASSES, NUM_IMAGES, fill_memory, made_up_batches, step_costs
 from benchmark.perf.timing import Row
 from benchmark.study.study import Study, read_loss
@@ -25,15 +25,15 @@ def loss_steps(study: Study) -> Iterator[Row]:
         study: the study whose protocol sets the batch size and the embedding length. Each loss has its authors' setting
             for Stanford Online Products, if there is one, and parts of a loss that usually start late start at once.
     """
-    for path in sorted((conf_dir() / "loss").glob("*.yaml")):
-        loss = read_loss(path.stem)
+    for name in conf_files.names("loss"):
+        loss = read_loss(name)
         if loss.get("untrained"):
             continue
         presets = loss.get("presets", {}).get("authors", {})
         authors = next(iter(presets.get("trunks", {}).values()), presets).get("sop", {})
         schedule = loss.get("schedule", {})
         at_once = schedule | dict.fromkeys(schedule.get("starts", ()), 0)
-        yield cost(path.stem, Study.of(study.raw | {"loss": loss | {"schedule": at_once}}, authors))
+        yield cost(name, Study.of(study.raw | {"loss": loss | {"schedule": at_once}}, authors))
 
 
 def cost(name: str, study: Study) -> Row:

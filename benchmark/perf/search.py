@@ -6,9 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import yaml
-
-from benchmark.core.paths import conf_dir
+from benchmark.core.conf_files import content
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import usable_cores
 from benchmark.jobs.queue import Jobs
@@ -77,7 +75,7 @@ def side_by_side(study: Study) -> Row:
 @contextlib.contextmanager
 def folds(study: Study, executor: str, folder: Path, fingerprint: str) -> Iterator[Callable[[], None]]:
     """Yield a job that trains the folds of a trial for one epoch, from scratch at each call."""
-    place = yaml.safe_load((conf_dir() / "executor" / f"{executor}.yaml").read_text(encoding="utf-8"))
+    place = content("executor", executor)
     one = Study.of(study.raw | {
         "dataset": study.raw["dataset"] | {"max_epochs": 1}, "threads": 1, "device": "cpu", "results_dir": str(folder),
         "executor": place | {"workers": WORKERS if executor == "local" else 1},

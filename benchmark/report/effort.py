@@ -3,16 +3,14 @@
 Older records are read too: what they do not hold is None.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.core import plain_yaml
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
-from benchmark.core.paths import conf_dir
 from benchmark.core.pretraining import UNKNOWN, may_have_seen, of_network
 from benchmark.core.records import MOST_BYTES, CorruptFileError, JsonObject, Record, read_file
 from benchmark.report.comparison import at
@@ -66,8 +64,8 @@ def pretraining(stored: StoredStudy) -> tuple[str, ...]:
 
     Statements that the study was stored without are those of today's `conf/`.
     """
-    trunk = conf_file("trunk", stored.facts.trunk) | as_dict(at(stored.config, "trunk"))
-    dataset = conf_file("dataset", stored.facts.dataset) | as_dict(at(stored.config, "dataset"))
+    trunk = content("trunk", stored.facts.trunk) | as_dict(at(stored.config, "trunk"))
+    dataset = content("dataset", stored.facts.dataset) | as_dict(at(stored.config, "dataset"))
     module, network, sets = as_dict(trunk.get("module")), trunk.get("network"), trunk.get("pretrained_on", [])
     if "weights" in module and module["weights"] is None:
         return ()
@@ -76,13 +74,6 @@ def pretraining(stored: StoredStudy) -> tuple[str, ...]:
     named = [name for name in sets if isinstance(name, str)] if isinstance(sets, list) else [UNKNOWN]
     overlaps = {str(name): str(text) for name, text in as_dict(dataset.get("overlaps")).items()}
     return tuple(may_have_seen(named, overlaps))
-
-
-@functools.cache
-def conf_file(group: str, name: str) -> dict[str, Any]:
-    """Return the content of a file of `conf/`, which no caller may change; empty if there is none."""
-    path = conf_dir() / group / f"{name}.yaml"
-    return as_dict(plain_yaml.load(path.read_bytes())) if path.is_file() else {}
 
 
 def as_dict(value: object) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-import yaml
-
-from benchmark.core.paths import conf_dir
+from benchmark.core.conf_files import content
 from benchmark.core.provenance import UNKNOWN, kinds_of
-from benchmark.core.records import JsonObject, Record
+from benchmark.core.records import Record
 from benchmark.report import class_ranks, fold_rows, traditional_rows
 from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
 from benchmark.report.differences import compare
@@ -70,7 +68,8 @@ def read_entry(directory: Path, folders: Sequence[Path]) -> Entry:
 
 def base_loss(stored: StoredStudy) -> str:
     """Return the name of the loss that a study's own extends, as its YAML file says; empty for none."""
-    return str(at(stored.config, "loss", "base", "loss") or at(loss_file(stored.facts.loss), "base", "loss") or "")
+    of_file = content("loss", stored.facts.loss)
+    return str(at(stored.config, "loss", "base", "loss") or at(of_file, "base", "loss") or "")
 
 
 def shape_of(stored: StoredStudy) -> ModuleType:
@@ -324,10 +323,4 @@ def label_of(study: str) -> str:
     ('HIER (default)', 'my_loss')
     """
     loss, *suffixes = study.split("-")
-    return str(loss_file(loss).get("label", loss)) + f" ({', '.join(suffixes)})" * bool(suffixes)
-
-
-def loss_file(loss: str) -> JsonObject:
-    """Return the content of a loss's YAML file; empty if there is no such file."""
-    path = conf_dir() / "loss" / f"{loss}.yaml"
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return str(content("loss", loss).get("label", loss)) + f" ({', '.join(suffixes)})" * bool(suffixes)

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from benchmark.core import cache_dir, errors, invocation, places, process
+from benchmark.core import cache_dir, errors, invocation, places, plain_yaml, process
 from benchmark.core.console import OutputError, drop_output, write
 from benchmark.core.invocation import key_of
 from benchmark.core.paths import conf_dir
@@ -265,7 +265,7 @@ def _names_plugins(argument: str) -> bool:
 @functools.cache
 def groups() -> tuple[str, ...]:
     """Keys that select a file in `conf/`."""
-    defaults = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    defaults = plain_yaml.read_mapping(conf_dir() / "config.yaml")["defaults"]
     return tuple(key for entry in defaults if isinstance(entry, dict) for key in entry)
 
 

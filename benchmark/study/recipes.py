@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from benchmark.core import conf_files, plain_yaml
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
-from benchmark.core.paths import conf_dir
 from benchmark.study.config import Config, Node
 from benchmark.study.instantiate import build
 
@@ -32,8 +30,7 @@ def read_recipe(folders: Sequence[Path], name: str) -> Node:
     known = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name not in known:
         raise UserError(f"training.recipe={name!r}: allowed are {', '.join(known)}.")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is installed
-    return dict(yaml.load(known[name].read_text(encoding="utf-8"), loader))
+    return plain_yaml.read_mapping(known[name])
 
 
 def preset_setting(config: Config) -> Node:
@@ -68,8 +65,7 @@ def preset_setting(config: Config) -> Node:
 
 def _losses_with_a_base() -> list[str]:
     """The losses of this project that add a term to another one."""
-    files = sorted((conf_dir() / "loss").glob("*.yaml"))
-    return [path.stem for path in files if "base" in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    return [name for name in conf_files.names("loss") if "base" in conf_files.content("loss", name)]
 
 
 def published_setting(config: Config, preset: str) -> Node | None:

@@ -22,9 +22,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from benchmark.core import plain_yaml
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import key_of
 from benchmark.searchers import Parameter
@@ -128,10 +128,8 @@ def check_names(config: Config) -> None:
 
 def _searched_names(plugins: Sequence[str]) -> set[str]:
     """The names of all hyper-parameters that a file of a loss lists in its search space."""
-    loader, found = getattr(yaml, "CSafeLoader", yaml.SafeLoader), set[str]()  # ten times as fast, where installed
-    for path in (path for folder in conf_dirs(plugins) for path in sorted((folder / "loss").glob("*.yaml"))):
-        found |= (yaml.load(path.read_text(encoding="utf-8"), loader).get("space") or {}).keys()
-    return found
+    files = [path for folder in conf_dirs(plugins) for path in sorted((folder / "loss").glob("*.yaml"))]
+    return {name for path in files for name in plain_yaml.read_mapping(path).get("space") or {}}
 
 
 def described(space: Mapping[str, Parameter]) -> str:

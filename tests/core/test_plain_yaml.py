@@ -1,11 +1,14 @@
-"""Loading any YAML file returns plain values or raises a `ValueError`."""
+"""Loading any YAML file returns plain values or raises a `ValueError`, and for a file of `conf/` a `UserError`."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from benchmark.core import plain_yaml
+from benchmark.core import conf_files, plain_yaml
+from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir, experiments_dir
 
 HOSTILE = {
     "nested lists": "[" * 900_000, "nested mappings": "{a: " * 200_000, "nested blocks": "- " * 400_000,
@@ -40,3 +43,40 @@ def test_fifty_levels_are_read_and_one_more_is_not() -> None:
     assert plain_yaml.load(b"[" + b"[]," * 60 + b"]") == [[]] * 60
     with pytest.raises(ValueError, match="more than 50 levels"):
         plain_yaml.load(b"[" * 51 + b"]" * 51)
+
+
+def test_files_of_the_project_hold_what_pyyaml_says() -> None:
+    files = [*conf_dir().rglob("*.yaml"), *experiments_dir().glob("*.yaml")]
+    assert len(files) > 100
+    for path in files:
+        assert plain_yaml.read_mapping(path) == (yaml.safe_load(path.read_text(encoding="utf-8")) or {}), path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: b: c", "is not valid YAML"), (b"a: \xff", "is not valid YAML"), (b"a: 1\na: 2", "duplicated key"),
+        (b"- 1", "holds list; a mapping is expected"), (b"text", "holds str"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_mapping_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        plain_yaml.read_mapping(path)
+    assert str(caught.value).startswith(f"{path} ") and "\n" not in str(caught.value)
+
+
+def test_a_file_may_be_empty_hold_aliases_or_lack(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# nothing\n")
+    assert plain_yaml.read_mapping(path) == {}
+    path.write_text("a: &a {b: 1}\nc: *a\n")
+    assert plain_yaml.read_mapping(path) == {"a": {"b": 1}, "c": {"b": 1}}
+    with pytest.raises(UserError, match=r"none\.yaml cannot be read \(No such file"):
+        plain_yaml.read_mapping(tmp_path / "none.yaml")
+
+
+def test_a_group_lists_its_files_and_a_name_without_one_has_no_content() -> None:
+    assert conf_files.names("loss") == sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml"))
+    assert conf_files.content("trunk", "none_of_these") == {}

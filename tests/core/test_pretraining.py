@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from benchmark.core.paths import conf_dir
+from benchmark.core import conf_files
+from benchmark.core.conf_files import content
 from benchmark.core.pretraining import image_sets, may_have_seen, of_network, read
 from benchmark.core.records import CorruptFileError
 
 
 def files(group: str) -> dict[str, dict[str, Any]]:
-    found = (conf_dir() / group).glob("*.yaml")
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(found)}
+    return {name: content(group, name) for name in conf_files.names(group)}
 
 
 TRUNKS, DATASETS = files("trunk"), files("dataset")

@@ -5,10 +5,11 @@ import re
 
 import matplotlib
 import pytest
-import yaml
 
 from benchmark.__main__ import VERBS
 from benchmark.core import invocation
+from benchmark.core.conf_files import content
+from benchmark.core.plain_yaml import read_mapping
 from benchmark.report.table import MARKS
 from docs.images.draw import PICTURE, SHOWN, drawn
 from tests.docs.pages import DOCS, README, ROOT, spans, text_of
@@ -46,8 +47,7 @@ def test_the_sources_of_losses_are_those_of_their_modules() -> None:
         found |= dict.fromkeys(code(section.split("\n\n")[1].removeprefix("`LOSS=`")), module)
     assert found.keys() == names("loss")
     for name, module in found.items():
-        node = yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
-        assert f"benchmark.losses.{module}." in str(node["module"]), name
+        assert f"benchmark.losses.{module}." in str(content("loss", name)["module"]), name
 
 
 @pytest.mark.parametrize(("group", "page"), PAGES_OF.items())
@@ -75,7 +75,7 @@ def test_the_table_of_experiments_has_each_file_with_its_data_sets() -> None:
              "grocery_finetuned": "Grocery, fine-tuned", "inshop": "In-Shop", "inaturalist2019": "iNaturalist",
              "sop": "SOP"}  # fmt: skip
     found = {name.strip("`"): data for _, name, _, data, _ in rows("experiments.md", "## All experiments")}
-    files = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / "experiments").glob("*.yaml")}
+    files = {path.stem: read_mapping(path) for path in (ROOT / "experiments").glob("*.yaml")}
     assert found == {name: ", ".join(label[data] for data in node["datasets"]) for name, node in files.items()}
 
 

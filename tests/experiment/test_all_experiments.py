@@ -10,11 +10,11 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import key_of
 from benchmark.core.paths import conf_dir
 from benchmark.experiment import spec
-from benchmark.experiment.outline import choice
 from benchmark.experiment.selected import Selected, StudyOf
 from benchmark.report.comparison import leaves
 from benchmark.study import lengths
@@ -55,7 +55,7 @@ def composed(overrides: tuple[str, ...]) -> Study:
     choices = [entry for entry in overrides if (conf_dir() / key_of(entry)).is_dir()]
     loss = next(entry for entry in choices if entry.startswith("loss="))
     others = [entry for entry in choices if entry != loss]
-    scheduled = "defaults" in choice("loss", loss.partition("=")[2])  # then its schedule depends on the data set
+    scheduled = "defaults" in content("loss", loss.partition("=")[2])  # then its schedule depends on the data set
     of_loss = [loss, *(entry for entry in others if entry.startswith("training="))]  # which may add to what is searched
     of_loss += [entry for entry in others if scheduled and entry.startswith("dataset=")]
     config = copy.deepcopy(node(*others))

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from benchmark.bo import bo
-from benchmark.core import invocation, records
+from benchmark.core import conf_files, invocation, records
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
-from benchmark.core.paths import conf_dir
 from benchmark.final_eval import final_eval
 from benchmark.study.base import at_base
 from benchmark.study.opening import open_study
@@ -22,7 +22,7 @@ from tests.command_line import assert_refused, study_dir, tiny
 from tests.study import examples
 
 Compose = Callable[..., Study]
-LOSSES = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "loss").glob("*.yaml")}
+LOSSES = {name: content("loss", name) for name in conf_files.names("loss")}
 WITH_BASE = sorted(name for name, body in LOSSES.items() if "base" in body)
 
 

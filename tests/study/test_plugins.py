@@ -109,6 +109,12 @@ def test_a_loss_of_an_own_package_is_searched_by_its_name(lab: Path, tmp_path: P
     ), below
 
 
+def test_a_file_of_the_package_that_is_no_yaml_is_named_when_spaces_are_checked(lab: Path, tmp_path: Path) -> None:
+    (lab / "lab_of_mine/conf/loss/other.yaml").write_bytes(b"name: \xff")
+    ended = tiny(bo, tmp_path / "results", *PLUG_IN, "+dataset.space.proxy_rl.bounds=[1,2]")
+    assert_refused(ended, "other.yaml is not valid YAML", "Correct the file.")
+
+
 @pytest.mark.slow
 def test_workers_find_the_package_where_the_command_did_and_only_if_it_names_it(lab: Path, tmp_path: Path) -> None:
     for executor in ("inline", "local"):

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.core import invocation
+from benchmark.core import conf_files, invocation
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
 from benchmark.images.crops import Crops
@@ -26,7 +26,7 @@ from benchmark.trunks import published, timm_trunk, weights
 from benchmark.trunks.timm_trunk import TimmTrunk, image_options
 
 VIT, CONVNEXT, RESNET = "test_vit.r160_in1k", "test_convnext.r160_in1k", "test_resnet.r160_in1k"
-FILES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (conf_dir() / "trunk").glob("*.yaml")}
+FILES = {name: content("trunk", name) for name in conf_files.names("trunk")}
 PRESETS = {name: body for name, body in FILES.items() if body.get("network")}
 State = dict[str, Tensor]
 SLOW = pytest.mark.slow

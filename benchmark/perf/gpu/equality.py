@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.core.paths import conf_dir
+from benchmark.core import conf_files
 from benchmark.losses import HasAfterStep
 from benchmark.perf.gpu.fact import Fact, Target
 from benchmark.study.cli import study_of
@@ -34,7 +34,7 @@ def facts(target: Target) -> Iterator[Fact]:
         target: the device that is compared with the CPU.
     """
     use_precision("ieee", target.device)
-    names = sorted(path.stem for path in (conf_dir() / "loss").glob("*.yaml"))
+    names = conf_files.names("loss")
     differing = []
     for name in names[:3] if target.small else names:
         try:
