@@ -337,6 +337,8 @@ def test_the_configuration_of_a_stored_study_is_shown_as_it_is_stored(results: P
 def test_the_configuration_is_shown_with_its_references_or_resolved(tmp_path: Path) -> None:
     shown, resolved = (commanded("bo", "seed=7", "--cfg", "job", *flags).out for flags in ([], ["--resolve"]))
     assert "seed: 7\n" in shown and "trials: ${protocol.trials}\n" in shown and "trials: ${" not in resolved
+    lacking = commanded("traditional", "loss=soft_triple", "--cfg", "job", "--resolve")  # its file names no recipe
+    assert lacking.status == 0 and "\n  recipe: " in lacking.out and "${" not in lacking.out, lacking
 
 
 MANY = (

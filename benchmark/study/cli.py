@@ -87,7 +87,8 @@ def _run_all(command: Command, only_reads: bool, several: Sequence[str]) -> list
             composed.append((_compose(_of_the_command(rest), plugin_folders), rest, where))
         if given.shows:
             for config, rest, where in composed:
-                shown = OmegaConf.create(selected(config, rest, where).raw) if config.study else config
+                composed_only = not config.study and not given.resolves  # references may be to keys that have defaults
+                shown = config if composed_only else OmegaConf.create(selected(config, rest, where).raw)
                 write(OmegaConf.to_yaml(shown, resolve=given.resolves), end="")
             composed.clear()
 
@@ -299,8 +300,11 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
     """Return every dotted key of the configuration with the loss, data set, ... that the user chose.
 
     Args:
-        overrides: the overrides of a study; those that do not select a file in `conf/` are ignored.
+        overrides: the overrides of a study; those that do not select a file in `conf/` are ignored. If there are no
+            others, the mistake is in a file, and no key is returned.
     """
     folders = plugins.conf_dirs(plugins_in(overrides))
     chosen = [o for o in overrides if any((folder / f"{o.replace('=', '/')}.yaml").is_file() for folder in folders)]
+    if len(chosen) == len(overrides):
+        return []
     return messages.dotted(Study.of(_compose(chosen, folders[1:])).raw)

@@ -59,7 +59,7 @@ def preset_setting(config: Config) -> Node:
         known += [f"preset={name} with {one} for {', '.join(own)}" for one, own in (by_trunk or {}).items()]
     raise UserError(
         f"preset={preset}: conf/loss/{loss.name}.yaml holds no such setting for {dataset} with the trunk {trunk}. "
-        f"It has {'; '.join(known) or 'none'}; preset=default takes the file's own setting. {rest}"
+        f"It has {'; '.join(known) or 'none'}; preset=default takes the setting that a search tries first. {rest}"
     )
 
 

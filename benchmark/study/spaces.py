@@ -8,9 +8,10 @@ hyper-parameter, by its name, for all losses that have it:
     space:
       proxy_lr: {bounds: [1.0e-4, 1.0], default: 0.02}
 
-`default` is the value that the first trial tries with `defaults_first`; the loss's own setting stays as it is. A
-training with `space_scales: log` searches every range of positive numbers that spans at least `WIDE` on a log scale:
-the scales of cosines and softmaxes, from 0.01 to 100, half of whose linear range lies above 50.
+`default` takes the place of the loss's own value in its default setting, which the first trial tries with
+`defaults_first`, and which `preset=default` and the traditional protocol train without a search. A training with
+`space_scales: log` searches every range of positive numbers that spans at least `WIDE` on a log scale: the scales of
+cosines and softmaxes, from 0.01 to 100, half of whose linear range lies above 50.
 
 What is more specific wins: the loss's own values, then those of its `datasets` for the data set, the scale that
 `space_scales` implies, the training's, the data set's, and finally what the command line gives as
@@ -86,6 +87,9 @@ def _adapt_one(config: DictConfig, name: str, entry: dict[str, Any], given: set[
         node.scale = "log"
     if "default" in entry and not {f"loss.setting.{name}", f"{key}.default"} & given:
         OmegaConf.update(node, "default", entry["default"], force_add=True)
+        preset, story = (OmegaConf.select(config, key, default="") for key in ("preset", "protocol.story"))
+        if preset == "default" or (story == "traditional" and not preset):
+            OmegaConf.update(config, f"loss.setting.{name}", entry["default"], force_add=False)
 
 
 def _is_wide(bounds: object) -> bool:

@@ -192,6 +192,26 @@ def test_hpl_shares_the_design_of_its_base_on_log_scales(compose_study: Compose)
     assert min(setting["scale_0"] for setting in seen) < 2, "half of a log scale from 0.02 to 200 lies below 2"
 
 
+@for_each("name", NAMES, fast=FAST)
+def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(name: str, compose_study: Compose) -> None:
+    for dataset in ("glyphs", "grocery", "grocery_finetuned", "cub"):
+        where = (f"dataset={dataset}", f"loss={name}")
+        first = compose_study(*where).first_trial
+        setting = compose_study(*where, "preset=default").config.loss.setting
+        assert first == {key: setting[key] for key in first}, dataset
+
+
+def test_a_value_of_the_command_line_replaces_the_default_of_a_training(compose_study: Compose) -> None:
+    where = ("dataset=grocery", "loss=soft_triple", "preset=default")
+    assert compose_study(*where).config.loss.setting["proxy_lr"] == 0.01
+    study = compose_study(*where, given := "loss.setting.proxy_lr=0.5")
+    assert study.config.loss.setting["proxy_lr"] == 0.5
+    check_used(study, [given], cli.study_of)
+    traditional = ("dataset=grocery", "loss=hier", "protocol=traditional", "training=traditional")
+    assert compose_study(*traditional).config.loss.setting["num_hierarchy_proxies"] == 64
+    assert compose_study("dataset=cub", *traditional[1:]).config.loss.setting["num_hierarchy_proxies"] == 512
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
