@@ -21,6 +21,7 @@ from benchmark.training.history import convergence_epoch
 
 AT_BOUND = 0.01  # a value this close to a bound, as a fraction of the range, counts as on it
 IDLE = "never changed"  # part of the warning of a loss whose groups stay as they were
+FEATURES = "benchmark.heads.fixed.Features"  # the head of a row whose embeddings are the trunk's features
 OFF = "never came on"  # part of the warning of a loss with a part that starts later than its training ends
 
 
@@ -40,7 +41,8 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
     epochs = sum(_epochs(record) for record in used)
     space = at(stored.science, "loss", "space")
     chosen = _chosen(trials, runs) if searches else None
-    off = [was_off for record in runs for was_off in _were_off(record)]
+    off = [was for record in runs for was in _in_folds(record, "best_epoch_in_warmup", OFF)]
+    idle = [was for record in runs for was in _in_folds(record, "idle_hierarchy", IDLE)]
     scored = [record.result["separated"]["map_at_r"] for record in runs if record.result.get("separated")]
     return Effort(
         trials=len(trials) if searches else None, asked=_asked(stored, space) if searches else None,
@@ -52,7 +54,8 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         validation_of_choice=_percent([chosen.result["map_at_r"]] if chosen else []),
         validation=_percent([fold["map_at_r"] for fold in folds]), separated=_percent(scored),
         on_bounds=_on_bounds(space, chosen.result["setting"]) if chosen else (),
-        is_idle=any(map(_is_idle, runs)), off=sum(off), num_folds=len(off),
+        idle=sum(idle), off=sum(off), num_folds=len(off),
+        keeps_features=at(stored.science, "loss", "head", "_target_") == FEATURES,
         codes=max(len(stored.code), len(stored.search_code)),
         resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
         rule=stored.facts.select if searches else "raw",
@@ -203,21 +206,19 @@ def position(bounds: tuple[float, float], value: float, *, is_log: bool) -> floa
     return (value - low) / (high - low)
 
 
-def _is_idle(record: Record) -> bool:
-    """Return whether the groups of a learned hierarchy never changed in a training of a run."""
-    warnings = str(record.provenance.get("warnings", ""))
-    trained: list[Any] = [record.result, *record.result.get("folds", [])]
-    return IDLE in warnings or any(result.get("idle_hierarchy") is True for result in trained)
+def _in_folds(record: Record, key: str, warning: str) -> list[bool]:
+    """Return whether a key of the result is true, or a warning was given, for each fold of a run.
 
-
-def _were_off(record: Record) -> list[bool]:
-    """Return whether a part of the loss had not started at the scored epoch, for each fold of a run."""
+    Args:
+        record: the run.
+        key: the key in the result of a fold, or in that of a run without folds.
+        warning: a part of the warning that says the same, in records without this key.
+    """
     trained: list[Any] = record.result.get("folds", [record.result])
     warnings = record.provenance.get("warnings", [])
     told = warnings if "folds" in record.result else [warnings]
     return [
-        result.get("best_epoch_in_warmup") is True or OFF in str(told[number : number + 1])
-        for number, result in enumerate(trained)
+        result.get(key) is True or warning in str(told[number : number + 1]) for number, result in enumerate(trained)
     ]
 
 
@@ -234,7 +235,7 @@ def _num_lines(path: Path) -> int | None:
 
 HEADS = {
     "Loss": "",
-    "Trials": "",
+    "Trials": "of all searches",
     "Searched": "number of hyper-parameters in the search",
     "Iterations": "of all trials and runs",
     "Epochs": "of all runs",
@@ -246,10 +247,10 @@ HEADS = {
     ]: "training time until the first epoch within 1 % of the best R@1 on the test classes",
     RESOURCES["max_memory_gb"]: "peak of PyTorch's allocations on a GPU, else of the process",
     "Looks": "how often the test classes were read",
-    "Chosen trial": "its validation MAP@R, the highest of the search",
-    "Validation": "validation MAP@R of the final runs, by which nothing was selected",
+    "Chosen trial": "its validation MAP@R, in the first search",
+    "Validation": "validation MAP@R of the final runs, by which the epoch of each fold was chosen",
     "Test": "separated MAP@R of the final runs",
-    "Gap": "validation minus test, to be compared between rows only, since the validation classes are fewer",
+    "Gap": "validation minus test, large by itself, since the validation classes are fewer and chose the epoch",
 }  # the headings of the table, each with an explanation
 
 
@@ -289,7 +290,7 @@ def budget(section: Section) -> str:
     shares = [effort.at_limit for effort in efforts if effort.at_limit is not None]
     if not shares:
         return "Every training has a fixed length."
-    counts = sorted({effort.trials for effort in efforts if effort.trials is not None})
+    counts = sorted({effort.trials // effort.searches for effort in efforts if effort.trials is not None})
     trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
     search = f"searches of {trials} trials; " if counts else ""
     share = 100 * sum(shares) / len(shares)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from benchmark.protocol.nested import over_searches
 from benchmark.report.comparison import Comparable
 from benchmark.report.table import Effort, Key, Row
+
+SUMMED = ("trials", "asked", "stopped", "iterations", "epochs", "hours", "looks", "idle", "off", "num_folds")
 
 
 def joined(rows: Mapping[int, Row], keys: Sequence[Key], confidence: float) -> Row:
@@ -45,19 +48,15 @@ def unlike(first: Comparable, other: Comparable) -> str:
 
 
 def _total(rows: Sequence[Row]) -> Effort | None:
-    """The effort of the first row, with the sums over all rows where all are known."""
+    """The effort of the first row, with the sums over all rows; a sum is None where a part of it is not known."""
     efforts = [row.effort for row in rows if row.effort]
     if not efforts:
         return None
-    iterations = [effort.iterations for effort in efforts]
-    looks = [effort.looks for effort in efforts]
-    return replace(
-        efforts[0], epochs=sum(effort.epochs for effort in efforts), hours=sum(effort.hours for effort in efforts),
-        iterations=_sum(iterations), looks=_sum(looks), codes=max(effort.codes for effort in efforts),
-    )  # fmt: skip
+    sums = {name: _sum([getattr(effort, name) for effort in efforts]) for name in SUMMED}
+    return replace(efforts[0], **sums, searches=len(efforts), codes=max(effort.codes for effort in efforts))
 
 
-def _sum(numbers: Sequence[int | None]) -> int | None:
+def _sum(numbers: Sequence[Any]) -> Any:
     """The sum of numbers; None if one is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None

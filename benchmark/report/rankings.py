@@ -47,9 +47,13 @@ class Ranking:
         return {loss: statistics.fmean(runs.values()) for loss, runs in self.runs.items()}
 
     def between_runs(self) -> float | None:
-        """Mean tau between the rankings by single runs of equal number; None with fewer than 2 runs or 2 losses."""
-        numbers = sorted({number for runs in self.runs.values() for number in runs})
-        single = [{loss: runs[n] for loss, runs in self.runs.items() if n in runs} for n in numbers]
+        """Mean tau between rankings by single runs of equal number; None with fewer than two runs or two losses.
+
+        Ranked are the losses that were searched, as by `validation`, or all if none was.
+        """
+        compared = {loss: runs for loss, runs in self.runs.items() if loss in self.searched} or self.runs
+        numbers = sorted({number for runs in compared.values() for number in runs})
+        single = [{loss: runs[n] for loss, runs in compared.items() if n in runs} for n in numbers]
         found = [kendall_tau(one, two) for one, two in itertools.combinations(single, 2)]
         known = [tau for tau in found if tau is not None]
         return statistics.fmean(known) if known else None

@@ -31,6 +31,7 @@ MARKS = {
     "r": "The setting was chosen by another rule than the highest mean of a trial (protocol.select)",
     "c": "Computed with several versions of the code, accepted as equal",
     "p": "Pretrained on images that may show the test classes",
+    "d": "Has the trunk's features as they are, which are longer than the heading says",
     "q": "Quoted from a paper, not run here",
 }
 OF_SEARCH = ("b", "s", "r")  # marks that only a searched row can have
@@ -126,18 +127,20 @@ class Effort:
         looks: number of times that the test classes were read.
         at_limit: share of the runs' folds that were stopped by the limit of epochs; None under the traditional
             protocol, which has no other end.
-        validation_of_choice: validation MAP@R of the chosen trial, in percent: the highest of the search.
+        validation_of_choice: validation MAP@R of the chosen trial, in percent.
         validation: mean validation MAP@R of the runs' folds, in percent.
         separated: separated MAP@R of the runs on the test classes, in percent.
         on_bounds: hyper-parameters whose chosen value is on a bound.
-        is_idle: whether the groups of a learned hierarchy never changed in a fold.
+        idle: number of the runs' folds in which the groups of a learned hierarchy never changed.
         off: number of the runs' folds with a part of the loss that had not started at the scored epoch.
         num_folds: number of the runs' folds.
         codes: number of versions of the code that computed the study.
+        searches: number of searches that the row joins.
         resources: means over the runs by the keys of `COUNTS` and `RESOURCES`, as far as their records hold them.
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
         stopped: number of trials that were stopped after their first folds; None for a search that stops none.
         rule: how the trial was chosen, as in `protocol.select`.
+        keeps_features: whether the embeddings are the trunk's features as they are, of the trunk's length.
     """
 
     trials: int | None
@@ -152,14 +155,16 @@ class Effort:
     validation: float | None
     separated: float | None
     on_bounds: tuple[str, ...]
-    is_idle: bool
     codes: int
+    searches: int = 1
+    idle: int = 0
     off: int = 0
     num_folds: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
     stopped: int | None = None
     rule: str = "raw"
+    keeps_features: bool = False
 
     @property
     def marks(self) -> dict[str, str]:
@@ -168,13 +173,14 @@ class Effort:
         found = {
             "b": ", ".join(self.on_bounds) if self.on_bounds else None,
             "m": "" if (self.at_limit or 0) > 0.5 else None,
-            "i": "" if self.is_idle else None,
+            "i": f"{self.idle} of {self.num_folds} folds" if self.idle else None,
             "o": f"{self.off} of {self.num_folds} folds" if self.off else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
             "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
             "r": self.rule if self.rule != "raw" else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,
             "p": "; ".join(self.seen) or None,
+            "d": "" if self.keeps_features else None,
         }
         return {mark: text for mark, text in found.items() if text is not None}
 

@@ -100,6 +100,16 @@ def test_the_group_of_the_best_holds_the_best_and_what_is_not_significantly_lowe
     )
 
 
+def test_a_method_that_is_ahead_over_searches_is_not_told_from_the_best_of_one_search() -> None:
+    runs = {"a": {0: 34.3, 1: 34.1}, "b": {0: 34.1, 1: 34.0}}
+    over_searches = {"a": dict(enumerate([34.2, 32.0, 32.1, 31.9, 32.0])),
+                     "b": dict(enumerate([34.1, 34.0, 34.2, 33.9, 34.1]))}  # fmt: skip
+    assert difference(over_searches["b"], over_searches["a"]).p < 0.05
+    assert cannot_be_told_from_best(runs, pair=lambda *names: (over_searches[names[0]], over_searches[names[1]])) == {
+        "a", "b",
+    }  # fmt: skip
+
+
 def test_a_row_alone_and_rows_of_one_run_have_no_best_group() -> None:
     assert cannot_be_told_from_best({}) == cannot_be_told_from_best({"a": FIRST}) == set()
     assert cannot_be_told_from_best({"a": {0: 1.0}, "b": {0: 9.0}}) == set()

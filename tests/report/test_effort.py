@@ -18,7 +18,7 @@ from benchmark.study.identity import short_digest
 from benchmark.study.stored import StoredStudy, read_study
 
 STUDIES = Path(__file__).parents[2] / "results" / "reference" / "studies" / "glyphs-small_conv-hpl"
-PLAIN = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), False, 1)
+PLAIN = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), 1)
 
 
 def used(name: str) -> tuple[StoredStudy, list[Record]]:
@@ -43,7 +43,7 @@ def test_trials_iterations_hours_and_looks_are_those_of_the_records(hpl_nca: tup
     assert (effort.epochs, effort.iterations) == (sum(epochs), 100 * sum(epochs))
     seconds = [sum(body["provenance"]["seconds"].values()) for body in trials + runs]
     assert effort.hours == pytest.approx(sum(seconds) / 3600) and effort.looks == len(runs) == 10
-    assert effort.at_limit == 1.0 and effort.codes == 0 and not effort.is_idle
+    assert effort.at_limit == 1.0 and effort.codes == 0 and effort.idle == 0
 
 
 def test_validation_and_test_scores_are_those_of_the_records(hpl_nca: tuple[StoredStudy, list[Record]]) -> None:
@@ -71,16 +71,16 @@ def test_values_on_a_bound_of_their_space_are_named(name: str, on_bounds: tuple[
 
 
 @pytest.mark.parametrize("where", ["warnings", "fold"])
-def test_a_hierarchy_is_idle_if_a_record_says_so(hpl_nca: tuple[StoredStudy, list[Record]], where: str) -> None:
+def test_a_hierarchy_is_idle_where_a_record_says_so(hpl_nca: tuple[StoredStudy, list[Record]], where: str) -> None:
     stored, found = hpl_nca
-    last = found[-1]
+    last, num_runs = found[-1], sum(record.kind == "run" for record in found)
     if where == "warnings":
         warnings = [[], ["the groups of level 1 never changed"], [], []]
         changed = dataclasses.replace(last, provenance=last.provenance | {"warnings": warnings})
     else:
         folds = [fold | {"idle_hierarchy": fold["fold"] == 2} for fold in last.result["folds"]]
         changed = dataclasses.replace(last, result=last.result | {"folds": folds})
-    assert "i" in read_effort(stored, STUDIES / "hpl_nca", [*found[:-1], changed]).marks
+    assert read_effort(stored, STUDIES / "hpl_nca", [*found[:-1], changed]).marks["i"] == f"1 of {4 * num_runs} folds"
 
 
 @pytest.mark.parametrize("where", ["warnings", "fold"])
@@ -115,9 +115,9 @@ def test_a_preset_searches_nothing(hpl_nca: tuple[StoredStudy, list[Record]]) ->
 def test_each_mark_has_its_condition() -> None:
     assert PLAIN.marks == {}
     changes: dict[str, dict[str, Any]] = {
-        "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"is_idle": True}, "o": {"off": 1},
+        "b": {"on_bounds": ("x = 1",)}, "m": {"at_limit": 0.51}, "i": {"idle": 1}, "o": {"off": 1},
         "s": {"trials": 9}, "f": {"stopped": 0}, "r": {"rule": "model"}, "c": {"codes": 2},
-        "p": {"seen": ("WebLI, images of the web",)},
+        "p": {"seen": ("WebLI, images of the web",)}, "d": {"keeps_features": True},
     }  # fmt: skip
     for mark, change in changes.items():
         assert set(dataclasses.replace(PLAIN, **change).marks) == {mark}

@@ -228,7 +228,7 @@ def test_a_table_of_one_section_without_footnotes_has_neither_parts_nor_notes() 
 
 
 KEYS = [(mode, metric) for mode in ("concatenated", "separated") for metric in ("map_at_r", "p_at_1", "rp")]
-EFFORT = Effort(10, 16, 2, 31_600, 316, 0.28, 10, 1.0, 29.3, 28.7, 16.9, (), False, 1)
+EFFORT = Effort(10, 16, 2, 31_600, 316, 0.28, 10, 1.0, 29.3, 28.7, 16.9, (), 1)
 
 
 def full_table() -> Table:
@@ -244,7 +244,7 @@ def full_table() -> Table:
         row.published = {KEYS[0]: Published(21.5, 0.25, "HPL_T3"), KEYS[3]: Published(19.0, None, "S")}
         rows.append(row)
     rows[1].effort = dataclasses.replace(EFFORT, on_bounds=("proxy_lr = 1",))
-    rows[2].effort = dataclasses.replace(EFFORT, is_idle=True, codes=2)
+    rows[2].effort = dataclasses.replace(EFFORT, idle=1, num_folds=1, codes=2)
     rows[3].over_searches = {KEYS[0]: Interval(29.5, 1.75, 3)}
     section = Section(columns, rows, 0.95, budget="Compared at a fixed budget.")
     compare(section)

@@ -44,8 +44,11 @@ def test_repetitions_are_one_row_with_an_interval_over_the_means_of_searches(com
     assert "Concatenated (512-d) MAP@R over searches" in text and "13.00 ± 8.96" in text
     assert "mean over 3 searches and their runs +- 95 % t-interval over the means of the searches" in text
     assert "concatenated_map_at_r_over_searches_half_width" in as_csv(table)
-    hours = table_of("any", studies[:1], tables.Layout()).rows[0].effort.hours
-    assert row.effort.hours == pytest.approx(3 * hours), "of all searches"
+    alone = table_of("any", studies[:1], tables.Layout()).rows[0].effort
+    assert row.effort.hours == pytest.approx(3 * alone.hours), "of all searches"
+    assert (row.effort.trials, row.effort.asked, row.effort.num_folds) == (
+        3 * alone.trials, 3 * alone.asked, 3 * alone.num_folds)  # fmt: skip
+    assert f"searches of {alone.trials} trials" in text, "each"
 
 
 def test_repetitions_at_the_bases_optimum_are_one_row_although_each_has_a_setting_of_its_own(

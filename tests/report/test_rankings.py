@@ -32,6 +32,8 @@ def test_the_tau_between_runs_is_the_mean_over_pairs_of_runs_worked_out_by_hand(
     runs = {"a": {0: 3.0, 1: 3.0, 2: 1.0}, "b": {0: 2.0, 1: 2.0, 2: 2.0}, "c": {0: 1.0, 1: 1.0, 2: 3.0}}
     assert Ranking(Path("x"), 0, runs).between_runs() == pytest.approx(-1 / 3)
     assert Ranking(Path("x"), 0, {"a": {0: 1.0}, "b": {0: 2.0}}).between_runs() is None
+    searched: dict[str, list[float | None]] = {loss: [1.0] for loss in runs}
+    assert Ranking(Path("x"), 0, runs | {"none": {0: 9.0}}, searched).between_runs() == pytest.approx(-1 / 3)
 
 
 def test_the_best_validation_score_after_part_of_the_trials_is_that_of_the_first_ones() -> None:

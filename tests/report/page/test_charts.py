@@ -16,7 +16,7 @@ FIRST = COLUMNS[0]
 
 
 def effort(hours: float, validation: float, separated: float) -> Effort:
-    return Effort(6, 6, 2, 10, 10, hours, 3, 0.0, validation, validation, separated, (), False, 1)
+    return Effort(6, 6, 2, 10, 10, hours, 3, 0.0, validation, validation, separated, (), 1)
 
 
 @pytest.fixture(scope="module")
