@@ -66,7 +66,7 @@ searches: ## write and draw the best validation score against the number of tria
 experiments: ## list the experiments, one for each table or figure of a paper: state, cost, what is missing
 plan: ## show what an experiment (NAME=hpl_table_3) would train and cost
 figures: ## draw retrieved images, embeddings and the learned hierarchy of a run: STUDY=FOLDER ARGS=figure=embeddings
-compare: ## print how two studies differ, and the paired difference of their scores: A=FOLDER B=FOLDER
+compare: ## print how two studies differ, and the paired difference of their scores, or how far two folders of studies agree: A=FOLDER B=FOLDER
 trace: ## print the records behind a cell of a table: CELL=TABLE/ROW/COLUMN
 
 doctor: ## check this machine: GPU, libraries, driver, disk, data, weights, cluster; a fix for each problem

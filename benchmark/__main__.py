@@ -13,6 +13,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -135,8 +136,8 @@ VERBS = {
                         "epoch", "traditional.traditional", "traditional", _opening_of_traditional),
     "robustness": Verb("run", "score the kept models of a study (keep=best) on corrupted test images",
                        "robustness.robustness"),
-    "experiment": Verb("run", "run what an experiment (NAME=hpl_table_3) lacks, then write its tables, figures and "
-                       "page", "experiments.experiment"),
+    "experiment": Verb("run", "run what an experiment (experiment=hpl_table_3) lacks, then write its tables, figures "
+                       "and page", "experiments.experiment"),
     "reproduce": Verb("run", "retrain a published cell from its published setting, and compare the numbers",
                       "reproduce.reproduce"),
     "embed": Verb("use", "embed the images of a folder with a trained model", "embed.embed"),
@@ -147,16 +148,16 @@ VERBS = {
     "logs": Verb("look", "show the newest log or that of unit=trial_003/fold_1; on a terminal, follow it", "logs.logs"),
     "tables": Verb("look", "write the tables of all studies as CSV, LaTeX and Markdown", "tables.tables"),
     "report": Verb("look", "write a page with the tables and figures of all studies, or of an experiment "
-                   "(NAME=hpl_table_3)", "html_report.report"),
+                   "(experiment=hpl_table_3)", "html_report.report"),
     "searches": Verb("look", "write and draw the best validation score against the number of trials",
                      "searches.searches"),
     "experiments": Verb("look", "list the experiments, one for each table or figure of a paper: state, cost, what is "
                         "missing", "experiments.experiments"),
-    "plan": Verb("look", "show what an experiment (NAME=hpl_table_3) would train and cost", "experiments.plan"),
+    "plan": Verb("look", "show what an experiment (experiment=hpl_table_3) would train and cost", "experiments.plan"),
     "figures": Verb("run", "draw retrieved images, embeddings and the learned hierarchy of a run", "figures.figures"),
-    "compare": Verb("look", "print how two studies differ, and the paired difference of their scores",
-                    "compare.compare"),
-    "trace": Verb("look", "print the records behind a cell of a table", "trace.trace"),
+    "compare": Verb("look", "print how two studies differ, and the paired difference of their scores, or how far two "
+                    "folders of studies agree: a=FOLDER b=FOLDER", "compare.compare"),
+    "trace": Verb("look", "print the records behind a cell of a table: cell=TABLE/ROW/COLUMN", "trace.trace"),
     "data": Verb("data", "find or download a data set and describe it", "data.data"),
     "splits": Verb("data", "write a data set's split and folds to results/splits as CSV", "splits.splits"),
     "overlap": Verb("data", "report what a data set shares with a trunk's pretraining: class names, copies of images",
@@ -261,20 +262,34 @@ def _version() -> str:
 
 
 def _help(form: str) -> str:
-    about = "Search, final evaluation and tables for deep metric learning losses."
-    lines = [f"usage: {form} COMMAND [KEY=VALUE ...]", "", about]
+    title = "Search, final evaluation and tables for deep metric learning losses."
+    lines = [f"usage: {form} COMMAND [KEY=VALUE ...]", "", title]
     groups: dict[str, list[str]] = {}
     for name, verb in _installed().items():
-        groups.setdefault(verb.group, []).append(f"  {name:<12} {verb.help}")
+        groups.setdefault(verb.group, []).append(f"  {name:<12} {about(name, form)}")
     for group, entries in groups.items():
         lines += ["", f"{group}:", *entries]
     lines += ["", f"Example: {form} bo dataset=glyphs_small loss=hpl_pa trials=6", f"More: {form} COMMAND --help"]
     return "\n".join(lines)
 
 
+def about(name: str, form: str) -> str:
+    """What a command does, with options as the user types them.
+
+    >>> about("plan", "make")
+    'show what an experiment (NAME=hpl_table_3) would train and cost'
+
+    Args:
+        name: the command.
+        form: how it is started: make, or one of the others.
+    """
+    names = {key: variable for variable, key in invocation.variables(name).items()} if form == "make" else {}
+    return re.sub(r"\b([a-z]+)(?==)", lambda found: names.get(found[1], found[1]), VERBS[name].help)
+
+
 def _help_of(name: str, form: str, arguments: list[str]) -> str:
     usage = f"usage: make {name} [VARIABLE=VALUE ...]" if form == "make" else f"usage: {form} {name} [KEY=VALUE ...]"
-    lines = [usage, "", f"{name}: {VERBS[name].help}.", "", "Choices (KEY=VALUE):"]
+    lines = [usage, "", f"{name}: {about(name, form)}.", "", "Choices (KEY=VALUE):"]
     for group in cli.groups():
         options = ", ".join(cli.choices(group, arguments))
         lines += textwrap.wrap(f"{group}: {options}", 110, initial_indent="  ", subsequent_indent="      ")

@@ -42,7 +42,7 @@ OK, NOTE, BROKEN = "ok", "note", "BROKEN"
 FIRST_PYTHON, AFTER_PYTHON = (3, 11), (3, 14)
 NEEDED = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow", "ax-platform",
           "hydra-core", "pytorch-metric-learning", "msgspec", "safetensors")  # fmt: skip
-EXTRAS = {"timm": "the trunks vit_small, deit_small, dino*, efficientnet_lite0, ...", "ray": "EXECUTOR=ray"}
+EXTRAS = {"timm": "the trunks vit_small, deit_small, dino*, efficientnet_lite0, ...", "ray": "the executor ray"}
 FREE_CACHE, FREE_RESULTS = 5e9, 1e9  # bytes below which a disk is called nearly full
 FULL = 1e7
 SECONDS = 20.0  # for another program to answer
@@ -173,7 +173,7 @@ def packages() -> Iterator[Finding]:
         yield (
             Finding(OK, f"{name} {found}")
             if found
-            else Finding(NOTE, f"{name} is not installed, which {use} need{'s' * ('EXECUTOR' in use)}", install(name))
+            else Finding(NOTE, f"{name} is not installed, which {use} need{'s' * (name == 'ray')}", install(name))
         )
 
 
@@ -313,7 +313,7 @@ def clusters(study: Study) -> Iterator[Finding]:
     elif shutil.which("sinfo") or executor.name == "slurm":
         there = "does not answer (sinfo)" if shutil.which("sinfo") else "is not here: there is no sinfo"
         yield Finding(BROKEN if executor.name == "slurm" else NOTE, f"SLURM {there}",
-                      "run this on a login node, or take EXECUTOR=local")  # fmt: skip
+                      f"run this on a login node, or take {arguments({'executor': 'local'})}")  # fmt: skip
 
 
 def _answer(*arguments: str) -> str | None:

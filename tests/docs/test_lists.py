@@ -6,7 +6,7 @@ import re
 import matplotlib
 import pytest
 
-from benchmark.__main__ import VERBS
+from benchmark.__main__ import VERBS, about
 from benchmark.core import invocation
 from benchmark.core.conf_files import content
 from benchmark.core.plain_yaml import read_mapping
@@ -58,7 +58,7 @@ def test_a_page_names_every_choice_of_its_group(group: str, page: str) -> None:
 
 def test_the_table_of_commands_is_that_of_the_command_line() -> None:
     found = {command.strip("`"): (group, text) for group, command, text in rows("options.md", "## Commands")}
-    assert found == {name: (verb.group, verb.help) for name, verb in VERBS.items()}
+    assert found == {name: (verb.group, about(name, "make")) for name, verb in VERBS.items()}
 
 
 def test_the_table_of_marks_is_that_of_the_tables() -> None:
