@@ -347,6 +347,8 @@ def test_what_a_search_buys_is_what_the_findings_say() -> None:
         if facts.loss not in untuned or not paths:
             continue
         history = [to_observation(records.read_record(path)) for path in paths]
+        (run,) = (RESULTS / "grocery_default").rglob(f"{facts.loss}-default/final_eval/default/run_00.json")
+        assert records.read_record(run).result["setting"] == history[0].setting, "the first trial is the default"
         gain = rankings(RESULTS / "grocery")[facts.search].means()[facts.loss] - fmean(untuned[facts.loss].values())
         for rule, choose in (("raw", best_by_mean), ("tested", best_or_default)):
             gains_of[rule].append(gain if choose(history) else 0.0)
