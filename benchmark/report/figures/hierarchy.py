@@ -1,7 +1,5 @@
 """A learned hierarchy as a tree with an image of each class, beside a given one, and how well the two agree."""
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmark.core import records
-from benchmark.core.escape import csv_text
+from benchmark.core import csv_file
 from benchmark.core.wording import counted
 
 if TYPE_CHECKING:
@@ -81,11 +78,8 @@ def write_csv(path: Path, names: Sequence[str], owners: np.ndarray, given: Seque
     Raises:
         WriteError: the file cannot be written.
     """
-    buffer = io.StringIO()
-    lines = csv.writer(buffer, lineterminator="\n")
-    lines.writerow(["group", "class", "given_group"])
-    lines.writerows([int(owners[c]), csv_text(names[c]), csv_text(given[c])] for c in np.argsort(owners, kind="stable"))
-    records.write_whole(path, buffer.getvalue().encode())
+    rows = ((int(owners[c]), names[c], given[c]) for c in np.argsort(owners, kind="stable"))
+    csv_file.write_csv(path, [("group", "class", "given_group"), *rows])
 
 
 def groups(of_class: np.ndarray, name: Callable[[int], str]) -> list[Group]:
