@@ -24,11 +24,11 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.invocation import command, key_of, values_of
 from benchmark.experiment import outline, run, selected, state
-from benchmark.experiment.published import Cell, Key
 from benchmark.experiment.selected import StudyOf
 from benchmark.protocol.agreement import Agreement, agreement
 from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report.runs import StudyRuns, read_runs
+from benchmark.report.table import Key, Published
 from benchmark.study.study import Study
 
 EXPERIMENT = "mlrc_published"  # the studies that have a published setting
@@ -121,7 +121,7 @@ def find(overrides: Sequence[str]) -> StudyOf:
     return found
 
 
-def judged(runs: StudyRuns, published: dict[Key, Cell]) -> dict[Key, Agreement]:
+def judged(runs: StudyRuns, published: dict[Key, Published]) -> dict[Key, Agreement]:
     """Compare the means of a study with the published cells.
 
     Args:
