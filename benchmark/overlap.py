@@ -287,7 +287,7 @@ def described(study: Study, source: Source, paths: Sequence[str], what: str) -> 
         "code": code_of([*frozen.CODE], ("benchmark.images",)).digest,
     }
     folder = user_cache_dir() / "thumbnails" / records.digest(facts)[:24]
-    shown = None if study.config.display == "quiet" else counting(f"{what}: images read")
+    shown = counting(f"{what}: images read", study.config.display)
     means = Views(pixels, Thumbnail, folder, number=1, seed=0).view(0, shown).float()
     return Described(pixels, normalize(means - means.mean(dim=1, keepdim=True), dim=1), paths, what)
 

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
     raise SystemExit(main("robustness"))
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,10 +86,10 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         # 2. score what has no record
         units = [Unit(study, stored, kept.chosen, run, name) for run in kept.runs for name in names]
         missing = [unit for unit in units if not unit.is_finished()]
-        show = progress(study, len(missing))
+        show = counting(f"{study.title}: runs x corruptions scored", study.config.display)
         for number, unit in enumerate(missing):
             unit.score()
-            show(number + 1)
+            show(number + 1, len(missing))
 
         # 3. write the table, and the sheet of examples
         folder = study.directory / "robustness" / kept.chosen
@@ -222,14 +222,6 @@ def training_classes(study: Study) -> OpenedTestSet:
         torch.from_numpy(ids[rows]).to(images.device) for ids in (split.labels, super_labels_of(split))
     )
     return OpenedTestSet(images, pixels, labels, super_labels, None, None, {})
-
-
-def progress(study: Study, total: int) -> Callable[[int], None]:
-    """A function that shows how many of the units are scored."""
-    if study.config.display == "quiet" or not total:
-        return lambda done: None
-    show = counting(f"{study.title}: runs x corruptions scored")
-    return lambda done: show(done, total)
 
 
 def draw_examples(study: Study, names: Sequence[str], stem: Path) -> list[Path]:

@@ -132,9 +132,7 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
         "model": model.weights_digest,
     })  # fmt: skip
     size, total = test.images.eval_batch_size, len(test.images)
-    shown = (
-        (lambda done, whole: None) if study.config.display == "quiet" else counting(f"{model.name}: images embedded")
-    )
+    shown = counting(f"{model.name}: images embedded", study.config.display)
     parts = []
     for first in range(0, total, size):
         parts.append(model.embed(test.images.plain(np.arange(first, min(first + size, total)))))
