@@ -23,6 +23,7 @@ from benchmark.core import process
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.invocation import command, key_of, values_of
+from benchmark.core.wording import plus_minus
 from benchmark.experiment import outline, run, selected, state
 from benchmark.experiment.selected import StudyOf
 from benchmark.protocol.agreement import Agreement, agreement
@@ -153,14 +154,10 @@ def _rows(runs: StudyRuns, cell: StudyOf, compared: dict[Key, Agreement]) -> lis
     for key, one in compared.items():
         theirs, ours = cell.member.published[key], _interval(runs, key)
         rows.append((
-            ".".join(key), _text(theirs.value, theirs.half_width), _text(ours.mean, ours.half_width),
+            ".".join(key), plus_minus(theirs.value, theirs.half_width), plus_minus(ours.mean, ours.half_width),
             f"{one.difference:+.2f}", f"{one.tolerance:.2f}", "pass" if one.agrees else "FAIL",
         ))  # fmt: skip
     return rows
-
-
-def _text(mean: float, half_width: float | None) -> str:
-    return f"{mean:.2f}" + ("" if half_width is None else f" +- {half_width:.2f}")
 
 
 def _remark(overrides: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, provenance
 from benchmark.core.threads import use_threads
-from benchmark.core.wording import ranges
+from benchmark.core.wording import plus_minus, ranges
 from benchmark.images.corruptions import CORRUPTIONS, PAPER, CorruptedImages
 from benchmark.protocol.statistics import t_interval
 from benchmark.report import figures, formats
@@ -270,5 +270,5 @@ def over_fitting(stored: StoredStudy, found: dict[str, list[records.Record]]) ->
         pairs = zip(found[TRAINING], found[NONE], strict=True)
         gap = t_interval([100 * (a.result["concatenated"][key] - b.result["concatenated"][key]) for a, b in pairs],
                          stored.facts.confidence)  # fmt: skip
-        cells.append(f"{text} {gap.mean:+.2f}" + ("" if gap.half_width is None else f" +- {gap.half_width:.2f}"))
+        cells.append(f"{text} {plus_minus(gap.mean, gap.half_width, sign='+')}")
     return [f"  training minus test classes: {', '.join(cells)}"] if cells else []
