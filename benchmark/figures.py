@@ -36,9 +36,9 @@ from benchmark.report.group_table import studies_of_base
 from benchmark.study import kept_models
 from benchmark.study.command import results_command, results_dir_of
 from benchmark.study.data import num_channels
-from benchmark.study.kept_models import KeptRun, Mismatch
+from benchmark.study.kept_models import KeptRun
 from benchmark.study.ledger import log_access
-from benchmark.study.model_files import read_weights
+from benchmark.study.model_files import Mismatch, read_weights
 from benchmark.study.passes import held_out_classes
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study

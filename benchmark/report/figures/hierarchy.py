@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmark.core import csv_file
 from benchmark.core.wording import counted
+from benchmark.report.figures.retrieval import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,6 @@ PIXELS = 96  # of an image's longer side
 HEAD, ROW = 2.5 * LINE, SIDE + (MOST_LINES + 1) * LINE  # height of a group's name, and of a row of classes
 GREY = "#888888"
 Colour = str | tuple[float, float, float]
-Pixels = Callable[[int], np.ndarray]  # uint8 (H, W) or (H, W, 3), an example image of a class by its index
 
 
 @dataclass(frozen=True)
