@@ -353,9 +353,9 @@ def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
                    for one in labels]  # fmt: skip
         normalised = to_batch(batch, trunk.mean, trunk.std)
         maps.append(activation.activation_maps(trunk, head, normalised, torch.stack(targets)).cpu().numpy())
-    pictures = [_as_drawn(image) for image in batch]
+    images = [_as_drawn(image) for image in batch]
     names = [test.class_names[int(label)] for label in labels]
-    return save(activation.sheet(pictures, np.stack(maps), names), _stem(study, run, "activation"))
+    return save(activation.sheet(images, np.stack(maps), names), _stem(study, run, "activation"))
 
 
 def _mean_embedding(trunk: TrunkModule, head: HeadModule, images: Images, rows: np.ndarray) -> torch.Tensor:
