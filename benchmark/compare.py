@@ -29,7 +29,7 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN, kinds_of
-from benchmark.core.wording import counted, ranges
+from benchmark.core.wording import counted, plus_minus, ranges
 from benchmark.protocol.comparisons import difference, unpaired_difference
 from benchmark.protocol.nested import difference_over_searches, over_searches
 from benchmark.protocol.statistics import t_interval
@@ -224,10 +224,9 @@ def _write_scores(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
             found = difference({run: second[run] for run in runs}, {run: first[run] for run in runs}, confidence)
         else:
             found = unpaired_difference(list(second.values()), list(first.values()), confidence)
-        half = "" if found.half_width is None else f" +- {found.half_width:.2f}"
         p = "" if found.p is None else f"{found.p:.2g}"
-        rows.append((column, _mean(first, confidence), _mean(second, confidence), f"{found.mean:+.2f}{half}", p,
-                     str(found.n)))  # fmt: skip
+        rows.append((column, _mean(first, confidence), _mean(second, confidence),
+                     plus_minus(found.mean, found.half_width, sign="+"), p, str(found.n)))  # fmt: skip
     how = "paired" if paired else "not paired, since the studies draw other seeds (Welch)"
     write(f"\nPercent, with {100 * confidence:g} % t-intervals; differences are {how}:")
     write_table(("column", "A", "B", "B - A", "p", "runs"), rows)
@@ -274,10 +273,9 @@ def _write_searches(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
             continue
         means = [over_searches(of, confidence) for of in scores]
         found = difference_over_searches(scores[1], scores[0], confidence)
-        half = "" if found.half_width is None else f" +- {found.half_width:.2f}"
-        a, b = (f"{mean.mean:.2f} +- {mean.half_width:.2f}" for mean in means)
+        a, b = (plus_minus(mean.mean, mean.half_width) for mean in means)
         p = "" if found.p is None else f"{found.p:.2g}"
-        rows.append((column, a, b, f"{found.mean:+.2f}{half}", p, str(found.n)))
+        rows.append((column, a, b, plus_minus(found.mean, found.half_width, sign="+"), p, str(found.n)))
     write(f"\nMeans over the searches {numbers[0]} and their runs; the intervals cover the luck of the search:")
     write_table(("column", "A", "B", "B - A", "p", "searches"), rows)
 
@@ -299,7 +297,7 @@ def _mean(values: Mapping[int, float], confidence: float) -> str:
     if not values:
         return "-"
     interval = t_interval(list(values.values()), confidence)
-    return f"{interval.mean:.2f}" + ("" if interval.half_width is None else f" +- {interval.half_width:.2f}")
+    return plus_minus(interval.mean, interval.half_width)
 
 
 def _equal_records(one: StudyRuns, two: StudyRuns, shared: list[int]) -> Iterator[str]:

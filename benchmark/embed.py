@@ -11,7 +11,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
 
     raise SystemExit(main("embed"))
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core.console import counting, write
@@ -54,7 +54,7 @@ def embed(study: Study, overrides: list[str]) -> None:
         write(note)
     folder = root if root.is_dir() else root.parent
     model.log_if_tested_on(folder, f"embeddings of {counted(len(paths), 'image')}")
-    show = progress(config.display, f"{model.name}: images embedded")
+    show = counting(f"{model.name}: images embedded", config.display)
     found = embed_files(model, folder, paths, batch_size=config.embed_batch, progress=show)
     report_bad(found, len(paths))
     if not found.paths:
@@ -82,11 +82,6 @@ def next_command(found: Embedded, kind: str, path: Path, config: Config, overrid
         return command("score", {"embeddings": path})
     given = {"model": config.model, "query": "IMAGE", "images": config.images}
     return command("search", given, overrides=[entry for entry in overrides if key_of(entry) in OF_MODEL])
-
-
-def progress(display: str, what: str) -> Callable[[int, int], None]:
-    """A function that shows how many images are done; it shows nothing if `display` is quiet."""
-    return (lambda done, total: None) if display == "quiet" else counting(what)
 
 
 def report_bad(found: Embedded, total: int) -> None:

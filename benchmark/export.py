@@ -17,7 +17,7 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.models import exporting
-from benchmark.models.loaded import load
+from benchmark.models.loaded import Model, load
 from benchmark.study.study import Study
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "timm": ""}
@@ -46,7 +46,7 @@ def export(study: Study, overrides: list[str]) -> None:
     write("\n".join(about(model.described.preprocessing.channels, model, kind)))
 
 
-def about(channels: int, model: exporting.Model, kind: str) -> list[str]:
+def about(channels: int, model: Model, kind: str) -> list[str]:
     """Lines that say what an exported network takes and returns.
 
     Args:

@@ -36,9 +36,9 @@ from benchmark.report.group_table import studies_of_base
 from benchmark.study import kept_models
 from benchmark.study.command import results_command, results_dir_of
 from benchmark.study.data import num_channels
-from benchmark.study.kept_models import KeptRun, Mismatch
+from benchmark.study.kept_models import KeptRun
 from benchmark.study.ledger import log_access
-from benchmark.study.model_files import read_weights
+from benchmark.study.model_files import Mismatch, read_weights
 from benchmark.study.passes import held_out_classes
 from benchmark.study.scoring import load_model
 from benchmark.study.stored import read_study
@@ -353,9 +353,9 @@ def _draw_activation(study: Study, path: Path, run: int) -> list[Path]:
                    for one in labels]  # fmt: skip
         normalised = to_batch(batch, trunk.mean, trunk.std)
         maps.append(activation.activation_maps(trunk, head, normalised, torch.stack(targets)).cpu().numpy())
-    pictures = [_as_drawn(image) for image in batch]
+    images = [_as_drawn(image) for image in batch]
     names = [test.class_names[int(label)] for label in labels]
-    return save(activation.sheet(pictures, np.stack(maps), names), _stem(study, run, "activation"))
+    return save(activation.sheet(images, np.stack(maps), names), _stem(study, run, "activation"))
 
 
 def _mean_embedding(trunk: TrunkModule, head: HeadModule, images: Images, rows: np.ndarray) -> torch.Tensor:

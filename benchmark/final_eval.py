@@ -41,7 +41,7 @@ from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, costs_of, device_facts, devices_of, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
-from benchmark.core.wording import counted, human_size, ranges
+from benchmark.core.wording import counted, human_size, plus_minus, ranges
 from benchmark.datasets.listing import MissingDataError
 from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
@@ -485,8 +485,7 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
         for key, name in METRICS.items():
             if scored:
                 interval = t_interval([100 * result[mode][key] for result in scored], confidence)
-                half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
-                cells.append(f"{name} {interval.mean:.2f}{half}")
+                cells.append(f"{name} {plus_minus(interval.mean, interval.half_width)}")
         yield f"  {mode:13s} " + "   ".join(cells)
     if failed := [run.result["run"] for run in runs if run.result["concatenated"] is None]:
         which = f"{len(failed)} of {counted(len(runs), 'run')} {'have' if len(failed) > 1 else 'has'} no score"
@@ -514,7 +513,7 @@ def summary_over_searches(study: Study, searches: Sequence[StudyRuns]) -> Iterat
         yield f"{title}: mean over searches and their runs +- {level} t-interval over the means of the searches, %"
         for mode in MODES:
             found = {name: over_searches(scored[mode, key], confidence) for key, name in METRICS.items()}
-            cells = [f"{name} {interval.mean:.2f} +- {interval.half_width:.2f}" for name, interval in found.items()]
+            cells = [f"{name} {plus_minus(one.mean, one.half_width)}" for name, one in found.items()]
             yield f"  {mode:13s} " + "   ".join(cells)
     yield f"Next: {study.command('tables')}"
 

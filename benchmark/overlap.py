@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
 
     raise SystemExit(main("overlap"))
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.class_overlap import KINDS, STRONG, matches
 from benchmark.core.code import code_of
 from benchmark.core.console import counting, write, write_table
+from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, escaped, install
 from benchmark.core.places import usable_path
@@ -212,7 +212,8 @@ def compare_names(config: Config, listing: Listing, path: Path) -> None:
         strongest = Counter({one.name: one.kind for one in reversed(found)}.values())
         parts = ", ".join(f"{strongest[kind]} {kind}" for kind in KINDS)
         write(f"{half}: {counted(len({*names}), 'name')}, of which {parts} (each by its strongest match)")
-    write_csv(path, ["half", "class", "match", "id", "pretraining class"], rows)
+    write_csv(path, [("half", "class", "match", "id", "pretraining class"), *rows])
+    write(f"wrote {path}")
     show(["half", "class", "match", "pretraining class"], [[*row[:3], row[4]] for row in rows if row[2] in STRONG])
     weak: dict[tuple[str, ...], list[str]] = {}
     for half, name, kind, _, other in rows:
@@ -286,7 +287,7 @@ def described(study: Study, source: Source, paths: Sequence[str], what: str) -> 
         "code": code_of([*frozen.CODE], ("benchmark.images",)).digest,
     }
     folder = user_cache_dir() / "thumbnails" / records.digest(facts)[:24]
-    shown = None if study.config.display == "quiet" else counting(f"{what}: images read")
+    shown = counting(f"{what}: images read", study.config.display)
     means = Views(pixels, Thumbnail, folder, number=1, seed=0).view(0, shown).float()
     return Described(pixels, normalize(means - means.mean(dim=1, keepdim=True), dim=1), paths, what)
 
@@ -406,7 +407,8 @@ def report_pairs(path: Path, rows: list[list[str]], where: str) -> None:
     equal = sum(row[2] == "equal pixels" for row in rows)
     write(f"Copies in {where}: {counted(len(rows), 'pair')} of {counted(len({row[4] for row in rows}), 'image')}, "
           f"{equal:,} with equal pixels")  # fmt: skip
-    write_csv(path, columns, rows)
+    write_csv(path, [columns, *rows])
+    write(f"wrote {path}")
     show(columns, rows)
 
 
@@ -419,15 +421,3 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         write_table(columns, rows[:SHOWN])
     if len(rows) > SHOWN:
         write(f"and {len(rows) - SHOWN:,} more")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table, and print where it is.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    records.write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
-    write(f"wrote {path}")

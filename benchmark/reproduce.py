@@ -23,12 +23,13 @@ from benchmark.core import process
 from benchmark.core.console import write, write_table
 from benchmark.core.errors import IncompleteError, UserError
 from benchmark.core.invocation import command, key_of, values_of
+from benchmark.core.wording import plus_minus
 from benchmark.experiment import outline, run, selected, state
-from benchmark.experiment.published import Cell, Key
 from benchmark.experiment.selected import StudyOf
 from benchmark.protocol.agreement import Agreement, agreement
 from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report.runs import StudyRuns, read_runs
+from benchmark.report.table import Key, Published
 from benchmark.study.study import Study
 
 EXPERIMENT = "mlrc_published"  # the studies that have a published setting
@@ -121,7 +122,7 @@ def find(overrides: Sequence[str]) -> StudyOf:
     return found
 
 
-def judged(runs: StudyRuns, published: dict[Key, Cell]) -> dict[Key, Agreement]:
+def judged(runs: StudyRuns, published: dict[Key, Published]) -> dict[Key, Agreement]:
     """Compare the means of a study with the published cells.
 
     Args:
@@ -153,14 +154,10 @@ def _rows(runs: StudyRuns, cell: StudyOf, compared: dict[Key, Agreement]) -> lis
     for key, one in compared.items():
         theirs, ours = cell.member.published[key], _interval(runs, key)
         rows.append((
-            ".".join(key), _text(theirs.value, theirs.half_width), _text(ours.mean, ours.half_width),
+            ".".join(key), plus_minus(theirs.value, theirs.half_width), plus_minus(ours.mean, ours.half_width),
             f"{one.difference:+.2f}", f"{one.tolerance:.2f}", "pass" if one.agrees else "FAIL",
         ))  # fmt: skip
     return rows
-
-
-def _text(mean: float, half_width: float | None) -> str:
-    return f"{mean:.2f}" + ("" if half_width is None else f" +- {half_width:.2f}")
 
 
 def _remark(overrides: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
     raise SystemExit(main("robustness"))
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import commit, device_facts, provenance
 from benchmark.core.threads import use_threads
-from benchmark.core.wording import ranges
+from benchmark.core.wording import plus_minus, ranges
 from benchmark.images.corruptions import CORRUPTIONS, PAPER, CorruptedImages
 from benchmark.protocol.statistics import t_interval
 from benchmark.report import figures, formats
@@ -86,10 +86,10 @@ def robustness(study: Study, overrides: Sequence[str]) -> None:
         # 2. score what has no record
         units = [Unit(study, stored, kept.chosen, run, name) for run in kept.runs for name in names]
         missing = [unit for unit in units if not unit.is_finished()]
-        show = progress(study, len(missing))
+        show = counting(f"{study.title}: runs x corruptions scored", study.config.display)
         for number, unit in enumerate(missing):
             unit.score()
-            show(number + 1)
+            show(number + 1, len(missing))
 
         # 3. write the table, and the sheet of examples
         folder = study.directory / "robustness" / kept.chosen
@@ -224,14 +224,6 @@ def training_classes(study: Study) -> OpenedTestSet:
     return OpenedTestSet(images, pixels, labels, super_labels, None, None, {})
 
 
-def progress(study: Study, total: int) -> Callable[[int], None]:
-    """A function that shows how many of the units are scored."""
-    if study.config.display == "quiet" or not total:
-        return lambda done: None
-    show = counting(f"{study.title}: runs x corruptions scored")
-    return lambda done: show(done, total)
-
-
 def draw_examples(study: Study, names: Sequence[str], stem: Path) -> list[Path]:
     """Write a sheet of test images under each corruption, unless it exists, and return its path.
 
@@ -278,5 +270,5 @@ def over_fitting(stored: StoredStudy, found: dict[str, list[records.Record]]) ->
         pairs = zip(found[TRAINING], found[NONE], strict=True)
         gap = t_interval([100 * (a.result["concatenated"][key] - b.result["concatenated"][key]) for a, b in pairs],
                          stored.facts.confidence)  # fmt: skip
-        cells.append(f"{text} {gap.mean:+.2f}" + ("" if gap.half_width is None else f" +- {gap.half_width:.2f}"))
+        cells.append(f"{text} {plus_minus(gap.mean, gap.half_width, sign='+')}")
     return [f"  training minus test classes: {', '.join(cells)}"] if cells else []

@@ -16,8 +16,6 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
     raise SystemExit(main("score"))
 
 import copy
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.core import records
 from benchmark.core.console import counting, write, write_table
+from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, key_of
 from benchmark.core.names import similar_name
@@ -134,9 +132,7 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
         "model": model.weights_digest,
     })  # fmt: skip
     size, total = test.images.eval_batch_size, len(test.images)
-    shown = (
-        (lambda done, whole: None) if study.config.display == "quiet" else counting(f"{model.name}: images embedded")
-    )
+    shown = counting(f"{model.name}: images embedded", study.config.display)
     parts = []
     for first in range(0, total, size):
         parts.append(model.embed(test.images.plain(np.arange(first, min(first + size, total)))))
@@ -226,8 +222,8 @@ def write_scores(folder: Path, found: Scored, evaluated: Mapping[str, Evaluation
     Raises:
         WriteError: a file cannot be written.
     """
-    whole = [[mode, name, repr(value)] for mode, one in evaluated.items() for name, value in one.scores.items()]
-    written = [_csv(folder / "scores.csv", ["mode", "metric", "value"], whole)]
+    whole = [[mode, name, value] for mode, one in evaluated.items() for name, value in one.scores.items()]
+    written = [write_csv(folder / "scores.csv", [("mode", "metric", "value"), *whole])]
     for name, known, of in (
         ("classes", found.given.class_names, lambda one: one.classes),
         ("super_classes", found.given.super_names, lambda one: one.super_classes),
@@ -236,17 +232,10 @@ def write_scores(folder: Path, found: Scored, evaluated: Mapping[str, Evaluation
         if groups:
             metrics = list(next(iter(groups.values())).scores)
             rows = [
-                [mode, str(int(one.ids[i])), known.get(int(one.ids[i]), ""), str(int(one.num_queries[i])),
-                 *(repr(float(one.scores[metric][i])) for metric in metrics)]
+                [mode, int(one.ids[i]), known.get(int(one.ids[i]), ""), int(one.num_queries[i]),
+                 *(float(one.scores[metric][i]) for metric in metrics)]
                 for mode, one in groups.items() for i in range(len(one.ids))
             ]  # fmt: skip
-            written.append(_csv(folder / f"{name}.csv", ["mode", "id", "name", "queries", *metrics], rows))
+            head = ["mode", "id", "name", "queries", *metrics]
+            written.append(write_csv(folder / f"{name}.csv", [head, *rows]))
     return written
-
-
-def _csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *rows])
-    records.write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
-    return path

@@ -54,8 +54,7 @@ def search(study: Study, overrides: list[str]) -> None:
     folder = asked if asked.is_dir() else asked.parent
     for place in dict.fromkeys([folder, root]):
         model.log_if_tested_on(place, "a search for nearest images")
-    quiet = config.display == "quiet"
-    show = (lambda done, total: None) if quiet else counting(f"{root}: images embedded")
+    show = counting(f"{root}: images embedded", config.display)
     opened = gallery.open_gallery(model, root, paths, batch_size=config.embed_batch, progress=show)
     found = embed_files(model, folder, names, batch_size=config.embed_batch)
     bad = [f"{path} {reason}" for path, reason in (*opened.found.bad, *found.bad)]

@@ -15,12 +15,12 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake is repo
 
 from pathlib import Path
 
-from benchmark.core import records
 from benchmark.core.console import write, write_table
+from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.report.figures import save
-from benchmark.report.search_curves import Curve, as_csv, drawn, pooled, read_search
+from benchmark.report.search_curves import Curve, as_rows, drawn, pooled, read_search
 from benchmark.study.command import results_command
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import all_studies, repetitions
@@ -60,8 +60,7 @@ def searches(study: Study, overrides: list[str]) -> None:
     for group, single in groups.items():
         curves = pooled(single)
         stem = study.directory / "figures" / "search" if named else results_dir / "searches" / group
-        records.write_whole(stem.with_name(f"{stem.name}.csv"), as_csv(curves).encode())
-        paths = [stem.with_name(f"{stem.name}.csv"), *save(drawn(curves), stem)]
+        paths = [write_csv(stem.with_name(f"{stem.name}.csv"), as_rows(curves)), *save(drawn(curves), stem)]
         write(f"\n{group}: best validation MAP@R against the number of trials, in percent")
         write_table(COLUMNS, [row_of(curve) for curve in curves])
         for path in paths:

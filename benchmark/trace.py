@@ -25,7 +25,7 @@ from benchmark.core.console import write, write_table
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.provenance import UNKNOWN
-from benchmark.core.wording import missing, ranges
+from benchmark.core.wording import missing, plus_minus, ranges
 from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import text_of
@@ -208,11 +208,8 @@ def _write_column(runs: StudyRuns, column: str) -> None:
         write(f"  {missing(values, num_runs, 'value')}; the table's cell stays empty")
         return
     found = t_interval([values[run] for run in sorted(values)], confidence)
-    if found.half_width is None:
-        write(f"  mean {found.mean:.2f} (n = 1)")
-    else:
-        write(f"  mean +- half width of the {100 * confidence:g} % t-interval: {found.mean:.2f} +- "
-              f"{found.half_width:.2f} (n = {found.n})")  # fmt: skip
+    what = "mean" if found.half_width is None else f"mean +- half width of the {100 * confidence:g} % t-interval:"
+    write(f"  {what} {plus_minus(found.mean, found.half_width)} (n = {found.n})")
 
 
 def _write_searches(runs: StudyRuns, others: Mapping[str, StudyRuns], column: str) -> None:
@@ -234,5 +231,5 @@ def _write_searches(runs: StudyRuns, others: Mapping[str, StudyRuns], column: st
         return
     scores = {(number, run): value for number, found in values.items() for run, value in found.items()}
     found = over_searches(scores, runs.stored.facts.confidence)
-    half = "" if found.half_width is None else f" +- {found.half_width:.2f}"
-    write(f"  mean over searches and their runs: {found.mean:.2f}{half} (n = {found.n} searches)")
+    mean = plus_minus(found.mean, found.half_width)
+    write(f"  mean over searches and their runs: {mean} (n = {found.n} searches)")

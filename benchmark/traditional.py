@@ -35,6 +35,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import plus_minus
 from benchmark.datasets import Dataset
 from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
@@ -295,8 +296,7 @@ def summary(study: Study) -> Iterator[str]:
         cells = []
         for column in rows_of.columns(stored):
             if interval := row.cells.get(column.key):
-                half = "" if interval.half_width is None else f" +- {interval.half_width:.2f}"
-                cells.append(f"{column.title} {interval.mean:.2f}{half}")
+                cells.append(f"{column.title} {plus_minus(interval.mean, interval.half_width)}")
         yield f"  {row.kind}\n    {'   '.join(cells) or row.reason}"
     folder = layout.traditional_path(study.directory, study.config.preset, 0).parent
     yield f"{rows_of.REMARK}\n  records: {folder}\nNext: {study.command('tables')}"

@@ -36,9 +36,9 @@ from benchmark.study.layout import to_observation
 from benchmark.study.opening import difference
 from benchmark.study.stored import all_studies, read_study
 from benchmark.study.study import Study
-from benchmark.study.version_1 import as_version_1
 from benchmark.tables import tables
 from tests.command_line import run
+from tests.study.version_1 import as_version_1
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = (

@@ -314,14 +314,17 @@ class Display:
         return Group(head, bar, table)
 
 
-def counting(what: str) -> Callable[[int, int], None]:
+def counting(what: str, mode: str = "auto") -> Callable[[int, int], None]:
     """Return a function `show(done, total)` that reports the progress of a long preparation.
 
     On a terminal it updates a single line; elsewhere it prints a line every ten seconds.
 
     Args:
         what: the task, printed at the start of the line.
+        mode: the study's `display`; `quiet` shows nothing.
     """
+    if mode == "quiet":
+        return lambda done, total: None
     started = last = time.monotonic()
     moving = sys.stdout.isatty()
 

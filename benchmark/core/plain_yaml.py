@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
-from benchmark.core.records import JsonObject, digest
+from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError, digest, digest_or_none
 
 MOST_BYTES = 1_000_000
 DEEPEST = 50  # levels of nesting
@@ -27,6 +27,32 @@ def with_checksum(body: JsonObject) -> bytes:
     import yaml
 
     return yaml.safe_dump({"sha256": digest(body)} | body, sort_keys=False).encode()
+
+
+def load_checked(data: bytes, path: Path, newest: int) -> JsonObject:
+    """The content of a document of `with_checksum`, without the digest.
+
+    Args:
+        data: the document.
+        path: its file, for messages.
+        newest: the highest `version` that can be read.
+
+    Raises:
+        CorruptFileError: it is damaged, or was altered.
+        NewerFileError: a newer version wrote it.
+    """
+    try:
+        body = load(data)
+    except ValueError as error:
+        raise CorruptFileError(f"{path} is damaged: {error}.") from error
+    if not isinstance(body, dict):
+        raise CorruptFileError(f"{path} is damaged: it is not a mapping.")
+    if type(version := body.get("version")) is int and version > newest:
+        raise NewerFileError(f"{path} has version {version}; this version reads up to {newest}. Upgrade this project.")
+    checksum = body.pop("sha256", None)
+    if checksum is None or digest_or_none(body) != checksum:
+        raise CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
+    return body
 
 
 def load(data: bytes) -> Any:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.core import plain_yaml, records
-from benchmark.core.errors import UserError
+from benchmark.core import plain_yaml
 from benchmark.core.paths import conf_dir
 from benchmark.core.typed import Text, convert
 
@@ -51,15 +50,9 @@ def read(path: Path) -> dict[str, ImageSet]:
     """Read a file like `conf/pretraining.yaml`.
 
     Raises:
-        CorruptFileError: the file is not valid; the message names what is wrong in it.
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is not valid; the message names what is wrong in it.
     """
-    try:
-        return convert(plain_yaml.load(path.read_bytes()), dict[str, ImageSet], path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Install this project again.") from error
-    except ValueError as error:
-        raise records.CorruptFileError(f"{path}: {error}.") from error
+    return convert(plain_yaml.read_mapping(path), dict[str, ImageSet], path)
 
 
 def of_network(network: str) -> list[str]:

@@ -99,12 +99,16 @@ def begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def end_with_parent() -> None:
-    """Ask Linux to end this process, as SIGTERM does, when the process that started it ends; elsewhere do nothing."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Ask Linux to end this process when the thread that started it ends; elsewhere do nothing.
+
+    Args:
+        number: the signal that ends it.
+    """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from benchmark.core import plain_yaml, records
+from benchmark.core import plain_yaml
 from benchmark.core.archives import Limits
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
@@ -148,16 +148,9 @@ def read(path: Path) -> Statements:
     """Read a file like `conf/sources.yaml`.
 
     Raises:
-        CorruptFileError: the file is not valid; the message names what is wrong in it.
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is not valid; the message names what is wrong in it.
     """
-    try:
-        content = plain_yaml.load(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Install this project again.") from error
-    except ValueError as error:
-        raise records.CorruptFileError(f"{path}: {error}.") from error
-    return convert(content, Statements, path)
+    return convert(plain_yaml.read_mapping(path), Statements, path)
 
 
 @functools.cache

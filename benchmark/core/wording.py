@@ -41,6 +41,21 @@ def human_size(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e8 else f"{num_bytes / 1e9:,.1f} GB"
 
 
+def plus_minus(mean: float, half_width: float | None, mark: str = "+-", sign: str = "") -> str:
+    """Format a mean, in percent, with half the width of its interval.
+
+    >>> plus_minus(51.234, 0.5), plus_minus(1.0, None, sign="+"), plus_minus(51.234, 0.5, "±")
+    ('51.23 +- 0.50', '+1.00', '51.23 ± 0.50')
+
+    Args:
+        mean: the mean.
+        half_width: half the width; None without an interval.
+        mark: stands between the two.
+        sign: "+" for differences, which have a sign also above 0.
+    """
+    return f"{mean:{sign}.2f}" + ("" if half_width is None else f" {mark} {half_width:.2f}")
+
+
 def first_lines(lines: Sequence[str]) -> str:
     """Format the first `SHOWN` lines of a list in a message, and the number of the others.
 

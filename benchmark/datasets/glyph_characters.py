@@ -101,12 +101,3 @@ def _distinct_outlines(outlines: Mapping[tuple[int, str], Outline]) -> dict[int,
         if len(first_face) >= MIN_FACES:
             distinct[code_point] = first_face
     return distinct
-
-
-def base_letter(code_point: int) -> int:
-    """Return the code point of a letter without its accents, by canonical decomposition.
-
-    >>> chr(base_letter(ord("ế")))
-    'e'
-    """
-    return ord(unicodedata.normalize("NFD", chr(code_point))[0])

@@ -30,7 +30,6 @@ from benchmark.datasets.glyph_cache import HalvesCache
 from benchmark.datasets.glyph_characters import (
     BLOCK_NAMES,
     NUM_TRAINVAL_BLOCKS,
-    base_letter,
     block_of,
     choose_characters,
     is_candidate,
@@ -134,11 +133,6 @@ class Glyphs:
     def total_classes(self) -> int:
         """Number of classes in both halves."""
         return int(self._about()["classes"])
-
-    @property
-    def num_trainval_classes(self) -> int:
-        """Number of classes in the trainval half, whose ids come first."""
-        return int(self._about()["trainval"]["classes"])
 
     @property
     def digest(self) -> str:
@@ -283,11 +277,3 @@ def _counts(labels: np.ndarray, super_labels: np.ndarray) -> Counts:
 
 def _counts_in(about: JsonObject) -> Counts:
     return Counts(about["images"], about["classes"], about["super_classes"])
-
-
-def base_letters(split: Split) -> np.ndarray:
-    """Return the code point, int64 (C,), of each class of a split without its accents: a finer level of the hierarchy.
-
-    Most of the 1,343 values have a single class, so this level is for analysing errors, not for training.
-    """
-    return np.array([base_letter(int(name[2:].split(" ")[0], 16)) for name in split.class_names], dtype=np.int64)

@@ -24,6 +24,7 @@ from benchmark.core.download import PART
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.core.places import usable_path
+from benchmark.core.wording import named
 from benchmark.datasets.dataset_files import subfolders
 from benchmark.datasets.image_check import CHECKS, check_images
 from benchmark.datasets.image_tree import is_hidden, is_image
@@ -426,10 +427,9 @@ def _incomplete(listing: Listing, missing: list[int]) -> str:
     lost = Counter(listing.labels[missing].tolist())
     sizes = np.bincount(listing.labels, minlength=listing.total_classes)  # as long as the list of class names
     whole = sum(count == sizes[label] for label, count in lost.items())
-    some = [f"{listing.class_names[label]} ({count:,} of {sizes[label]:,})" for label, count in lost.most_common(3)]
-    more = f" and {len(lost) - 3:,} more" * (len(lost) > 3)
+    classes = [f"{listing.class_names[label]} ({count:,} of {sizes[label]:,})" for label, count in lost.most_common()]
     remedy = (
-        f"Images of {len(lost):,} of {listing.total_classes:,} classes are missing: {', '.join(some)}{more}; "
+        f"Images of {len(lost):,} of {listing.total_classes:,} classes are missing: {named(classes)}; "
         f"{whole:,} classes have none. The copy is incomplete; download it again, or unpack it again."
     )
     lines = [f"image {i + 1}: {listing.paths[i]} is missing" for i in missing]

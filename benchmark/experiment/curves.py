@@ -1,14 +1,12 @@
 """Curves of a sweep: a metric against the swept value, beside what the paper prints."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.core import records
 from benchmark.core.conf_files import content
+from benchmark.core.csv_file import write_csv
 from benchmark.experiment.spec import Member
 from benchmark.report.figures import save
 from benchmark.report.table import Column, Row, Table
@@ -63,19 +61,6 @@ def points(members: Sequence[Member], rows: Sequence[Row], column: Column) -> li
             interval.half_width if interval else None, cell.value if cell else None,
         ))  # fmt: skip
     return found
-
-
-def as_csv(found: Sequence[Point]) -> str:
-    """The points as CSV, with full precision; empty where there is no number."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for point in found:
-        writer.writerow([
-            point.series, "" if point.value is None else point.value,
-            *("" if number is None else number for number in (point.mean, point.half_width, point.published)),
-        ])  # fmt: skip
-    return file.getvalue()
 
 
 def draw(found: Sequence[Point], title: str, column: Column, axis: str, log: bool) -> "Figure":
@@ -151,7 +136,6 @@ def write_curves(name: str, table: Table, members: Sequence[Member], folder: Pat
     axis = next((list(member.swept)[-1] for member in members if member.swept), "")
     if not axis:
         return []
-    path = folder / f"{name}.csv"
-    records.write_whole(path, as_csv(found).encode())
+    path = write_csv(folder / f"{name}.csv", [COLUMNS, *map(astuple, found)])
     title = "\n".join(filter(None, (table.warning, table.caption)))
     return [path, *save(draw(found, title, column, axis, log), folder / name)]

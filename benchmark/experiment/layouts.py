@@ -8,9 +8,7 @@ from benchmark.core.conf_files import content
 from benchmark.core.invocation import command
 from benchmark.core.paths import experiments_dir
 from benchmark.experiment import spec
-from benchmark.experiment.published import Cell, Key
 from benchmark.experiment.spec import Experiment, Member
-from benchmark.report.table import Published
 from benchmark.report.table_layout import Layout, Line
 
 USUAL = "results"  # results folder of experiments that name none; they describe any folder
@@ -29,16 +27,12 @@ def layout_of(
         commands: the command that runs a study, by name of its folder; by default, the one with its options.
         caption: the table's caption; empty for the experiment's own.
     """
-    lines = [Line("", method, _published(cells)) for method, cells in experiment.quoted_rows(dataset).items()]
+    lines = [Line("", method, cells) for method, cells in experiment.quoted_rows(dataset).items()]
     for member in experiment.members(dataset):
         run = (commands or {}).get(member.folder_name) or _command(member)
-        lines.append(Line(member.folder_name, _label(member), _published(member.published), command=run))
+        lines.append(Line(member.folder_name, _label(member), member.published, command=run))
     columns = [tuple(column.split(".")) for column in experiment.columns]
     return Layout(caption or experiment.caption(dataset), tuple(lines), tuple(columns), warning=warning)
-
-
-def _published(cells: Mapping[Key, Cell]) -> dict[Key, Published]:
-    return {key: Published(cell.value, cell.half_width, cell.source) for key, cell in cells.items()}
 
 
 def _label(member: Member) -> str:

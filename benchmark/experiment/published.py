@@ -10,50 +10,32 @@ they may misquote; the note says where.
 import csv
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.report.table import Key, Published
 
 PATH = Path(__file__).with_name("published_results.csv")
-Key = tuple[str, ...]  # a column: (metric,) or (mode, metric), as in the tables
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A published number.
-
-    Attributes:
-        value: in percent, unless the metric is a count, a time or a size.
-        half_width: half the width of its 95 % interval; None if none is printed.
-        source: paper and table, such as `HPL_main_T3`.
-        note: how it was read, or what it leaves open.
-    """
-
-    value: float
-    half_width: float | None
-    source: str
-    note: str
 
 
 @functools.cache
-def sources() -> dict[str, dict[str, dict[str, dict[Key, Cell]]]]:
+def sources() -> dict[str, dict[str, dict[str, dict[Key, Published]]]]:
     """All published cells, by source, data set, method and column.
 
     A method's variant follows its name after a comma: `HPL-NCA, |P1|=48`.
     """
-    found: dict[str, dict[str, dict[str, dict[Key, Cell]]]] = {}
+    found: dict[str, dict[str, dict[str, dict[Key, Published]]]] = {}
     with PATH.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             method = ", ".join(filter(None, (row["method"], row["variant"])))
             cells = found.setdefault(row["source"], {}).setdefault(row["dataset"], {}).setdefault(method, {})
             half_width = float(row["half_width"]) if row["half_width"] else None
             key = tuple(filter(None, (row["mode"], row["metric"])))
-            cells[key] = Cell(float(row["value"]), half_width, row["source"], row["note"])
+            cells[key] = Published(float(row["value"]), half_width, row["source"])
     return found
 
 
-def cells_of(method: str, dataset: str, where: Sequence[str]) -> dict[Key, Cell]:
+def cells_of(method: str, dataset: str, where: Sequence[str]) -> dict[Key, Published]:
     """The published cells of a method on a data set, by column; the first source that has a cell provides it.
 
     Args:
@@ -64,19 +46,9 @@ def cells_of(method: str, dataset: str, where: Sequence[str]) -> dict[Key, Cell]
     Raises:
         UserError: a source does not exist.
     """
-    found: dict[Key, Cell] = {}
+    found: dict[Key, Published] = {}
     for source in where:
         if source not in sources():
             raise UserError(f"published: {source} is no source of {PATH.name}; these are {', '.join(sources())}.")
         found = sources()[source].get(dataset, {}).get(method, {}) | found
     return found
-
-
-def methods_of(dataset: str, where: Sequence[str]) -> list[str]:
-    """The methods that the sources list for a data set, in their order.
-
-    Args:
-        dataset: name of the data set, as in `conf/dataset`.
-        where: names of sources.
-    """
-    return list(dict.fromkeys(method for source in where for method in sources().get(source, {}).get(dataset, {})))

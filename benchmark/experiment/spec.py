@@ -35,7 +35,8 @@ from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, override
 from benchmark.core.paths import CHECKOUT_DIR, experiments_dir
-from benchmark.experiment.published import Cell, Key, cells_of
+from benchmark.experiment.published import cells_of
+from benchmark.report.table import Key, Published
 
 Options = dict[str, Any]  # options as on the command line, by key
 OF_DATASET = re.compile(r"(trunk(\..*)?|training|(protocol|dataset)\.images\..*)")  # keys that a data set brings itself
@@ -188,10 +189,10 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             published=self._published(", ".join([entry.published, *texts]), dataset) if entry.published else {},
         )  # fmt: skip
 
-    def _published(self, method: str, dataset: str) -> dict[Key, Cell]:
+    def _published(self, method: str, dataset: str) -> dict[Key, Published]:
         return cells_of(method, dataset, self.published) if dataset in self.own_datasets else {}
 
-    def quoted_rows(self, dataset: str) -> dict[str, dict[Key, Cell]]:
+    def quoted_rows(self, dataset: str) -> dict[str, dict[Key, Published]]:
         """The published cells of the methods that are quoted for a data set, by method."""
         rows = {method: self._published(method, dataset) for method in self.quoted}
         return {method: cells for method, cells in rows.items() if cells}
@@ -232,7 +233,7 @@ class Member(msgspec.Struct, frozen=True):
     variant: str
     options: Options
     swept: Options
-    published: dict[Key, Cell]
+    published: dict[Key, Published]
 
     @property
     def folder_name(self) -> str:

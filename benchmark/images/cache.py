@@ -26,7 +26,7 @@ from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.errors import DISK_FULL, UserError
 from benchmark.core.invocation import arguments
-from benchmark.core.wording import human_size
+from benchmark.core.wording import human_size, named
 from benchmark.images import shards, verified
 from benchmark.images.decode import (
     AS_PUBLISHED,
@@ -134,7 +134,7 @@ class _Job:
         if len(finished) != len(numbers) or about != self.about([*finished.values()]):
             return "images are missing, or their files changed since they were decoded"
         names = verified.altered(self.folder, shards.checksums(finished))
-        return f"{_listed(names)} do not match their checksums" * bool(names)
+        return f"the pixels in {named(names)} do not match their checksums" * bool(names)
 
     def run(self, workers: int, progress: Callable[[int, int], None]) -> None:
         """Decode missing images, and write `about.json` once every shard exists.
@@ -286,7 +286,7 @@ class Cache:
         """
         if not (names := verified.altered(self.folder, self._checksums, everything=True)):
             return
-        why = f"{_listed(names)} do not match their checksums"
+        why = f"the pixels in {named(names)} do not match their checksums"
         with _advising_on_a_failing_disk(self.folder, why), _locked(self.folder):
             names = verified.altered(self.folder, self._checksums, everything=True)  # some may have been rebuilt
             for number, name in enumerate(self._checksums):
@@ -309,13 +309,9 @@ def _incomplete(folder: Path) -> str:
 
 def _altered(folder: Path, names: list[str]) -> str:
     return (
-        f"The cache {folder} was altered after it was filled: {_listed(names)} do not match their checksums. Run the "
-        "same command again: it decodes their images again, and only these."
+        f"The cache {folder} was altered after it was filled: the pixels in {named(names)} do not match their "
+        "checksums. Run the same command again: it decodes their images again, and only these."
     )
-
-
-def _listed(names: list[str]) -> str:
-    return f"the pixels in {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def _opened(files: list[tuple[str, str]], number: int) -> verified.VerifiedFile:

@@ -292,20 +292,6 @@ def is_finite_for_unusual_batches(course: Course) -> Problems:
     return found
 
 
-def autocast_changes_no_bit(course: Course) -> Problems:
-    """Problems with a loss that is called under autocast, which the training loop does not do."""
-    results = []
-    for cast in (False, True):
-        module = course.module()
-        features, labels = toy_batch()
-        embeddings = course.subject.head(features).detach().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
-            loss = module(embeddings, labels)
-        results.append((loss, *torch.autograd.grad(loss, [embeddings, *module.parameters()])))
-    same = all(torch.equal(plain, other) for plain, other in zip(*results, strict=True))
-    return [] if same else ["Under autocast to bfloat16, its value or a gradient differs."]
-
-
 def resumes(course: Course) -> Problems:
     """Problems with a training that goes on from the `state_dict` of the loss and its optimiser."""
     found = []

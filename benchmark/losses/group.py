@@ -23,8 +23,7 @@ from torch.nn import functional
 from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_non_negative, check_positive, check_whole
 from benchmark.losses.counters import CountingLoss
-from benchmark.losses.draws import places_in_class, random_ranks
-from benchmark.losses.hier import in_own_order
+from benchmark.losses.draws import in_own_order, places_in_class, random_ranks
 from benchmark.losses.numerics import at_least_float32
 
 EPSILON = 1e-12  # added to each probability before the logarithm, authors' code

@@ -20,13 +20,14 @@ Departures from the authors' code:
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.core.records import JsonObject
 from benchmark.losses.checks import check_choice, check_non_negative, check_positive, check_whole
+from benchmark.losses.draws import in_own_order
 from benchmark.losses.proxies import initial_proxies
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.protocol.hyperbolic import check_ball, hyperbolic_distance, pull_to_rim, to_ball
@@ -153,27 +154,6 @@ def _read_steps(module: HIER, _: object) -> None:
     module._steps = int(module.steps)
 
 
-def in_own_order(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort a batch by first coordinate, then class; equal points of one class share their gradient.
-
-    The value and the gradient of a loss that draws by position then do not depend on the order of the batch.
-
-    Args:
-        points: (B, D).
-        labels: (B,).
-
-    Returns:
-        Points (B, D) and labels (B,) in the new order.
-    """
-    order = labels.argsort(stable=True)
-    order = order[points.detach()[order, 0].argsort(stable=True)]
-    points, labels = points[order], labels[order]
-    differs = (points[1:] != points[:-1]).any(dim=1) | (labels[1:] != labels[:-1])
-    kind = torch.cat([differs.new_zeros(1), differs]).cumsum(dim=0)  # (B,) rises by 1 at each new point
-    equal = (kind[:, None] == kind).double()  # (B, B); a product in float64 has a fixed order, and is exact here
-    return (equal @ points.double() / equal.sum(dim=1, keepdim=True)).to(points.dtype), labels
-
-
 def similarity(distances: Tensor) -> Tensor:
     """Return exp(-distance) (N, M) of distances (N, M), in float64 so that large distances stay distinct."""
     return torch.exp(-distances.double())
@@ -244,7 +224,14 @@ def mean_triplet_loss(
     margin: float,
     temperature: float,
 ) -> Tensor:
-    """Mean over the triplets that count of `triplet_losses`, a scalar; 0 without triplets.
+    """Mean loss of the triplets (i, j, k) that count, a scalar; 0 without triplets.
+
+    The loss of a triplet, where a(.) is the proxy chosen as lowest common ancestor, is
+    [d(i, a(ij)) - d(i, a(ijk)) + margin]+ + [d(j, a(ij)) - d(j, a(ijk)) + margin]+
+    + [d(k, a(ijk)) - d(k, a(ij)) + margin]+, or 0 where a(ij) = a(ijk).
+
+    The ancestor of a set is one-hot: the largest of -(largest distance to a member) / temperature + noise. In the
+    backward pass it is the softmax of these logits instead (straight-through), so that every proxy learns.
 
     Easily got wrong: T x M is 100 times as large as the distances, so each chunk of triplets is differentiated
     immediately and only the sum of the gradients (N, M) is kept; `change` has the value 0 and that gradient.
@@ -271,46 +258,6 @@ def mean_triplet_loss(
     return (total + change) / count.clamp(min=1)
 
 
-def triplet_losses(distances: Tensor, triplets: Tensor, noise: Tensor, *, margin: float, temperature: float) -> Tensor:
-    """Loss (T,) of each triplet (i, j, k), where a(.) is the proxy chosen as lowest common ancestor.
-
-    [d(i, a(ij)) - d(i, a(ijk)) + margin]+ + [d(j, a(ij)) - d(j, a(ijk)) + margin]+
-    + [d(k, a(ijk)) - d(k, a(ij)) + margin]+, or 0 where a(ij) = a(ijk).
-
-    The ancestor of a set is one-hot: the largest of -(largest distance to a member) / temperature + noise. In the
-    backward pass it is the softmax of these logits instead (straight-through), so that every proxy learns.
-
-    Args:
-        distances: (N, M) from the points to the proxies.
-        triplets: (3, T) indices of points.
-        noise: (2, T, M), added to the logits of a(ij) and of a(ijk), or anything that broadcasts to it.
-        margin: at least 0.
-        temperature: above 0.
-    """
-    losses: Tensor = _TripletLosses.apply(distances, triplets, noise, margin, temperature)
-    return losses
-
-
-class _TripletLosses(torch.autograd.Function):
-    """`triplet_losses` with the gradient that is written out in `_add_gradient`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, distances: Tensor, triplets: Tensor, noise: Tensor, margin: float, temperature: float
-    ) -> Tensor:
-        losses, choices = _losses_and_choices(distances, triplets, noise, margin, temperature)
-        ctx.save_for_backward(distances, triplets, *choices)
-        ctx.temperature = temperature
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        distances, triplets, *choices = ctx.saved_tensors
-        total = torch.zeros_like(distances)
-        _add_gradient(total, distances, triplets, Choices._make(choices), gradients[0], ctx.temperature)
-        return total, None, None, None, None
-
-
 class Choices(NamedTuple):
     """Ancestors of triplets, by which their losses are differentiated."""
 
@@ -324,7 +271,15 @@ class Choices(NamedTuple):
 def _losses_and_choices(
     distances: Tensor, triplets: Tensor, noise: Tensor, margin: float, temperature: float
 ) -> tuple[Tensor, Choices]:
-    """Losses (T,) of `triplet_losses`, whose arguments these are, and the ancestors."""
+    """Losses (T,) of triplets (3, T), see `mean_triplet_loss`, and their ancestors.
+
+    Args:
+        distances: (N, M) from the points to the proxies.
+        triplets: (3, T) indices of points.
+        noise: (2, T, M), added to the logits of a(ij) and of a(ijk), or anything that broadcasts to it.
+        margin: at least 0.
+        temperature: above 0.
+    """
     scaled = distances / temperature
     i, j, k = (scaled.index_select(0, points) for points in triplets)  # (T, M) each
     farthest_of_two = torch.maximum(i, j, out=j)

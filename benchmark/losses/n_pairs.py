@@ -21,8 +21,7 @@ from torch import Tensor
 
 from benchmark.losses.checks import check_non_negative
 from benchmark.losses.counters import CountingLoss
-from benchmark.losses.draws import places_in_class, random_ranks
-from benchmark.losses.hier import in_own_order
+from benchmark.losses.draws import in_own_order, places_in_class, random_ranks
 from benchmark.losses.numerics import at_least_float32
 
 

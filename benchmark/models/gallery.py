@@ -95,7 +95,7 @@ def search(model: Model, gallery: Gallery, queries: np.ndarray, count: int) -> t
     if gallery.index is not None:
         faiss = _faiss()
         index = faiss.read_index(str(gallery.index))
-        scores, places = index.search(_joined(model, queries), count)
+        scores, places = index.search(_joined(queries), count)
         if metric == "cosine":
             return places, scores / len(model.networks)
         return places, np.sqrt(np.maximum(scores, 0.0))
@@ -115,7 +115,7 @@ def search(model: Model, gallery: Gallery, queries: np.ndarray, count: int) -> t
     return found, values if metric != "hyperbolic" else -values
 
 
-def _joined(model: Model, embeddings: np.ndarray) -> np.ndarray:
+def _joined(embeddings: np.ndarray) -> np.ndarray:
     """Embeddings (F, N, D) side by side as faiss takes them, (N, F D)."""
     return np.ascontiguousarray(np.concatenate(list(embeddings), axis=1), dtype=np.float32)
 
@@ -133,7 +133,7 @@ def _index(model: Model, found: Embedded, path: Path, changed: bool) -> Path | N
     if model.described.distance == "hyperbolic" or (faiss := _faiss()) is None:
         return None
     if changed or not path.is_file():
-        vectors = _joined(model, found.embeddings)
+        vectors = _joined(found.embeddings)
         make = faiss.IndexFlatIP if model.described.distance == "cosine" else faiss.IndexFlatL2
         index = make(vectors.shape[1])
         index.add(vectors)

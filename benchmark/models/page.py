@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from benchmark.images.decode import Reading, UnreadableImageError, decode
 from benchmark.images.decoded_on_read import read
 
-SIDE = 128  # of a small picture, in pixels
+SIDE = 128  # of a thumbnail, in pixels
 UPRIGHT = Reading(orient=True, background=(255, 255, 255))
 STYLE = """
 :root { color-scheme: light dark; }
@@ -71,11 +71,11 @@ def page(title: str, about: str, found: Sequence[tuple[str, Path, Sequence[Hit]]
 def _figure(file: Path, caption: str, score: str) -> str:
     text = html.escape(caption)
     shown = f"<br>{html.escape(score)}" if score else ""
-    return f'<figure><img alt="{text}" src="{_picture(file)}"><figcaption>{text}{shown}</figcaption></figure>'
+    return f'<figure><img alt="{text}" src="{_thumbnail(file)}"><figcaption>{text}{shown}</figcaption></figure>'
 
 
-def _picture(file: Path) -> str:
-    """A small picture as a data URL; an empty one if the file cannot be read any more."""
+def _thumbnail(file: Path) -> str:
+    """A thumbnail of an image as a data URL; an empty one if the file cannot be read any more."""
     try:
         pixels = decode(read(file)[0], None, UPRIGHT)
     except UnreadableImageError:

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from benchmark.core import records
 from benchmark.core.conf_files import content
+from benchmark.core.memory import peak_bytes
 from benchmark.core.paths import CHECKOUT_DIR
 from benchmark.core.provenance import hardware, versions
 from benchmark.core.records import JsonObject
@@ -40,7 +41,7 @@ from benchmark.perf.dispatch import dispatch_costs
 from benchmark.perf.images import image_inputs
 from benchmark.perf.losses import loss_steps
 from benchmark.perf.search import search_costs
-from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, peak_megabytes, ratio_row, table
+from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, ratio_row, table
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.study.assemble import build
 from benchmark.study.prepare import prepare
@@ -415,7 +416,8 @@ def child(side: str) -> None:
     score = scorer(side, vectors, labels)
     before = product_of(vectors) if side == "ours" else []
     start, found, end = own_time(), score(), own_time()
-    spent: JsonObject = {"cpu": end.cpu - start.cpu, "wall": end.wall - start.wall, "megabytes": peak_megabytes()}
+    megabytes = peak_bytes(torch.device("cpu")) / 1e6
+    spent: JsonObject = {"cpu": end.cpu - start.cpu, "wall": end.wall - start.wall, "megabytes": megabytes}
     if side == "ours":
         both = before + product_of(vectors)
         spent["product"] = [statistics.fmean(values) for values in zip(*both, strict=True)]

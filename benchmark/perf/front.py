@@ -7,18 +7,18 @@ CPU time is measured, because other processes hardly affect it; it includes buil
 """
 
 import csv
-import io
 import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from benchmark.core import plain_yaml, records
 from benchmark.core.console import write
+from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.provenance import commit, hardware, versions
 from benchmark.core.threads import use_threads
@@ -301,10 +301,8 @@ def write_points(points: Sequence[Point], path: Path) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for point in points:
-        rounded = {name: f"{getattr(point, name):.2f}" for name in ("map_at_r", "core_seconds", "step")}
-        table.writerow(asdict(point) | rounded)
-    records.write_whole(path, text.getvalue().encode())
+    rows = [
+        (p.stage, p.variant, p.loss, p.epochs, f"{p.map_at_r:.2f}", f"{p.core_seconds:.2f}", f"{p.step:.2f}", p.commit)
+        for p in points
+    ]
+    write_csv(path, [COLUMNS, *rows])

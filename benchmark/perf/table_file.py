@@ -1,13 +1,13 @@
 """The table of `make bench` as a file, one for each kind of machine, and what became slower since it was written."""
 
 import csv
-import io
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmark.core import records
+from benchmark.core.csv_file import as_csv
 from benchmark.core.provenance import commit, hardware, versions
 from benchmark.core.threads import usable_cores
 from benchmark.perf.timing import Row
@@ -96,7 +96,5 @@ def write_lines(path: Path, columns: Sequence[str], lines: Iterable[Sequence[obj
     used = versions()
     about = [f"{hardware()['cpu']}, {usable_cores()} cores, {hardware()['system']}", f"commit {commit()}",
              ", ".join(f"{name} {used[name]}" for name in LIBRARIES if name in used)]  # fmt: skip
-    text = io.StringIO()
-    text.writelines(f"# {line}\n" for line in about)
-    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
-    records.write_whole(path, text.getvalue().encode())
+    head = "".join(f"# {line}\n" for line in about)
+    records.write_whole(path, (head + as_csv([columns, *lines])).encode())

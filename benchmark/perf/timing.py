@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -59,17 +58,6 @@ def interleave(
             if number:
                 spent[name].append(Spent(end.cpu - start.cpu, end.wall - start.wall))
     return spent
-
-
-def peak_megabytes() -> float:
-    """Peak memory of this process, in MB of 10^6 bytes.
-
-    `ru_maxrss` is useless on Linux, because a child inherits its parent's value through fork and exec.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def kfold_folds(trainval_classes: np.ndarray, num_folds: int = 4) -> list[Fold]:
         UserError: there are fewer classes than folds.
         ValueError: a class is listed twice.
     """
-    classes = _unique(trainval_classes, "trainval_classes")
+    classes = _unique(trainval_classes)
     _check_num_folds(len(classes), num_folds)
     parts = np.array_split(classes, num_folds)
     return [_fold(np.concatenate(parts[:p] + parts[p + 1 :]), parts[p]) for p in range(num_folds)]
@@ -125,7 +125,7 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
     """
     if rule not in ("mlrc", "kfold", "auto"):
         raise UserError(f'rule is {rule!r}; allowed are "mlrc", "kfold" and "auto".')
-    classes = _unique(trainval_classes, "trainval_classes")
+    classes = _unique(trainval_classes)
     if len(classes) and (np.any(np.diff(classes) < 0) or classes[0] < 0 or classes[-1] >= total_classes):
         raise ValueError(f"trainval_classes must ascend within 0 .. {total_classes - 1}, and are {_some(classes)}.")
     halves = total_classes % 2 == 0 and np.array_equal(classes, np.arange(total_classes // 2))
@@ -141,29 +141,22 @@ def make_folds(trainval_classes: np.ndarray, *, rule: FoldRule, num_folds: int, 
     return folds
 
 
-def check_class_disjoint(
-    folds: Iterable[Fold], trainval_classes: np.ndarray, test_classes: np.ndarray | None = None
-) -> None:
-    """Check that no class leaks: from training to validation, or from the test classes to either.
+def check_class_disjoint(folds: Iterable[Fold], trainval_classes: np.ndarray) -> None:
+    """Check that no class leaks from training to validation, and that both have only classes that they may use.
 
     Args:
         folds: any number of folds, as class ids.
         trainval_classes: (n,) ids of the classes that training and validation may use.
-        test_classes: (t,) ids of the classes that neither may use; None if they are deliberately unknown, as in a
-            search.
 
     Raises:
-        ValueError: a class is in both parts of a fold, outside trainval, or a test class; a part is empty; or trainval
-            and test classes overlap. The message names the fold and the classes.
+        ValueError: a class is in both parts of a fold, or outside trainval, or a part is empty. The message names the
+            fold and the classes.
     """
-    test = np.array([], dtype=np.int64) if test_classes is None else np.asarray(test_classes)
-    _refuse(np.intersect1d(trainval_classes, test), "Trainval and test classes overlap")
     for number, fold in enumerate(folds):
         parts = {"train": fold.train_classes, "validation": fold.validation_classes}
         for name, classes in parts.items():
             if len(classes) == 0:
                 raise ValueError(f"Fold {number} has no {name} classes; use fewer folds or more classes.")
-            _refuse(np.intersect1d(classes, test), f"Fold {number} has test classes among its {name} classes")
             outside = np.setdiff1d(classes, trainval_classes)
             _refuse(outside, f"Fold {number} has {name} classes that are not trainval classes")
         shared = np.intersect1d(fold.train_classes, fold.validation_classes)
@@ -177,10 +170,10 @@ def _fold(train: np.ndarray, validation: np.ndarray) -> Fold:
     return Fold(*parts)
 
 
-def _unique(classes: np.ndarray, name: str) -> np.ndarray:
+def _unique(classes: np.ndarray) -> np.ndarray:
     classes = np.asarray(classes)
     values, counts = np.unique(classes, return_counts=True)
-    _refuse(values[counts > 1], f"{name} lists classes twice")
+    _refuse(values[counts > 1], "trainval_classes lists classes twice")
     return classes
 
 

@@ -149,7 +149,6 @@ def level_scores(
     if labels is None or super_labels is None:
         raise ValueError("gallery, gallery_labels and gallery_super belong together: give all of them, or none.")
     alone = int(gallery is None)
-    alone = int(gallery is None)
     num_class, num_super = _num_equal(query_labels, labels) - alone, _num_equal(query_super, super_labels) - alone
     block = block or max(64, _SCORES_AT_A_TIME // len(labels))
     few = max(1, _RANKED_AT_A_TIME // len(labels)) if by_numpy(queries) else block

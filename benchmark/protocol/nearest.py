@@ -124,35 +124,6 @@ def _empty(shape: tuple[int, int], device: torch.device) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=device)
 
 
-def nearest_others(
-    vectors: Tensor,
-    count: int,
-    *,
-    metric: str,
-    block: int = 256,
-    curvature: float | None = None,
-    parts: int = 1,
-) -> Tensor:
-    """Return the indices (N, count) of the other rows nearest to each row of vectors (N, D), nearest first.
-
-    Args:
-        vectors: (N, D) finite vectors.
-        count: neighbours per row, 1 .. N - 1.
-        metric: "cosine", "l2" or "hyperbolic".
-        block: rows searched at a time.
-        curvature: as for `Search`.
-        parts: as for `Search`.
-
-    Raises:
-        ValueError: `count` is out of range, or `Search` rejects the vectors or options.
-    """
-    if not 1 <= count < len(vectors):
-        raise ValueError(f"count is {count}; each of {len(vectors)} rows has between 1 and {len(vectors) - 1} others.")
-    search = Search(vectors, None, metric, block, curvature=curvature, parts=parts)
-    rows = torch.arange(len(vectors), device=vectors.device)
-    return torch.cat([nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(block)])
-
-
 def nearest(scores: Tensor, depth: Tensor) -> Tensor:
     """Reference indices (B, K) whose first depth[b] entries in row b are its nearest, in order; K >= max(depth).
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark.protocol.modes import side_by_side
-from benchmark.protocol.nearest import Search, nearest, nearest_others
+from benchmark.protocol.nearest import Search, nearest
 
 _BLOCK = 256
 
@@ -33,14 +33,14 @@ def nearest_neighbours(
         curvature: curvature of the ball; for "hyperbolic" only.
     """
     joined, parts = side_by_side(embeddings, metric)
+    places = torch.arange(len(joined), device=joined.device)
     if is_query is None:
-        count = min(most, len(joined) - 1)
-        others = nearest_others(joined, count, metric=metric, block=_BLOCK, curvature=curvature, parts=parts)
-        return np.asarray(others.cpu().numpy())
-    is_query = is_query.to(joined.device)
-    queries, gallery = joined[is_query], joined[~is_query]
+        queries, gallery, count = joined, None, min(most, len(joined) - 1)
+    else:
+        is_query = is_query.to(joined.device)
+        queries, gallery, places = joined[is_query], joined[~is_query], places[~is_query]
+        count = min(most, len(gallery))
     search = Search(queries, gallery, metric, _BLOCK, curvature=curvature, parts=parts)
-    depth = torch.full((len(queries),), min(most, len(gallery)), device=joined.device)
     rows = torch.arange(len(queries), device=joined.device)
-    found = [nearest(search.scores(b), depth[b])[:, : int(depth[0])] for b in rows.split(_BLOCK)]
-    return np.asarray((~is_query).nonzero()[:, 0][torch.cat(found)].cpu().numpy())
+    found = [nearest(search.scores(b), torch.full_like(b, count))[:, :count] for b in rows.split(_BLOCK)]
+    return np.asarray(places[torch.cat(found)].cpu().numpy())

@@ -40,10 +40,8 @@ this kind.
 Source: Searle, Casella, McCulloch, "Variance Components", Wiley 1992, chapter 3 (balanced one-way random model).
 """
 
-import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from benchmark.protocol.comparisons import Difference, difference
 from benchmark.protocol.statistics import Interval, t_interval
@@ -100,34 +98,3 @@ def search_means(scores: Scores) -> dict[int, float]:
     if len({frozenset(found) for found in runs.values()}) > 1:
         raise ValueError(f"The searches have different runs: { ({s: sorted(found) for s, found in runs.items()}) }.")
     return {search: statistics.mean(found.values()) for search, found in runs.items()}
-
-
-@dataclass(frozen=True)
-class Components:
-    """Where the scores of a method vary.
-
-    Attributes:
-        search: standard deviation between searches, without that of the runs; 0 if the runs explain it all.
-        run: standard deviation between the runs of a search.
-    """
-
-    search: float
-    run: float
-
-
-def components(scores: Scores) -> Components:
-    """Return the standard deviations between searches and between runs, by the method of moments.
-
-    Args:
-        scores: scores by search and run, of at least two searches with at least two runs each.
-
-    Raises:
-        ValueError: there are fewer searches or runs, or the searches have different runs.
-    """
-    means = search_means(scores)
-    num_runs = len(scores) // len(means) if means else 0
-    if len(means) < 2 or num_runs < 2:
-        raise ValueError(f"{len(means)} searches with {num_runs} runs each; at least 2 with 2 are needed.")
-    within = sum((score - means[search]) ** 2 for (search, _), score in scores.items()) / (len(scores) - len(means))
-    between = statistics.variance(means.values()) - within / num_runs
-    return Components(math.sqrt(max(0.0, between)), math.sqrt(within))

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from benchmark.core.wording import ranges
 from benchmark.protocol.statistics import t_interval
-from benchmark.report.level_rows import level_intervals
+from benchmark.report.level_rows import MODES, level_intervals
 from benchmark.report.table import NOT_RUN, Column, Row
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.layout import Chosen, Found, NoChoiceError
 from benchmark.study.stored import StoredStudy
 
-MODES = {"concatenated": "Concatenated", "separated": "Separated"}
 METRICS = {"map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP"}
 MAIN = "map_at_r"  # the metric for which differences between rows are printed
 REMARK = ""

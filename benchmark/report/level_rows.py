@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from benchmark.core.records import JsonObject
+from benchmark.core.wording import plus_minus
 from benchmark.protocol.statistics import Interval, t_interval
 from benchmark.report.table import Block, Head, Key, Section
 
@@ -64,6 +65,4 @@ def levels_block(section: Section) -> list[Block]:
 
 
 def _text(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{interval.mean:.2f}" + ("" if interval.half_width is None else f" ± {interval.half_width:.2f}")
+    return "" if interval is None else plus_minus(interval.mean, interval.half_width, "±")

@@ -1,13 +1,10 @@
 """The best score of a search against the number of its trials, as numbers and as a figure."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmark.core import escape
 from benchmark.protocol.best_so_far import BestOf, best_in_order, best_of_subsets
 from benchmark.report.figures.palette import ACCENT, BAND, WARM
 from benchmark.study import layout
@@ -112,22 +109,19 @@ def pooled(curves: Sequence[Curve]) -> list[Curve]:
     return joined
 
 
-def as_csv(curves: Sequence[Curve]) -> str:
-    """Return one line for each row and number of trials: the best score of any so many trials, in percent.
+def as_rows(curves: Sequence[Curve]) -> list[list[object]]:
+    """Return the headings, and a row for each curve and number of trials: the best score of any so many, in percent.
 
     The columns `search0`, `search1`, ... hold the best of the first trials of each search, in their order.
     """
     numbers = sorted({search for curve in curves for search in curve.scores})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"search{number}" for number in numbers)])
+    rows: list[list[object]] = [[*COLUMNS, *(f"search{number}" for number in numbers)]]
     for curve in curves:
         own = {number: best_in_order(curve.scores.get(number, [])) for number in numbers}
-        names = [escape.csv_text(curve.name), escape.csv_text(curve.label)]
         for best in curve.of_subsets():
             at = [own[number][best.k - 1] if best.k <= len(own[number]) else None for number in numbers]
-            writer.writerow([*names, best.k, best.mean, best.deviation, best.low, best.high, *at])
-    return text.getvalue()
+            rows.append([curve.name, curve.label, best.k, best.mean, best.deviation, best.low, best.high, *at])
+    return rows
 
 
 def drawn(curves: Sequence[Curve], per_row: int = PER_ROW, size: tuple[float, float] = (3.2, 2.4)) -> "Figure":

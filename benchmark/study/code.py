@@ -11,36 +11,9 @@ from benchmark.core.code import Code, code_of
 from benchmark.study import plugins
 from benchmark.study.study import Study
 
-# Every module of this folder is in exactly one of these lists: only those that compute are part of the digest.
+# The modules of this folder that are part of the digest; its test lists the others.
 COMPUTES = ("assemble", "data", "frozen", "instantiate", "passes", "recipes", "schedules", "scoring", "study",
             "testset", "trial_score")  # fmt: skip
-DESCRIBES = (
-    "arguments",
-    "base",  # finds a setting, which the identity covers
-    "cli",
-    "code",
-    "command",
-    "config",  # its defaults are part of the configuration, which the identity covers
-    "contents",
-    "identity",
-    "kept_models",  # finds weights files
-    "layout",
-    "lengths",  # adapts configurations, which the identity covers
-    "ledger",
-    "lost_trials",
-    "messages",
-    "model_files",  # reads and writes weights that were trained
-    "opening",
-    "plugins",  # only finds packages; the modules in them are part of the digest
-    "preflight",
-    "prepare",
-    "selected",
-    "spaces",  # adapts configurations, which the identity covers
-    "stored",
-    "unused",  # chooses what the identity covers of a setting
-    "version_1",  # converts configurations, which the identity covers
-)
-
 TRAINING = ("training", "losses", "datasets", "trunks", "heads", "samplers", "images", "protocol")
 ALWAYS = (
     "benchmark.training.loop",

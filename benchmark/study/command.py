@@ -33,7 +33,7 @@ CARRIED = (
 OWN_DATA = {"benchmark.datasets.manifest.listing": "csv", "benchmark.datasets.folder.listing": "folder"}
 
 
-def command_for(config: Config, target: str, loss: str | None = None, overrides: Sequence[str] | None = None) -> str:
+def command_for(config: Config, target: str, loss: str | None = None) -> str:
     """Return the shell command that runs a target for a configuration.
 
     It includes the other options of the user's command line, such as `results_dir`, without which it would run another
@@ -43,7 +43,6 @@ def command_for(config: Config, target: str, loss: str | None = None, overrides:
         config: the study's configuration; values that are the command's defaults are omitted.
         target: names of commands, separated by blanks, such as `bo final-eval`.
         loss: another loss to run in place of the configuration's.
-        overrides: options to add; None for those of the user's command line.
     """
     dataset, trunk = config.dataset, config.trunk.name
     if trunk == similar_name(config.trunk.network):  # of a network that the user named, with `trunk.network`
@@ -66,9 +65,8 @@ def command_for(config: Config, target: str, loss: str | None = None, overrides:
         options["preset"] = config.preset
     if config.variant and loss is None:
         options["variant"] = config.variant
-    rest = invocation.other_overrides(()) if overrides is None else overrides
-    known = (*CHOSEN, *PRINTING, *OF_OTHERS)
-    return invocation.command(target, options, overrides=[e for e in rest if invocation.key_of(e) not in known])
+    rest = invocation.other_overrides((*CHOSEN, *PRINTING, *OF_OTHERS))
+    return invocation.command(target, options, overrides=rest)
 
 
 def command_for_folder(folder: Path, target: str, *more: str, plugins: Sequence[str] = ()) -> str:

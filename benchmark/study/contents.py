@@ -221,12 +221,9 @@ class Fold:
     """A finished fold, `fold_2/record.json`."""
 
     kind: ClassVar = "fold"
+    places: ClassVar = {"fold": "fold_{}"}
     result: FoldResult
     provenance: FoldProvenance
-
-    def places(self) -> dict[str, str]:
-        """The name of the folder that the record lies in, by the field that determines it."""
-        return {"result.fold": f"fold_{self.result.fold}"}
 
 
 # -- the search -------------------------------------------------------------------------------------------------------
@@ -284,12 +281,9 @@ class Ask:
     """The proposal of a trial, `trial_007/ask.json`."""
 
     kind: ClassVar = "ask"
+    places: ClassVar = {"index": "trial_{:03d}"}
     result: AskResult
     provenance: AskProvenance
-
-    def places(self) -> dict[str, str]:
-        """The name of the folder that the record lies in, by the field that determines it."""
-        return {"result.index": f"trial_{self.result.index:03d}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,15 +350,12 @@ class Trial:
     """A finished trial, `trial_007.json`."""
 
     kind: ClassVar = "trial"
+    places: ClassVar = {"index": "trial_{:03d}.json"}
     result: TrialResult
     provenance: TrialProvenance
 
     def __post_init__(self) -> None:
         _check_lengths(self.provenance, self.result.folds)
-
-    def places(self) -> dict[str, str]:
-        """The name of the record's file, by the field that determines it."""
-        return {"result.index": f"trial_{self.result.index:03d}.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,16 +415,13 @@ class Lost:
     """A lost trial, `trial_007/lost.json`."""
 
     kind: ClassVar = "lost"
+    places: ClassVar = {"index": "trial_{:03d}"}
     result: LostResult
     provenance: LostProvenance
 
     def __post_init__(self) -> None:
         if self.result.reason != self.provenance.units[0].reason:
             raise ValueError("result.reason differs from provenance.units[0].reason")
-
-    def places(self) -> dict[str, str]:
-        """The name of the folder that the record lies in, by the field that determines it."""
-        return {"result.index": f"trial_{self.result.index:03d}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -605,16 +593,12 @@ class Run:
     """A final run, `trial_007/run_03.json`; with a preset, `published/run_03.json`."""
 
     kind: ClassVar = "run"
+    places: ClassVar = {"trial": "trial_{:03d}", "run": "run_{:02d}.json"}
     result: RunResult
     provenance: RunProvenance
 
     def __post_init__(self) -> None:
         _check_lengths(self.provenance, self.result.folds)
-
-    def places(self) -> dict[str, str]:
-        """The names of the record's file and folder, by the field that determines it."""
-        folder = {} if self.result.trial is None else {"result.trial": f"trial_{self.result.trial:03d}"}
-        return folder | {"result.run": f"run_{self.result.run:02d}.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -738,12 +722,9 @@ class Traditional:
     """A run under the traditional protocol, `run_03.json`."""
 
     kind: ClassVar = "traditional"
+    places: ClassVar = {"run": "run_{:02d}.json"}
     result: TraditionalResult
     provenance: TraditionalProvenance
-
-    def places(self) -> dict[str, str]:
-        """The name of the record's file, by the field that determines it."""
-        return {"result.run": f"run_{self.result.run:02d}.json"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -792,24 +773,29 @@ class Robustness:
     """The scores of a run on corrupted test images, `run_03/blur.json`."""
 
     kind: ClassVar = "robustness"
+    places: ClassVar = {"run": "run_{:02d}", "corruption": "{}.json"}
     result: RobustnessResult
     provenance: RobustnessProvenance
-
-    def places(self) -> dict[str, str]:
-        """The names of the record's file and folder, by the field that determines it."""
-        return {"result.run": f"run_{self.result.run:02d}", "result.corruption": f"{self.result.corruption}.json"}
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
 class Content(Protocol):
-    """The checked content of a record."""
+    """The checked content of a record.
+
+    Attributes:
+        kind: kind of the record.
+        places: names of the record's file and folders, by the field of its result that stands for `{}`; a name is not
+            checked if the field is None.
+    """
 
     kind: ClassVar[str]
+    places: ClassVar[dict[str, str]]
 
-    def places(self) -> dict[str, str]:
-        """The names of the record's file and folders, by the field that determines it."""
+    @property
+    def result(self) -> object:
+        """The outcome."""
         ...
 
 
@@ -868,9 +854,10 @@ def check(record: records.Record, kind: type[Kind], path: Path) -> Kind:
         found = visible(record.kind)
         raise records.CorruptFileError(f'{path}: kind is "{found}"; it must be "{kind.kind}".')
     content = convert({"result": record.result, "provenance": record.provenance}, kind, path)
-    for place, name in content.places().items():
-        if name not in path.parts[-2:]:
-            raise records.CorruptFileError(f"{path}: {place} says that the record belongs to {name}.")
+    for field_name, form in kind.places.items():
+        value = getattr(content.result, field_name)
+        if value is not None and (name := form.format(value)) not in path.parts[-2:]:
+            raise records.CorruptFileError(f"{path}: result.{field_name} says that the record belongs to {name}.")
     if isinstance(content, Traditional):
         for fault in _unlike_the_history(record.result):
             raise records.CorruptFileError(f"{path}: {fault}.")

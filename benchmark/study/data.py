@@ -17,9 +17,9 @@ from benchmark.core.wording import human_size
 from benchmark.datasets import Dataset
 from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.datasets.listing import Listing
-from benchmark.images import Images
+from benchmark.images import Images, Source
 from benchmark.images.cache import Cache
-from benchmark.images.cropped import CroppedImages, Source
+from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops
 from benchmark.images.decode import Reading, Tally
 from benchmark.images.in_memory import InMemoryImages

@@ -1,17 +1,16 @@
 """The models whose weights a study has kept (`keep=best`): of its final runs, or of its traditional runs."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core import records
 from benchmark.core.code import code_of
 from benchmark.core.errors import UserError
-from benchmark.core.records import JsonObject, Record
+from benchmark.core.records import Record
 from benchmark.study import contents, layout
 from benchmark.study.identity import Identity
-from benchmark.study.model_files import WEIGHTS, is_there
+from benchmark.study.model_files import WEIGHTS, Mismatch, is_there
 from benchmark.study.stored import StoredStudy
 from benchmark.study.study import Study
 
@@ -20,7 +19,6 @@ SCORING = ("benchmark.images.corruptions", "benchmark.study.scoring")
 SCORING_CODE = (
     "benchmark.study.scoring", "benchmark.images", "benchmark.protocol", "benchmark.trunks", "benchmark.heads"
 )  # fmt: skip
-Mismatch = Callable[[JsonObject | None], str]  # how the identity in a file differs from the expected one
 
 
 @dataclass(frozen=True)

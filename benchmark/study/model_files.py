@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmark.core import plain_yaml, records, typed
 from benchmark.core.paths import stays_inside
 from benchmark.core.provenance import commit, versions
-from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError
+from benchmark.core.records import CorruptFileError, JsonObject
 from benchmark.core.typed import AtLeastOne, Count, Finite, Text
 from benchmark.study import data
 from benchmark.study.config import Node
@@ -321,17 +321,7 @@ def read_description(folder: Path) -> ModelFile:
         FileNotFoundError: there is none.
     """
     path = folder / NAME
-    try:
-        body = plain_yaml.load(records.read_file(path, plain_yaml.MOST_BYTES))
-    except ValueError as error:
-        raise CorruptFileError(f"{path} is damaged: {error}.") from error
-    if not isinstance(body, dict):
-        raise CorruptFileError(f"{path} is damaged: it is not a mapping.")
-    if type(version := body.get("version")) is int and version > VERSION:
-        raise NewerFileError(f"{path} has version {version}; this version reads up to {VERSION}. Upgrade this project.")
-    checksum = body.pop("sha256", None)
-    if checksum is None or records.digest_or_none(body) != checksum:
-        raise CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
+    body = plain_yaml.load_checked(records.read_file(path, plain_yaml.MOST_BYTES), path, VERSION)
     found = typed.convert(body, ModelFile, path)
     if strange := [name for name in found.plugins if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name)]:
         raise CorruptFileError(f"{path}: plugins has {strange[0]!r}, which is no name of a package.")

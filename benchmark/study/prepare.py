@@ -59,9 +59,8 @@ def check_trainable(dataset: Dataset) -> None:
 
 def make_ready(study: Study, dataset: Dataset, halves: tuple[str, ...]) -> DatasetSummary:
     """Draw or decode missing images, show progress, and return a summary of the data set."""
-    if study.config.display == "quiet":
-        return dataset.prepare(halves=halves)
-    return dataset.prepare(lambda what: counting(f"{study.config.dataset.label}: {what}"), halves=halves)
+    label, mode = study.config.dataset.label, study.config.display
+    return dataset.prepare(lambda what: counting(f"{label}: {what}", mode), halves=halves)
 
 
 def describe(study: Study, summary: DatasetSummary) -> str:

@@ -158,7 +158,6 @@ class ComposedTraining:
         warmup_epochs: epochs at the start in which the trunk is frozen.
         decay: schedule of the learning rates; empty for constant ones.
         clip: gradient clipping; empty for none.
-        freeze_batchnorm: as in `TrainingConfig`.
         pooling: pooling of the trunk's last map; empty for a transformer, whose feature is a token.
         embedding_dim: D.
         setting: hyper-parameters of the loss.
@@ -178,7 +177,6 @@ class ComposedTraining:
     warmup_epochs: int
     decay: Node
     clip: Node
-    freeze_batchnorm: bool | str
     pooling: str
     embedding_dim: int
     setting: Node
@@ -239,7 +237,6 @@ def composed_training(config: Config) -> ComposedTraining:
         warmup_epochs=warmup_epochs(config),
         decay=training.decay or {},
         clip=training.clip or {},
-        freeze_batchnorm=training.freeze_batchnorm,
         pooling=config.trunk.module.get("pool", ""),
         embedding_dim=config.protocol.embedding_dim,
         setting=config.loss.setting,

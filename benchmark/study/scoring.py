@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmark.core import records
-from benchmark.core.records import JsonObject
 from benchmark.images import Images
 from benchmark.images.batches import embed
 from benchmark.images.features import FeatureImages
@@ -18,7 +17,7 @@ from benchmark.protocol.levels import score_levels
 from benchmark.protocol.modes import ModeScores, score
 from benchmark.protocol.neighbours import nearest_neighbours
 from benchmark.study.frozen import frozen_trunk
-from benchmark.study.model_files import read_weights
+from benchmark.study.model_files import Mismatch, read_weights
 from benchmark.study.study import Study
 from benchmark.study.testset import OpenedTestSet
 from benchmark.training.checkpoint import read_state
@@ -27,7 +26,6 @@ from benchmark.training.precision import forward
 
 METRICS = ("map_at_r", "precision_at_1", "r_precision")
 NUM_NEIGHBOURS = 100  # HPL shows ranks up to 32
-Mismatch = Callable[[JsonObject | None], str]  # how the identity in a file differs from the expected one
 
 
 class MisfitError(records.CorruptFileError):

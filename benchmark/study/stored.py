@@ -22,7 +22,7 @@ from benchmark.core.code import Code
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, command
 from benchmark.core.names import PATTERN
-from benchmark.core.records import CorruptFileError, JsonObject, NewerFileError
+from benchmark.core.records import CorruptFileError, JsonObject
 from benchmark.core.typed import AtLeastOne
 from benchmark.searchers import Rule
 from benchmark.study.identity import VERSION, StudyIdentity, short_digest
@@ -265,13 +265,7 @@ def read_study(directory: Path) -> StoredStudy:
         NewerFileError: a newer version wrote it.
     """
     path = directory / NAME
-    body = _parsed(path)
-    version = body.get("version", 1)
-    if type(version) is int and version > VERSION:
-        raise NewerFileError(f"{path} has version {version}; this version reads up to {VERSION}. Upgrade this project.")
-    checksum = body.pop("sha256", None)
-    if checksum is None or records.digest_or_none(body) != checksum:
-        raise CorruptFileError(f"{path} is damaged: it does not match its own checksum.")
+    body = plain_yaml.load_checked(_read(path), path, VERSION)
     if not isinstance(body.get("config"), dict):
         raise CorruptFileError(f"{path}: config is not a mapping.")
     try:
@@ -301,10 +295,10 @@ def check_version(directory: Path, stored: StoredStudy, advice: str) -> None:
         )
 
 
-def _parsed(path: Path) -> JsonObject:
-    """The content of a YAML file of limited size."""
+def _read(path: Path) -> bytes:
+    """The bytes of a folder's `study.yaml`."""
     try:
-        data = records.read_file(path, plain_yaml.MOST_BYTES)
+        return records.read_file(path, plain_yaml.MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         folder = path.parent
         advice = f"Run {command('bo')} to start one."
@@ -315,13 +309,6 @@ def _parsed(path: Path) -> JsonObject:
         raise UserError(f"{path} cannot be read: {error.strerror}. Make it and its folder readable.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. Restore the file, or delete the folder.") from error
-    try:
-        body = plain_yaml.load(data)
-    except ValueError as error:
-        raise CorruptFileError(f"{path} is damaged: {error}.") from error
-    if not isinstance(body, dict):
-        raise CorruptFileError(f"{path} is damaged: it is not a mapping.")
-    return body
 
 
 def _from_version_1(body: JsonObject) -> JsonObject:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.names import similar_name
 from benchmark.core.paths import conf_dir
@@ -26,7 +25,7 @@ from benchmark.core.typed import LARGEST_INT
 from benchmark.protocol.seeds import stable_seed
 from benchmark.searchers import Kind, Parameter, Scale, Searcher, num_settings
 from benchmark.study import identity, messages, recipes
-from benchmark.study.command import command_for, command_for_folder, tables_command
+from benchmark.study.command import command_for, command_for_folder, results_dir_of, tables_command
 from benchmark.study.config import Config, Node, schema
 from benchmark.study.instantiate import NodeKind, build
 from benchmark.study.plugins import check_names, conf_dirs
@@ -171,8 +170,7 @@ class Study:
             more: further overrides, for a study that is stored.
         """
         if target == "tables":
-            root = self.directory.parents[2] if self.directory.parts[-3:-2] == ("studies",) else Path("results")
-            return tables_command(root)
+            return tables_command(results_dir_of(self.directory))
         if target not in ("data", "splits") and (self.directory / "study.yaml").is_file():
             return command_for_folder(self.directory, target, *self._other_budget(), *more)
         return command_for(self.config, target)
@@ -206,7 +204,7 @@ class Study:
 
     def identity(self, fingerprint: str) -> str:
         """A short hash of `science`."""
-        return records.digest(self.science(fingerprint))[:16]
+        return identity.short_digest(self.science(fingerprint))
 
     # -- components ----------------------------------------------------------------------------------------------
 
@@ -244,14 +242,12 @@ class Study:
         from benchmark.protocol import folds as fold_rules
 
         p = self.config.protocol
-        folds = fold_rules.make_folds(
+        return fold_rules.make_folds(
             trainval_classes,
             rule=cast(fold_rules.FoldRule, p.fold_rule),  # which checks it
             num_folds=p.num_folds,
             total_classes=total_classes,
         )
-        fold_rules.check_class_disjoint(folds, trainval_classes)
-        return folds
 
     def make_trunk(self, in_channels: int, seed: int) -> TrunkModule:
         """Build the trunk, (B, in_channels, H, W) -> (B, F), with weights drawn from `seed`."""

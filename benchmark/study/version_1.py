@@ -1,45 +1,17 @@
-"""Version 1 of configurations and fold records: how to read them, and how to compute the identity of their studies.
+"""Version 1 of configurations and fold records, and how to read them.
 
 Version 1 kept the numbers that HPL and XBM need for a data set in that data set's section, as `dataset.hpl` and
-`dataset.xbm`, and called the traditional protocol's training "customary". Both are part of the identity of every study,
-whatever its loss. Committed studies keep their identity, so `as_version_1` restores that layout before an identity is
-verified, and `upgrade` turns a stored configuration of version 1 into today's layout. Nothing else may depend on this
-module, and nothing in it may change: a new loss or data set needs no entry here.
+`dataset.xbm`, and called the traditional protocol's training "customary". `upgrade` turns a stored configuration of
+version 1 into today's layout. Nothing in this module may change: a new loss or data set needs no entry here.
 """
 
 import copy
 import json
 
 from benchmark.core.errors import UserError
-from benchmark.study.config import Config, Node
+from benchmark.study.config import Node
 
 BLOCKS = ("hpl", "xbm")
-# The values of version 1 for each data set; a data set that is not listed has the first ones.
-HPL: Node = {
-    "warmup_iterations": 300,
-    "num_coarse": 10,
-    "num_coarse_bounds": [2, 20],
-    "update_every": 100,
-    "update_every_bounds": [10, 200],
-}
-XBM: Node = {"start_iteration": 1000}
-HPL_BY_DATASET: dict[str, Node] = {
-    "cub": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
-    "cars196": {"num_coarse": 20, "num_coarse_bounds": [2, 37]},
-    "sop": {"num_coarse": 500, "num_coarse_bounds": [10, 1000]},
-    "inshop": {"num_coarse": 500, "num_coarse_bounds": [10, 1000]},
-    "inaturalist2019": {"num_coarse": 48, "num_coarse_bounds": [10, 246], "customary": {"num_coarse": 500}},
-    "glyphs": {
-        "warmup_iterations": 100, "num_coarse": 50, "num_coarse_bounds": [5, 200],
-        "update_every": 20, "update_every_bounds": [10, 100],
-    },
-    "glyphs_small": {
-        "warmup_iterations": 15, "num_coarse": 10, "num_coarse_bounds": [3, 40],
-        "update_every": 5, "update_every_bounds": [2, 15],
-    },
-}  # fmt: skip
-XBM_BY_DATASET = {"glyphs": {"start_iteration": 100}, "glyphs_small": {"start_iteration": 15}}
-USER_DATASETS = ("manifest", "folder")  # modules whose data sets may have any name, even `cub`
 # Keys of `conf/loss/schedule` about the values, which version 1 did not write down.
 ABOUT: dict[str, Node] = {
     "hpl": {"starts": ["warmup_iterations"], "counts": ["warmup_iterations", "update_every"]},
@@ -79,41 +51,6 @@ def upgrade(raw: Node) -> Node:
         values = {"traditional" if name == "customary" else name: value for name, value in old[key].items()}
         config["loss"] = json.loads(text) | {"schedule": values | ABOUT[key]}
     return config
-
-
-def as_version_1(science: Node, config: Config) -> Node:
-    """Convert what identifies a study to the layout of version 1, of which the stored identities are digests.
-
-    Args:
-        science: what identifies a study today, see `identity.science`; it is changed.
-        config: the typed configuration.
-    """
-    science.pop("precision")
-    science["searcher"]["module"].pop("failed", None)
-    for key in ("orient", "background"):  # version 1 read all images as published ones are read
-        science["dataset"].get("images", {}).pop(key, None)
-    science["loss"] |= {"setting": config.loss.setting, "optimizer": config.loss.optimizer}  # whether read or not
-    dataset, schedule = science["dataset"], config.loss.schedule
-    blocks = config.dataset.version_1 or _blocks(dataset)
-    for key, block in blocks.items():
-        dataset[key] = block | {name: value for name, value in schedule.items() if name in block}
-    if schedule.get("traditional"):
-        dataset["hpl"]["customary"] = schedule["traditional"]
-    del science["loss"]["schedule"]
-    science["loss"].pop("base", None)
-    if science["training"]["name"] == "traditional":
-        science["training"]["name"] = "customary"
-    science["protocol"]["num_runs"] = config.protocol.num_runs
-    return science
-
-
-def _blocks(dataset: Node) -> dict[str, Node]:
-    """The blocks that version 1 had in the YAML of a data set."""
-    module = str(dataset["module"].get("_target_")).split(".")[-2:-1]  # `cub` of `benchmark.datasets.cub.listing`
-    (name,) = module or [""]
-    if name not in USER_DATASETS and dataset["name"] in HPL_BY_DATASET:
-        name = dataset["name"]  # glyphs and glyphs_small share a module
-    return {"hpl": HPL | HPL_BY_DATASET.get(name, {}), "xbm": XBM | XBM_BY_DATASET.get(name, {})}
 
 
 def record_defaults(has_best: bool) -> dict[str, bool | None]:

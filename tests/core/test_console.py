@@ -205,6 +205,8 @@ def test_a_long_preparation_shows_how_far_it_is_and_a_short_one_says_nothing(
         show(done, 4)
     lines = [line.strip() for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if line.strip()]
     assert lines[0] == "decoding: 1 of 4, 45 s left" and lines[-1] == "decoding: 4 of 4, done" and len(lines) == 4
+    display.counting("decoding", "quiet")(4, 4)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_that_is_watched_on_the_unseen_classes_says_so_and_has_no_folds(

@@ -7,8 +7,8 @@ import pytest
 
 from benchmark.core import conf_files
 from benchmark.core.conf_files import content
+from benchmark.core.errors import UserError
 from benchmark.core.pretraining import image_sets, may_have_seen, of_network, read
-from benchmark.core.records import CorruptFileError
 
 
 def files(group: str) -> dict[str, dict[str, Any]]:
@@ -77,5 +77,5 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "sets.yaml"
     for text in ("a: {label: A, wbe: true}", "a: {web: true}", "a: ["):
         path.write_text(text)
-        with pytest.raises(CorruptFileError, match=r"sets\.yaml"):
+        with pytest.raises(UserError, match=r"sets\.yaml"):
             read(path)

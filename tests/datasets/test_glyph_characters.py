@@ -3,7 +3,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from benchmark.datasets.glyph_characters import BLOCKS, base_letter, block_of, choose_characters, is_candidate
+from benchmark.datasets.glyph_characters import BLOCKS, block_of, choose_characters, is_candidate
 from benchmark.datasets.glyph_outlines import FACES, Outline
 
 FACE_NAMES = list(FACES)
@@ -120,7 +120,3 @@ def test_characters_without_ink_are_not_candidates(character):
 def test_visible_characters_of_the_blocks_are_candidates():
     assert all(is_candidate(ord(character)) for character in "A7+éЖ→½€")
     assert not is_candidate(ord("あ"))
-
-
-def test_the_base_letter_has_no_accents():
-    assert [chr(base_letter(ord(letter))) for letter in "eéếἂÅ½"] == ["e", "e", "e", "α", "A", "½"]

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.datasets import glyphs
-from benchmark.datasets.glyphs import Glyphs, base_letters
+from benchmark.datasets.glyphs import Glyphs
 from benchmark.datasets.listing import Counts
 from benchmark.study.instantiate import build
 
@@ -84,7 +84,7 @@ def test_the_halves_hold_what_prepare_returns(full):
         assert set(half.labels.tolist()) == set(half.class_ids.tolist())
         assert len(half.class_ids) == len(half.class_names) == len(half.super_labels) == classes
         assert len(set(half.super_labels.tolist())) == super_classes
-    assert (full.total_classes, full.num_trainval_classes) == (2_087, 1_067)
+    assert full.total_classes == 2_087
 
 
 @pytest.mark.slow
@@ -160,15 +160,6 @@ def test_the_small_preset_is_every_eighth_class_with_the_very_same_images(full, 
     assert {half.super_names[place] for half in (small.trainval(), small.test()) for place in half.super_labels} == set(
         BLOCK_COUNTS
     )
-
-
-@pytest.mark.slow
-def test_the_base_letters_are_a_finer_level_than_the_characters(full):
-    trainval = full.trainval()
-    letters = base_letters(trainval)
-    e_acute = trainval.class_names.index("U+00E9 LATIN SMALL LETTER E WITH ACUTE")
-    assert letters[e_acute] == ord("e")
-    assert len({*letters.tolist(), *base_letters(full.test()).tolist()}) == 1_343
 
 
 def test_unexpected_pixels_are_refused_with_both_digests(tiny, monkeypatch):

@@ -20,7 +20,7 @@ opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 from benchmark.datasets.glyphs import Glyphs
 data = Glyphs(every=8, cache_dir=Path({str(small.cache_dir)!r}))
-data.trainval(), data.fingerprint, data.total_classes, data.num_trainval_classes
+data.trainval(), data.fingerprint, data.total_classes
 print(sum("trainval.npz" in path for path in opened), sum("test.npz" in path for path in opened))
 data.test()
 print(sum("test.npz" in path for path in opened))

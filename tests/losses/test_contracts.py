@@ -195,7 +195,14 @@ def test_an_unusual_batch_has_a_finite_loss_and_finite_gradients(name):
 
 @for_each("name", NAMES, fast=FAST)
 def test_autocast_changes_no_bit(name):
-    assert not contract.autocast_changes_no_bit(course(name))
+    results = []
+    for cast in (False, True):
+        module, (features, labels) = course(name).module(), contract.toy_batch()
+        embeddings = course(name).subject.head(features).detach().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = module(embeddings, labels)
+        results.append((loss, *torch.autograd.grad(loss, [embeddings, *module.parameters()])))
+    assert all(torch.equal(plain, other) for plain, other in zip(*results, strict=True))
 
 
 @for_each("name", NAMES, fast=FAST)

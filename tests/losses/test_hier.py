@@ -9,7 +9,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.losses import hier
-from benchmark.losses.hier import HIER, in_own_order
+from benchmark.losses.hier import HIER
 from benchmark.losses.proxy_anchor import proxy_anchor
 from benchmark.protocol.hyperbolic import to_ball
 from tests.losses.test_hier_triplets import float_related, float_triplet
@@ -96,15 +96,6 @@ def test_the_order_of_the_batch_changes_neither_loss_nor_gradients_though_sample
     assert again[0].item() == pytest.approx(found[0].item(), rel=1e-12)
     torch.testing.assert_close(again[1], found[1][order], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(again[3], found[3], rtol=1e-9, atol=1e-12)
-
-
-def test_sorting_keeps_points_with_their_labels():
-    points = torch.tensor([[0.5, 1.0], [-1.0, 2.0], [0.5, 1.0], [0.5, 1.0], [0.0, 0.3]], requires_grad=True)
-    sorted_points, labels = in_own_order(points, torch.tensor([2, 0, 1, 2, 3]))
-    assert labels.tolist() == [0, 3, 1, 2, 2]
-    assert torch.equal(sorted_points, points[[1, 4, 2, 0, 3]])
-    sorted_points[3, 0].backward()
-    assert points.grad[:, 0].tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
 
 
 @pytest.mark.parametrize(

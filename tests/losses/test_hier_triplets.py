@@ -7,6 +7,7 @@ import torch
 
 from benchmark.losses import hier
 from benchmark.losses.hier import draw_triplets, mean_triplet_loss, reciprocal_neighbours
+from tests.losses.hier_triplets import triplet_losses
 
 GUMBEL = hier.gumbel
 SETTINGS = {"margin": 0.1, "temperature": 0.1}
@@ -44,7 +45,7 @@ def test_triplet_losses_agree_with_the_loop(num_proxies, with_noise):
     distances = table(10, num_proxies)
     triplets = torch.randint(10, (3, 60), generator=torch.Generator().manual_seed(1))
     noise = table(2 * 60, num_proxies, seed=2).view(2, 60, -1) if with_noise else torch.zeros(2, 1, 1)
-    found = hier.triplet_losses(distances, triplets, noise, **SETTINGS)
+    found = triplet_losses(distances, triplets, noise, **SETTINGS)
     shifts = noise.expand(2, 60, num_proxies).transpose(0, 1).tolist()
     expected = [float_triplet(distances.tolist(), t, s) for t, s in zip(triplets.T.tolist(), shifts, strict=True)]
     assert found.tolist() == pytest.approx(expected, abs=1e-12)
@@ -62,7 +63,7 @@ def test_a_triplet_and_its_gradient_worked_out_by_hand(margin, loss, k_counts):
     # loss by the first logits are p(1 - p) fall for ij and -q(1 - q) fall for ijk; by the second logits, the opposite.
     # Both logits of ij and the second of ijk are -d_i, the first of ijk is -d_k.
     distances = torch.tensor([[1.0, 1.1], [0.5, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
-    found = hier.triplet_losses(
+    found = triplet_losses(
         distances, torch.tensor([[0], [1], [2]]), torch.zeros(2, 1, 1), margin=margin, temperature=1.0
     )
     assert found.item() == pytest.approx(loss, abs=1e-12)
@@ -106,7 +107,7 @@ def test_gradients_of_weighted_losses_are_those_of_straight_through_choices(step
     weights = torch.randn(80, generator=generator, dtype=torch.float64)
     noise = table(2 * 80, 6, seed=2).view(2, 80, 6) if with_noise else torch.zeros(2, 80, 6, dtype=torch.float64)
     settings = {"margin": margin, "temperature": 0.3}
-    found = hier.triplet_losses(distances, triplets, noise if with_noise else noise[:, :1, :1], **settings)
+    found = triplet_losses(distances, triplets, noise if with_noise else noise[:, :1, :1], **settings)
     expected = torch.stack([
         paper_triplet(distances, t, noise[:, number], **settings) for number, t in enumerate(triplets.T.tolist())
     ])  # fmt: skip
@@ -125,7 +126,7 @@ def test_chunks_add_up_to_the_mean_and_its_gradient(monkeypatch, rows):
     monkeypatch.setattr(hier, "gumbel", lambda *a: drawn.append(GUMBEL(*a)) or drawn[-1])
     found = mean_triplet_loss(distances, triplets, torch.tensor(50), torch.Generator().manual_seed(3), **SETTINGS)
     assert len(drawn) == math.ceil(50 / rows)
-    whole = hier.triplet_losses(distances, triplets, torch.cat(drawn, dim=1), **SETTINGS).mean()
+    whole = triplet_losses(distances, triplets, torch.cat(drawn, dim=1), **SETTINGS).mean()
     assert found.item() == pytest.approx(whole.item(), rel=1e-12)
     gradients = [torch.autograd.grad(3 * loss, distances)[0] for loss in (found, whole)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)

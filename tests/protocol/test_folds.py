@@ -169,24 +169,17 @@ def test_the_arrays_of_a_fold_cannot_be_changed():
     ("fold", "message"),
     [
         (Fold(np.array([0, 1, 2]), np.array([2, 3])), "Fold 1 trains on classes that it validates on: 2"),
-        (Fold(np.array([0, 9]), np.array([1])), "Fold 1 has test classes among its train classes: 9"),
-        (Fold(np.array([0]), np.array([1, 8])), "Fold 1 has test classes among its validation classes: 8"),
         (Fold(np.array([0, 7]), np.array([1])), "Fold 1 has train classes that are not trainval classes: 7"),
         (Fold(np.array([0]), np.array([], dtype=int)), "Fold 1 has no validation classes"),
     ],
 )
 def test_a_leaking_fold_is_refused_by_number_and_class(fold, message):
     good = Fold(np.array([0, 1]), np.array([2, 3]))
-    check_class_disjoint([good], np.arange(4), np.array([8, 9]))
+    check_class_disjoint([good], np.arange(4))
     with pytest.raises(ValueError, match=message):
-        check_class_disjoint([good, fold], np.arange(4), np.array([8, 9]))
-
-
-def test_overlapping_trainval_and_test_classes_are_refused():
-    with pytest.raises(ValueError, match="Trainval and test classes overlap: 4, 5"):
-        check_class_disjoint([], np.arange(6), np.arange(4, 10))
+        check_class_disjoint([good, fold], np.arange(4))
 
 
 def test_a_long_list_of_classes_is_shortened_in_the_message():
     with pytest.raises(ValueError, match=r"0, 1, 2, 3, 4, 5, 6, 7, 8, 9 \.\.\. \(50 classes\)"):
-        check_class_disjoint([], np.arange(50), np.arange(50))
+        check_class_disjoint([Fold(np.arange(50), np.array([50]))], np.array([50]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.protocol import neighbours
 from benchmark.protocol.neighbours import nearest_neighbours
 
 
@@ -38,6 +39,29 @@ def test_a_query_s_neighbours_are_gallery_images_at_their_places_among_all(metri
         if asked
     ]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "hyperbolic"])
+@pytest.mark.parametrize("count", [1, 4, 29])
+def test_the_nearest_others_are_in_order_and_without_the_image_itself(
+    monkeypatch: pytest.MonkeyPatch, metric: str, count: int
+) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", 7)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 4))) / 3
+    x[7] = x[2]
+    lengths = x.norm(dim=1)
+    apart = (x[:, None] - x).square().sum(dim=2)
+    scores = {
+        "cosine": (x @ x.T) / lengths / lengths[:, None],
+        "l2": -apart,
+        "hyperbolic": -apart / (1 - 0.1 * lengths**2) / (1 - 0.1 * lengths[:, None] ** 2),  # in the arcosh, so in order
+    }[metric]
+    options = {"curvature": 0.1} if metric == "hyperbolic" else {}
+    found = nearest_neighbours(x[None], None, count, metric=metric, **options)
+    assert found.shape == (30, count)
+    for row, columns in enumerate(found.tolist()):
+        others = [c if c != row else -1 for c in (-scores[row].round(decimals=9)).argsort(stable=True).tolist()]
+        assert columns == [c for c in others if c >= 0][:count]
 
 
 def test_there_are_never_more_neighbours_than_images_to_search() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.protocol.nested import Components, components, difference_over_searches, over_searches, search_means
+from benchmark.protocol.nested import difference_over_searches, over_searches, search_means
 from benchmark.protocol.statistics import t_interval
 
 STUDIES = Path(__file__).parents[2] / "results"
@@ -46,15 +46,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
         search_means({(0, 0): 1.0, (0, 1): 1.0, (1, 0): 2.0})
     with pytest.raises(ValueError, match="cannot be paired"):
         difference_over_searches(scores([[1.0], [2.0]]), scores([[1.0]]))
-    with pytest.raises(ValueError, match="at least 2 with 2"):
-        components(scores([[1.0, 2.0]]))
-
-
-def test_the_components_are_those_of_the_analysis_of_variance() -> None:
-    # Within: (1 + 1 + 1 + 1 + 4 + 4) / 3 = 4. Means 10, 12, 17: variance 13; between: 13 - 4 / 2 = 11.
-    found = components(scores([[9.0, 11.0], [11.0, 13.0], [15.0, 19.0]]))
-    assert found == Components(pytest.approx(11**0.5), pytest.approx(2.0))
-    assert components(scores([[0.0, 10.0], [1.0, 9.0]])).search == 0.0, "the runs explain it all"
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 4.0, "records", "best of 10"])

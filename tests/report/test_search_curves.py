@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.report.search_curves import Curve, as_csv, drawn, pooled, read_search
+from benchmark.core.csv_file import as_csv
+from benchmark.report.search_curves import Curve, as_rows, drawn, pooled, read_search
 from benchmark.searches import row_of, searches
 from benchmark.study.study import Study
 from tests import fake_results
@@ -18,7 +19,7 @@ TWO = Curve("g", "row", "hpl_pa", "HPL-PA", {0: [1.0, None, 3.0], 1: [2.0, 7.0]}
 
 
 def test_the_csv_has_any_number_of_trials_and_each_search_in_its_order() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv([TWO]))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(as_rows([TWO])))))
     assert [row["trials"] for row in rows] == ["1", "2", "3", "4", "5"]
     # Of the five trials, four have a score: 1, 2, 3, 7. One trial: their mean, 13 / 4. Two trials, without the pairs of
     # which none has a score (there is none): 1 is the best of {1, -}, 2 of two pairs, 3 of three, 7 of four.

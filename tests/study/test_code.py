@@ -13,11 +13,38 @@ import yaml
 from benchmark.core import code as files
 from benchmark.core.errors import UserError
 from benchmark.core.paths import PACKAGE_DIR, conf_dir
-from benchmark.study.code import COMPUTES, DESCRIBES, search_code, training_code
+from benchmark.study.code import COMPUTES, search_code, training_code
 from benchmark.study.study import Study
 
 Compose = Callable[..., Study]
 Edit = Callable[..., None]
+# The modules of `benchmark/study` that compute no part of a result.
+DESCRIBES = (
+    "arguments",
+    "base",  # finds a setting, which the identity covers
+    "cli",
+    "code",
+    "command",
+    "config",  # its defaults are part of the configuration, which the identity covers
+    "contents",
+    "identity",
+    "kept_models",  # finds weights files
+    "layout",
+    "lengths",  # adapts configurations, which the identity covers
+    "ledger",
+    "lost_trials",
+    "messages",
+    "model_files",  # reads and writes weights that were trained
+    "opening",
+    "plugins",  # only finds packages; the modules in them are part of the digest
+    "preflight",
+    "prepare",
+    "selected",
+    "spaces",  # adapts configurations, which the identity covers
+    "stored",
+    "unused",  # chooses what the identity covers of a setting
+    "version_1",  # converts configurations, which the identity covers
+)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from benchmark.core.errors import UserError
 from benchmark.study.code import training_code
 from benchmark.study.identity import short_digest
 from benchmark.study.study import Study
-from benchmark.study.version_1 import as_version_1, record_defaults, upgrade
+from benchmark.study.version_1 import record_defaults, upgrade
 from tests.cases import slow_except
+from tests.study.version_1 import as_version_1
 
 Compose = Callable[..., Study]
 

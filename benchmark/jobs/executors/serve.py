@@ -4,7 +4,6 @@ By default units arrive on standard input and answers leave on standard output u
 `--unit FILE` there is one unit, the JSON in that file, and the answer is appended to `answer_path(FILE)`.
 """
 
-import ctypes
 import json
 import os
 import queue
@@ -13,11 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
+from benchmark.core.process import end_with_parent
 from benchmark.core.records import JsonObject
 from benchmark.jobs.executors import RunUnit
 from benchmark.jobs.executors.messages import run_and_report
-
-_PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
 def serve(run: RunUnit) -> None:
@@ -63,7 +61,7 @@ def _serve_driver(run: RunUnit) -> None:
     os.dup2(2, 1)
     sys.stdout.flush()  # what was printed before goes to the log too
     sys.stdout = sys.stderr
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)  # elsewhere than on Linux, the closed standard input has to do
     lock, units = threading.Lock(), queue.SimpleQueue[str]()
 
     def send(message: JsonObject) -> None:
@@ -87,9 +85,3 @@ def _serve_driver(run: RunUnit) -> None:
             send({"id": number} | message)
 
         run_and_report(run, request["spec"], answer)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for a SIGKILL when the driver's thread ends; elsewhere the closed standard input has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

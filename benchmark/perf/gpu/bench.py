@@ -1,8 +1,6 @@
 """Run the sections one after the other, show their facts, and keep them."""
 
 import contextlib
-import csv
-import io
 import json
 import os
 import re
@@ -20,6 +18,7 @@ import torch
 
 from benchmark.core import records
 from benchmark.core.console import write
+from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, command
 from benchmark.core.paths import module_arguments
@@ -139,18 +138,11 @@ def keep(path: Path, found: list[tuple[str, Fact]]) -> list[Path]:
         path: the files without their endings.
         found: facts with their sections.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     all_of_them = [("about", Fact("commit", note=commit())), *found]
     rows = [{"section": section, **fact.to_json()} for section, fact in all_of_them]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    files = {path.with_suffix(".csv"): table.getvalue(), path.with_suffix(".jsonl"): lines}
-    for file, text in files.items():
-        records.write_whole(file, text.encode())
-    return list(files)
+    lines = path.with_suffix(".jsonl")
+    records.write_whole(lines, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return [write_csv(path.with_suffix(".csv"), [COLUMNS, *(list(row.values()) for row in rows)]), lines]
 
 
 def main(section: str, device: str, small: str) -> None:

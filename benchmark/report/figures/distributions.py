@@ -5,8 +5,6 @@ Source of the figure: Lim, Yun, Park and Choi, "Hypergraph-Induced Semantic Tupl
 of the features. The quantities are this project's reading of it, see `Compared`.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmark.core import records
-from benchmark.core.escape import csv_text
+from benchmark.core import csv_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,12 +123,9 @@ def write_csv(path: Path, models: Sequence[tuple[Sequence[str], Compared]]) -> P
         path: the file.
         models: for each model, the names of its classes, and its comparison.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[object]] = [COLUMNS]
     for number, (names, facts) in enumerate(models):
         numbers = zip(facts.images, facts.own, facts.other, facts.norm, facts.spread, strict=True)
         for name, (count, *values) in zip(names, numbers, strict=True):
-            writer.writerow([number, csv_text(name), int(count), *(f"{value:.6g}" for value in values)])
-    records.write_whole(path, file.getvalue().encode())
-    return path
+            rows.append([number, name, int(count), *(f"{value:.6g}" for value in values)])
+    return csv_file.write_csv(path, rows)

@@ -1,7 +1,5 @@
 """A learned hierarchy as a tree with an image of each class, beside a given one, and how well the two agree."""
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmark.core import records
-from benchmark.core.escape import csv_text
+from benchmark.core import csv_file
 from benchmark.core.wording import counted
+from benchmark.report.figures.retrieval import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +26,6 @@ PIXELS = 96  # of an image's longer side
 HEAD, ROW = 2.5 * LINE, SIDE + (MOST_LINES + 1) * LINE  # height of a group's name, and of a row of classes
 GREY = "#888888"
 Colour = str | tuple[float, float, float]
-Pixels = Callable[[int], np.ndarray]  # uint8 (H, W) or (H, W, 3), an example image of a class by its index
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,8 @@ def write_csv(path: Path, names: Sequence[str], owners: np.ndarray, given: Seque
     Raises:
         WriteError: the file cannot be written.
     """
-    buffer = io.StringIO()
-    lines = csv.writer(buffer, lineterminator="\n")
-    lines.writerow(["group", "class", "given_group"])
-    lines.writerows([int(owners[c]), csv_text(names[c]), csv_text(given[c])] for c in np.argsort(owners, kind="stable"))
-    records.write_whole(path, buffer.getvalue().encode())
+    rows = ((int(owners[c]), names[c], given[c]) for c in np.argsort(owners, kind="stable"))
+    csv_file.write_csv(path, [("group", "class", "given_group"), *rows])
 
 
 def groups(of_class: np.ndarray, name: Callable[[int], str]) -> list[Group]:

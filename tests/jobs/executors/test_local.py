@@ -357,8 +357,8 @@ def test_workers_end_with_their_driver(command, tmp_path, how):
 def test_a_worker_ends_when_its_standard_input_closes_though_a_unit_is_running(command, monkeypatch):
     """The way without Linux's help."""
     script = Path(command[1])
-    script.write_text(script.read_text().replace("serve(run)", "import benchmark.jobs.executors.serve as s\n"
-                                                 "    s._die_with_parent = lambda: None\n    serve(run)"))  # fmt: skip
+    without = "import benchmark.jobs.executors.serve as s\n    s.end_with_parent = lambda number: None\n    serve(run)"
+    script.write_text(script.read_text().replace("serve(run)", without))
     worker = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
