@@ -111,7 +111,8 @@ def test_published_setting_lies_inside_its_space(name):
         assert {"bounds", "scale", "type"} <= parameter.keys() <= {"bounds", "scale", "type", "datasets"}
         low, high = parameter["bounds"]
         assert low <= node["setting"][key] <= high, key
-        for low, high in (parameter["bounds"], *parameter.get("datasets", {}).values()):
+        of_datasets = parameter.get("datasets", {}).values()
+        for low, high in (parameter["bounds"], *(own for own in of_datasets if isinstance(own, list))):
             assert low < high
             assert parameter["scale"] == "linear" or (parameter["scale"] == "log" and low > 0)
             assert parameter["type"] == "float" or all(isinstance(v, int) for v in (low, high, node["setting"][key]))
@@ -131,7 +132,8 @@ def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
             for key, value in setting.items():
                 if key in node["space"]:
                     parameter = node["space"][key]
-                    low, high = parameter.get("datasets", {}).get(dataset, parameter["bounds"])
+                    own = parameter.get("datasets", {}).get(dataset, parameter["bounds"])  # a number: not searched
+                    low, high = own if isinstance(own, list) else (own, own)
                     assert low <= value <= high, (dataset, key)
 
 
