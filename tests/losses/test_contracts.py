@@ -36,7 +36,7 @@ from tests.losses.every_loss import (
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
 OPTIONAL = {"base", "head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule", "unread",
             "usual"}  # fmt: skip
-RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
+RECIPE = {"lr", "lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
     "contrastive", "triplet", "triplet_semihard", "ntxent", "margin", "margin_class", "fastap", "snr", "ms", "ms_miner",
@@ -159,7 +159,7 @@ def test_an_authors_recipe_fits_the_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
     recipe = node.get("authors", {})
-    assert "lr_multiplier" in recipe or not names or name not in PAPERS
+    assert {"lr", "lr_multiplier"} & recipe.keys() or not names or name not in PAPERS
     trunks, recipes = recipe.get("trunks", {}), recipe.get("recipes", {})
     nodes = (recipe, *trunks.values(), *recipes.values())
     by_dataset = [part for part in nodes for part in part.get("datasets", {}).values()]

@@ -84,7 +84,7 @@ def test_a_loss_without_parameters_has_no_optimizer(proxy_anchor: Callable[..., 
 @pytest.mark.parametrize("choice", ["searched", "authors"])
 def test_parameters_without_a_rate_are_refused(proxy_anchor: Callable[..., Study], choice: str) -> None:
     study = proxy_anchor(f"protocol.loss_optimizer={choice}", optimizer=None, authors={})
-    with pytest.raises(UserError, match=r"conf/loss/proxy_anchor.yaml has parameters but no .*lr"):
+    with pytest.raises(UserError, match=r"conf/loss/proxy_anchor.yaml has parameters but n.*lr"):
         make_optimizers(study.config, {"loss": TwoKinds()})
 
 
