@@ -211,12 +211,13 @@ def test_a_case_may_ask_for_data_set_and_trunk_only() -> None:
 @pytest.fixture(scope="module")
 def authors_study(compose_study_in: Callable[..., Study]) -> Callable[..., Study]:
     """A loss as a recipe trains it: `authors_study("hist", "cub", "resnet50", "hist")`; no weights, no data."""
-    composed = functools.cache(lambda loss: compose_study_in(Path("results"), f"loss={loss}").raw)
+    composed = functools.cache(
+        lambda loss, dataset: compose_study_in(Path("results"), f"loss={loss}", f"dataset={dataset}").raw
+    )
 
     def make(loss: str, dataset: str, trunk: str, recipe: str) -> Study:
-        raw = dict(composed(loss))
-        for group, name in (("dataset", dataset), ("trunk", trunk)):
-            raw[group] = raw[group] | {"name": name}
+        raw = dict(composed(loss, dataset))
+        raw["trunk"] = raw["trunk"] | {"name": trunk}
         raw["protocol"] = raw["protocol"] | {"loss_optimizer": "authors"}
         keys = ("freeze_batchnorm", "shift", "optimizers")
         raw["training"] = {"name": "traditional"} | {key: training(recipe, dataset, trunk)[key] for key in keys}
