@@ -86,9 +86,11 @@ def _num_settings(options: Options) -> int:
     space, dataset = content("loss", str(options["loss"])).get("space", {}), str(options["dataset"])
     if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space.values()):
         return ENDLESS
-    of_loss = {name: for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for name, one in space.items()}
-    bounds = [options.get(f"loss.space.{name}.bounds", own) for name, own in of_loss.items()]
-    return math.prod(int(high) - int(low) + 1 for low, high in bounds)
+    bounds = {
+        name: for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for name, one in space.items()
+    }
+    given = {name: found for name in bounds if isinstance(found := options.get(f"loss.space.{name}.bounds"), list)}
+    return math.prod(int(high) - int(low) + 1 for low, high in (bounds | given).values())
 
 
 def missing_code(options: Options) -> list[str]:

@@ -22,7 +22,8 @@ def mean_over_queries(scores: Tensor, positive: Tensor, others: Tensor, ranked: 
     """Mean of a loss over the queries that count, a scalar; 0 if there are none.
 
     The loss gets leads (Q, P, R): by how much sample j is ahead of the query's positive i, s_qj - s_qi, -inf where they
-    are the same sample. P is the largest number of positives if it is read: on the CPU, where that costs nothing, and in a large batch; else R.
+    are the same sample. P is the largest number of positives if it is read: on the CPU, where that costs nothing, and
+    in a large batch; else R.
 
     Easily got wrong: the leads take P times the memory of the scores, so each chunk of queries is differentiated
     immediately and only the gradient (Q, R) is kept; `change` has the value 0 and that gradient.

@@ -319,7 +319,7 @@ def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def ieee_products() -> Iterator[None]:
-    """Compute float32 matrix products on a GPU in float32, whatever the precision of the training; also `training.loop`."""
+    """Compute float32 matrix products on a GPU in float32, whatever the precision of the training."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "ieee"

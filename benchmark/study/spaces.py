@@ -13,8 +13,8 @@ hyper-parameter, by its name, for all losses that have it:
 `space_scales: log` searches every range of positive numbers that spans at least `WIDE` on a log scale: the scales of
 cosines and softmaxes, from 0.01 to 100, half of whose linear range lies above 50.
 
-A number in place of bounds, such as `datasets: {sop: 0.0}`, fixes a hyper-parameter on a data set, on which it is then not
-searched. `preset=default` has that value too; the traditional protocol, which has no search, keeps the loss's own.
+A number in place of bounds, such as `datasets: {sop: 0.0}`, fixes a hyper-parameter on a data set, on which it is then
+not searched. `preset=default` has that value too; the traditional protocol, which has no search, keeps the loss's own.
 
 What is more specific wins: the loss's own values, then those of its `datasets` for the data set, the scale that
 `space_scales` implies, the training's, the data set's, and finally what the command line gives as
@@ -66,7 +66,9 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _fixed(config: DictConfig, name: str, given: set[str]) -> bool:
-    """Fix a hyper-parameter that is not searched on the data set, and say whether it is; given bounds or scale search it.
+    """Fix a hyper-parameter that is not searched on the data set, and return whether it was one.
+
+    Bounds or a scale on the command line ask for its search.
 
     Args:
         config: what Hydra composed.

@@ -1,7 +1,7 @@
 """The search spaces of the Reality Check's experiments: its plots, written out here, against what each study searches.
 
-Source: the plots in powerful-benchmarker, `docs/papers/mlrc_plots` (Musgrave et al., ECCV 2020): the bounds at the end of
-a search, some of which were widened during it. Its weight of SoftTriple's regulariser counts twice here.
+Source: the plots in powerful-benchmarker, `docs/papers/mlrc_plots` (Musgrave et al., ECCV 2020): the bounds at the end
+of a search, some of which were widened during it. Its weight of SoftTriple's regulariser counts twice here.
 """
 
 import itertools
@@ -58,7 +58,7 @@ DIFFERING: dict[str, dict[str, dict[str, tuple[float, float, str] | None]]] = { 
         "soft_triple": {"gamma": (1e-5, 100, "linear")},
     },
 }
-FAST = [("mlrc_sop", "soft_triple"), *(("mlrc_cub_batch_256", loss) for loss in ("cosface", "fastap", "ms", "ms_miner"))]
+FAST = [("mlrc_sop", "soft_triple"), ("mlrc_cub_batch_256", "fastap"), ("mlrc_cub_batch_256", "ms")]
 
 
 @pytest.mark.parametrize("case", slow_except(FAST, itertools.product(DIFFERING, SPACES)), ids="-".join)
@@ -79,6 +79,5 @@ def test_an_experiment_searches_what_the_reality_check_searched(case: tuple[str,
 
 
 def test_every_loss_of_these_experiments_is_in_this_test() -> None:
-    assert {name: [entry.loss for entry in spec.read(name).studies] for name in DIFFERING} == dict.fromkeys(
-        DIFFERING, [*SPACES]
-    )
+    for name in DIFFERING:
+        assert [entry.loss for entry in spec.read(name).studies] == [*SPACES]
