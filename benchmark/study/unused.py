@@ -195,7 +195,7 @@ def _ignored(config: Config) -> Iterator[str]:
     searched = config.protocol.loss_optimizer == "searched"
     yield "loss.authors" if searched else "loss.optimizer"
     own = (loss.optimizer or {}) if searched else recipes.authors_recipe(config)
-    if own.keys() - {"usual"}:
+    if own:
         yield from (f"training.optimizers.loss.{name}" for name in own)
         if "warmup_epochs" in own:
             yield "training.warmup_epochs"

@@ -26,7 +26,6 @@ REFUSED = {
     (T, "loss=hist", "loss.setting.hgnn_lr=0.5"): "multiples of the trunk's",
     (T, "loss=margin", "loss.setting.beta_lr=0.5"): "rates from its authors. Give loss.authors.lr=VALUE",
     (T, "loss=margin", "training.optimizers.loss.lr=0.5"): "Give loss.authors.lr=VALUE",
-    (T, "loss=ranked_list", "dataset=inshop", "training.optimizers.loss.lr=0.5"): "the loss has no parameters",
     (T, "searches=3"): "neither a search",
     ("keep_epochs=[1,3]",): "The command traditional reads it",
     (T, "trials=7"): "protocol=traditional has neither a search nor folds",
