@@ -83,11 +83,14 @@ def num_trainings(options: Options) -> int:
 
 def _num_settings(options: Options) -> int:
     """Number of settings in the search space of a loss, each of which is tried once; `ENDLESS` if it is continuous."""
-    space, dataset = content("loss", str(options["loss"])).get("space", {}).values(), str(options["dataset"])
-    if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space):
+    space, dataset = content("loss", str(options["loss"])).get("space", {}), str(options["dataset"])
+    if not space or any(one["type"] == "float" or isinstance(one["bounds"], str) for one in space.values()):
         return ENDLESS
-    bounds = [for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for one in space]
-    return math.prod(int(high) - int(low) + 1 for low, high in bounds)
+    bounds = {
+        name: for_dataset(one.get("datasets"), dataset).get("bounds", one["bounds"]) for name, one in space.items()
+    }
+    given = {name: found for name in bounds if isinstance(found := options.get(f"loss.space.{name}.bounds"), list)}
+    return math.prod(int(high) - int(low) + 1 for low, high in (bounds | given).values())
 
 
 def missing_code(options: Options) -> list[str]:

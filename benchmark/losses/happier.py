@@ -6,8 +6,8 @@ Retrieval", ECCV 2022, arXiv 2207.04873, and the authors' code (elias-ramzi/HAPP
 
 - a query is one of its own references, of its own class, and counts in the size of that class;
 - the bound of a rank jumps at `delta`, from 1.49 to 1.44, and is the same on both sides only for `offset=None`, the
-  default of the authors' later project (elias-ramzi/SupRank). On iNaturalist, the code has offset 1 and start 0. Its
-  first release multiplied the whole lead, so that the bound jumped to 6.44;
+  default of the authors' later project (elias-ramzi/SupRank). On iNaturalist, the code has offset 1 and start 0, as has
+  conf/loss/happier/inaturalist2019.yaml. Its first release multiplied the whole lead, so that the bound jumped to 6.44;
 - H-rank is computed with steps, without a gradient, in all published settings but one (SOP with lambda 0.5), which
   rewards a lead of more relevant references too: `smooth_h_rank=True`.
 

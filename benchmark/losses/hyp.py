@@ -1,9 +1,11 @@
 """Hyp: a softmax over all other samples of the batch, by distances in a Poincare ball, for each positive pair.
 
 Source: Ermolov, Mirvakhabova, Khrulkov, Sebe and Oseledets, "Hyperbolic Vision Transformers: Combining Improvements in
-Metric Learning", CVPR 2022, arXiv 2203.10833, Section 3.2, and the authors' code (htdt/hyp_metric, commit 8dd5bef). A
-batch has two images of each of its classes. Points come from a hyperbolic head: a linear map with orthogonal initial
-weights, clipping and the exponential map, without the layer norm and the Riemannian gradient of HIER's head.
+Metric Learning", CVPR 2022, arXiv 2203.10833, Section 3.2, and the authors' code (htdt/hyp_metric, the version of
+`train.py` with t = 0.2 and clip_r = 2.3). Its early commits, such as 8dd5bef, have the same loss with t = 0.3, no
+clipping of features, and a linear map of default initial weights. A batch has two images of each of its classes. Points
+come from a hyperbolic head: a linear map with orthogonal initial weights, clipping and the exponential map, without the
+layer norm and the Riemannian gradient of HIER's head.
 
 Departures:
 - a mean over ordered positive pairs. The code adds up the means of the two directions, which is twice as much. Its

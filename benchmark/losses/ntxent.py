@@ -9,7 +9,7 @@ Departures from the library:
 - log-softmax. The library takes the logarithm of a probability plus a tiny number, so a pair whose probability vanishes
   has a constant loss and no gradient: in float32 once the cosines differ by 87.3 T, at the time of the Reality Check by
   46.1 T. Its optimum for SOP, T = 0.00024, is deep in that regime, which ignores the hardest pairs; `saturate` restores
-  it;
+  it, and the protocol mlrc_2020 sets it to 1e-20;
 - one row per anchor, whereas the library stores a matrix of positive pairs by negative pairs.
 """
 

@@ -1,7 +1,8 @@
 """Arithmetic that the losses share: float32 under mixed precision, distances without cancellation, no overflow.
 
 Departure from plain `torch.autocast`: products run in at least float32. Around 1, bfloat16 resolves cosines in steps of
-2^-8, and a scale of 100 turns such a step into 0.4 of a logit.
+2^-8, and a scale of 100 turns such a step into 0.4 of a logit. TF32, whose steps are 2^-11, is switched off for a loss
+and its gradient by the training (`training.loop.backward`).
 """
 
 from typing import Protocol

@@ -1,7 +1,8 @@
 """What the ranking losses share: by how much samples are ahead of a query's positives, and the mean over queries.
 
 Each sample of a batch is a query, and the batch is ranked by its similarity to the query. On a GPU, no shape depends on
-the labels, so the host never waits for it.
+the labels up to batches of 256, so the host never waits for it; in a larger batch, it reads the largest number of
+positives, since B^3 differences in place of B^2 P cost more than to wait.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 TIE = 1e-6  # largest difference of two cosines that counts as a tie, since rounding would decide
+READ_ABOVE = 2**24  # numbers (Q, R, R) above which a GPU is asked for P; they take 16 chunks of some 30 operations each
 CHUNK = 2**20  # numbers (Q, P, R) that are computed at a time: 4 MB, which a cache of the CPU holds
 
 # From leads (Q, P, R), whether each of the P exists (Q, P), and masks (Q, R) of positives and others to losses (Q,).
@@ -20,7 +22,8 @@ def mean_over_queries(scores: Tensor, positive: Tensor, others: Tensor, ranked: 
     """Mean of a loss over the queries that count, a scalar; 0 if there are none.
 
     The loss gets leads (Q, P, R): by how much sample j is ahead of the query's positive i, s_qj - s_qi, -inf where they
-    are the same sample. P is the largest number of positives on the CPU, where reading it costs nothing, else R.
+    are the same sample. P is the largest number of positives if it is read: on the CPU, where that costs nothing, and
+    in a large batch; else R.
 
     Easily got wrong: the leads take P times the memory of the scores, so each chunk of queries is differentiated
     immediately and only the gradient (Q, R) is kept; `change` has the value 0 and that gradient.
@@ -34,7 +37,8 @@ def mean_over_queries(scores: Tensor, positive: Tensor, others: Tensor, ranked: 
             loss of each of these queries.
     """
     total, slopes = scores.new_zeros(()), []
-    most = max(1, int(positive.sum(dim=1).max())) if scores.device.type == "cpu" else scores.shape[1]
+    read = scores.device.type == "cpu" or scores.numel() * scores.shape[1] > READ_ABOVE
+    most = max(1, int(positive.sum(dim=1).max())) if read else scores.shape[1]
     rows = max(1, CHUNK // (most * scores.shape[1]))
     places = torch.arange(scores.shape[1], device=scores.device)
     parts = (tensor.split(rows) for tensor in (scores.detach(), positive, others, ranked))

@@ -98,7 +98,7 @@ class Search:
         elif _numpy_is_faster(out):
             np.matmul(queries.numpy(), self._references.numpy().T, out=out.numpy())
         else:
-            with _ieee_float32():
+            with ieee_products():
                 torch.mm(queries, self._references.T, out=out)
         if self._offsets is not None:
             out += self._offsets
@@ -289,7 +289,8 @@ def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _ieee_float32() -> Iterator[None]:
+def ieee_products() -> Iterator[None]:
+    """Compute float32 matrix products on a GPU in float32, whatever the precision of the training."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "ieee"

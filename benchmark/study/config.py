@@ -23,7 +23,8 @@ class SpaceConfig:
         bounds: lowest and highest value.
         scale: linear or log.
         type: float or int.
-        datasets: what replaces these for one data set, by its name: bounds, or a mapping with bounds and scale.
+        datasets: what replaces these for one data set, by its name: bounds, a mapping with bounds and scale, or a
+            number, the value where it is not searched.
         default: value of the first trial with `defaults_first`; None for that of the loss's setting.
     """
 

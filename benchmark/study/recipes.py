@@ -300,8 +300,11 @@ def optimizer_options(config: Config) -> Node:
             raise UserError(f"{path} has parameters but no optimizer.lr.")
         return dict(config.loss.optimizer or {})
     recipe = authors_recipe(config)
-    if "lr_multiplier" not in recipe:
-        raise UserError(f"{path} has parameters but no authors.lr_multiplier; use protocol.loss_optimizer=searched.")
+    if not {"lr", "lr_multiplier"} & recipe.keys():
+        raise UserError(
+            f"{path} has parameters but neither authors.lr nor authors.lr_multiplier; use "
+            "protocol.loss_optimizer=searched."
+        )
     optimizers = config.training.optimizers
     return _multiplied(recipe, optimizers["loss"].get("lr") or _of_network(config)["lr"])
 
@@ -313,7 +316,7 @@ def _of_network(config: Config) -> Node:
 
 
 def _multiplied(recipe: Node, rate: float) -> Node:
-    """Optimiser options from a recipe, in which learning rates are multiples of `rate`."""
+    """Optimiser options from a recipe, in which an `lr_multiplier` is a multiple of `rate`."""
     own = ("lr_multiplier", "groups", "warmup_epochs", "usual")
     options = {key: value for key, value in recipe.items() if key not in own and value is not None}
     if "lr_multiplier" in recipe:

@@ -13,6 +13,9 @@ hyper-parameter, by its name, for all losses that have it:
 `space_scales: log` searches every range of positive numbers that spans at least `WIDE` on a log scale: the scales of
 cosines and softmaxes, from 0.01 to 100, half of whose linear range lies above 50.
 
+A number in place of bounds, such as `datasets: {sop: 0.0}`, fixes a hyper-parameter on a data set, on which it is then
+not searched. `preset=default` has that value too; the traditional protocol, which has no search, keeps the loss's own.
+
 What is more specific wins: the loss's own values, then those of its `datasets` for the data set, the scale that
 `space_scales` implies, the training's, the data set's, and finally what the command line gives as
 `loss.space.NAME.bounds` and `loss.space.NAME.scale`. All is applied once, when the command line is composed, so that a
@@ -23,7 +26,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from benchmark.core import plain_yaml
 from benchmark.core.errors import UserError
@@ -56,10 +59,33 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> None:
     tables = [table for group in ("training", "dataset")
               if isinstance(table := OmegaConf.select(config, f"{group}.space"), DictConfig)]  # fmt: skip
     for name in list(space):
-        if isinstance(space[name], DictConfig):
+        if isinstance(space[name], DictConfig) and not _fixed(config, str(name), given):
             entries = [table[name] for table in tables if isinstance(table.get(name), DictConfig)]
             merged = {key: value for entry in entries for key, value in entry.items() if value is not None}
             _adapt_one(config, str(name), merged, given)
+
+
+def _fixed(config: DictConfig, name: str, given: set[str]) -> bool:
+    """Fix a hyper-parameter that is not searched on the data set, and return whether it was one.
+
+    Bounds or a scale on the command line ask for its search.
+
+    Args:
+        config: what Hydra composed.
+        name: the hyper-parameter.
+        given: keys of the command line.
+    """
+    value = fixed_value(config.loss.space[name].get("datasets"), config.dataset.name)
+    keys = {f"loss.space.{name}", *(f"loss.space.{name}.{part}" for part in KEYS)}
+    if value is None or keys & given or OmegaConf.select(config, "protocol.story") == "traditional":
+        return False
+    with open_dict(config.loss):
+        del config.loss.space[name]
+        if config.loss.get("base"):  # whose own search fixes it, too
+            config.loss.base.setting.pop(name, None)
+    if f"loss.setting.{name}" not in given:
+        OmegaConf.update(config, f"loss.setting.{name}", value)
+    return True
 
 
 def _adapt_one(config: DictConfig, name: str, entry: dict[str, Any], given: set[str]) -> None:
@@ -101,19 +127,33 @@ def _is_wide(bounds: object) -> bool:
 
 
 def for_dataset(datasets: object, name: str) -> dict[str, Any]:
-    """What a searched hyper-parameter has for one data set: its `bounds`, its `scale`, or both.
+    """What a searched hyper-parameter has for one data set: its `bounds`, its `scale`, or both; empty if it is fixed.
 
     >>> for_dataset({"sop": [0.01, 200.0]}, "sop"), for_dataset({"sop": {"scale": "log"}}, "cub")
     ({'bounds': [0.01, 200.0]}, {})
 
     Args:
-        datasets: the hyper-parameter's `datasets`: bounds, or a mapping with bounds and scale, by data set.
+        datasets: the hyper-parameter's `datasets`: bounds, a mapping with bounds and scale, or a number, by data set.
         name: the data set.
     """
     entry = datasets.get(name) if isinstance(datasets, dict | DictConfig) else None
     if isinstance(entry, dict | DictConfig):
         return dict(entry)
-    return {} if entry is None else {"bounds": entry}
+    return {} if entry is None or isinstance(entry, int | float) else {"bounds": entry}
+
+
+def fixed_value(datasets: object, name: str) -> float | None:
+    """The value of a hyper-parameter that is not searched on a data set; None if it is searched.
+
+    >>> fixed_value({"sop": 0.0}, "sop"), fixed_value({"sop": [0.01, 200.0]}, "sop"), fixed_value(None, "cub")
+    (0.0, None, None)
+
+    Args:
+        datasets: the hyper-parameter's `datasets`, see `for_dataset`.
+        name: the data set.
+    """
+    entry = datasets.get(name) if isinstance(datasets, dict | DictConfig) else None
+    return entry if isinstance(entry, int | float) else None
 
 
 def check_names(config: Config) -> None:

@@ -196,7 +196,7 @@ def _ignored(config: Config) -> Iterator[str]:
     yield "loss.authors" if searched else "loss.optimizer"
     own = (loss.optimizer or {}) if searched else recipes.authors_recipe(config)
     if own:
-        yield from (f"training.optimizers.loss.{name}" for name in own if searched or name != "lr")
+        yield from (f"training.optimizers.loss.{name}" for name in own)
         if "warmup_epochs" in own:
             yield "training.warmup_epochs"
     else:  # a loss without parameters
@@ -360,9 +360,12 @@ def _reason(study: Study, key: str) -> tuple[str, str]:
     if key.startswith(("loss.setting.", "loss.schedule.")) and searches(config) and name in config.loss.space:
         return f"the search chooses {name} within loss.space.{name}", f"To fix it, add ~loss.space.{name}."
     if key.startswith("loss.setting.") and p.loss_optimizer == "authors":
+        absolute = "lr" in recipes.authors_recipe(config)
         return (
-            f"protocol={p.name} takes the loss's learning rates from its authors, as multiples of the trunk's",
-            "Give loss.authors.lr_multiplier=VALUE, or protocol.loss_optimizer=searched, which reads it.",
+            f"protocol={p.name} takes the loss's learning rates from its authors"
+            + ", as multiples of the trunk's" * (not absolute),
+            f"Give loss.authors.{'lr' if absolute else 'lr_multiplier'}=VALUE, or protocol.loss_optimizer=searched, "
+            "which reads it.",
         )
     if key.startswith("loss.authors.") and p.loss_optimizer == "authors":
         d, t = f"datasets.{config.dataset.name}", f"trunks.{config.trunk.name}"

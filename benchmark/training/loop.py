@@ -27,6 +27,7 @@ from benchmark.heads import HasFit
 from benchmark.images.batches import embed, read_ahead, to_batch, to_device
 from benchmark.losses import HasAfterStep, HasDiagnostics
 from benchmark.protocol.modes import metrics_of
+from benchmark.protocol.nearest import ieee_products
 from benchmark.protocol.seeds import stable_seed
 from benchmark.training.checkpoint import Best, Checkpoint, Progress, Saver, resume
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents, Weights
@@ -222,6 +223,9 @@ def train_epoch(
 def backward(parts: TrainingComponents, pixels: Tensor, labels: Tensor, chunk: int = 0) -> Tensor:
     """Add the gradient of a batch's loss to the parameters of trunk, head and loss, and return the loss, a scalar.
 
+    The loss is differentiated with respect to the embeddings first, so that its own products, in both directions, are
+    computed in float32 where those of trunk and head are in TF32.
+
     The two-pass gradient needs memory for `chunk` images at a time, for any loss: it embeds the batch in chunks without
     a graph, differentiates the loss with respect to the embeddings (and its own parameters), then embeds each chunk
     again, with a graph, and passes its part of that gradient on. For a network that treats each image by itself, it is
@@ -240,17 +244,22 @@ def backward(parts: TrainingComponents, pixels: Tensor, labels: Tensor, chunk: i
     def embeddings(some: Tensor) -> Tensor:
         return parts.embedder(to_batch(some, parts.trunk.mean, parts.trunk.std))
 
-    if not 0 < chunk < len(labels):
-        loss: Tensor = parts.loss(embeddings(pixels), labels)
+    if two_passes := 0 < chunk < len(labels):
+        with torch.no_grad():
+            whole = torch.cat([embeddings(some) for some in pixels.split(chunk)])  # (B, D)
+    else:
+        whole = embeddings(pixels)
+    points = whole.detach().requires_grad_()
+    with ieee_products():
+        loss: Tensor = parts.loss(points, labels)
         loss.backward()
+    if points.grad is None:  # a batch without pairs may have no gradient
         return loss.detach()
-    with torch.no_grad():
-        whole = torch.cat([embeddings(some) for some in pixels.split(chunk)])  # (B, D)
-    loss = parts.loss(whole.requires_grad_(), labels)
-    loss.backward()
-    if whole.grad is not None:  # a batch without pairs may have no gradient
-        for some, gradient in zip(pixels.split(chunk), whole.grad.split(chunk), strict=True):
+    if two_passes:
+        for some, gradient in zip(pixels.split(chunk), points.grad.split(chunk), strict=True):
             embeddings(some).backward(gradient)
+    elif whole.requires_grad:
+        whole.backward(points.grad)
     return loss.detach()
 
 

@@ -2,7 +2,8 @@
 
 - `ieee`: float32 throughout. This is not PyTorch's default, which computes float32 convolutions in TF32 on NVIDIA GPUs
   since Ampere.
-- `tf32`: operands rounded to 10 bits of mantissa, products accumulated in float32; NVIDIA GPUs since Ampere only.
+- `tf32`: trunk and head with operands rounded to 10 bits of mantissa, products accumulated in float32; NVIDIA GPUs
+  since Ampere only. A loss and its gradient are computed in float32 (`training.loop.backward`).
 - `bf16`: trunk and head under autocast to bfloat16, in training and in evaluation; weights, losses and optimisers stay
   in float32, and embeddings are returned in float32.
 

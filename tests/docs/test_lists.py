@@ -14,6 +14,9 @@ from benchmark.report.table import MARKS
 from docs.images.draw import PICTURE, SHOWN, drawn
 from tests.docs.pages import DOCS, README, ROOT, spans, text_of
 
+# Folders of tests/golden that are not named after the module.
+GOLDEN_OF = {"multi_similarity": "ms", "hist": "hist_full", "proxy_nca": "proxy_nca_pml"}
+ORACLE = re.compile(r"def test_\w*(in_loops|of_the_authors_code)")
 PAGES_OF = {"trunk": "trunks", "training": "trunks", "dataset": "data_sets", "protocol": "protocol",
             "recipe": "traditional", "executor": "clusters"}  # fmt: skip
 ELSEWHERE = {"customary", "traditional"}  # a former name, and what the command `traditional` selects
@@ -33,6 +36,29 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 def code(text: str) -> list[str]:
     return re.findall(r"`(\w[\w-]*)`", text)
+
+
+def modules_of(name: str) -> list[str]:
+    """The modules that compute a loss, without what only holds proxies, a regulariser or a method over a base."""
+    text = (ROOT / "conf" / "loss" / f"{name}.yaml").read_text(encoding="utf-8")
+    return [found for found in re.findall(r"benchmark\.losses\.(\w+)\.", text) if found not in ("proxies", "hpl")]
+
+
+def test_the_losses_without_golden_values_are_those_that_the_page_names_and_are_compared_with_loops() -> None:
+    page = text_of(DOCS / "losses.md").partition("Without such values: ")[2].partition("Their tests")[0]
+    named = {
+        name
+        for mark in re.findall(r"`([\w*]+)`", page)
+        for name in names("loss")
+        if re.fullmatch(mark.replace("*", ".*"), name)
+    }
+    lacking = {
+        (name, module) for name in names("loss") - {"none", "none_pca"} for module in modules_of(name)
+        if not (ROOT / "tests" / "golden" / GOLDEN_OF.get(module, module)).is_dir()
+    }  # fmt: skip
+    assert {name for name, _ in lacking if not name.startswith("hpl_")} == named
+    for _, module in lacking:
+        assert ORACLE.search((ROOT / "tests" / "losses" / f"test_{module}.py").read_text(encoding="utf-8")), module
 
 
 def test_the_table_of_losses_has_every_loss_once() -> None:

@@ -50,19 +50,22 @@ def node(*choices: str) -> DictConfig:
 
 
 @functools.cache
-def composed(overrides: tuple[str, ...]) -> Study:
-    """A study whose loss and whose other choices are composed once each, since Hydra takes 0.2 s for a combination."""
+def composed(overrides: tuple[str, ...], with_spaces: bool = False) -> Study:
+    """A study whose loss and whose other choices are composed once each, since Hydra takes 0.2 s for a combination.
+
+    With `with_spaces`, training and data set adapt its search space, as in a command.
+    """
     choices = [entry for entry in overrides if (conf_dir() / key_of(entry)).is_dir()]
     loss = next(entry for entry in choices if entry.startswith("loss="))
     others = [entry for entry in choices if entry != loss]
-    scheduled = "defaults" in content("loss", loss.partition("=")[2])  # then its schedule depends on the data set
+    by_choice = "defaults" in content("loss", loss.partition("=")[2])  # of a data set or a protocol
     of_loss = [loss, *(entry for entry in others if entry.startswith("training="))]  # which may add to what is searched
-    of_loss += [entry for entry in others if scheduled and entry.startswith("dataset=")]
+    of_loss += [entry for entry in others if by_choice and entry.startswith(("dataset=", "protocol="))]
     config = copy.deepcopy(node(*others))
     with open_dict(config):
         config.loss = copy.deepcopy(node(*of_loss).loss)
     config = command_line.with_values(config, [entry for entry in overrides if entry not in choices])
-    lengths.adapt(config, overrides)
+    (command_line.adapted if with_spaces else lengths.adapt)(config, overrides)
     return Study.of(config)
 
 
@@ -158,7 +161,7 @@ def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -
 @pytest.mark.parametrize("name", EACH)
 def test_every_option_is_allowed_and_reaches_what_is_built(name: str) -> None:
     for study in (*sample(name), *sample(name, "glyphs", "small")):
-        found = composed(study.overrides)
+        found = composed(study.overrides, with_spaces=True)
         check_values(found, found.config.protocol.story)
         check_used(found, study.overrides, lambda _: pytest.fail("an option has no effect"))
         for key, value in ((key.lstrip("+"), value) for key, value in study.member.options.items()):

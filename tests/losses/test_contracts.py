@@ -36,7 +36,7 @@ from tests.losses.every_loss import (
 REQUIRED = {"name", "label", "description", "source", "needs", "module", "sampler", "optimizer", "setting", "space"}
 OPTIONAL = {"base", "head", "retrieval", "retrieval_options", "authors", "presets", "recipe", "schedule", "unread",
             "usual"}  # fmt: skip
-RECIPE = {"lr_multiplier", "weight_decay", "eps", "groups"}
+RECIPE = {"lr", "lr_multiplier", "weight_decay", "eps", "groups"}
 DATASETS = {"cub", "cars196", "sop", "inshop", "inaturalist2019"}
 PAPERS = {
     "contrastive", "triplet", "triplet_semihard", "ntxent", "margin", "margin_class", "fastap", "snr", "ms", "ms_miner",
@@ -111,7 +111,8 @@ def test_published_setting_lies_inside_its_space(name):
         assert {"bounds", "scale", "type"} <= parameter.keys() <= {"bounds", "scale", "type", "datasets"}
         low, high = parameter["bounds"]
         assert low <= node["setting"][key] <= high, key
-        for low, high in (parameter["bounds"], *parameter.get("datasets", {}).values()):
+        of_datasets = parameter.get("datasets", {}).values()
+        for low, high in (parameter["bounds"], *(own for own in of_datasets if isinstance(own, list))):
             assert low < high
             assert parameter["scale"] == "linear" or (parameter["scale"] == "log" and low > 0)
             assert parameter["type"] == "float" or all(isinstance(v, int) for v in (low, high, node["setting"][key]))
@@ -131,7 +132,8 @@ def test_presets_are_settings_within_the_bounds_of_their_data_set(name):
             for key, value in setting.items():
                 if key in node["space"]:
                     parameter = node["space"][key]
-                    low, high = parameter.get("datasets", {}).get(dataset, parameter["bounds"])
+                    own = parameter.get("datasets", {}).get(dataset, parameter["bounds"])  # a number: not searched
+                    low, high = own if isinstance(own, list) else (own, own)
                     assert low <= value <= high, (dataset, key)
 
 
@@ -157,7 +159,7 @@ def test_an_authors_recipe_fits_the_parameters(name):
     module, node = build(name)
     names = [parameter for parameter, _ in module.named_parameters()]
     recipe = node.get("authors", {})
-    assert "lr_multiplier" in recipe or not names or name not in PAPERS
+    assert {"lr", "lr_multiplier"} & recipe.keys() or not names or name not in PAPERS
     trunks, recipes = recipe.get("trunks", {}), recipe.get("recipes", {})
     nodes = (recipe, *trunks.values(), *recipes.values())
     by_dataset = [part for part in nodes for part in part.get("datasets", {}).values()]

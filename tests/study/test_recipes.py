@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from torch import nn
 from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
 from benchmark.final_eval import final_eval
 from benchmark.study.recipes import make_optimizers, parameter_groups
+from benchmark.study.stored import value_at
 from benchmark.study.study import Study
 from benchmark.tables import tables
 from benchmark.training.loop import train_fold
@@ -81,7 +84,7 @@ def test_a_loss_without_parameters_has_no_optimizer(proxy_anchor: Callable[..., 
 @pytest.mark.parametrize("choice", ["searched", "authors"])
 def test_parameters_without_a_rate_are_refused(proxy_anchor: Callable[..., Study], choice: str) -> None:
     study = proxy_anchor(f"protocol.loss_optimizer={choice}", optimizer=None, authors={})
-    with pytest.raises(UserError, match=r"conf/loss/proxy_anchor.yaml has parameters but no .*lr"):
+    with pytest.raises(UserError, match=r"conf/loss/proxy_anchor.yaml has parameters but n.*lr"):
         make_optimizers(study.config, {"loss": TwoKinds()})
 
 
@@ -183,14 +186,27 @@ def test_a_preset_that_a_loss_lacks_is_refused_with_the_command_without_it(compo
         compose_study("dataset=glyphs_small", "loss=hpl_nca", "preset=foo", "protocol=traditional")
 
 
-@pytest.mark.parametrize(("protocol", "fallback"), [("hpl", True), ("traditional", True), ("mlrc_2020", False)])
-def test_arcface_has_the_form_of_the_reality_checks_library_under_its_protocol_only(
-    protocol: str, fallback: bool, compose_study: Callable[..., Study]
+# The losses that the Reality Check's library (pytorch-metric-learning 0.9) computed otherwise: key, its value, ours.
+OF_LIBRARY = {"arcface": ("base.fallback", False, True), "ntxent": ("saturate", 1e-20, "none")}
+
+
+@pytest.mark.parametrize("loss", OF_LIBRARY)
+@pytest.mark.parametrize("protocol", ["hpl", "traditional", "mlrc_2020"])
+def test_a_loss_has_the_form_of_the_reality_checks_library_under_its_protocol_only(
+    protocol: str, loss: str, compose_study: Callable[..., Study]
 ) -> None:
-    study = ("loss=arcface", "dataset=cub", f"protocol={protocol}")
-    assert compose_study(*study).config.loss.module["base"]["fallback"] is fallback
-    given = compose_study(*study, f"loss.module.base.fallback={str(not fallback).lower()}")
-    assert given.config.loss.module["base"]["fallback"] is not fallback
+    key, library, ours = OF_LIBRARY[loss]
+    expected, other = (library, ours) if protocol == "mlrc_2020" else (ours, library)
+    study = (f"loss={loss}", "dataset=sop", f"protocol={protocol}")
+    assert value_at(compose_study(*study).raw, f"loss.module.{key}", None) == expected
+    given = compose_study(*study, f"loss.module.{key}={json.dumps(other)}")
+    assert value_at(given.raw, f"loss.module.{key}", None) == other
+    if protocol == "mlrc_2020":
+        assert value_at(compose_study(*study, "preset=published").raw, f"loss.module.{key}", None) == library
+
+
+def test_every_file_of_a_loss_for_the_reality_checks_protocol_is_in_this_test() -> None:
+    assert {path.parent.name for path in (conf_dir() / "loss").rglob("mlrc_2020.yaml")} == set(OF_LIBRARY)
 
 
 # -- what a loss asks of other parts ----------------------------------------------------------------------------------

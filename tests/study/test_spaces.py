@@ -201,6 +201,42 @@ def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(name:
         assert first == {key: setting[key] for key in first}, dataset
 
 
+PUBLISHED = ("cub", "cars196", "sop", "inshop", "inaturalist2019")
+
+
+@for_each("name", NAMES, fast=("proxygml", "soft_triple"))
+def test_every_losss_default_can_be_tried_first_on_every_published_data_set(name: str, compose_study: Compose) -> None:
+    for dataset in PUBLISHED:
+        for protocol in ("hpl", "mlrc_2020"):
+            study = compose_study(
+                f"loss={name}", f"dataset={dataset}", f"protocol={protocol}", "training.defaults_first=true",
+                "protocol.defaults_first=true",
+            )  # fmt: skip
+            check_space(study)
+            assert study.first_trial.keys() == study.make_space().keys()
+
+
+def test_a_number_for_a_data_set_fixes_a_hyper_parameter_there(compose_study: Compose) -> None:
+    for name in ("soft_triple", "hpl_soft_triple"):
+        where = (f"loss={name}", "dataset=sop")
+        study = compose_study(*where)
+        assert "reg_weight" not in study.make_space() and study.config.loss.setting["reg_weight"] == 0
+        assert compose_study(*where, "preset=default").config.loss.setting["reg_weight"] == 0
+        assert compose_study(*where, "protocol=traditional").config.loss.setting["reg_weight"] == 0.2, "the authors'"
+        assert "reg_weight" in compose_study(f"loss={name}", "dataset=inshop").make_space()
+        for given in ("loss.setting.reg_weight=0.3", "loss.space.reg_weight.bounds=[0.1,0.5]"):
+            study = compose_study(*where, given)
+            check_used(study, [given], lambda rest: pytest.fail("composed again"))
+            searched = study.make_space().get("reg_weight")
+            assert searched == (Parameter((0.1, 0.5)) if "bounds" in given else None)
+    shared = compose_study("loss=hpl_soft_triple", "dataset=sop", "searcher=sobol", "searcher.share_design=true")
+    base = compose_study("loss=soft_triple", "dataset=sop", "searcher=sobol")
+    ours, theirs = (study.make_searcher().ask([]) for study in (shared, base))
+    assert [ours[key] for key in ("proxy_lr", "la_0", "gamma", "margin_0")] == pytest.approx(
+        [theirs[key] for key in ("proxy_lr", "la", "gamma", "margin")]
+    )
+
+
 def test_a_value_of_the_command_line_replaces_the_default_of_a_training(compose_study: Compose) -> None:
     where = ("dataset=grocery", "loss=soft_triple", "preset=default")
     assert compose_study(*where).config.loss.setting["proxy_lr"] == 0.01

@@ -50,6 +50,42 @@ def test_the_gradient_is_that_of_one_pass(chunk: int) -> None:
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
 
 
+class Precise(torch.autograd.Function):
+    """The identity, which records the precision of matrix products in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, seen: list[str]) -> Tensor:
+        ctx.seen = seen
+        seen.append(torch.backends.cuda.matmul.fp32_precision)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.seen.append(torch.backends.cuda.matmul.fp32_precision)
+        return gradients[0], None
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_a_loss_and_its_gradient_are_in_float32_though_trunk_and_head_are_in_tf32(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = frozen(a_fold())
+    of_loss: list[str] = []
+    of_head: list[str] = []
+    loss, head = parts.loss.forward, parts.head.forward
+    monkeypatch.setattr(parts.loss, "forward", lambda points, labels: loss(Precise.apply(points, of_loss), labels))
+    monkeypatch.setattr(parts.head, "forward", lambda features: Precise.apply(head(features), of_head))
+    matmul: Any = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        backward(parts, torch.zeros(12, 1, 8, 8, dtype=torch.uint8), torch.arange(12) % 4, chunk)
+        after = matmul.fp32_precision
+    finally:
+        matmul.fp32_precision = before
+    assert of_loss == ["ieee", "ieee"] and set(of_head) == {"tf32"} and len(of_head) >= 2
+    assert after == "tf32"
+
+
 @pytest.mark.parametrize("chunk", [12, 99])
 def test_a_batch_that_is_one_chunk_takes_one_pass(chunk: int) -> None:
     parts = a_fold()
