@@ -337,26 +337,58 @@ def test_what_a_search_buys_is_what_the_findings_say() -> None:
     assert f"exclude zero), and {-fmean(means):.2f} points worse on average" in words
     found = {pair: paired(*(untuned[loss] for loss in pair)) for pair in BASES.items()}
     assert (
-        "HPL-PA is {:.2f} ± {:.2f} above Proxy-Anchor, HPL-NCA {:.2f} ± {:.2f} above ProxyNCA, and HPL-CosFace and "
+        "HPL-PA is {:.2f} ± {:.2f} above Proxy-Anchor and HPL-NCA {:.2f} ± {:.2f} above ProxyNCA, and HPL-CosFace and "
         "HPL-SoftTriple differ from their bases by {:.2f} ± {:.2f} and {:+.2f} ± {:.2f}."
     ).format(*(number for pair in found.values() for number in pair)) in words
 
     gains_of: dict[str, list[float]] = {"raw": [], "tested": []}
+    in_validation: list[float] = []
     for directory in all_studies(RESULTS / "grocery"):
         facts, paths = read_study(directory).facts, sorted((directory / "bo").glob("trial_*.json"))
         if facts.loss not in untuned or not paths:
             continue
         history = [to_observation(records.read_record(path)) for path in paths]
         (run,) = (RESULTS / "grocery_default").rglob(f"{facts.loss}-default/final_eval/default/run_00.json")
-        assert records.read_record(run).result["setting"] == history[0].setting, "the first trial is the default"
+        default_setting = records.read_record(run).result["setting"]
+        assert {name: default_setting[name] for name in history[0].parameters} == history[0].parameters
         gain = rankings(RESULTS / "grocery")[facts.search].means()[facts.loss] - fmean(untuned[facts.loss].values())
+        means_of_trials = [trial.mean for trial in history if trial.mean is not None]
+        in_validation.append(100 * (max(means_of_trials) - means_of_trials[0]))
         for rule, choose in (("raw", best_by_mean), ("tested", best_or_default)):
             gains_of[rule].append(gain if choose(history) else 0.0)
     for rule, gains in gains_of.items():
         assert f"| `{rule}` | {gains.count(0.0)} of {len(gains)} | {fmean(gains):+.2f} |" in page
-    assert len(gains_of["raw"]) == 67
+    assert len(gains_of["raw"]) == 68
+    assert f"A search gains {fmean(in_validation):.1f} points of validation MAP@R" in words
     tau = kendall_tau({loss: fmean(runs.values()) for loss, runs in untuned.items()}, first.means())
     assert f"Kendall's tau between the rankings with and without a search is {tau:.2f}" in words
+
+
+@pytest.mark.slow
+def test_what_additions_to_a_loss_change_is_what_the_findings_say() -> None:
+    pairs = {
+        "xbm": "contrastive", "tcm_contrastive": "contrastive", "tcm_proxy_anchor": "proxy_anchor",
+        "anti_collapse_proxy_anchor": "proxy_anchor", "anti_collapse_proxy_nca": "proxy_nca",
+    }  # fmt: skip
+    words, searches = section("Photographs, frozen network"), rankings(RESULTS / "grocery")
+    (default,) = rankings(RESULTS / "grocery_default")
+    searched, untuned = (
+        [paired(ranking.runs[loss], ranking.runs[base]) for loss, base in pairs.items()]
+        for ranking in (searches[0], default)
+    )
+    one, two, *rest = searched
+    assert "adds {:.2f} ± {:.2f} to Contrastive and TCM {:.2f} ± {:.2f};".format(*one, *two) in words
+    assert (
+        "TCM takes {:.2f} ± {:.2f} from Proxy-Anchor, and Anti-Collapse {:.2f} ± {:.2f} from Proxy-Anchor and {:.2f} ± "
+        "{:.2f} from ProxyNCA."
+    ).format(*(abs(number) for pair in rest for number in pair)) in words
+    assert (
+        "they are {:+.2f} ± {:.2f}, {:+.2f} ± {:.2f}, {:+.2f} ± {:.2f}, {:+.2f} ± {:.2f} and {:+.2f} ± {:.2f}."
+    ).format(*(number for pair in untuned for number in pair)) in words
+    means = [ranking.means() for ranking in searches]
+    luck = fmean(variance([found[loss] for found in means]) for loss in means[1])
+    largest = max(abs(mean) for mean, _ in searched)
+    assert f"has p = {len(pairs) * 2 * t.sf(largest / (2 * luck) ** 0.5, 16):.2f} by Holm's method" in words
 
 
 @dataclass(frozen=True)
