@@ -501,7 +501,10 @@ def test_the_fine_tuned_rows_of_the_findings_are_those_of_the_committed_table() 
 
 
 def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_table() -> None:
-    text, pairs = section("Glyphs, from scratch"), {"hpl_nca": "ProxyNCA", "hpl_pa": "Proxy-Anchor"}
+    text, pairs = (
+        section("Glyphs, from scratch"),
+        {"hpl_nca": "ProxyNCA", "hpl_pa": "Proxy-Anchor", "hpl_soft_triple": "SoftTriple"},
+    )
     rows = {row["loss"]: row for row in rows_of(RESULTS / "glyphs" / "tables" / "glyphs-small_conv-hpl.csv")}
     for loss, base in pairs.items():
         bare = shown(rows[rows[loss]["compared_with"]], "concatenated_map_at_r")

@@ -361,7 +361,7 @@ class _Notes:
         return [
             *self.trainings(),
             *self.differing("Number of trials", lambda row: text_of(row.trials), self.those(lambda r: not r.preset)),
-            *self.listed("Not searched, a published setting", lambda row: row.preset,
+            *self.listed("Not searched, a fixed setting", lambda row: row.preset,
                          self.those(lambda r: r.preset not in ("", "base") and r.num_runs)),
             *self.listed("Not searched, the setting that the search of its base chose", lambda row: "",
                          self.those(lambda r: r.preset == "base")),

@@ -198,7 +198,7 @@ MUTATORS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "story": (lambda value: {"search": "traditional", "traditional": "search"}[value], SPLIT, "story: "),
     "num_runs": (lambda value: value + 1, SPLIT, "number of runs: 4 here, 3 in the first table"),
     "trials": (lambda value: 10, NOTE, "Number of trials: "),
-    "preset": (lambda value: "published", NOTE, "Not searched, a published setting: "),
+    "preset": (lambda value: "published", NOTE, "Not searched, a fixed setting: "),
     "confidence": (lambda value: 0.9, SPLIT, "confidence: 0.9 here, 0.95 in the first table"),
     "code": (lambda value: value | {"benchmark.training.loop": "a2"}, SPLIT, "code: "),
     "codes_accepted": (lambda value: 2, NOTE, "Computed with several versions of the code, which accept_code=true"),
