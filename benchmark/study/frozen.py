@@ -19,6 +19,9 @@ from benchmark.core.escape import visible
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
 from benchmark.images import Images
+from benchmark.images.cache import Cache
+from benchmark.images.decode import AS_PUBLISHED
+from benchmark.images.decoded_on_read import DecodedOnRead
 from benchmark.images.features import FeatureImages, Views
 from benchmark.protocol.seeds import stable_seed
 from benchmark.study.data import ImageSource
@@ -38,11 +41,10 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
         study: a study with `training.views`.
         images: uint8 pixels, or image files.
     """
-    contents = _digest(images) if isinstance(images, np.ndarray) else images.contents
     resolved = study.science(fingerprint="")
     used = [*CODE, *_modules(study.config.trunk.module)]
     facts = {
-        "images": contents,
+        "images": _digest(images) if isinstance(images, np.ndarray) else images.contents,
         "seed": study.config.seed,
         "crops": resolved["dataset"].get("images", study.config.protocol.images),
         "shift": study.config.training.shift,
@@ -51,6 +53,7 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
         "device": study.make_device().type,
         "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
     }
+    facts |= _scale_of_grey(images)
     name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
     return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
 
@@ -121,6 +124,15 @@ def prepare_features(study: Study, images: ImageSource) -> None:
             views.view(number, None if study.config.display == "quiet" else counting(what))
     finally:
         torch.set_num_threads(before)
+
+
+def _scale_of_grey(images: ImageSource) -> dict[str, int]:
+    """What becomes white in grey images of more than 8 bits, which both halves determine; empty for the usual 16 bits.
+
+    The rest of a `Reading` is among the options of `dataset.images`.
+    """
+    reading = images.reading if isinstance(images, Cache | DecodedOnRead) else AS_PUBLISHED
+    return {"grey_bits": reading.grey_bits} if reading.grey_bits != AS_PUBLISHED.grey_bits else {}
 
 
 def _digest(images: np.ndarray) -> str:
