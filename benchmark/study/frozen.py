@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from benchmark.study.data import ImageSource
 from benchmark.training.precision import forward, use_precision
 
 if TYPE_CHECKING:
+    from benchmark.study.config import Node
     from benchmark.study.study import Study
     from benchmark.training.components import TrunkModule
 
@@ -40,6 +42,9 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
     Args:
         study: a study with `training.views`.
         images: uint8 pixels, or image files.
+
+    Raises:
+        UserError: weights that are identified by their content cannot be found or downloaded.
     """
     resolved = study.science(fingerprint="")
     used = [*CODE, *_modules(study.config.trunk.module)]
@@ -53,7 +58,7 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
         "device": study.make_device().type,
         "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
     }
-    facts |= _scale_of_grey(images)
+    facts |= _scale_of_grey(images) | _trunk_facts(study.config.trunk.module)
     name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
     return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
 
@@ -135,11 +140,23 @@ def _scale_of_grey(images: ImageSource) -> dict[str, int]:
     return {"grey_bits": reading.grey_bits} if reading.grey_bits != AS_PUBLISHED.grey_bits else {}
 
 
+def _trunk_facts(node: Node) -> dict[str, str]:
+    """What else identifies the trunk's features, as its module's `facts` says; empty for a module without one.
+
+    Raises:
+        UserError: the weights cannot be found or downloaded.
+    """
+    (name,) = _modules(node)
+    module = importlib.import_module(name) if name.startswith("benchmark.trunks.") else None
+    found: dict[str, str] = module.facts(node) if module and hasattr(module, "facts") else {}
+    return found
+
+
 def _digest(images: np.ndarray) -> str:
     found = hashlib.sha256(str(images.shape).encode())
     found.update(np.ascontiguousarray(images).data)
     return found.hexdigest()
 
 
-def _modules(node: dict[str, object]) -> list[str]:
+def _modules(node: Node) -> list[str]:
     return [str(node["_target_"]).rpartition(".")[0]]

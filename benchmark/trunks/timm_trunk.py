@@ -27,6 +27,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 from benchmark.trunks import weights as files
 from benchmark.trunks.published import PublishedTrunk, import_timm
+from benchmark.trunks.unverified import facts_of
 
 if TYPE_CHECKING:
     from benchmark.trunks.published import TimmNetwork
@@ -103,6 +104,20 @@ class TimmTrunk(PublishedTrunk):
                 "each: it is no network for whole images. Choose another one, such as convnext_tiny.fb_in22k."
             )
         return found
+
+
+def facts(options: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the features of a trunk beyond its options.
+
+    Args:
+        options: those of `TimmTrunk`.
+
+    Raises:
+        UserError: timm is not installed, or has no such network, or the weights cannot be found or downloaded.
+    """
+    network, weights = options["network"], options.get("weights")
+    known = {"pretrained": _address(network, pretrained_config(network))} if weights == "pretrained" else {}
+    return facts_of(network, weights, known)
 
 
 def image_options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +222,10 @@ def _built(
     try:
         built = create(network, pretrained=False, num_classes=kept, **options)
     except (TypeError, AssertionError) as error:  # timm asserts that it knows a pooling, most often without a message
-        own = {"img_size": f"trunk.images.crop={published.input_size[1]}", "global_pool": "trunk.module.global_pool=null"}
+        own = {
+            "img_size": f"trunk.images.crop={published.input_size[1]}",
+            "global_pool": "trunk.module.global_pool=null",
+        }
         raise UserError(
             f"{network} cannot be built with {', '.join(f'{k}={v}' for k, v in options.items())} "
             f"({_first_line(error)}). Set {' and '.join(own[name] for name in options)}."

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from benchmark.bo import bo
+from benchmark.core import provenance
 from benchmark.core.errors import UserError
 from benchmark.datasets import manifest
 from benchmark.datasets.image_dataset import ImageDataset
@@ -21,6 +23,7 @@ from benchmark.models.loaded import load
 from benchmark.study.data import crops
 from benchmark.study.frozen import feature_images, frozen_trunk
 from benchmark.study.study import Study
+from benchmark.trunks import weights
 from benchmark.trunks.precomputed import Precomputed
 from benchmark.trunks.small_conv import SmallConv
 from tests.command_line import tiny
@@ -79,6 +82,31 @@ def test_features_of_images_that_are_read_in_another_way_have_a_folder_of_their_
     folders.append(feature_images(other, ImageDataset(listing, "mine", crops(other.config), decode).trainval().images)
                    .views.folder)  # fmt: skip
     assert len({*folders}) == 4
+
+
+@pytest.mark.parametrize(
+    ("trunk", "file"),
+    [
+        (("trunk=timm", "trunk.network=test_resnet.r160_in1k"), "test_resnet.r160_in1k.safetensors"),
+        (("trunk=dino_vit_small",), "dino_deitsmall16_pretrain.pth"),
+    ],
+)
+def test_features_of_weights_without_a_published_checksum_belong_to_their_content_and_to_the_version_of_timm(
+    trunk: tuple[str, ...], file: str, tmp_path: Path, compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
+    study, folders = compose_study("dataset=cub", *trunk, "training=frozen"), []
+    pixels = np.zeros((4, 32, 32, 3), np.uint8)
+    for content in (b"once", b"replaced"):
+        (tmp_path / file).write_bytes(content)
+        folders.append(folder(study, pixels))
+    monkeypatch.setattr(timm, "__version__", "0")
+    folders.append(folder(study, pixels))
+    assert len({*folders}) == 3
+
+
+def test_the_version_of_timm_is_among_those_that_records_hold() -> None:
+    assert provenance.versions()["timm"] == timm.__version__
 
 
 @pytest.mark.slow

@@ -310,7 +310,9 @@ def test_a_preset_states_timms_facts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, body in PRESETS.items() if body["network"].startswith("vit_")])
-def test_a_transformer_has_the_pooling_that_its_authors_evaluate(name: str, compose_study: Callable[..., Study]) -> None:
+def test_a_transformer_has_the_pooling_that_its_authors_evaluate(
+    name: str, compose_study: Callable[..., Study]
+) -> None:
     """DINOv2 (section 7.1), DINOv3 and CLIP: the class token; SigLIP: attention pooling, which timm calls a map."""
     with torch.device("meta"):
         trunk = compose_study(f"trunk={name}", "dataset=cub", "trunk.module.weights=null").make_trunk(3, 0)
