@@ -1,13 +1,16 @@
 """Which sets of images trunks were pretrained on, and which of them may hold the test classes of a data set."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from timm.data import ImageNetInfo
 
 from benchmark.core import conf_files
 from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
+from benchmark.core.paths import conf_dir
 from benchmark.core.pretraining import image_sets, may_have_seen, of_network, read
 
 
@@ -24,8 +27,9 @@ def test_a_trunk_with_weights_says_what_they_were_trained_on(name: str) -> None:
     if name == "timm":  # any network
         assert body["pretrained_on"] is None
         return
-    while "module" not in body:  # it adds something to another file
-        body = TRUNKS[body["defaults"][0]] | body
+    while "_target_" not in body.get("module", {}):  # it adds something to another file
+        base = TRUNKS[body["defaults"][0]]
+        body = base | body | {"module": base["module"] | body.get("module", {})}
     stated = body.get("pretrained_on", [])
     assert bool(stated) == ("weights" in body["module"]) and set(stated) <= set(image_sets())
 
@@ -39,6 +43,22 @@ def test_the_tag_of_a_preset_says_the_same_as_its_file(name: str) -> None:
 def test_a_data_set_names_known_sets(name: str) -> None:
     overlaps = DATASETS[name].get("overlaps", {})
     assert set(overlaps) <= set(image_sets()) and all(overlaps.values())
+
+
+@pytest.mark.parametrize("name", ["cars196", "cub", "grocery", "inaturalist2019", "inshop", "sop"])
+def test_a_published_set_of_photographs_says_what_it_shares_with_imagenet(name: str) -> None:
+    assert may_have_seen(["imagenet21k"], DATASETS[name].get("overlaps", {}))
+
+
+def test_a_class_of_imagenet_has_the_number_that_a_data_set_states() -> None:
+    classes, found = ImageNetInfo("imagenet-1k"), []
+    for name in DATASETS:
+        text = (conf_dir() / "dataset" / f"{name}.yaml").read_text(encoding="utf-8")
+        for line in re.findall(r"#\s*(?:[Cc]lasses of ImageNet-1k: |classes )?(\d{3} [a-z].*)", text):
+            found += re.findall(r"(\d{3}) ([a-z ]+)", line)
+    assert len(found) > 20
+    wrong = [one for one in found if one[1].strip() not in classes.index_to_description(int(one[0])).split(", ")]
+    assert not wrong
 
 
 def test_the_sets_are_consistent() -> None:
