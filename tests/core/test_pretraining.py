@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 from timm.data import ImageNetInfo
 
 from benchmark.core import conf_files
@@ -79,11 +80,22 @@ def test_the_sets_are_consistent() -> None:
         ("vit_base_patch16_clip_224.openai_ft_in12k_in1k", ["imagenet1k", "imagenet12k", "wit400m"]),
         ("vit_base_patch16_siglip_224.v2_webli", ["webli"]),
         ("vit_large_patch16_dinov3.sat493m", ["unknown"]),
+        ("eva_giant_patch14_224.clip_ft_in1k", ["imagenet1k", "laion"]),
+        ("eva_giant_patch14_560.m30m_ft_in22k_in1k", ["imagenet1k", "imagenet21k", "merged30m"]),
+        ("eva02_large_patch14_448.mim_m38m_ft_in1k", ["imagenet1k", "merged38m"]),
+        ("hgnetv2_b0.ssld_stage2_ft_in1k", ["imagenet1k", "imagenet21k"]),
+        ("hrnet_w18_ssld.paddle_in1k", ["imagenet1k", "imagenet21k"]),
         ("resnet50", ["unknown"]),
     ],
 )
 def test_a_tag_of_timm_names_its_sets(network: str, sets: list[str]) -> None:
     assert of_network(network) == sets
+
+
+def test_every_network_of_timm_with_clips_training_or_a_merged_set_counts_as_one_of_the_web() -> None:
+    networks = [name for name in timm.list_models(pretrained=True) if re.search(r"[._](clip|m\d+m)(_|$)", name)]
+    assert len(networks) > 50
+    assert not [name for name in networks if not any(image_sets()[one].web for one in of_network(name))]
 
 
 def test_a_set_holds_what_its_parts_hold() -> None:
