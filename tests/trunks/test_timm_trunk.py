@@ -304,6 +304,8 @@ def test_a_preset_states_timms_facts(name: str) -> None:
     cfg = timm.models.get_pretrained_cfg(body["network"])
     assert body["network"] in timm.list_models(pretrained=True)
     assert body["licence"].lower().startswith(licence_of(cfg).lower())
+    mit = name in ("clip_base", "convnext_tiny")  # github.com/openai/CLIP and facebookresearch/ConvNeXt
+    assert body["licence"].endswith("repository is MIT") == mit
     if not name.startswith("dinov2"):  # whose sizes are those of the authors' evaluations
         assert body["images"] == image_options(body["network"], {})
     assert image_options(body["network"], body["images"]) == body["images"]
