@@ -6,8 +6,9 @@ the network passes to its classifier, after its own pooling or another one that 
 averages the patch tokens of DINOv3, whose authors evaluate the class token.
 
 Departures: weights are always loaded strictly, while timm leaves layers random that a file lacks if it drops the
-classifier; images are cropped at the centre also where timm squashes them to a square or adds a border. The file of a
-hub is read as any other one: it may hold tensors only, and all of them must be finite.
+classifier; images are cropped at the centre also where timm squashes them to a square or adds a border. Position
+embeddings are resampled as timm does it (bicubic, antialiased), whatever the authors' code does. The file of a hub is
+read as any other one: it may hold tensors only, and all of them must be finite.
 
 Easily got wrong: without a tag, timm takes the weights that its version prefers; therefore a tag is required. A network
 that takes one image size is built for the size of the crops, and its position embeddings are resampled once, when the
