@@ -19,7 +19,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 from benchmark.core.wording import counted, first_lines, named
 from benchmark.datasets.image_check import inspect, tally
-from benchmark.datasets.listing import NO_GROUP, Listing, grouped
+from benchmark.datasets.listing import NO_GROUP, Listing, by_name, grouped
 from benchmark.images.decode import describe_unusable
 
 OPTIONS = {
@@ -70,8 +70,9 @@ def assemble(
     Args:
         root: folder that the paths are relative to.
         rows: images in the order of the data set; either all have a role or none has.
-        order: order of the classes, which determines halves and folds: `appearance` (first row), `sorted` (as text) or
-            `class_id`. Without roles, the first half is for training; with roles, the order applies within each half.
+        order: order of the classes, which determines halves and folds: `appearance` (first row), `sorted` (as text,
+            with composed accents) or `class_id`. Without roles, the first half is for training; with roles, the order
+            applies within each half.
         on_bad: what to do with images that cannot be used: `stop`, or `leave_out` (skip them and note how many).
         check: `lists`, `files` or `images`, see `image_check.inspect`.
         on_duplicates: what to do if training images are byte for byte test images: `warn` (note how many and which),
@@ -196,7 +197,7 @@ def _class_names(rows: Sequence[Row], order: str) -> list[str]:
     """Return the names of the classes in order, those of the training half first."""
     names = list(dict.fromkeys(row.label for row in rows))
     if order == "sorted":
-        names.sort()
+        names.sort(key=by_name)
     if order == "class_id":
         id_of = {row.label: row.class_id for row in rows}
         names.sort(key=id_of.__getitem__)

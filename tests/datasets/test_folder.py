@@ -412,7 +412,7 @@ STRANGE = {
 @pytest.mark.bad_input("folder", "strange names")
 @pytest.mark.parametrize("name", STRANGE.values(), ids=STRANGE)
 def test_classes_and_images_may_have_any_name(tmp_path, name):
-    names = sorted(["m", "n", name])
+    names = sorted(["m", "n", name], key=lambda one: unicodedata.normalize("NFC", one))
     put(tmp_path, *(f"{label}/{i}.jpg" for label in ("m", "n") for i in (1, 2)), f"{name}/1.jpg", f"{name}/{name}.jpg")
     found = folder.listing(str(tmp_path), check="images")
     assert found.class_names == names and notes(found) == []
@@ -589,6 +589,17 @@ def test_a_root_behind_a_link_is_read(tmp_path):
 def test_names_are_normalised_within_a_split_only(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     assert folder.listing(classes(tmp_path, composed, decomposed)).total_classes == 2
+
+
+def test_halves_super_classes_and_images_are_the_same_however_the_disk_writes_accents(tmp_path: Path) -> None:
+    found = []
+    for form in ("NFC", "NFD"):
+        names = [unicodedata.normalize(form, name) for name in ("é/é", "é/f", "é/g", "f/é", "z/f", "z/ü")]
+        put(tmp_path / form, *(f"{name}/{unicodedata.normalize(form, i)}.jpg" for name in names for i in ("é", "f")))
+        listing = folder.listing(str(tmp_path / form))
+        whole = [parts(listing), listing.super_names, listing.paths]
+        found.append(unicodedata.normalize("NFC", repr(whole)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.bad_input("folder", "splits")
