@@ -65,7 +65,8 @@ def assemble(
     An image cannot be used if it is missing, unreadable or named twice, if its label has two super classes, if it is
     the only image of its class, or if its class has queries but no gallery images. Two names of one file, such as a
     link and what it leads to, are one image that is named twice. A class of a single image is accepted if the user says
-    that it is for training, where any image teaches something, or in the gallery, where it is a distractor.
+    that it is for training, where any image teaches something, or in the gallery, where it is a distractor. A class
+    without a super class, where others have one, is a super class of its own.
 
     Args:
         root: folder that the paths are relative to.
@@ -119,8 +120,8 @@ def assemble(
         bad, usable = bad | more, [i for i in left if i not in more]
         _check_halves(root, rows, usable)
     remarks += _on_copies(rows, copies, clashes, dropped=on_duplicates == "drop")
-    remarks += _single(rows, usable)
     good = [rows[i] for i in usable]
+    remarks += _single(rows, usable) + _ungrouped(good)
     listing = _listing(root, good, order, (*notes, *_skipped(rows, bad), *remarks))
     return replace(listing, tally=tally(seen[row.path] for row in good))
 
@@ -193,6 +194,16 @@ def _single(rows: Sequence[Row], usable: Sequence[int]) -> list[str]:
     return [f"{what}, which is no query in validation: {named(found)}"] if found else []
 
 
+def _ungrouped(rows: Sequence[Row]) -> list[str]:
+    """Return a note on classes without a super class if others have one."""
+    found = list(dict.fromkeys(repr(row.label) for row in rows if not row.super_label))
+    if not found or not any(row.super_label for row in rows):
+        return []
+    one = "class has no super class and gets one of its own"
+    many = "classes have no super class and get one each of their own"
+    return [f"{counted(len(found), one, many)}: {named(found)}"]
+
+
 def _class_names(rows: Sequence[Row], order: str) -> list[str]:
     """Return the names of the classes in order, those of the training half first."""
     names = list(dict.fromkeys(row.label for row in rows))
@@ -208,7 +219,8 @@ def _class_names(rows: Sequence[Row], order: str) -> list[str]:
 def _listing(root: Path, rows: Sequence[Row], order: str, notes: tuple[str, ...]) -> Listing:
     names = _class_names(rows, order)
     id_of = {name: i for i, name in enumerate(names)}
-    group_of = {row.label: row.super_label or NO_GROUP for row in rows}
+    grouping = any(row.super_label for row in rows)
+    group_of = {row.label: row.super_label or (f"({row.label})" if grouping else NO_GROUP) for row in rows}
     super_labels, super_names = grouped(group_of[name] for name in names)
     return Listing(
         root=root,

@@ -316,6 +316,12 @@ def test_super_classes_of_a_split_are_the_parents_of_its_classes(tmp_path):
     }
 
 
+def test_classes_without_a_super_class_next_to_classes_with_one_do_not_become_one_super_class(tmp_path: Path) -> None:
+    found = folder.listing(classes(tmp_path, "a", "b/c", "b/d", "e"))
+    assert [found.super_names[group] for group in found.super_labels] == ["(a)", "b", "b", "(e)"]
+    assert notes(found) == ["2 classes have no super class and get one each of their own: 'a', 'e'"]
+
+
 AMBIGUOUS = {  # folders with images, what the refusal says, and the number of classes that split=off finds
     "training only": ("train/a train/b", ["holds only train", "nothing to test on", "split=merge"], 2),
     "training only, in classes": ("a/train b/train", ["holds only train", "split=merge"], 2),
