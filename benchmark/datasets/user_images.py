@@ -121,7 +121,7 @@ def assemble(
         _check_halves(root, rows, usable)
     remarks += _on_copies(rows, copies, clashes, dropped=on_duplicates == "drop")
     good = [rows[i] for i in usable]
-    remarks += _single(rows, usable) + _ungrouped(good)
+    remarks += _single(rows, usable) + _ungrouped(good) + _cut([row.path for row in good if seen[row.path].cut])
     listing = _listing(root, good, order, (*notes, *_skipped(rows, bad), *remarks))
     return replace(listing, tally=tally(seen[row.path] for row in good))
 
@@ -202,6 +202,13 @@ def _ungrouped(rows: Sequence[Row]) -> list[str]:
     one = "class has no super class and gets one of its own"
     many = "classes have no super class and get one each of their own"
     return [f"{counted(len(found), one, many)}: {named(found)}"]
+
+
+def _cut(paths: Sequence[str]) -> list[str]:
+    """Return a note on images of which only a part of the bits is read."""
+    one, many = "image has more than 8 bits a channel", "images have more than 8 bits a channel"
+    what = f"{counted(len(paths), one, many)}, in colour or with transparency: the upper 8 are read"
+    return [f"{what}: {named(paths)}"] if paths else []
 
 
 def _class_names(rows: Sequence[Row], order: str) -> list[str]:
