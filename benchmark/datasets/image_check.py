@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -158,7 +158,7 @@ def _decode(path: str) -> Seen:
         traits, cut = examine(payload), is_cut(payload)
     except UnreadableImageError as error:
         return Seen(str(error))
-    return Seen(None, hashlib.sha256(payload).hexdigest(), *astuple(traits), cut)
+    return Seen(None, hashlib.sha256(payload).hexdigest(), **asdict(traits), cut=cut)
 
 
 def _decoder() -> str:
