@@ -5,6 +5,7 @@ are with the statements, in `conf/pretraining.yaml` and `conf/dataset/*.yaml`.
 """
 
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ class ImageSet:
         label: its name in tables.
         web: whether it was collected from the web at large, so that it may hold anything.
         includes: names of sets that are part of it.
-        tags: parts of timm's tags that name it.
+        tags: parts of the names of timm's networks, or whole tags, that name it.
         classes: timm's name of the list of its classes; empty without one.
     """
 
@@ -56,7 +57,7 @@ def read(path: Path) -> dict[str, ImageSet]:
 
 
 def of_network(network: str) -> list[str]:
-    """Return the names of the sets that the tag of a network of timm names; `unknown` if it names none.
+    """Return the sets that the name of a network of timm names, by a part of it or the whole tag; else `unknown`.
 
     >>> of_network("convnext_base.clip_laion2b_augreg_ft_in12k"), of_network("vit_pe_core_base_patch16_224.fb")
     (['imagenet12k', 'laion'], ['unknown'])
@@ -64,7 +65,7 @@ def of_network(network: str) -> list[str]:
     Args:
         network: name of the network in timm, with the tag of its weights.
     """
-    parts = set(network.partition(".")[2].split("_"))
+    parts = {network.partition(".")[2], *re.split("[._]", network)}
     return [name for name, one in image_sets().items() if parts & {*one.tags}] or [UNKNOWN]
 
 

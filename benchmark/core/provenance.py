@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"  # stands for the kind of device where a record names no device
 PACKAGES = ("torch", "torchvision", "numpy", "pytorch-metric-learning", "ax-platform", "botorch", "faiss-gpu",
-            "faiss-cpu", "scikit-learn", "pillow")  # fmt: skip
+            "faiss-cpu", "scikit-learn", "pillow", "timm")  # fmt: skip
 
 
 @functools.cache

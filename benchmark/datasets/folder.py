@@ -2,8 +2,9 @@
 
 Our own convention for nested folders: a class is a folder with images, its name is its path, and its super class is the
 parent folder: `birds/terns/arctic_tern/1.jpg` belongs to class birds/terns/arctic_tern in birds/terns. The first half
-of the classes, sorted by name as text, is for training and the second half for testing, as in Musgrave, Belongie, Lim,
-"A Metric Learning Reality Check" (arXiv 2003.08505); for another order or split, use a CSV file.
+of the classes, sorted by name as text (with composed accents), is for training and the second half for testing, as in
+Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (arXiv 2003.08505); for another order or split, use a CSV
+file.
 
 Folders named train, test and so on are no classes, but the split (`split_folders` has the rule), if no class is in both
 halves. Otherwise, `split=merge` joins the classes of the same name, and takes the halves as above; `split=off` takes
@@ -16,8 +17,8 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, command
 from benchmark.datasets.image_tree import ImageTree, Reason, described
-from benchmark.datasets.listing import Listing, MissingDataError
-from benchmark.datasets.split_folders import SPLITS, check_halves, describe, places
+from benchmark.datasets.listing import Listing, MissingDataError, by_name
+from benchmark.datasets.split_folders import SPLITS, Place, check_halves, describe, places
 from benchmark.datasets.split_names import as_listed
 from benchmark.datasets.user_images import Row, assemble
 
@@ -63,14 +64,20 @@ def listing(
         check_halves(folder, found)
     rows = [
         Row(f"{path}/{name}", label, label.rpartition("/")[0], meaning[role] if divided else "", path)
-        for (label, _, role), path in sorted(zip(found, tree.images, strict=True))
-        for name in tree.images[path]
+        for (label, _, role), path in sorted(zip(found, tree.images, strict=True), key=_order)
+        for name in sorted(tree.images[path], key=by_name)
     ]
     whole = assemble(folder, rows, order="sorted", on_bad=on_bad, on_duplicates=on_duplicates, check=check)
     lost = sorted({place.label for place in found} - {*whole.class_names}) + tree.imageless
     parts = filter(None, [describe(found, split)])
     left_out = [f"left out: {described(UNUSABLE, lost)}"] if lost else []
     return replace(whole, notes=(*parts, *whole.notes, *left_out, *tree.left_out(), *tree.notes))
+
+
+def _order(folder: tuple[Place, str]) -> list[tuple[str, str]]:
+    """Sort key of a folder with images: class, part and role, and path."""
+    place, path = folder
+    return [by_name(one) for one in (*place, path)]
 
 
 def _check_classes(tree: ImageTree) -> None:

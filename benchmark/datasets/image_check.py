@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -26,11 +26,14 @@ from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
 from benchmark.images.decode import Tally, Traits, UnreadableImageError, describe_unusable, examine
 from benchmark.images.decoded_on_read import read
+from benchmark.images.depth import is_cut
 
 CHECKS = ("lists", "files", "images")
 MAX_THREADS = 16  # decoders release the global interpreter lock
-RULES = 2  # counts the changes of what `examine` refuses or reports
-Entry = tuple[int, int, str, bool, bool, int, int]  # of the memo: `Facts`, and the fields of `Seen` from `sha256` on
+RULES = 3  # counts the changes of what `examine` refuses or reports
+Entry = tuple[
+    int, int, str, bool, bool, int, int, bool
+]  # of the memo: `Facts`, and the fields of `Seen` from `sha256` on
 Facts = tuple[int, int]  # size in bytes and modification time in ns
 
 
@@ -63,6 +66,7 @@ class Seen:
         transparent: see `decode.Traits`.
         grey_bits: see `decode.Traits`.
         frames: see `decode.Traits`.
+        cut: see `depth.is_cut`.
     """
 
     problem: str | None = None
@@ -71,6 +75,7 @@ class Seen:
     transparent: bool = False
     grey_bits: int = 0
     frames: int = 1
+    cut: bool = False
 
 
 def inspect(root: Path, paths: Sequence[str], check: str) -> list[Seen]:
@@ -150,10 +155,10 @@ def _decode(path: str) -> Seen:
     """Decode an existing file."""
     try:
         payload, _ = read(Path(path))
-        traits = examine(payload)
+        traits, cut = examine(payload), is_cut(payload)
     except UnreadableImageError as error:
         return Seen(str(error))
-    return Seen(None, hashlib.sha256(payload).hexdigest(), *astuple(traits))
+    return Seen(None, hashlib.sha256(payload).hexdigest(), **asdict(traits), cut=cut)
 
 
 def _decoder() -> str:

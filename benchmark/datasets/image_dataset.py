@@ -196,10 +196,10 @@ class ImageDataset:
                 )
             return self._files[half]
         try:
-            return Cache(self._half_folder(half))
+            return Cache(self._half_folder(half), self._reading)
         except IncompleteCacheError:
             self._build(half)
-            return Cache(self._half_folder(half))
+            return Cache(self._half_folder(half), self._reading)
 
     def _split(self, half: str) -> Split:
         rows, listing = self._rows(half), self.listing

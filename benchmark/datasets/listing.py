@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -178,6 +179,16 @@ def _distinct(names: Sequence[str]) -> list[str]:
     ]
 
 
+def by_name(name: str) -> tuple[str, str]:
+    """Sort key of names: their composed form (NFC), since some disks decompose accents, which sorts them elsewhere.
+
+    >>> decomposed = unicodedata.normalize("NFD", "é")
+    >>> sorted([decomposed, "f"]) == [decomposed, "f"], sorted([decomposed, "f"], key=by_name) == ["f", decomposed]
+    (True, True)
+    """
+    return unicodedata.normalize("NFC", name), name
+
+
 def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     """Number the super classes of C classes alphabetically.
 
@@ -191,7 +202,7 @@ def grouped(names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     (array([1, 0, 1]), ['gull', 'tern'])
     """
     named = list(names)
-    found = sorted({*named})  # and not np.unique, in whose array every name takes the space of the longest
+    found = sorted({*named}, key=by_name)  # and not np.unique, in whose array every name takes the space of the longest
     ids = {name: i for i, name in enumerate(found)}
     return np.array([ids[name] for name in named], dtype=np.int64), found
 

@@ -19,7 +19,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 from benchmark.core.wording import counted, first_lines, named
 from benchmark.datasets.image_check import inspect, tally
-from benchmark.datasets.listing import NO_GROUP, Listing, grouped
+from benchmark.datasets.listing import NO_GROUP, Listing, by_name, grouped
 from benchmark.images.decode import describe_unusable
 
 OPTIONS = {
@@ -65,13 +65,15 @@ def assemble(
     An image cannot be used if it is missing, unreadable or named twice, if its label has two super classes, if it is
     the only image of its class, or if its class has queries but no gallery images. Two names of one file, such as a
     link and what it leads to, are one image that is named twice. A class of a single image is accepted if the user says
-    that it is for training, where any image teaches something, or in the gallery, where it is a distractor.
+    that it is for training, where any image teaches something, or in the gallery, where it is a distractor. A class
+    without a super class, where others have one, is a super class of its own.
 
     Args:
         root: folder that the paths are relative to.
         rows: images in the order of the data set; either all have a role or none has.
-        order: order of the classes, which determines halves and folds: `appearance` (first row), `sorted` (as text) or
-            `class_id`. Without roles, the first half is for training; with roles, the order applies within each half.
+        order: order of the classes, which determines halves and folds: `appearance` (first row), `sorted` (as text,
+            with composed accents) or `class_id`. Without roles, the first half is for training; with roles, the order
+            applies within each half.
         on_bad: what to do with images that cannot be used: `stop`, or `leave_out` (skip them and note how many).
         check: `lists`, `files` or `images`, see `image_check.inspect`.
         on_duplicates: what to do if training images are byte for byte test images: `warn` (note how many and which),
@@ -118,8 +120,8 @@ def assemble(
         bad, usable = bad | more, [i for i in left if i not in more]
         _check_halves(root, rows, usable)
     remarks += _on_copies(rows, copies, clashes, dropped=on_duplicates == "drop")
-    remarks += _single(rows, usable)
     good = [rows[i] for i in usable]
+    remarks += _single(rows, usable) + _ungrouped(good) + _cut([row.path for row in good if seen[row.path].cut])
     listing = _listing(root, good, order, (*notes, *_skipped(rows, bad), *remarks))
     return replace(listing, tally=tally(seen[row.path] for row in good))
 
@@ -192,11 +194,28 @@ def _single(rows: Sequence[Row], usable: Sequence[int]) -> list[str]:
     return [f"{what}, which is no query in validation: {named(found)}"] if found else []
 
 
+def _ungrouped(rows: Sequence[Row]) -> list[str]:
+    """Return a note on classes without a super class if others have one."""
+    found = list(dict.fromkeys(repr(row.label) for row in rows if not row.super_label))
+    if not found or not any(row.super_label for row in rows):
+        return []
+    one = "class has no super class and gets one of its own"
+    many = "classes have no super class and get one each of their own"
+    return [f"{counted(len(found), one, many)}: {named(found)}"]
+
+
+def _cut(paths: Sequence[str]) -> list[str]:
+    """Return a note on images of which only a part of the bits is read."""
+    one, many = "image has more than 8 bits a channel", "images have more than 8 bits a channel"
+    what = f"{counted(len(paths), one, many)}, in colour or with transparency: the upper 8 are read"
+    return [f"{what}: {named(paths)}"] if paths else []
+
+
 def _class_names(rows: Sequence[Row], order: str) -> list[str]:
     """Return the names of the classes in order, those of the training half first."""
     names = list(dict.fromkeys(row.label for row in rows))
     if order == "sorted":
-        names.sort()
+        names.sort(key=by_name)
     if order == "class_id":
         id_of = {row.label: row.class_id for row in rows}
         names.sort(key=id_of.__getitem__)
@@ -207,7 +226,8 @@ def _class_names(rows: Sequence[Row], order: str) -> list[str]:
 def _listing(root: Path, rows: Sequence[Row], order: str, notes: tuple[str, ...]) -> Listing:
     names = _class_names(rows, order)
     id_of = {name: i for i, name in enumerate(names)}
-    group_of = {row.label: row.super_label or NO_GROUP for row in rows}
+    grouping = any(row.super_label for row in rows)
+    group_of = {row.label: row.super_label or (f"({row.label})" if grouping else NO_GROUP) for row in rows}
     super_labels, super_names = grouped(group_of[name] for name in names)
     return Listing(
         root=root,

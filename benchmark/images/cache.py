@@ -218,6 +218,7 @@ class Cache:
 
     Args:
         folder: folder of the cache.
+        reading: how its pixels became RGB.
 
     Attributes:
         sizes: int64 (N, 2), height and width of each image in pixels.
@@ -231,7 +232,7 @@ class Cache:
         IncompleteCacheError: the cache was never filled, is damaged, or has altered pixels.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reading: Reading = AS_PUBLISHED) -> None:
         try:
             about = msgspec.convert(records.read_record(folder / "about.json").result, About)
             wanted = shards.numbers(about["num_pictures"])
@@ -249,7 +250,7 @@ class Cache:
         files = [(os.path.join(folder, name), sha256) for name, sha256 in self._checksums.items()]
         if names := verified.altered(folder, self._checksums):
             raise IncompleteCacheError(_altered(folder, names))
-        self.folder = folder
+        self.folder, self.reading = folder, reading
         self.short_side: int | None = about["short_side"]
         self.sizes = np.array([size for shard in found for size in shard["sizes"]], dtype=np.int64).reshape(-1, 2)
         self._starts = [shards.starts(shard["sizes"]) for shard in found]

@@ -88,7 +88,7 @@ class DecodedOnRead:
     """
 
     def __init__(self, root: Path, paths: list[str], short_side: int | None, reading: Reading = AS_PUBLISHED) -> None:
-        self.paths, self.short_side, self._reading = inside(root, paths), short_side, reading
+        self.paths, self.short_side, self.reading = inside(root, paths), short_side, reading
         self._sha256: list[str | None] = [None] * len(paths)  # of each file that was read
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class DecodedOnRead:
                 names the file.
         """
         with self._naming_file(index):
-            return decode(self._read(index), self.short_side, self._reading)
+            return decode(self._read(index), self.short_side, self.reading)
 
     @functools.cached_property
     def contents(self) -> str:

@@ -38,6 +38,7 @@ class Metadata(TypedDict):
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
         paths: names of the image files.
         tally: numbers of images with special pixels; caches of earlier versions have none.
+        decoder: versions of the libraries that decoded and resized the images; it is stored as the record's provenance.
     """
 
     sizes: list[tuple[Pixels, Pixels]]
@@ -46,6 +47,7 @@ class Metadata(TypedDict):
     short_side: int | None
     paths: list[str]
     tally: NotRequired[Tally]
+    decoder: NotRequired[dict[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def read(folder: Path, number: int) -> Metadata | None:
         CorruptFileError: the metadata is damaged, or the pixel file is incomplete.
     """
     try:
-        metadata = msgspec.convert(records.read_record(metadata_path(folder, number)).result, Metadata)
+        record = records.read_record(metadata_path(folder, number))
+        metadata = msgspec.convert(record.result | {"decoder": record.provenance}, Metadata)
     except FileNotFoundError:
         return None
     except msgspec.ValidationError as error:
@@ -97,8 +100,13 @@ def read(folder: Path, number: int) -> Metadata | None:
 
 
 def is_current(metadata: Metadata, images: ImageFiles) -> bool:
-    """Return whether a shard is up to date with these image files, judged by size and modification time."""
+    """Return whether a shard is up to date with these image files, judged by size and modification time.
+
+    The pixels of another version of Pillow or libjpeg are outdated: they can differ in the last bit.
+    """
     if (metadata["short_side"], metadata["paths"]) != (images.short_side, images.paths):
+        return False
+    if metadata.get("decoder") != _decoder():
         return False
     before = [(size, time) for size, time, _ in metadata["files"]]
     try:
@@ -167,12 +175,15 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
     outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, metadata["pixels"])}
     os.replace(temporary, path)
     verified.remember(path, metadata["pixels"])
-    made_by = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
     records.write_record(
-        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), made_by)
+        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), _decoder())
     )
     for other in outdated:
         other.unlink()
+
+
+def _decoder() -> dict[str, str | None]:
+    return {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
 
 
 def quarantine(folder: Path, number: int) -> list[str]:

@@ -129,10 +129,15 @@ def _faiss() -> Any:
 
 
 def _index(model: Model, found: Embedded, path: Path, changed: bool) -> Path | None:
-    """The file of faiss's exact index, written anew if the gallery changed; None if faiss is of no use here."""
+    """The file of faiss's exact index, written anew if the gallery changed; None if faiss is of no use here.
+
+    The index of a gallery that changed is deleted even without faiss, since a later search may find faiss again.
+    """
+    if changed:
+        path.unlink(missing_ok=True)
     if model.described.distance == "hyperbolic" or (faiss := _faiss()) is None:
         return None
-    if changed or not path.is_file():
+    if not path.is_file():
         vectors = _joined(found.embeddings)
         make = faiss.IndexFlatIP if model.described.distance == "cosine" else faiss.IndexFlatL2
         index = make(vectors.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,16 @@ from benchmark.core.escape import visible
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
 from benchmark.images import Images
+from benchmark.images.cache import Cache
+from benchmark.images.decode import AS_PUBLISHED
+from benchmark.images.decoded_on_read import DecodedOnRead
 from benchmark.images.features import FeatureImages, Views
 from benchmark.protocol.seeds import stable_seed
 from benchmark.study.data import ImageSource
 from benchmark.training.precision import forward, use_precision
 
 if TYPE_CHECKING:
+    from benchmark.study.config import Node
     from benchmark.study.study import Study
     from benchmark.training.components import TrunkModule
 
@@ -37,12 +42,14 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
     Args:
         study: a study with `training.views`.
         images: uint8 pixels, or image files.
+
+    Raises:
+        UserError: weights that are identified by their content cannot be found or downloaded.
     """
-    contents = _digest(images) if isinstance(images, np.ndarray) else images.contents
     resolved = study.science(fingerprint="")
     used = [*CODE, *_modules(study.config.trunk.module)]
     facts = {
-        "images": contents,
+        "images": _digest(images) if isinstance(images, np.ndarray) else images.contents,
         "seed": study.config.seed,
         "crops": resolved["dataset"].get("images", study.config.protocol.images),
         "shift": study.config.training.shift,
@@ -51,6 +58,7 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
         "device": study.make_device().type,
         "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
     }
+    facts |= _scale_of_grey(images) | _trunk_facts(study.config.trunk.module)
     name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
     return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
 
@@ -123,11 +131,32 @@ def prepare_features(study: Study, images: ImageSource) -> None:
         torch.set_num_threads(before)
 
 
+def _scale_of_grey(images: ImageSource) -> dict[str, int]:
+    """What becomes white in grey images of more than 8 bits, which both halves determine; empty for the usual 16 bits.
+
+    The rest of a `Reading` is among the options of `dataset.images`.
+    """
+    reading = images.reading if isinstance(images, Cache | DecodedOnRead) else AS_PUBLISHED
+    return {"grey_bits": reading.grey_bits} if reading.grey_bits != AS_PUBLISHED.grey_bits else {}
+
+
+def _trunk_facts(node: Node) -> dict[str, str]:
+    """What else identifies the trunk's features, as its module's `facts` says; empty for a module without one.
+
+    Raises:
+        UserError: the weights cannot be found or downloaded.
+    """
+    (name,) = _modules(node)
+    module = importlib.import_module(name) if name.startswith("benchmark.trunks.") else None
+    found: dict[str, str] = module.facts(node) if module and hasattr(module, "facts") else {}
+    return found
+
+
 def _digest(images: np.ndarray) -> str:
     found = hashlib.sha256(str(images.shape).encode())
     found.update(np.ascontiguousarray(images).data)
     return found.hexdigest()
 
 
-def _modules(node: dict[str, object]) -> list[str]:
+def _modules(node: Node) -> list[str]:
     return [str(node["_target_"]).rpartition(".")[0]]

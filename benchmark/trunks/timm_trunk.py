@@ -2,11 +2,13 @@
 
 Source: Wightman. PyTorch Image Models, github.com/huggingface/pytorch-image-models, version 1.0. A name such as
 `vit_small_patch14_dinov2.lvd142m` is an architecture and, after the dot, the tag of its weights. The feature is what
-the network passes to its classifier, after its own pooling.
+the network passes to its classifier, after its own pooling or another one that timm has for it (`global_pool`): timm
+averages the patch tokens of DINOv3, whose authors evaluate the class token.
 
 Departures: weights are always loaded strictly, while timm leaves layers random that a file lacks if it drops the
-classifier; images are cropped at the centre also where timm squashes them to a square or adds a border. The file of a
-hub is read as any other one: it may hold tensors only, and all of them must be finite.
+classifier; images are cropped at the centre also where timm squashes them to a square or adds a border. Position
+embeddings are resampled as timm does it (bicubic, antialiased), whatever the authors' code does. The file of a hub is
+read as any other one: it may hold tensors only, and all of them must be finite.
 
 Easily got wrong: without a tag, timm takes the weights that its version prefers; therefore a tag is required. A network
 that takes one image size is built for the size of the crops, and its position embeddings are resampled once, when the
@@ -26,6 +28,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments
 from benchmark.trunks import weights as files
 from benchmark.trunks.published import PublishedTrunk, import_timm
+from benchmark.trunks.unverified import facts_of
 
 if TYPE_CHECKING:
     from benchmark.trunks.published import TimmNetwork
@@ -46,6 +49,8 @@ class TimmTrunk(PublishedTrunk):
             timm's layout or its authors'; or None for random weights.
         side: image side in pixels that a network is built for if it takes one size only; None for timm's own.
         projection: whether the last layer is kept, as the projection of CLIP into the space of its texts.
+        global_pool: how tokens or maps become one feature, by timm's name: `token` (the class token), `avg`, ...; None
+            for timm's default of the network, which may differ from what its authors evaluate.
 
     Raises:
         UserError: a setting is invalid, timm is not installed or has no such network, or the weights cannot be found,
@@ -60,11 +65,13 @@ class TimmTrunk(PublishedTrunk):
         weights: str | None = None,
         side: int | None = None,
         projection: bool = False,
+        global_pool: str | None = None,
     ) -> None:
         published = pretrained_config(network)
         own = published.input_size[1]
         resized = published.fixed_input_size and side not in (None, own)
         options: dict[str, object] = {"img_size": side} if resized else {}
+        options |= {"global_pool": global_pool} if global_pool is not None else {}
         state, path = None, Path()
         if weights is not None:
             path = files.find(weights, {"pretrained": _address(network, published)})
@@ -98,6 +105,20 @@ class TimmTrunk(PublishedTrunk):
                 "each: it is no network for whole images. Choose another one, such as convnext_tiny.fb_in22k."
             )
         return found
+
+
+def facts(options: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the features of a trunk beyond its options.
+
+    Args:
+        options: those of `TimmTrunk`.
+
+    Raises:
+        UserError: timm is not installed, or has no such network, or the weights cannot be found or downloaded.
+    """
+    network, weights = options["network"], options.get("weights")
+    known = {"pretrained": _address(network, pretrained_config(network))} if weights == "pretrained" else {}
+    return facts_of(network, weights, known)
 
 
 def image_options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +222,14 @@ def _built(
         raise UserError(f"{network} has no last layer to keep. Omit trunk.module.projection.")
     try:
         built = create(network, pretrained=False, num_classes=kept, **options)
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:  # timm asserts that it knows a pooling, most often without a message
+        own = {
+            "img_size": f"trunk.images.crop={published.input_size[1]}",
+            "global_pool": "trunk.module.global_pool=null",
+        }
         raise UserError(
-            f"{network} cannot be built with {', '.join(f'{k}={v}' for k, v in options.items())} ({error}). Set "
-            f"trunk.images.crop={published.input_size[1]}."
+            f"{network} cannot be built with {', '.join(f'{k}={v}' for k, v in options.items())} "
+            f"({_first_line(error)}). Set {' and '.join(own[name] for name in options)}."
         ) from error
     if state is None:
         return built  # type: ignore[no-any-return]

@@ -16,9 +16,9 @@ tokens; so does this module, unless `tokens` says otherwise.
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmark.core.errors import UserError
 from benchmark.trunks import weights as files
 from benchmark.trunks.published import HALF, IMAGENET_MEAN, IMAGENET_STD, PublishedTrunk, timm_network
+from benchmark.trunks.unverified import facts_of
 
 PUBLISHED = files.published("vit_small")
 NORMALISATION = {
@@ -134,6 +135,18 @@ class ViTSmall(PublishedTrunk):
             raise
         except Exception as error:  # on a malicious file, zipfile and numpy can raise nearly anything
             raise _misfit(path, str(error)[:200] or type(error).__name__) from error
+
+
+def facts(options: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the features of a trunk beyond its options.
+
+    Args:
+        options: those of `ViTSmall`.
+
+    Raises:
+        UserError: timm is not installed, or the weights cannot be downloaded or read.
+    """
+    return facts_of("vit_small", options.get("weights"), PUBLISHED)
 
 
 def _check_npz(path: Path) -> None:

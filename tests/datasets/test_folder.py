@@ -316,6 +316,12 @@ def test_super_classes_of_a_split_are_the_parents_of_its_classes(tmp_path):
     }
 
 
+def test_classes_without_a_super_class_next_to_classes_with_one_do_not_become_one_super_class(tmp_path: Path) -> None:
+    found = folder.listing(classes(tmp_path, "a", "b/c", "b/d", "e"))
+    assert [found.super_names[group] for group in found.super_labels] == ["(a)", "b", "b", "(e)"]
+    assert notes(found) == ["2 classes have no super class and get one each of their own: 'a', 'e'"]
+
+
 AMBIGUOUS = {  # folders with images, what the refusal says, and the number of classes that split=off finds
     "training only": ("train/a train/b", ["holds only train", "nothing to test on", "split=merge"], 2),
     "training only, in classes": ("a/train b/train", ["holds only train", "split=merge"], 2),
@@ -412,7 +418,7 @@ STRANGE = {
 @pytest.mark.bad_input("folder", "strange names")
 @pytest.mark.parametrize("name", STRANGE.values(), ids=STRANGE)
 def test_classes_and_images_may_have_any_name(tmp_path, name):
-    names = sorted(["m", "n", name])
+    names = sorted(["m", "n", name], key=lambda one: unicodedata.normalize("NFC", one))
     put(tmp_path, *(f"{label}/{i}.jpg" for label in ("m", "n") for i in (1, 2)), f"{name}/1.jpg", f"{name}/{name}.jpg")
     found = folder.listing(str(tmp_path), check="images")
     assert found.class_names == names and notes(found) == []
@@ -589,6 +595,17 @@ def test_a_root_behind_a_link_is_read(tmp_path):
 def test_names_are_normalised_within_a_split_only(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     assert folder.listing(classes(tmp_path, composed, decomposed)).total_classes == 2
+
+
+def test_halves_super_classes_and_images_are_the_same_however_the_disk_writes_accents(tmp_path: Path) -> None:
+    found = []
+    for form in ("NFC", "NFD"):
+        names = [unicodedata.normalize(form, name) for name in ("é/é", "é/f", "é/g", "f/é", "z/f", "z/ü")]
+        put(tmp_path / form, *(f"{name}/{unicodedata.normalize(form, i)}.jpg" for name in names for i in ("é", "f")))
+        listing = folder.listing(str(tmp_path / form))
+        whole = [parts(listing), listing.super_names, listing.paths]
+        found.append(unicodedata.normalize("NFC", repr(whole)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.bad_input("folder", "splits")

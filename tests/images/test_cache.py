@@ -192,6 +192,20 @@ def test_a_file_of_equal_size_with_another_modification_time_is_read_again(
     assert len(decoded) == 2  # the last shard has two images
 
 
+@pytest.mark.parametrize("library", ["pillow", "libjpeg_turbo"])
+def test_images_are_decoded_again_by_another_version_of_the_decoder(
+    library: str, make: Callable[..., Cache], decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    if library == "pillow":
+        monkeypatch.setattr(shards.PIL, "__version__", "1.0")
+    else:
+        monkeypatch.setattr(shards.features, "version", lambda _: "1.0")
+    for _ in range(2):
+        make()
+        assert len(decoded) == 2 * len(SIZES)
+
+
 def test_another_list_or_size_needs_another_cache(make: Callable[..., Cache], paths: list[str], root: Path) -> None:
     make()
     paths.reverse()

@@ -149,6 +149,20 @@ def test_the_nearest_images_are_found_without_the_query_itself_and_the_gallery_i
     assert found_by(changed) == ["c/copy.png", *(name for name in expected if name != "a/0.png")]
 
 
+def test_a_gallery_that_changed_while_faiss_was_missing_is_searched_as_it_is_now(
+    model_folder: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose_study: Any
+) -> None:
+    query = pictures / "b" / "1.png"
+    options = (f"model={model_folder}", f"images={pictures}", f"query={query}", f"output={tmp_path / 'page.html'}")
+    run(search, *options)
+    (pictures / "a" / "0.png").unlink()
+    with monkeypatch.context() as without:
+        without.setattr(gallery, "_faiss", lambda: None)
+        run(search, *options)
+    expected = nearest_by_hand(load(str(model_folder), compose_study()), query, pictures)
+    assert found_by(run(search, *options, "nearest=20")) == expected
+
+
 def test_the_page_has_a_picture_for_each_hit_and_refers_to_nothing_outside(
     model_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:

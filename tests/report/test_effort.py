@@ -131,11 +131,11 @@ def test_each_mark_has_its_condition() -> None:
         ({}, {}, ()),  # small_conv on glyphs
         ({"name": "bn_inception"}, {"name": "cub"}, ("ImageNet-1k, birds as classes, and 23 equal files",)),
         ({"name": "bn_inception", "module": {"weights": None}}, {"name": "cub"}, ()),
-        ({"name": "bn_inception"}, {"name": "sop"}, ()),
+        ({"name": "bn_inception"}, {"name": "inaturalist2019"}, ()),
         ({"name": "bn_inception"}, {"name": "mine", "overlaps": {"imagenet1k": "all"}}, ("ImageNet-1k, all",)),
         ({"name": "vit_small"}, {"name": "cub"}, ("ImageNet-21k, birds as classes, and 23 equal files",)),
-        ({"name": "dinov2_small"}, {"name": "sop"}, ("LVD-142M, images of the web",)),
-        ({"name": "x", "network": "convnext_tiny.fb_in1k", "pretrained_on": None}, {"name": "sop"}, ()),
+        ({"name": "dinov2_small"}, {"name": "glyphs"}, ("LVD-142M, images of the web",)),
+        ({"name": "x", "network": "convnext_tiny.fb_in1k", "pretrained_on": None}, {"name": "glyphs"}, ()),
         (
             {"name": "x", "network": "a.b", "pretrained_on": None},
             {"name": "sop"},

@@ -95,7 +95,7 @@ def test_the_kinds_of_device_of_a_row_are_those_of_its_runs(
     monkeypatch.setattr(fake_results, "DEVICE_FACTS", moved)
     study = compose_study(*INSHOP, "loss=hpl_pa")
     fake_results.finish_traditional(study, [RUN])
-    assert made(study).sections[0].notes()[1:] == ["Kinds of device: cpu and cuda for all rows."]
+    assert made(study).sections[0].notes()[-1] == "Kinds of device: cpu and cuda for all rows."
 
 
 @pytest.mark.slow

@@ -6,20 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from benchmark.bo import bo
+from benchmark.core import provenance
 from benchmark.core.errors import UserError
+from benchmark.datasets import manifest
+from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.experiment.measure import measure
 from benchmark.experiment.plan import trained_images
 from benchmark.final_eval import final_eval
+from benchmark.images.decode import Reading
 from benchmark.images.features import FeatureImages
 from benchmark.models.loaded import load
+from benchmark.study.data import crops
 from benchmark.study.frozen import feature_images, frozen_trunk
 from benchmark.study.study import Study
+from benchmark.trunks import weights
 from benchmark.trunks.precomputed import Precomputed
 from benchmark.trunks.small_conv import SmallConv
 from tests.command_line import tiny
+from tests.datasets.synthetic_images import write_small_images
 
 Compose = Callable[..., Study]
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 32, 32), dtype=np.uint8)
@@ -55,6 +63,50 @@ def test_folders_depend_on_what_features_depend_on_and_on_nothing_else(compose_s
     folders = [folder(compose_study("training=frozen", one)) for one in other]
     folders.append(folder(compose_study("training=frozen"), PIXELS[::-1].copy()))
     assert len({base, *folders}) == 1 + len(folders)
+
+
+@pytest.mark.parametrize("decode", ["once", "always"])
+def test_features_of_images_that_are_read_in_another_way_have_a_folder_of_their_own(
+    decode: str, tmp_path: Path, compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "pixels"))
+    write_small_images(tmp_path / "a", num_classes=4, per_class=3)
+    listing, study = manifest.listing(str(tmp_path / "a" / "manifest.csv")), compose_study("dataset=grocery")
+    folders = [
+        feature_images(
+            study, ImageDataset(listing, "mine", crops(study.config), decode, one).trainval().images
+        ).views.folder
+        for one in (Reading(), Reading(grey_bits=12), Reading(grey_bits=14))
+    ]
+    other = compose_study("dataset=grocery", "+dataset.images.orient=true")
+    folders.append(feature_images(other, ImageDataset(listing, "mine", crops(other.config), decode).trainval().images)
+                   .views.folder)  # fmt: skip
+    assert len({*folders}) == 4
+
+
+@pytest.mark.parametrize(
+    ("trunk", "file"),
+    [
+        (("trunk=timm", "trunk.network=test_resnet.r160_in1k"), "test_resnet.r160_in1k.safetensors"),
+        (("trunk=dino_vit_small",), "dino_deitsmall16_pretrain.pth"),
+    ],
+)
+def test_features_of_weights_without_a_published_checksum_belong_to_their_content_and_to_the_version_of_timm(
+    trunk: tuple[str, ...], file: str, tmp_path: Path, compose_study: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
+    study, folders = compose_study("dataset=cub", *trunk, "training=frozen"), []
+    pixels = np.zeros((4, 32, 32, 3), np.uint8)
+    for content in (b"once", b"replaced"):
+        (tmp_path / file).write_bytes(content)
+        folders.append(folder(study, pixels))
+    monkeypatch.setattr(timm, "__version__", "0")
+    folders.append(folder(study, pixels))
+    assert len({*folders}) == 3
+
+
+def test_the_version_of_timm_is_among_those_that_records_hold() -> None:
+    assert provenance.versions()["timm"] == timm.__version__
 
 
 @pytest.mark.slow

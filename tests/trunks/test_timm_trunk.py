@@ -176,6 +176,20 @@ def test_the_features_are_those_that_timm_passes_to_the_classifier(network: str)
     assert (trunk.mean, trunk.std) == (cfg.mean, cfg.std)
 
 
+def test_the_class_token_can_be_the_feature_of_a_network_that_averages_by_default() -> None:
+    torch.manual_seed(0)
+    trunk = TimmTrunk(network="vit_small_patch16_dinov3.lvd1689m", side=32, global_pool="token").eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(trunk(images), trunk.network.forward_features(images)[:, 0])
+
+
+@pytest.mark.parametrize("network", [VIT, CONVNEXT])
+def test_a_pooling_that_timm_does_not_have_is_refused(network: str) -> None:
+    with pytest.raises(UserError, match=r"global_pool=sum .*trunk\.module\.global_pool=null"):
+        TimmTrunk(network=network, global_pool="sum")
+
+
 def test_a_grey_image_has_the_features_of_its_rgb_version() -> None:
     made = {}
     for channels in (1, 3):
@@ -290,9 +304,21 @@ def test_a_preset_states_timms_facts(name: str) -> None:
     cfg = timm.models.get_pretrained_cfg(body["network"])
     assert body["network"] in timm.list_models(pretrained=True)
     assert body["licence"].lower().startswith(licence_of(cfg).lower())
+    mit = name in ("clip_base", "convnext_tiny")  # github.com/openai/CLIP and facebookresearch/ConvNeXt
+    assert body["licence"].endswith("repository is MIT") == mit
     if not name.startswith("dinov2"):  # whose sizes are those of the authors' evaluations
         assert body["images"] == image_options(body["network"], {})
     assert image_options(body["network"], body["images"]) == body["images"]
+
+
+@pytest.mark.parametrize("name", [name for name, body in PRESETS.items() if body["network"].startswith("vit_")])
+def test_a_transformer_has_the_pooling_that_its_authors_evaluate(
+    name: str, compose_study: Callable[..., Study]
+) -> None:
+    """DINOv2 (section 7.1), DINOv3 and CLIP: the class token; SigLIP: attention pooling, which timm calls a map."""
+    with torch.device("meta"):
+        trunk = compose_study(f"trunk={name}", "dataset=cub", "trunk.module.weights=null").make_trunk(3, 0)
+    assert trunk.network.global_pool == ("map" if name.startswith("siglip") else "token")
 
 
 @pytest.mark.slow
