@@ -92,6 +92,11 @@ class Options:
             f"{gpus:g} GPUs. Ask for less, or set executor.workers=N to wait for machines that join later."
         )
 
+    def fewer_per_gpu(self) -> str:
+        """Twice the share of a GPU, if a worker takes less than one."""
+        share = 1.0 if self.gpus_per_worker == "auto" else float(self.gpus_per_worker)
+        return f"executor.gpus_per_worker={min(1.0, 2 * share):g}" if 0 < share < 1 else ""
+
     def on_this_machine(self) -> bool:
         """Whether a local Ray is started on this machine, instead of joining a cluster."""
         return self.address is None
