@@ -12,6 +12,7 @@ Ray is an extra of this package (`pip install .[ray]`) and is imported only wher
 import contextlib
 import json
 import logging
+import math
 import os
 import queue
 import re
@@ -30,6 +31,7 @@ from benchmark.core.invocation import install
 from benchmark.core.paths import CHECKOUT_DIR, module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import WORKERS_HERE, usable_cores
+from benchmark.core.wording import counted
 from benchmark.jobs.executors import Job, Report, is_number
 from benchmark.jobs.executors.local import Local, gpus_here
 from benchmark.jobs.executors.messages import WorkerStartError, error_to_json, result_of
@@ -79,12 +81,11 @@ class Options:
 
     def num_workers(self, device: str) -> int:
         """How many workers the cluster, or this machine, has room for, unless their number is configured."""
-        if self.workers is not None:
+        if self.workers is not None and self.address:
             return self.workers
         gpus = self._gpus(device)
         if not self.address:
-            here = gpus_here(device)
-            return int(len(here) / gpus) if gpus and here else usable_cores()
+            return self.workers or (int(num_gpus_here(device) / gpus) if gpus else usable_cores())
         if found := room(self.address, self.cpus_per_worker, gpus):
             return found
         raise UserError(
@@ -108,12 +109,31 @@ class Options:
         return Ray(arguments, job.workers, job.log_dir, job.on_progress, self.address, self.cpus_per_worker, gpus)
 
     def _gpus(self, device: str) -> float:
-        """GPUs that a worker takes; for `auto` one, if the study uses GPUs and the cluster has any."""
-        if self.gpus_per_worker != "auto":
-            return float(self.gpus_per_worker)
-        if self.address and device != "cpu":
-            return float(has_gpus(self.address))
-        return float(bool(gpus_here(device)))
+        """GPUs that a worker takes; for `auto` one, if the study uses GPUs and the cluster has any.
+
+        Raises:
+            UserError: this machine, on which Ray is started, has fewer, so that workers would wait for ever.
+        """
+        if self.gpus_per_worker == "auto":
+            if self.address and device != "cpu":
+                return float(has_gpus(self.address))
+            return float(num_gpus_here(device) > 0)
+        gpus = float(self.gpus_per_worker)
+        if not self.address and gpus > (here := num_gpus_here(device)):
+            raise UserError(
+                f"executor.gpus_per_worker={gpus:g}: this machine has {counted(here, 'GPU')} for device={device}, so "
+                "no worker could start. Ask for less, or name a cluster, such as executor.address=auto."
+            )
+        return gpus
+
+
+def num_gpus_here(device: str) -> int:
+    """Number of this machine's GPUs that a study can use: one if its device is named, such as `cuda:1`.
+
+    Args:
+        device: the study's device, see `Job`.
+    """
+    return 1 if device.startswith("cuda:") else len(gpus_here(device))
 
 
 class Ray(Pool):
@@ -161,7 +181,7 @@ def connect(address: str | None, cpus: float = 1) -> None:
 
     Args:
         address: `HOST:PORT` of its head, or `auto` for the cluster this machine belongs to; None to start one.
-        cpus: number of CPUs that a cluster started here offers, whatever the machine has.
+        cpus: number of CPUs that a cluster started here offers, rounded up, whatever the machine has.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
@@ -174,8 +194,8 @@ def connect(address: str | None, cpus: float = 1) -> None:
     if ray.is_initialized():
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    own = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES,
-           "_node_ip_address": "127.0.0.1"}  # fmt: skip
+    own = {"address": "local", "num_cpus": math.ceil(cpus), "include_dashboard": False,
+           "object_store_memory": _STORE_BYTES, "_node_ip_address": "127.0.0.1"}  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _check_listening(address)

@@ -11,6 +11,7 @@ import textwrap
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +38,43 @@ def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
         executor_ray.connect(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "gpus", "workers"),
+    [
+        ({"gpus_per_worker": 1}, "auto", 2, 2),
+        ({"gpus_per_worker": 0.25}, "auto", 2, 8),
+        ({"gpus_per_worker": 0.5}, "cuda:1", 0, 2),  # a named device counts as one GPU
+        ({}, "cuda:1", 0, 1),
+        ({"gpus_per_worker": 1, "workers": 5}, "auto", 1, 5),  # four wait for the first
+        ({"gpus_per_worker": 0, "workers": 5}, "auto", 0, 5),
+        ({"gpus_per_worker": 1}, "auto", 0, None),
+        ({"gpus_per_worker": 0.5}, "cpu", 0, None),
+        ({"gpus_per_worker": 2}, "auto", 1, None),
+        ({"gpus_per_worker": 2}, "cuda:1", 0, None),
+        ({"gpus_per_worker": 1, "workers": 2}, "auto", 0, None),
+    ],
+    ids=str,
+)
+def test_a_local_ray_has_as_many_workers_as_gpus_allow_and_refuses_to_wait_for_ever(
+    options, device, gpus, workers, monkeypatch
+):
+    monkeypatch.setattr(executor_ray, "gpus_here", lambda device: [str(number) for number in range(gpus)])
+    found = executor_ray.Options(**options)
+    if workers is not None:
+        assert found.num_workers(device) == workers
+        return
+    with pytest.raises(UserError, match=rf"gpus_per_worker=.*for device={device}, so no worker could start"):
+        found.num_workers(device)
+
+
+def test_a_local_ray_offers_whole_cpus(monkeypatch):
+    started = []
+    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: started.append(options))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    executor_ray.connect(None, 2.5)
+    assert started[0]["num_cpus"] == 3 and isinstance(started[0]["num_cpus"], int)
 
 
 @pytest.mark.slow
