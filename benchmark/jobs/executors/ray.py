@@ -40,7 +40,7 @@ from benchmark.jobs.executors.pool import Pool
 if TYPE_CHECKING:
     from ray.actor import ActorClass, ActorHandle
 
-Arguments = tuple[list[str], str, str, int, float, float]  # of `_Served`
+Arguments = tuple[list[str], str, str, dict[str, str], int, float, float]  # of `_Served`
 _ADDRESS = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _STORE_BYTES = 100 * 2**20  # for Ray's objects, of which we have none; its default is 30 % of the memory
 
@@ -162,9 +162,9 @@ class Ray(Pool):
 
         make = ray.remote(_Served).options(num_cpus=cpus, num_gpus=gpus)
         report = on_progress or (lambda message: None)
-        logs = log_dir.resolve()
+        logs, variables = log_dir.resolve(), own_variables()
         super().__init__([
-            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd(), workers, cpus, gpus), report)
+            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd(), variables, workers, cpus, gpus), report)
             for i in range(workers)
         ])  # fmt: skip
 
@@ -174,6 +174,15 @@ class Ray(Pool):
 
         super().close()
         ray.shutdown()
+
+
+def own_variables() -> dict[str, str]:
+    """This project's environment variables, such as `BENCHMARK_CACHE`, without those that each worker gets its own of.
+
+    A machine of a cluster has the environment in which Ray was started there.
+    """
+    each = ("BENCHMARK_WORKER", WORKERS_HERE)
+    return {key: value for key, value in os.environ.items() if key.startswith("BENCHMARK_") and key not in each}
 
 
 def connect(address: str | None, cpus: float = 1) -> None:
@@ -345,18 +354,22 @@ class _Served:
         arguments: arguments for this machine's Python.
         log_dir: folder for the process's log.
         cwd: where the process starts: the driver's folder, so that relative paths are valid there, too.
+        variables: the driver's environment variables that the process needs.
         workers: number of workers on the cluster.
         cpus: CPUs that each of them takes.
         gpus: GPUs that each of them takes.
     """
 
-    def __init__(self, arguments: list[str], log_dir: str, cwd: str, workers: int, cpus: float, gpus: float) -> None:
+    def __init__(
+        self, arguments: list[str], log_dir: str, cwd: str, variables: dict[str, str], workers: int, cpus: float,
+        gpus: float,
+    ) -> None:  # fmt: skip
         import ray
 
         self._progress: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
         number = ray.get_runtime_context().get_node_id()
         (machine,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == number)
-        here = {WORKERS_HERE: str(max(1, min(workers, room_on(machine, cpus, gpus))))}
+        here = variables | {WORKERS_HERE: str(max(1, min(workers, room_on(machine, cpus, gpus))))}
         self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._progress.put, [here], cwd)
 
     def ready(self) -> None:

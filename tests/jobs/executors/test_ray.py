@@ -148,7 +148,7 @@ class TestReal:
             with pytest.raises(CancelledError):
                 future.result(timeout=1)
 
-    def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study):
+    def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study, monkeypatch):
         at = ["executor=ray", f"executor.address={cluster.address}"]
         with pytest.raises(UserError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
             placement.num_workers(compose_study(*at).config)
@@ -158,9 +158,13 @@ class TestReal:
         with pytest.raises(UserError, match="1 CPUs and 1 GPUs"):
             placement.num_workers(compose_study(*at, "executor.gpus_per_worker=1").config)
 
+        monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))  # which the cluster was started without
+        monkeypatch.setenv("BENCHMARK_WORKER", "the driver's own")
         executor = executor_ray.Ray([WORKER], 3, tmp_path / "logs", None, cluster.address)
         results = [f.result(timeout=120) for f in [executor.submit(sleep(0.1)) for _ in range(4)]]
         assert len({r["pid"] for r in results}) == 1, "there is room for one"
+        assert results[0]["BENCHMARK_CACHE"] == str(tmp_path / "cache") and results[0]["BENCHMARK_WORKERS_HERE"] == "1"
+        assert results[0]["BENCHMARK_WORKER"] == "worker_0"
         executor.close()
 
     def test_workers_and_ray_end_with_their_driver(self, tmp_path):
