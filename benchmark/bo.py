@@ -334,9 +334,15 @@ class Search:
         })  # fmt: skip
 
     def _most_units(self) -> int:
-        """How many folds can be trained at the same time: those of a round, as far as they are not trained yet."""
+        """How many folds can be trained at the same time: those of a round, as far as they are not trained yet.
+
+        Trials that were proposed after a lost one may be proposed anew once it has finished, and then train all folds.
+        """
         config, num_folds = self.study.config, self.study.config.protocol.num_folds
-        missing = [i for i in range(config.trials) if i not in self.trials or self._is_stale(i)]
+        after_lost = self.lost and max(self.trials, default=0) > min(self.lost)
+        if after_lost or any(self._is_stale(i) for i in self.trials):
+            return config.searcher.round * num_folds
+        missing = [i for i in range(self.study.num_trials) if i not in self.trials]
         folders = [layout.trial_dir(self.directory, i) / f"fold_{fold}" for i in missing for fold in range(num_folds)]
         untrained = sum(not (folder / "record.json").exists() for folder in folders)
         return min(config.searcher.round * num_folds, untrained)

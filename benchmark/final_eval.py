@@ -47,7 +47,7 @@ from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
 from benchmark.jobs.queue import Jobs
 from benchmark.jobs.session import Session, code_of_all, describe_warnings, run_each
-from benchmark.jobs.train_unit import mismatch_of, remove_leftovers, running, train_unit
+from benchmark.jobs.train_unit import finished_record, holding, mismatch_of, remove_leftovers, running, train_unit
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
@@ -185,10 +185,8 @@ def evaluate(study: Study, suggests: bool = True) -> None:
         if base:
             session.display.say(f"the setting is that of trial_{base.trial:03d} of {base.folder}")
         for run in runs:
-            directory = layout.run_dir(study.directory, chosen.name, run)
-            if study.config.keep == "none":
-                drop_weights(directory)
-            remove_leftovers(directory)
+            settle_weights(session, chosen, run, runs[run])
+            remove_leftovers(layout.run_dir(study.directory, chosen.name, run))
         again = without_weights(session, chosen, runs)
         missing = [run for run in range(num_runs) if run not in runs]
         for line in about_keeping(study, missing, again):
@@ -262,7 +260,7 @@ def without_weights(session: Session, chosen: Chosen, runs: Runs) -> list[int]:
     """The finished runs that `keep=best` asks to train once more, because their weights were not kept."""
     if session.study.config.keep != "best":
         return []
-    folder, scored = session.study.directory, [run for run in runs if runs[run].result["concatenated"] is not None]
+    folder, scored = session.study.directory, [run for run in runs if runs[run].result["status"] == "completed"]
     return [run for run in scored if not kept_models.has_weights(layout.run_dir(folder, chosen.name, run), runs[run])]
 
 
@@ -293,22 +291,36 @@ def about_keeping(study: Study, missing: Sequence[int], again: Sequence[int]) ->
         )
 
 
+def settle_weights(session: Session, chosen: Chosen, run: int, record: records.Record) -> None:
+    """Keep or delete the weights of a finished run that its trainings left, if a kill came before that was done."""
+    folder, units = layout.run_dir(session.study.directory, chosen.name, run), fold_units(session, chosen, run)
+    wanted = record.result["status"] == "completed" and model_files.keeps(session.study.config.keep, run)
+    if not wanted or kept_models.has_weights(folder, record):
+        drop_weights(folder)
+    elif all((unit.directory / "best.pt").exists() for unit in units):
+        try:
+            folds = [contents.read(unit.directory / "record.json", contents.Fold).result for unit in units]
+            keep_again(session, chosen, run, record, folds)
+        except (FileNotFoundError, records.CorruptFileError) as error:
+            session.display.say(f"run {run}: its weights cannot be kept: {error}")
+
+
 def keep_again(
-    session: Session, chosen: Chosen, run: int, record: records.Record, answers: Sequence[FinishedUnit]
+    session: Session, chosen: Chosen, run: int, record: records.Record, results: Sequence[JsonObject]
 ) -> None:
-    """Keep the weights of a run that was trained once more, and say whether they give the scores of its record.
+    """Keep the weights that trainings of a finished run left, and say whether they give the scores of its record.
 
     Args:
         session: the session.
         chosen: the setting.
         run: number of the run.
         record: its record.
-        answers: for each fold, what was trained.
+        results: for each fold, the result of the training that left the weights.
     """
     facts = ("map_at_r", "best_epoch")
-    found = [[answer.result[key] for key in facts] for answer in answers]
+    found = [[result[key] for key in facts] for result in results]
     reproduces = found == [[fold[key] for key in facts] for fold in record.result["folds"]]
-    if lost := [fold for fold, answer in enumerate(answers) if answer.result["map_at_r"] is None]:
+    if lost := [fold for fold, result in enumerate(results) if result["map_at_r"] is None]:
         session.display.say(f"run {run}: fold {ranges(lost)} has diverged this time, so no weights are kept")
         return
     keep_models(fold_units(session, chosen, run), reproduces=reproduces)
@@ -368,7 +380,7 @@ def score_runs(session: Session, jobs: Jobs, chosen: Chosen, again: Runs) -> Run
         if len(folds) == study.config.protocol.num_folds:
             answers = [folds[fold] for fold in range(len(folds))]
             if run in again:
-                keep_again(session, chosen, run, again[run], answers)
+                keep_again(session, chosen, run, again[run], [a.result for a in answers])
                 continue
             jobs.add(ScoreUnit(
                 **session.unit_fields(), kind="run", index=run, fold=None, setting=chosen.setting,
@@ -398,7 +410,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
 
 
 def score_unit(body: JsonObject) -> JsonObject:
-    """Score a run's models on the test classes, save the data for figures, and write the run's record.
+    """Score a run's models on the test classes, and keep or delete their weights, as far as this is not done already.
 
     Args:
         body: a `ScoreUnit` as JSON.
@@ -407,28 +419,43 @@ def score_unit(body: JsonObject) -> JsonObject:
         A `FinishedUnit` as JSON that holds only the run's number; the result is in the run's record.
 
     Raises:
-        UserError: the software on this machine differs from the driver's, or its device cannot compute in the study's
-            precision.
+        UserError: the software on this machine differs from the driver's, its device cannot compute in the study's
+            precision, or another process still holds the unit after `LOCK_SECONDS`.
     """
     unit = ScoreUnit.from_json(body)
-    config, device = unit.study.config, unit.study.make_device()
-    with running(unit) as heartbeat:
-        started = time.perf_counter()
-        use_precision(config.precision, device, config.deterministic)
-        result, facts = score_run(unit, heartbeat.tick)
-        totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
-        seconds = totals | {"score": time.perf_counter() - started}
-        origin = provenance(
-            seconds=seconds, warnings=list(unit.warnings), devices=list(unit.devices),
-            device=device_facts(device, effective_precision(config.precision, device)), **unit.costs, **facts,
-        )  # fmt: skip
-        identity = unit.identity("run").with_code(unit.fold_code).to_json()
-        record = records.Record("run", result, origin, identity)
-        contents.write(unit.directory.with_suffix(".json"), record, contents.Run)
-        if result["status"] == "completed" and model_files.keeps(config.keep, unit.index):
+    folder, path = unit.directory, unit.directory.with_suffix(".json")
+    with holding(unit):
+        record, note = finished_record(unit, path, contents.Run)
+        if record is None:
+            with running(unit) as heartbeat:
+                record = scored_record(unit, heartbeat.tick)
+                contents.write(path, record, contents.Run)
+        wanted = record.result["status"] == "completed" and model_files.keeps(unit.study.config.keep, unit.index)
+        if wanted and not kept_models.has_weights(folder, record):
             keep_models(unit.folds_units())
-        drop_weights(unit.directory)  # last: a run killed before its record is written needs them again
-        return FinishedUnit({"run": unit.index}).to_json()
+        drop_weights(folder)  # last: a run killed before its record is written needs them again
+        remove_leftovers(folder)
+        return FinishedUnit({"run": unit.index}, notes=[note] if note else []).to_json()
+
+
+def scored_record(unit: ScoreUnit, tick: Callable[[], None]) -> records.Record:
+    """Score a run, save the data for figures, and return the run's record.
+
+    Args:
+        unit: the run.
+        tick: called for each batch.
+    """
+    config, device = unit.study.config, unit.study.make_device()
+    started = time.perf_counter()
+    use_precision(config.precision, device, config.deterministic)
+    result, facts = score_run(unit, tick)
+    totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
+    seconds = totals | {"score": time.perf_counter() - started}
+    origin = provenance(
+        seconds=seconds, warnings=list(unit.warnings), devices=list(unit.devices),
+        device=device_facts(device, effective_precision(config.precision, device)), **unit.costs, **facts,
+    )  # fmt: skip
+    return records.Record("run", result, origin, unit.identity("run").with_code(unit.fold_code).to_json())
 
 
 def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, JsonObject]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmark.core import invocation
-from benchmark.core.console import write
+from benchmark.core.console import OutputError, write
 from benchmark.core.invocation import key_of
 from benchmark.core.paths import module_arguments
 from benchmark.experiment.plan import Planned
@@ -133,7 +133,7 @@ class Child:
                 try:
                     prefix = f"{self.command.name}: " if self.command.name and text else ""
                     write(prefix + text, error=descriptor == 2)
-                except OSError as error:  # the reader of our own output has ended
+                except (OSError, OutputError) as error:  # our own output has no reader, or its disk is full
                     self._is_quiet = True
                     self._ended.put(error)
 
@@ -195,7 +195,8 @@ def run_all(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]] = ()) -> lis
 
     Raises:
         Stopped: a signal arrived; all commands have ended.
-        OSError: standard output cannot be written; all commands have ended.
+        BrokenPipeError: the reader of standard output has ended; all commands have ended.
+        OutputError: standard output cannot be written for another reason; all commands have ended.
     """
     waiting = deque((job, 0) for job in jobs)  # and the number of the next step
     ended: queue.Queue[Child | BaseException] = queue.Queue()

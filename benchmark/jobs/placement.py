@@ -9,7 +9,7 @@ from types import ModuleType
 from benchmark.core import conf_files
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
-from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit
+from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit, SharesGpus
 from benchmark.study.config import Config
 from benchmark.study.stored import NoStudyError, read_study
 from benchmark.study.study import Study
@@ -67,6 +67,15 @@ def trains_here(config: Config) -> bool:
         UserError: a value is not allowed.
     """
     return executor_options(config).on_this_machine()
+
+
+def fewer_per_gpu(config: Config) -> str:
+    """The override with which fewer workers share a GPU; empty if the executor gives each worker its own."""
+    try:
+        options = executor_options(config)
+    except UserError:  # on a machine other than the driver's, where a launcher may be missing
+        return ""
+    return options.fewer_per_gpu() if isinstance(options, SharesGpus) else ""
 
 
 def with_precision(study: Study) -> Study:

@@ -31,6 +31,7 @@ from benchmark.core.threads import use_threads
 from benchmark.jobs import unit_log
 from benchmark.jobs.executors import Report
 from benchmark.jobs.heartbeat import FILE_NAME, WRITE_SECONDS, Heartbeat
+from benchmark.jobs.placement import fewer_per_gpu
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.losses import HasRecordFields, HasWarnings
 from benchmark.study import contents
@@ -301,14 +302,13 @@ def out_of_memory(unit: Unit, said: str) -> str:
     key, size = "protocol.batch_size", config.protocol.batch_size
     if config.protocol.story == "traditional":
         key, size, target = "training.batch_size", config.training.batch_size or size, "traditional"
-    share = config.executor.options.get("workers_per_gpu", 1)
-    fewer = f"executor.workers_per_gpu={share // 2 if isinstance(share, int) and share > 1 else 1}"
-    again = f'let fewer workers share it ({fewer}): "{unit.study.command(target, fewer)}". Or '
+    ways = [f"start another study with a smaller batch: {key}={max(1, size // 2)} variant=NAME"]
+    ways += [f"with a gradient in chunks: training.gradient_chunk={max(1, size // 4)} variant=NAME"]
+    if fewer := fewer_per_gpu(config):
+        ways.insert(0, f'if workers share it, let fewer do so ({fewer}): "{unit.study.command(target, fewer)}"')
     return (
-        f"The GPU has too little memory for {unit.name}: a trial batch with {key}={size} and "
-        f"executor.workers_per_gpu={share} failed ({said}). Nothing of it was trained. If other programs use the GPU, "
-        f"end them; {again if share != 1 else ''}start another study with a smaller batch: {key}={max(1, size // 2)} "
-        f"variant=NAME, or with a gradient in chunks: training.gradient_chunk={max(1, size // 4)} variant=NAME."
+        f"The GPU has too little memory for {unit.name}: a trial batch with {key}={size} failed ({said}). Nothing of "
+        f"it was trained. If other programs use the GPU, end them; {', or '.join(ways)}."
     )
 
 

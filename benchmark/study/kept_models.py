@@ -10,7 +10,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.records import Record
 from benchmark.study import contents, layout
 from benchmark.study.identity import Identity
-from benchmark.study.model_files import WEIGHTS, Mismatch, is_there
+from benchmark.study.model_files import NAME, WEIGHTS, Mismatch, is_there
 from benchmark.study.stored import StoredStudy
 from benchmark.study.study import Study
 
@@ -131,13 +131,14 @@ def _chosen(study: Study, stored: StoredStudy) -> str:
 
 
 def has_weights(folder: Path, record: Record) -> bool:
-    """Whether the weights of all folds of a final run are there.
+    """Whether the weights of all folds of a final run are there, and `model.yaml`, which is written after them.
 
     Args:
         folder: the run's folder.
         record: its record.
     """
-    return all(is_there(_file(folder / f"fold_{fold}", "best.pt")) for fold in range(len(record.result["folds"])))
+    folds = range(len(record.result["folds"]))
+    return (folder / NAME).is_file() and all(is_there(folder / f"fold_{fold}" / WEIGHTS) for fold in folds)
 
 
 def _weights(

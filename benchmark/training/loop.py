@@ -32,6 +32,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.training.checkpoint import Best, Checkpoint, Progress, Saver, resume
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents, Weights
 from benchmark.training.history import HistoryRow, Scores
+from benchmark.training.layer_draws import seeded_draws
 from benchmark.training.lr_schedule import learning_rate_factor
 
 
@@ -79,7 +80,9 @@ def train_fold(
     progress, best = resume(parts, schedule, checkpoint)
     on_epoch(progress.history)
     if progress.epoch < 0 and isinstance(parts.head, HasFit):
-        parts.head.fit(embed(parts.features, parts.images, parts.trunk, parts.head))
+        with seeded_draws(parts.images.device) as seed_draws:
+            seed_draws(stable_seed(schedule.seed, "fit"))
+            parts.head.fit(embed(parts.features, parts.images, parts.trunk, parts.head))
     if (kind := parts.images.device.type) not in progress.devices:
         progress.devices.append(kind)
     reason = None
@@ -177,7 +180,9 @@ def train_epoch(
     loss_sum: float = 0.0,
     after_iteration: Callable[[int, Tensor], None] | None = None,
 ) -> float:
-    """Train for some iterations and return the sum of their losses; batches depend on seed and iteration only.
+    """Train for some iterations and return the sum of their losses.
+
+    Batches, augmentation, and what layers draw from torch's generators depend on seed and iteration only.
 
     Args:
         parts: what is trained, already in training mode.
@@ -200,23 +205,25 @@ def train_epoch(
         generator = torch.Generator().manual_seed(stable_seed(schedule.seed, "augment", iteration))
         return iteration, rows, parts.images.augmented(rows, generator)
 
-    for iteration, rows, pixels in read_ahead(read, iterations, parts.images.threads):
-        labels = parts.labels[to_device(rows, device)]
-        for optimizer in parts.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss = backward(parts, pixels, labels, schedule.gradient_chunk)
-        if schedule.clip:
-            _clip(parts, schedule.clip)
-        for optimizer in active:
-            optimizer.step()
-        total += loss
-        if isinstance(parts.loss, HasAfterStep):
-            try:
-                parts.loss.after_step()
-            except FloatingPointError as error:
-                raise _DivergedError(f"{error} at iteration {iteration + 1}") from error
-        if after_iteration is not None:
-            after_iteration(iteration, total)
+    with seeded_draws(device) as seed_draws:
+        for iteration, rows, pixels in read_ahead(read, iterations, parts.images.threads):
+            seed_draws(stable_seed(schedule.seed, "layers", iteration))
+            labels = parts.labels[to_device(rows, device)]
+            for optimizer in parts.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            loss = backward(parts, pixels, labels, schedule.gradient_chunk)
+            if schedule.clip:
+                _clip(parts, schedule.clip)
+            for optimizer in active:
+                optimizer.step()
+            total += loss
+            if isinstance(parts.loss, HasAfterStep):
+                try:
+                    parts.loss.after_step()
+                except FloatingPointError as error:
+                    raise _DivergedError(f"{error} at iteration {iteration + 1}") from error
+            if after_iteration is not None:
+                after_iteration(iteration, total)
     return float(total)
 
 

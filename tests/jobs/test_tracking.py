@@ -1,6 +1,7 @@
 """Trackers get what the records hold, once a session, and never matter for a result; the libraries are fakes."""
 
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -147,27 +148,67 @@ def test_wandb_continues_the_run_of_a_study(monkeypatch: pytest.MonkeyPatch) -> 
     assert logged == [{"trial_000/fold_0/loss": 0.5, "step": 2}, {"trials": (["trial"], [["1"]])}, {}]
 
 
-@pytest.mark.parametrize("earlier", [[], [SimpleNamespace(info=SimpleNamespace(run_id="7"))]])
-def test_mlflow_continues_the_run_of_a_study(earlier: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
+class MLflow:
+    """MLflow, whose active run belongs to a thread; what is logged without one starts a run without a name."""
 
-    def note(name: str, answer: object = None) -> Callable[..., object]:
-        def called(*arguments: object, **options: object) -> object:
-            calls.append((name, *arguments, options))
-            return answer
+    def __init__(self, earlier: Sequence[str]) -> None:
+        self.earlier, self.active = earlier, threading.local()
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[tuple[str, object]] = []
+        self.query = ""
 
-        return called
+    def set_experiment(self, name: str) -> None: ...
 
-    names = ("set_experiment", "start_run", "log_metrics", "log_text", "end_run")
-    library(monkeypatch, "mlflow", search_runs=note("search_runs", earlier), get_tracking_uri=lambda: "here",
-            **{name: note(name) for name in names})  # fmt: skip
+    def get_tracking_uri(self) -> str:
+        return "here"
+
+    def search_runs(self, filter_string: str, **_: Any) -> list[Any]:
+        self.query = filter_string
+        return [SimpleNamespace(info=SimpleNamespace(run_id=number)) for number in self.earlier]
+
+    def start_run(self, **options: Any) -> Any:
+        self.started.append(options)
+        self.active.run_id = options.get("run_id", f"new {len(self.started)}")
+        return SimpleNamespace(info=SimpleNamespace(run_id=self.active.run_id))
+
+    def log(self, what: object, run_id: str | None) -> None:
+        if run_id is None and not hasattr(self.active, "run_id"):
+            self.start_run()
+        self.logged.append((run_id or self.active.run_id, what))
+
+    def log_metrics(self, metrics: dict[str, float], step: int, run_id: str | None = None) -> None:
+        self.log((metrics, step), run_id)
+
+    def log_text(self, text: str, artifact_file: str, run_id: str | None = None) -> None:
+        self.log(artifact_file, run_id)
+
+    def end_run(self) -> None:
+        del self.active.run_id
+
+
+@pytest.mark.parametrize("earlier", [[], ["7"]])
+def test_mlflow_continues_the_run_of_a_study_from_all_threads(
+    earlier: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = MLflow(earlier)
+    names = ("set_experiment", "get_tracking_uri", "search_runs", "start_run", "log_metrics", "log_text", "end_run")
+    library(monkeypatch, "mlflow", **{name: getattr(mlflow, name) for name in names})
     tracker = make_tracker("mlflow", ABOUT)
-    tracker.scalars("trial_000/fold_0", {"loss": 0.5}, 2)
+
+    def logs() -> None:
+        tracker.scalars("trial_000/fold_0", {"loss": 0.5}, 2)
+        tracker.table("trials", ["trial"], [["1"]])
+
+    worker = threading.Thread(target=logs)
+    worker.start()
+    worker.join()
+    logs()
     tracker.close()
     tags = {"identity": "0123", "command": "bo"}
-    start = {"run_id": "7"} if earlier else {"run_name": "bo", "tags": tags}
-    assert ("start_run", start) in calls and ("log_metrics", {"trial_000/fold_0/loss": 0.5}, {"step": 2}) in calls
-    assert calls[1][-1]["filter_string"] == "tags.identity = '0123' and tags.command = 'bo'"
+    assert mlflow.started == [{"run_id": "7"} if earlier else {"run_name": "bo", "tags": tags}]
+    both = [({"trial_000/fold_0/loss": 0.5}, 2), "trials.md"]
+    assert mlflow.logged == [("7" if earlier else "new 1", what) for what in 2 * both]
+    assert mlflow.query == "tags.identity = '0123' and tags.command = 'bo'"
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])

@@ -109,19 +109,40 @@ def test_a_gpu_without_the_memory_is_a_sentence_of_the_user_s_and_no_retries(
     with trainings() as trained:
         ended = tiny(bo, tmp_path)
     assert_refused(
-        ended, "too little memory for trial_000/fold_0", "protocol.batch_size=16 and executor.workers_per_gpu=1",
+        ended, "too little memory for trial_000/fold_0", "a trial batch with protocol.batch_size=16 failed",
         "CUDA out of memory. Tried to allocate 20.00 GiB.", "protocol.batch_size=8 variant=NAME", "log: ",
     )  # fmt: skip
     log = (study_dir(tmp_path) / "bo" / "trial_000" / "fold_0" / "log").read_text()
     assert not trained and log.count("start: ") == 1
 
 
-def test_workers_that_share_a_gpu_are_told_to_be_fewer_and_passes_name_their_own_batch(compose_study: Any) -> None:
-    study = compose_study("executor.workers_per_gpu=4", "protocol.batch_size=64")
+@pytest.mark.parametrize(
+    ("executor", "fewer"),
+    [
+        (("executor.workers_per_gpu=4",), "executor.workers_per_gpu=2"),
+        (("executor.workers_per_gpu=auto",), "executor.workers_per_gpu=1"),
+        (("executor.workers=3",), "executor.workers=1"),  # perhaps on one GPU
+        (("executor.workers=1", "executor.workers_per_gpu=4"), ""),
+        ((), ""),
+        (("executor=inline",), ""),
+        (("executor=ray", "executor.gpus_per_worker=0.3"), "executor.gpus_per_worker=0.6"),
+        (("executor=ray", "executor.gpus_per_worker=0.6"), "executor.gpus_per_worker=1"),
+        (("executor=ray",), ""),
+        (("executor=slurm", "executor.prefix=[no-such-launcher]"), ""),
+    ],
+    ids=str,
+)
+def test_workers_that_share_a_gpu_are_told_to_be_fewer_by_the_key_of_their_executor(
+    executor: tuple[str, ...], fewer: str, compose_study: Any
+) -> None:
+    study = compose_study("protocol.batch_size=64", *executor)
     said = worker.out_of_memory(SimpleNamespace(study=study, kind="trial", name="trial_001/fold_2"), "CUDA ...")
-    assert "protocol.batch_size=64 and executor.workers_per_gpu=4" in said
-    assert 'let fewer workers share it (executor.workers_per_gpu=2): "make bo ' in said
+    assert "protocol.batch_size=64" in said and "protocol.batch_size=32 variant=NAME" in said
+    assert said.count("executor.") == bool(fewer)
+    assert not fewer or f'let fewer do so ({fewer}): "make bo ' in said
+
+
+def test_passes_over_the_images_name_their_own_batch(compose_study: Any) -> None:
     study = compose_study("protocol=traditional", "training.batch_size=90", "executor=inline")
     said = worker.out_of_memory(SimpleNamespace(study=study, kind="run", name="run_00"), "CUDA ...")
     assert "training.batch_size=90" in said and "training.batch_size=45 variant=NAME" in said
-    assert "fewer workers" not in said

@@ -1,5 +1,6 @@
 """Which weights a final evaluation keeps, and how they are read, those of earlier versions too."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import final_eval as evaluation
 from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.models.loaded import load
@@ -97,6 +99,42 @@ def test_a_run_that_was_killed_between_its_record_and_its_description_can_be_use
     as_earlier_versions(study)
     assert load_of(study).described.run == 0
     assert run(robustness, f"study={study}", "corruptions=[blur]", "display=quiet").status == 0
+
+
+def test_a_run_that_is_scored_already_is_not_scored_again_when_its_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(body: Any, report: Any) -> Any:  # as when a worker dies between its last write and its answer
+        train_or_score(body, report)
+        return train_or_score(body, report)
+
+    train_or_score = evaluation.run_unit
+    monkeypatch.setattr(evaluation, "run_unit", twice)
+    ended = tiny(final_eval, tmp_path, *OPTIONS)
+    study = study_dir(tmp_path, "proxy_nca-default")
+    assert ended.status == 0 and kept_files(study, 0) == ALL and not kept_files(study, 1), ended
+    assert len((study / "test_ledger.jsonl").read_text().splitlines()) == 2, "one look for each run"
+
+
+@pytest.mark.parametrize(("step", "number"), [("keep_models", 0), ("drop_weights", 0), ("drop_weights", 1)])
+def test_weights_are_kept_or_deleted_after_a_kill_between_the_record_and_that_step(
+    step: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(what: Any, **options: Any) -> None:
+        if f"run_{number:02d}" in str(what):
+            raise KeyboardInterrupt
+        done(what, **options)
+
+    study, done = study_dir(tmp_path, "proxy_nca-default"), getattr(evaluation, step)
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(evaluation, step, killed)
+        tiny(final_eval, tmp_path, *OPTIONS)
+    assert run_folder(study, number).with_suffix(".json").exists()
+    with trainings() as trained:
+        ended = again(study)
+    assert ended.status == 0 and not any(f"run_{number:02d}" in name for name in trained), ended
+    assert kept_files(study, 0) == ALL and not kept_files(study, 1)
+    assert model_files.read_description(run_folder(study, 0)).reproduces
 
 
 def as_earlier_versions(study: Path) -> None:

@@ -1,5 +1,6 @@
 """Units that cannot be finished are retried, then lost; the command continues, reports them, and retries next time."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.bo import bo
+from benchmark.bo import Search, bo
 from benchmark.core import records
 from benchmark.core.errors import UserError, WorkerDiedError
 from benchmark.final_eval import final_eval
@@ -123,6 +124,42 @@ def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finishe
     assert kept == results_of(study_dir(tmp_path / "undisturbed"))
     started = breaking()
     assert tiny(bo, tmp_path / "lost", "trials=4").status == 0 and not started
+
+
+@pytest.mark.parametrize("finished_since", [False, True])
+def test_a_search_that_may_propose_trials_anew_has_the_workers_of_a_round(
+    finished_since: bool, tmp_path: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+
+    def make(config: object, workers: int, *_: object) -> None:
+        numbers.append(workers)
+        raise UserError("not started")
+
+    breaking("trial_000/fold_1")
+    options = ("trials=2", "searcher.round=1")
+    assert tiny(bo, tmp_path, *options).status == 1
+    if finished_since:  # and the command was killed before it proposed the later trial anew
+        breaking()
+        with monkeypatch.context() as patch:
+            patch.setattr(Search, "propose", killed_after_first(Search.propose))
+            with contextlib.suppress(KeyboardInterrupt):
+                tiny(bo, tmp_path, *options)
+        assert (study_dir(tmp_path) / "bo" / "trial_000.json").exists()
+    monkeypatch.setattr("benchmark.jobs.queue.make_executor", make)
+    assert "not started" in tiny(bo, tmp_path, "executor=local", "executor.workers=64", *options).err
+    assert numbers == [2], "the folds of trial_001, not only the one of trial_000 that was lost"
+
+
+def killed_after_first(propose: Callable[[Search, range], Any]) -> Callable[[Search, range], Any]:
+    """The method `propose` of a search that is killed in its second round."""
+
+    def proposed(self: Search, indices: range) -> Any:
+        if indices.start:
+            raise KeyboardInterrupt
+        return propose(self, indices)
+
+    return proposed
 
 
 @pytest.mark.slow

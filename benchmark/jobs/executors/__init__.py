@@ -109,6 +109,15 @@ class Options(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesGpus(Protocol):
+    """Options with which several workers can share a GPU."""
+
+    def fewer_per_gpu(self) -> str:
+        """The override with which fewer workers share a GPU, such as `executor.workers_per_gpu=1`; empty for one."""
+        ...
+
+
 def is_number(value: object) -> bool:
     """Whether an option's value is a finite number; `true` is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")

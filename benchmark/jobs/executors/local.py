@@ -76,6 +76,13 @@ class Options:
 
         return measured_share(torch.cuda.get_device_name())
 
+    def fewer_per_gpu(self) -> str:
+        """Half of the configured workers, which may share a GPU, or else of those that do."""
+        if self.workers is not None:
+            return f"executor.workers={self.workers // 2}" if self.workers > 1 else ""
+        share = 2 if self.workers_per_gpu == "auto" else int(self.workers_per_gpu)
+        return f"executor.workers_per_gpu={share // 2}" if share > 1 else ""
+
     def on_this_machine(self) -> bool:
         """True: in processes next to the driver's."""
         return True

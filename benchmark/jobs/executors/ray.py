@@ -12,6 +12,7 @@ Ray is an extra of this package (`pip install .[ray]`) and is imported only wher
 import contextlib
 import json
 import logging
+import math
 import os
 import queue
 import re
@@ -30,6 +31,7 @@ from benchmark.core.invocation import install
 from benchmark.core.paths import CHECKOUT_DIR, module_arguments
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import WORKERS_HERE, usable_cores
+from benchmark.core.wording import counted
 from benchmark.jobs.executors import Job, Report, is_number
 from benchmark.jobs.executors.local import Local, gpus_here
 from benchmark.jobs.executors.messages import WorkerStartError, error_to_json, result_of
@@ -38,7 +40,7 @@ from benchmark.jobs.executors.pool import Pool
 if TYPE_CHECKING:
     from ray.actor import ActorClass, ActorHandle
 
-Arguments = tuple[list[str], str, str, int, float, float]  # of `_Served`
+Arguments = tuple[list[str], str, str, dict[str, str], int, float, float]  # of `_Served`
 _ADDRESS = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _STORE_BYTES = 100 * 2**20  # for Ray's objects, of which we have none; its default is 30 % of the memory
 
@@ -79,18 +81,22 @@ class Options:
 
     def num_workers(self, device: str) -> int:
         """How many workers the cluster, or this machine, has room for, unless their number is configured."""
-        if self.workers is not None:
+        if self.workers is not None and self.address:
             return self.workers
         gpus = self._gpus(device)
         if not self.address:
-            here = gpus_here(device)
-            return int(len(here) / gpus) if gpus and here else usable_cores()
+            return self.workers or (int(num_gpus_here(device) / gpus) if gpus else usable_cores())
         if found := room(self.address, self.cpus_per_worker, gpus):
             return found
         raise UserError(
             f"executor.address={self.address}: no machine of this cluster has {self.cpus_per_worker:g} CPUs and "
             f"{gpus:g} GPUs. Ask for less, or set executor.workers=N to wait for machines that join later."
         )
+
+    def fewer_per_gpu(self) -> str:
+        """Twice the share of a GPU, if a worker takes less than one."""
+        share = 1.0 if self.gpus_per_worker == "auto" else float(self.gpus_per_worker)
+        return f"executor.gpus_per_worker={min(1.0, 2 * share):g}" if 0 < share < 1 else ""
 
     def on_this_machine(self) -> bool:
         """Whether a local Ray is started on this machine, instead of joining a cluster."""
@@ -103,12 +109,31 @@ class Options:
         return Ray(arguments, job.workers, job.log_dir, job.on_progress, self.address, self.cpus_per_worker, gpus)
 
     def _gpus(self, device: str) -> float:
-        """GPUs that a worker takes; for `auto` one, if the study uses GPUs and the cluster has any."""
-        if self.gpus_per_worker != "auto":
-            return float(self.gpus_per_worker)
-        if self.address and device != "cpu":
-            return float(has_gpus(self.address))
-        return float(bool(gpus_here(device)))
+        """GPUs that a worker takes; for `auto` one, if the study uses GPUs and the cluster has any.
+
+        Raises:
+            UserError: this machine, on which Ray is started, has fewer, so that workers would wait for ever.
+        """
+        if self.gpus_per_worker == "auto":
+            if self.address and device != "cpu":
+                return float(has_gpus(self.address))
+            return float(num_gpus_here(device) > 0)
+        gpus = float(self.gpus_per_worker)
+        if not self.address and gpus > (here := num_gpus_here(device)):
+            raise UserError(
+                f"executor.gpus_per_worker={gpus:g}: this machine has {counted(here, 'GPU')} for device={device}, so "
+                "no worker could start. Ask for less, or name a cluster, such as executor.address=auto."
+            )
+        return gpus
+
+
+def num_gpus_here(device: str) -> int:
+    """Number of this machine's GPUs that a study can use: one if its device is named, such as `cuda:1`.
+
+    Args:
+        device: the study's device, see `Job`.
+    """
+    return 1 if device.startswith("cuda:") else len(gpus_here(device))
 
 
 class Ray(Pool):
@@ -137,9 +162,9 @@ class Ray(Pool):
 
         make = ray.remote(_Served).options(num_cpus=cpus, num_gpus=gpus)
         report = on_progress or (lambda message: None)
-        logs = log_dir.resolve()
+        logs, variables = log_dir.resolve(), own_variables()
         super().__init__([
-            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd(), workers, cpus, gpus), report)
+            _Worker(make, (arguments, str(logs / f"ray_{i}"), os.getcwd(), variables, workers, cpus, gpus), report)
             for i in range(workers)
         ])  # fmt: skip
 
@@ -151,12 +176,21 @@ class Ray(Pool):
         ray.shutdown()
 
 
+def own_variables() -> dict[str, str]:
+    """This project's environment variables, such as `BENCHMARK_CACHE`, without those that each worker gets its own of.
+
+    A machine of a cluster has the environment in which Ray was started there.
+    """
+    each = ("BENCHMARK_WORKER", WORKERS_HERE)
+    return {key: value for key, value in os.environ.items() if key.startswith("BENCHMARK_") and key not in each}
+
+
 def connect(address: str | None, cpus: float = 1) -> None:
     """Join a cluster, or start one on this machine, unless this process has done so already.
 
     Args:
         address: `HOST:PORT` of its head, or `auto` for the cluster this machine belongs to; None to start one.
-        cpus: number of CPUs that a cluster started here offers, whatever the machine has.
+        cpus: number of CPUs that a cluster started here offers, rounded up, whatever the machine has.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
@@ -169,8 +203,8 @@ def connect(address: str | None, cpus: float = 1) -> None:
     if ray.is_initialized():
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    own = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES,
-           "_node_ip_address": "127.0.0.1"}  # fmt: skip
+    own = {"address": "local", "num_cpus": math.ceil(cpus), "include_dashboard": False,
+           "object_store_memory": _STORE_BYTES, "_node_ip_address": "127.0.0.1"}  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _check_listening(address)
@@ -320,18 +354,22 @@ class _Served:
         arguments: arguments for this machine's Python.
         log_dir: folder for the process's log.
         cwd: where the process starts: the driver's folder, so that relative paths are valid there, too.
+        variables: the driver's environment variables that the process needs.
         workers: number of workers on the cluster.
         cpus: CPUs that each of them takes.
         gpus: GPUs that each of them takes.
     """
 
-    def __init__(self, arguments: list[str], log_dir: str, cwd: str, workers: int, cpus: float, gpus: float) -> None:
+    def __init__(
+        self, arguments: list[str], log_dir: str, cwd: str, variables: dict[str, str], workers: int, cpus: float,
+        gpus: float,
+    ) -> None:  # fmt: skip
         import ray
 
         self._progress: queue.SimpleQueue[JsonObject | None] = queue.SimpleQueue()
         number = ray.get_runtime_context().get_node_id()
         (machine,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == number)
-        here = {WORKERS_HERE: str(max(1, min(workers, room_on(machine, cpus, gpus))))}
+        here = variables | {WORKERS_HERE: str(max(1, min(workers, room_on(machine, cpus, gpus))))}
         self._local = Local([sys.executable, *arguments], 1, Path(log_dir), self._progress.put, [here], cwd)
 
     def ready(self) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.jobs.executors.serve import serve
 
-SHOWN = ("SLURM_JOB_ID", "SLURM_NTASKS", "OMP_NUM_THREADS", "BENCHMARK_WORKERS_HERE")  # variables that an answer holds
+SHOWN = (  # variables that an answer holds
+    "SLURM_JOB_ID", "SLURM_NTASKS", "OMP_NUM_THREADS", "BENCHMARK_WORKERS_HERE", "BENCHMARK_WORKER", "BENCHMARK_CACHE",
+)  # fmt: skip
 
 
 def run(spec: dict[str, Any], report: Any) -> dict[str, Any]:

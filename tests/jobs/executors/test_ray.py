@@ -11,6 +11,7 @@ import textwrap
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +38,43 @@ def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'ray>=2\.40'"):
         executor_ray.connect(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "gpus", "workers"),
+    [
+        ({"gpus_per_worker": 1}, "auto", 2, 2),
+        ({"gpus_per_worker": 0.25}, "auto", 2, 8),
+        ({"gpus_per_worker": 0.5}, "cuda:1", 0, 2),  # a named device counts as one GPU
+        ({}, "cuda:1", 0, 1),
+        ({"gpus_per_worker": 1, "workers": 5}, "auto", 1, 5),  # four wait for the first
+        ({"gpus_per_worker": 0, "workers": 5}, "auto", 0, 5),
+        ({"gpus_per_worker": 1}, "auto", 0, None),
+        ({"gpus_per_worker": 0.5}, "cpu", 0, None),
+        ({"gpus_per_worker": 2}, "auto", 1, None),
+        ({"gpus_per_worker": 2}, "cuda:1", 0, None),
+        ({"gpus_per_worker": 1, "workers": 2}, "auto", 0, None),
+    ],
+    ids=str,
+)
+def test_a_local_ray_has_as_many_workers_as_gpus_allow_and_refuses_to_wait_for_ever(
+    options, device, gpus, workers, monkeypatch
+):
+    monkeypatch.setattr(executor_ray, "gpus_here", lambda device: [str(number) for number in range(gpus)])
+    found = executor_ray.Options(**options)
+    if workers is not None:
+        assert found.num_workers(device) == workers
+        return
+    with pytest.raises(UserError, match=rf"gpus_per_worker=.*for device={device}, so no worker could start"):
+        found.num_workers(device)
+
+
+def test_a_local_ray_offers_whole_cpus(monkeypatch):
+    started = []
+    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: started.append(options))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    executor_ray.connect(None, 2.5)
+    assert started[0]["num_cpus"] == 3 and isinstance(started[0]["num_cpus"], int)
 
 
 @pytest.mark.slow
@@ -110,7 +148,7 @@ class TestReal:
             with pytest.raises(CancelledError):
                 future.result(timeout=1)
 
-    def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study):
+    def test_a_cluster_has_as_many_workers_as_fit_and_more_wait(self, cluster, tmp_path, compose_study, monkeypatch):
         at = ["executor=ray", f"executor.address={cluster.address}"]
         with pytest.raises(UserError, match=r"no machine of this cluster has 1 CPUs and 0 GPUs"):
             placement.num_workers(compose_study(*at).config)
@@ -120,9 +158,13 @@ class TestReal:
         with pytest.raises(UserError, match="1 CPUs and 1 GPUs"):
             placement.num_workers(compose_study(*at, "executor.gpus_per_worker=1").config)
 
+        monkeypatch.setenv("BENCHMARK_CACHE", str(tmp_path / "cache"))  # which the cluster was started without
+        monkeypatch.setenv("BENCHMARK_WORKER", "the driver's own")
         executor = executor_ray.Ray([WORKER], 3, tmp_path / "logs", None, cluster.address)
         results = [f.result(timeout=120) for f in [executor.submit(sleep(0.1)) for _ in range(4)]]
         assert len({r["pid"] for r in results}) == 1, "there is room for one"
+        assert results[0]["BENCHMARK_CACHE"] == str(tmp_path / "cache") and results[0]["BENCHMARK_WORKERS_HERE"] == "1"
+        assert results[0]["BENCHMARK_WORKER"] == "worker_0"
         executor.close()
 
     def test_workers_and_ray_end_with_their_driver(self, tmp_path):
