@@ -33,11 +33,11 @@ optimizers: {head: {lr: "${loss.setting.head_lr}"}}
 def adapted(compose_study: Compose) -> Callable[..., DictConfig]:
     """Adapt a loss's own file to the training and the data set of a composed study: `adapted("ms", "dataset=cub")`."""
 
-    def adapt(name: str, *options: str) -> DictConfig:
+    def adapt(name: str, *options: str, preset: str = "") -> DictConfig:
         whole = compose_study("loss=contrastive", *options).raw
         loss = {key: LOSSES[name][key] for key in ("name", "setting", "space")}
         groups = {group: whole[group] for group in ("training", "dataset", "protocol", "searcher")}
-        found = OmegaConf.create(groups | {"loss": loss})
+        found = OmegaConf.create(groups | {"loss": loss, "preset": preset})
         spaces.adapt(found, options)
         return found
 
@@ -193,11 +193,12 @@ def test_hpl_shares_the_design_of_its_base_on_log_scales(compose_study: Compose)
 
 
 @for_each("name", NAMES, fast=FAST)
-def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(name: str, compose_study: Compose) -> None:
+def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(
+    name: str, adapted: Callable[..., DictConfig]
+) -> None:
     for dataset in ("glyphs", "grocery", "grocery_finetuned", "cub"):
-        where = (f"dataset={dataset}", f"loss={name}")
-        first = compose_study(*where).first_trial
-        setting = compose_study(*where, "preset=default").config.loss.setting
+        first = start_of(adapted(name, f"dataset={dataset}"))
+        setting = adapted(name, f"dataset={dataset}", preset="default").loss.setting
         assert first == {key: setting[key] for key in first}, dataset
 
 
@@ -207,7 +208,7 @@ PUBLISHED = ("cub", "cars196", "sop", "inshop", "inaturalist2019")
 @for_each("name", NAMES, fast=("proxygml", "soft_triple"))
 def test_every_losss_default_can_be_tried_first_on_every_published_data_set(name: str, compose_study: Compose) -> None:
     for dataset in PUBLISHED:
-        for protocol in ("hpl", "mlrc_2020"):
+        for protocol in ("hpl", "mlrc_2020") if dataset == "sop" else ("hpl",):  # whose spaces differ on SOP most
             study = compose_study(
                 f"loss={name}", f"dataset={dataset}", f"protocol={protocol}", "training.defaults_first=true",
                 "protocol.defaults_first=true",
