@@ -105,10 +105,13 @@ class Slurm(Pool):
         for left in log_dir.glob("job_*.json*"):  # by a driver that was killed
             left.unlink(missing_ok=True)
         report = on_progress or (lambda message: None)
-        super().__init__([_Jobs(prefix, command, self._name, log_dir, i, report) for i in range(workers)])
+        self._jobs = [_Jobs(prefix, command, self._name, log_dir, i, report) for i in range(workers)]
+        super().__init__(self._jobs)
 
     def close(self) -> None:
         """Cancel all jobs and wait until they have ended; futures that are not done raise `CancelledError`."""
+        for jobs in self._jobs:  # all before one is waited for: whoever stops this command may not wait for long
+            jobs.stop()
         super().close()
         self._cancel()  # the jobs of sbatch, and those just being submitted
 
@@ -118,7 +121,7 @@ class Slurm(Pool):
 
 
 class _Jobs:
-    """One job at a time. A single thread uses it, except for `end` and `close`."""
+    """One job at a time. A single thread uses it, except for `end`, `stop` and `close`."""
 
     def __init__(
         self, prefix: list[str], command: list[str], name: str, log_dir: Path, number: int, on_progress: Report
@@ -164,15 +167,20 @@ class _Jobs:
             subprocess.run(["scancel", "--quiet", number.decode()], check=False, stderr=subprocess.DEVNULL)
         process.terminate()
 
-    def close(self) -> None:
-        """Make srun end its job, and start no other; `Slurm.close` cancels the jobs of sbatch."""
+    def stop(self) -> None:
+        """Make srun end its job, without waiting for it, and start no other; `Slurm.close` cancels those of sbatch."""
         with self._lock:
             self._closed = True
             if self._process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.terminate()
-                    self._process.wait(_END_SECONDS)
-                self._process.kill()
+                self._process.terminate()
+
+    def close(self) -> None:
+        """Make srun end its job, and wait for it, but not for long."""
+        self.stop()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
+            self._process.kill()
 
     def _run(self, unit: Path) -> tuple[bool, JsonObject | None, str]:
         """Run a job; return whether it started, its answer if there was one, and how it ended."""

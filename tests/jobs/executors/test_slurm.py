@@ -108,6 +108,34 @@ def test_close_ends_jobs_and_starts_no_other(make):
     assert not any(Path(f"/proc/{message['pid']}").exists() for message in heard)
 
 
+LAUNCHER = """
+import pathlib, signal, subprocess, sys, time
+folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+job = subprocess.Popen(sys.argv[3:])
+def stop(*_):
+    (folder / f"stopped_{job.pid}").touch()
+    ends = time.monotonic() + 8
+    while len([*folder.glob("stopped_*")]) < count and time.monotonic() < ends:
+        time.sleep(0.05)
+    if time.monotonic() >= ends:
+        (folder / "alone").touch()
+    job.kill()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+job.wait()
+"""
+
+
+def test_close_asks_all_jobs_to_end_before_it_waits_for_one(make, tmp_path):
+    heard = []
+    executor = make(sys.executable, "-c", LAUNCHER, str(tmp_path), "3", workers=3, on_progress=heard.append)
+    for _ in range(3):
+        executor.submit(sleep(300))
+    wait_for(lambda: len(heard) == 3)
+    executor.close()
+    assert len([*tmp_path.glob("stopped_*")]) == 3 and not (tmp_path / "alone").exists()
+
+
 @pytest.mark.slow
 def test_a_job_that_hangs_is_ended_and_only_that_one(make, tmp_path):
     heard = []
