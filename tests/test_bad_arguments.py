@@ -12,11 +12,12 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
 
 from benchmark.__main__ import VERBS
 from benchmark.core.errors import UserError
 from benchmark.core.paths import conf_dir
-from benchmark.study import arguments
+from benchmark.study import arguments, cli, spaces
 from benchmark.study.config import schema
 from benchmark.study.preflight import check_space, check_values
 from benchmark.study.study import Study
@@ -284,6 +285,15 @@ def test_a_flag_or_key_of_hydra_is_refused_with_those_that_there_are(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     refused(tmp_path, list(arguments), *(HYDRA | KEYS)[arguments])
+
+
+def test_a_key_that_is_missing_although_no_key_was_given_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def adapt(config: object, overrides: object) -> None:
+        raise ConfigKeyError("Key 'preset' is not in struct")
+
+    monkeypatch.setattr(spaces, "adapt", adapt)
+    with pytest.raises(UserError, match="Key 'preset' is not in struct"):
+        cli.study_of(["loss=hpl_pa"])
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if not verb.startswith("bench")])

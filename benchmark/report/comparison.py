@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.records import JsonObject
+from benchmark.study.version_1 import BLOCKS
 
-OF_LOSSES = ("hpl", "xbm")  # keys of `dataset` in studies of version 1
 # Values that the oldest studies had but did not record, or that a study records only if they differ from these.
 OLDEST: dict[str, object] = {
     "protocol.held_out": 0.0,
@@ -199,7 +199,7 @@ def _shared(row: Comparable) -> dict[str, object]:
     """
     science = {key: value for key, value in row.science.items() if key != "loss"}
     if isinstance(dataset := science.get("dataset"), dict):
-        science["dataset"] = {key: value for key, value in dataset.items() if key not in OF_LOSSES}
+        science["dataset"] = {key: value for key, value in dataset.items() if key not in BLOCKS}
     published = leaves(at(row.science, "loss", "setting"), "searcher.module.defaults.")
     copied = leaves(at(row.science, "searcher", "module", "defaults"), "searcher.module.defaults.")
     # The copy also holds what the study does not read, such as a rate that the authors' replaces.

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from benchmark.core.wording import plus_minus
 from benchmark.protocol.comparisons import (
     MOST_RUNS,
     POWER,
@@ -117,7 +118,7 @@ def _cells(compared: Compared | None, key: Key) -> tuple[str, str, str]:
     if compared is None or key not in compared.differences:
         return "", "", ""
     test = compared.differences[key]
-    text = f"{test.mean:+.2f}" + ("" if test.half_width is None else f" ± {test.half_width:.2f}")
+    text = plus_minus(test.mean, test.half_width, "±", "+")
     runs = compared.runs.get(key) if key in compared.runs else 0
     needed = "" if runs == 0 else f"> {MOST_RUNS:,}" if runs is None else str(runs)
     return text, _p_text(compared.p[key]) if key in compared.p else "", needed

@@ -1,5 +1,6 @@
 """The table that puts a paper's numbers beside ours."""
 
+from benchmark.core.wording import plus_minus
 from benchmark.report.table import COUNTS, FURTHER, Block, Column, Head, Row, Section
 
 
@@ -30,7 +31,7 @@ def _cell(row: Row, column: Column) -> str:
     if column.key[0] in COUNTS:
         ours = row.effort.resources.get(column.key[0]) if row.effort else None
         return f"{cell.value:,.0f}" + ("" if ours is None else f" ({ours - cell.value:+,.0f})")
-    text = f"{cell.value:.2f}" + ("" if cell.half_width is None else f" ± {cell.half_width:.2f}")
+    text = plus_minus(cell.value, cell.half_width, "±")
     mean = interval.mean if (interval := row.cells.get(column.key)) else None
     if row.effort and len(column.key) == 1:
         mean = row.effort.resources.get(column.key[0], mean)

@@ -102,15 +102,14 @@ COUNTS = {"num_proxies": "Proxies"}  # whole numbers, as table 2 of HIER's suppl
 FURTHER = [Column((key,), title) for key, title in (COUNTS | RESOURCES).items()]  # published, but no metrics
 
 
-def resource_text(key: str, value: float, digits: str = ".3g") -> str:
+def resource_text(key: str, value: float) -> str:
     """Return a count without decimals, or a time or size.
 
     Args:
         key: a key of `COUNTS` or `RESOURCES`.
         value: its value.
-        digits: format of a value that is no count.
     """
-    return f"{value:,.0f}" if key in COUNTS else f"{value:{digits}}"
+    return f"{value:,.0f}" if key in COUNTS else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.core import console
 from benchmark.core.escape import visible
+from benchmark.core.wording import plus_minus
 from benchmark.report.table import MARKS, NOT_RUN, Column, Key, Row, Section, Table
 
 GAP = "  "
@@ -65,7 +66,7 @@ def _cell(row: Row, column: Column, top: dict[tuple[str, Key], set[str]]) -> str
 
 
 def _number(mean: float, half_width: float | None) -> str:
-    return f"{mean:.2f}" + ("" if half_width is None else f" ± {half_width:.2f}")
+    return plus_minus(mean, half_width, "±")
 
 
 def lines_of(title: str, labels: Sequence[str], cells: dict[str, list[str]], most: int) -> Iterator[str]:

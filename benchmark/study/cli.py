@@ -228,11 +228,13 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     if found := re.search(r"An item is already at '([^']+)'", str(error)):
         return f"+{found[1]} adds a key that exists already. Write {found[1]}=VALUE to change it.\n{messages.see_all()}"
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
-    if found := re.search(
-        r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in|delete from config\. '([^']+)' does not",
-        str(error),
-    ):
-        return messages.unknown_key(key or found[1] or found[2] or found[3], known_keys(overrides))
+    if (
+        found := re.search(
+            r"Could not override '([^']+)'|[Kk]ey '([^']+)' (?:is )?not in|delete from config\. '([^']+)' does not",
+            str(error),
+        )
+    ) and (known := known_keys(overrides)):
+        return messages.unknown_key(key or found[1] or found[2] or found[3], known)
     if isinstance(error, ValidationError) and key:
         return messages.wrong_type(key, str(error.msg))
     return messages.does_not_fit(str(error.__cause__ or error))

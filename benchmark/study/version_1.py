@@ -11,7 +11,7 @@ import json
 from benchmark.core.errors import UserError
 from benchmark.study.config import Node
 
-BLOCKS = ("hpl", "xbm")
+BLOCKS = ("hpl", "xbm")  # keys of `dataset` in version 1
 # Keys of `conf/loss/schedule` about the values, which version 1 did not write down.
 ABOUT: dict[str, Node] = {
     "hpl": {"starts": ["warmup_iterations"], "counts": ["warmup_iterations", "update_every"]},

@@ -1,7 +1,6 @@
 """A layer that draws random numbers, such as dropout, gives equal results whatever the process has done before."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import train_fold
 from tests.command_line import results_of, tiny
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
-from tests.training.test_resume import KilledError, check_equal, everything
+from tests.training.test_resume import check_equal, everything, train_until_killed
 
 SCHEDULE = a_schedule(iterations_per_epoch=3, evaluate_every=2, patience=20, max_epochs=4)
 
@@ -46,17 +45,7 @@ def test_a_fold_with_dropout_that_is_killed_and_resumed_elsewhere_ends_bit_equal
 ) -> None:
     whole = dropped(state=1)
     outcome = train_fold(whole, SCHEDULE, a_checkpoint(tmp_path / "whole.pt"), nothing)
-    killed = dropped(state=2)
-    draw = killed.sampler.batch
-
-    def batch(number: int) -> Any:
-        if number == iteration:
-            raise KilledError
-        return draw(number)
-
-    killed.sampler.batch = batch
-    with pytest.raises(KilledError):
-        train_fold(killed, SCHEDULE, a_checkpoint(tmp_path / "killed.pt"), nothing)
+    train_until_killed(dropped(state=2), SCHEDULE, tmp_path / "killed.pt", iteration)
     resumed = dropped(state=3)
     found = train_fold(resumed, SCHEDULE, a_checkpoint(tmp_path / "killed.pt"), nothing)
     check_equal(found, resumed, (outcome, everything(whole)))

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
-from benchmark.training.components import TrainingComponents
+from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.loop import Outcome, train_fold
 from tests.cases import slow_except
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
@@ -75,9 +75,8 @@ def test_a_fold_killed_after_any_evaluation_ends_bit_equal(tmp_path: Path, stopp
         assert outcome.seconds["train"] > 0 and outcome.seconds["evaluate"] > 0
 
 
-@pytest.mark.parametrize("iteration", slow_except([0, 6, 20], [0, 1, 6, 13, 20]))
-def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
-    fold = a_fold()
+def train_until_killed(fold: TrainingComponents, schedule: Schedule, path: Path, iteration: int) -> None:
+    """Train a fold with a checkpoint until it is killed before an iteration."""
     draw = fold.sampler.batch
 
     def batch(number: int) -> Any:
@@ -87,7 +86,12 @@ def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration:
 
     fold.sampler.batch = batch
     with pytest.raises(KilledError):
-        train_fold(fold, SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
+        train_fold(fold, schedule, a_checkpoint(path), nothing)
+
+
+@pytest.mark.parametrize("iteration", slow_except([0, 6, 20], [0, 1, 6, 13, 20]))
+def test_a_fold_killed_during_an_epoch_ends_bit_equal(tmp_path: Path, iteration: int) -> None:
+    train_until_killed(a_fold(), SCHEDULE, tmp_path / "checkpoint.pt", iteration)
     fold = a_fold()
     outcome = train_fold(fold, SCHEDULE, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
     check_equal(outcome, fold, train_uninterrupted(tmp_path, "max_epochs"))
