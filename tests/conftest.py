@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import compileall
 import copy
 import dataclasses
 import functools
@@ -15,13 +16,19 @@ from typing import Any
 
 import pytest
 
-from benchmark.core.paths import conf_dir
+from benchmark.core.paths import PACKAGE_DIR, conf_dir
 from benchmark.datasets import image_check
 from benchmark.study.study import Study
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: Ctrl-C is tested too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until the tests are collected, of which nothing can be freed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, for all commands that tests start, even where Python does not keep what it compiles."""
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist
+        compileall.compile_dir(PACKAGE_DIR, quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

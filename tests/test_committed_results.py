@@ -161,7 +161,6 @@ def test_the_table_of_the_findings_is_the_committed_one() -> None:
         assert f"| {cells} |" in page
 
 
-@pytest.mark.slow
 def hsu_quantile(count: int, freedom: int) -> float:
     """How many standard errors of a difference a mean is behind the best one where it is told from it, level 5 %.
 
@@ -183,6 +182,7 @@ def test_the_quantile_for_the_comparison_with_the_best_is_dunnetts() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_luck_of_a_search_in_the_findings_is_that_of_the_committed_records() -> None:
     page = (RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8")
     text = (RESULTS / "grocery" / "tables" / "grocery-efficientnet_lite0-hpl.md").read_text(encoding="utf-8")
@@ -501,14 +501,25 @@ def test_the_fine_tuned_rows_of_the_findings_are_those_of_the_committed_table() 
 
 
 def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_table() -> None:
-    text, pairs = (
-        section("Glyphs, from scratch"),
-        {"hpl_nca": "ProxyNCA", "hpl_pa": "Proxy-Anchor", "hpl_soft_triple": "SoftTriple"},
-    )
-    rows = {row["loss"]: row for row in rows_of(RESULTS / "glyphs" / "tables" / "glyphs-small_conv-hpl.csv")}
-    for loss, base in pairs.items():
-        bare = shown(rows[rows[loss]["compared_with"]], "concatenated_map_at_r")
-        assert f"{gap(rows[loss])} {base} ({bare})" in text
+    text, folder = section("Glyphs, from scratch"), RESULTS / "glyphs"
+    rows = {row["loss"]: row for row in rows_of(folder / "tables" / "glyphs-small_conv-hpl.csv")}
+    pairs = {"hpl_nca": "ProxyNCA", "hpl_pa": "Proxy-Anchor", "hpl_cosface": "CosFace", "hpl_soft_triple": "SoftTriple"}
+    apart, gained = [], []
+    for loss, label in pairs.items():
+        base = rows[loss]["compared_with"]
+        assert f"{gap(rows[loss])} {label} ({shown(rows[base], 'concatenated_map_at_r')})" in text
+        validation = [scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each) for each in (loss, base)]
+        mine, other = (scores[0] for scores in validation)
+        assert re.search(rf"{mine:.1f} and {other:.1f} % for {label}\b", text)
+        apart.append(abs(mine - other))
+        gained.append("{:.1f} and {:.1f}".format(*(max(scores) - scores[0] for scores in validation)))
+    assert f"within {max(apart):.1f} points in validation" in text and f"gain {', '.join(gained)} points" in text
+
+
+def scores_of_search(study: Path) -> list[float]:
+    """Validation MAP@R of each trial of a search in %, 0 for one that failed."""
+    results = [records.read_record(path).result for path in sorted(study.glob("bo/trial_*.json"))]
+    return [100 * (result["map_at_r"] or 0.0) for result in results]
 
 
 def test_a_changed_record_changes_the_table(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_runs_of_different_searches_are_not_paired(compose_study: Compose) -> No
     assert "differences are not paired" in ended.out
 
 
+@pytest.mark.slow
 def test_two_sets_of_studies_are_compared_by_the_order_of_their_losses(
     compose_study_in: Compose, tmp_path: Path
 ) -> None:

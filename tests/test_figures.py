@@ -78,6 +78,7 @@ def nearest(test: Split, first: int) -> np.ndarray:
 # -- retrieved images -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_retrieved_images_of_hpl_stand_beside_those_of_its_base_and_both_ledgers_say_so(
     compose_study: Callable[..., Study], halves: tuple[Split, Split], drawn: dict[str, "Figure"]
 ) -> None:

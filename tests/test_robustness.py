@@ -100,6 +100,7 @@ def test_scores_agree_with_a_model_that_is_applied_by_hand_and_those_without_cor
     assert turned != clean
 
 
+@pytest.mark.slow
 def test_every_look_is_logged_before_it_happens_and_nothing_is_scored_twice(study: Path, scored: list[str]) -> None:
     before = len(ledger(study))
     shutil.rmtree(study / "traditional" / "setting" / "run_01")
@@ -112,6 +113,7 @@ def test_every_look_is_logged_before_it_happens_and_nothing_is_scored_twice(stud
     assert robust(study).status == 0 and len(scored) == 10 and len(ledger(study)) == before + 11
 
 
+@pytest.mark.slow
 def test_training_classes_are_scored_without_a_look_and_their_gap_is_paired_by_run(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

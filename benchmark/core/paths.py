@@ -1,5 +1,6 @@
 """Where the package, its configuration and its experiments are, in a checkout and in a wheel; which paths are safe."""
 
+import functools
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
@@ -10,6 +11,7 @@ _RUN = (
 )
 
 
+@functools.cache
 def is_installed() -> bool:
     """Return whether the package is an installed wheel, which holds its configuration."""
     return (PACKAGE_DIR / "conf").is_dir()

@@ -78,6 +78,7 @@ def test_the_points_are_those_that_freetype_reads(compared, face):
             assert units_per_em == font.units_per_EM
 
 
+@pytest.mark.slow
 def test_an_accented_letter_is_resolved_into_the_letter_and_the_accent(outlines):
     plain, accented = outlines[ord("e"), "DejaVuSans"], outlines[ord("é"), "DejaVuSans"]
     assert len(accented.ends) == len(plain.ends) + 1
@@ -85,6 +86,7 @@ def test_an_accented_letter_is_resolved_into_the_letter_and_the_accent(outlines)
     assert letter <= {tuple(point) for point in accented.points.tolist()}
 
 
+@pytest.mark.slow
 def test_outlines_have_one_flag_per_point_and_end_with_their_last_contour(outlines):
     for outline in outlines.values():
         assert outline.points.dtype == np.int32

@@ -104,6 +104,7 @@ def test_the_third_number_moves_right_columns_down():
     assert middle[1] - middle[0] == pytest.approx(0.25 * 4.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch, outlines):
     some = [outlines[ord(letter), "DejaVuSerif-Italic"] for letter in "Ag&é"]
     numbers = warp_numbers(4, seed=3)

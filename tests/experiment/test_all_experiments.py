@@ -23,13 +23,11 @@ from benchmark.study.recipes import composed_training
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
 from tests import command_line
-from tests.cases import for_each, slow_except
+from tests.cases import for_each
 
+pytestmark = pytest.mark.slow
 NAMES = spec.names()
 WHOLE = ("mlrc_cub", "hpl_table_3")
-# One of each kind, which are checked on every push in a few seconds; the others are slow tests.
-FAST = {"hpl_table_3", "hist_table_10", "proxygml_table_1", "new_methods", "axis_label_noise", "grocery"}
-EACH = slow_except(FAST, NAMES)
 BUDGET = {"trials", "protocol.num_runs", "training.epochs"}
 # What another data set brings: itself, its trunk and training (a recipe's cases depend on both), and its images.
 OF_DATASET = re.compile(
@@ -92,7 +90,7 @@ def sample(name: str, dataset: str = "", budget: str = "full") -> list[StudyOf]:
     return [study for row, found in rows.items() if whole or row in kept for study in (found[0], *found[1:][-1:])]
 
 
-@for_each("name", NAMES, fast=FAST)
+@for_each("name", NAMES)
 def test_elsewhere_its_caption_names_the_data_set_the_trunk_that_is_composed_and_the_budget(name: str) -> None:
     config = composed(sample(name, "glyphs", "small")[0].overrides).config
     chosen = selected(name, "glyphs", "small")
@@ -118,7 +116,7 @@ def test_a_composition_in_parts_is_what_hydra_composes_at_once() -> None:
     assert composed(study.overrides).raw == Study.of(at_once).raw
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", NAMES)
 def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> None:
     for study in sample(name):
         config = (found := composed(study.overrides)).config
@@ -132,7 +130,7 @@ def test_its_studies_are_where_and_as_many_as_the_outline_says(name: str) -> Non
         assert study.verbs[-1] == ("traditional" if config.protocol.story == "traditional" else "final-eval")
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", NAMES)
 def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -> None:
     experiment = spec.read(name)
     swept = {sweep.key.lstrip("+") for sweep in experiment.sweep}
@@ -158,7 +156,7 @@ def test_small_and_on_glyphs_it_differs_in_data_set_and_budget_only(name: str) -
         assert not kept & differing, "another data set keeps what the experiment says about the training"
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_allowed_and_reaches_what_is_built(name: str) -> None:
     for study in (*sample(name), *sample(name, "glyphs", "small")):
         found = composed(study.overrides, with_spaces=True)
@@ -190,16 +188,13 @@ def _at(tree: Any, key: str) -> Any:
     return tree
 
 
-@pytest.mark.parametrize(
-    "name", slow_except(["hpl_fig_5_coarse", "axis_label_noise"], (name for name in NAMES if spec.read(name).sweep))
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if spec.read(name).sweep])
 def test_each_value_of_a_sweep_makes_another_study(name: str) -> None:
     studies = [s for s in sample(name, "glyphs", "small") if s.member.swept]
     identities = {composed(study.overrides).identity("data") for study in studies}
     assert len(identities) == len(studies) > 1
 
 
-@pytest.mark.slow
 def test_studies_that_share_a_folder_are_one_study() -> None:
     owners: dict[str, dict[tuple[str, ...], str]] = {}
     for name in NAMES:

@@ -128,6 +128,7 @@ def test_a_fresh_process_gives_the_same_bits(history, threads):
     assert found.stderr == ""
 
 
+@pytest.mark.slow
 def test_nothing_global_changes(history):
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), torch.get_num_threads()
@@ -144,7 +145,8 @@ def test_ax_is_silent(history, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("num_extra", "num_sobol"), [(0, 5), pytest.param(4, 7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_extra", "num_sobol"), [(0, 5), (4, 7)])
 def test_the_design_is_max_5_p_points_that_no_score_can_change(num_extra, num_sobol):
     space = SPACE | {f"extra_{i}": Parameter((0.0, 1.0)) for i in range(num_extra)}
     searcher = Ax(space, 0)
@@ -163,6 +165,7 @@ def test_the_design_is_one_of_axs_sobol_designs_without_a_centre_point():
         assert sorted((8 * column).astype(int)) == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_failed_trial_uses_up_its_point_of_the_design(history):
     without_failures = search(Ax(SPACE, 0), 5)
     assert [t.parameters for t in history[:5]] == [t.parameters for t in without_failures]

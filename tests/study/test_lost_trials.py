@@ -126,6 +126,7 @@ def test_proposals_made_while_a_trial_was_lost_are_made_again_once_it_is_finishe
     assert tiny(bo, tmp_path / "lost", "trials=4").status == 0 and not started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished_since", [False, True])
 def test_a_search_that_may_propose_trials_anew_has_the_workers_of_a_round(
     finished_since: bool, tmp_path: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
 """How every row of the papers' tables is trained: numbers typed from the papers against the composed configuration."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from benchmark.study.recipes import composed_training, optimizer_options
 from benchmark.study.study import Study
 from tests import command_line
 
+pytestmark = pytest.mark.slow
 Compose = Callable[[str], Study]
 
 
@@ -31,10 +32,8 @@ def compose() -> Compose:
     return composed
 
 
-def rows(table: Mapping[str, Any], fast: Iterable[str]) -> list[ParameterSet]:
-    """The rows of a table as parameters; all but those that are named here are slow, at 0.3 s each."""
-    assert set(fast) <= set(table)
-    return [pytest.param(row, id=name, marks=() if name in fast else pytest.mark.slow) for name, row in table.items()]
+def rows(table: Mapping[str, Any]) -> list[ParameterSet]:
+    return [pytest.param(row, id=name) for name, row in table.items()]
 
 
 # -- HPL (Yang et al., WACV 2022) -------------------------------------------------------------------------------------
@@ -80,16 +79,11 @@ def assert_trains(study: Study, expected: dict[str, Any]) -> None:
         assert getattr(found, key) == near, key
 
 
-FAST = ("table 3, CUB", "table 4, SOP, ProxyNCA", "table 4, SOP, HPL-NCA", "table 4, SOP, Proxy-Anchor",
-        "table 4 and supplement 1, In-Shop, ProxyNCA")  # fmt: skip
-
-
-@pytest.mark.parametrize("row", rows(HPL_ROWS, FAST))
+@pytest.mark.parametrize("row", rows(HPL_ROWS))
 def test_a_row_of_hpl_is_trained_as_section_4_2_says(row: tuple[str, dict[str, Any]], compose: Compose) -> None:
     assert_trains(compose(row[0]), row[1])
 
 
-@pytest.mark.slow
 def test_the_rows_of_hpl_differ_in_their_number_of_groups(compose: Compose) -> None:
     """Section 4.2: 500 groups on SOP, In-Shop and iNaturalist; table 5 has 12 on SOP and 48 on iNaturalist, too."""
     groups = {}
@@ -102,7 +96,6 @@ def test_the_rows_of_hpl_differ_in_their_number_of_groups(compose: Compose) -> N
     assert list(groups.values()) == [500, 500, 500, 12, 48, 48]
 
 
-@pytest.mark.slow
 def test_hpl_starts_after_3_passes_and_changes_its_groups_after_each(compose: Compose) -> None:
     """Section 4.2, also for glyphs: 62 batches of 128 in a pass over Cars' 8,054 images, 97 for 12,500 of glyphs."""
     for dataset, images, batches in (("cars196", 8054, 62), ("glyphs", 12_500, 97), ("glyphs_small", 1_600, 12)):
@@ -147,7 +140,7 @@ HIST = {
 }
 
 
-@pytest.mark.parametrize("row", rows(HIST, ["table 3, CUB", "table 2, Cars"]))
+@pytest.mark.parametrize("row", rows(HIST))
 def test_a_row_of_hist_is_trained_as_its_supplement_says(row: tuple[Any, ...], compose: Compose) -> None:
     dataset, trunk, optimizer, rate, distributions, network, decay, tau, alpha, epochs, every = row
     study = compose(f"protocol=traditional loss=hist dataset={dataset} trunk={trunk}")
@@ -196,7 +189,7 @@ HIER = {
 
 
 @pytest.mark.parametrize("loss", ["hier", "soft_triple"])
-@pytest.mark.parametrize("row", rows(HIER, ["table 1, SOP, DeiT-S"]))
+@pytest.mark.parametrize("row", rows(HIER))
 def test_a_row_of_hier_is_trained_as_table_1_says_and_so_is_table_2s_soft_triple(
     row: tuple[Any, ...], loss: str, compose: Compose
 ) -> None:
@@ -268,7 +261,7 @@ BY_DATASET = {
 }
 
 
-@pytest.mark.parametrize("row", rows(PRESETS, ["ranked_list, inshop, bn_inception", "group, cars196, bn_inception"]))
+@pytest.mark.parametrize("row", rows(PRESETS))
 def test_the_traditional_protocol_takes_what_authors_publish_for_data_set_and_trunk(
     row: tuple[str, str, str, dict[str, Any]], compose: Compose
 ) -> None:
@@ -283,7 +276,7 @@ def test_the_traditional_protocol_takes_what_authors_publish_for_data_set_and_tr
     assert name == "happier" or own[: len(rates)] == pytest.approx([*rates.values()], rel=1e-3)
 
 
-@pytest.mark.parametrize("row", rows(BY_DATASET, ["PFML, Cars", "HAPPIER_inat.yaml", "margin, SOP"]))
+@pytest.mark.parametrize("row", rows(BY_DATASET))
 def test_the_traditional_protocol_takes_other_values_by_data_set(row: tuple[Any, ...], compose: Compose) -> None:
     name, dataset, expected, rate = row
     found = compose(f"protocol=traditional loss={name} dataset={dataset} trunk=bn_inception").config
