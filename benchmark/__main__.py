@@ -29,7 +29,7 @@ from benchmark.core.wording import counted, human_size
 from benchmark.jobs.placement import check_executor
 from benchmark.study import cli
 from benchmark.study.preflight import check_space, check_values
-from benchmark.study.selected import names_a_study
+from benchmark.study.selected import OF_FINAL_RUNS, names_a_study
 from benchmark.study.spaces import described
 from benchmark.study.study import Study
 from benchmark.study.unused import check_used
@@ -52,7 +52,7 @@ def _opening_of_search(study: Study, overrides: list[str]) -> str:
 
 
 def _opening_of_final_runs(study: Study, overrides: list[str]) -> str:
-    if not names_a_study(overrides):
+    if not names_a_study(overrides, besides=OF_FINAL_RUNS):
         return f"Final runs of every finished search below {study.config.results_dir}"
     check_values(study)
     check_executor(study.config)

@@ -37,6 +37,7 @@ from benchmark.report import rankings
 from benchmark.report.comparison import leaves, text_of
 from benchmark.report.rankings import Ranking
 from benchmark.report.runs import StudyRuns, code_of, read_runs
+from benchmark.study.selected import check_read
 from benchmark.study.stored import repetitions
 from benchmark.study.study import Study
 
@@ -49,11 +50,12 @@ def compare(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: supplies `a` and `b`, the folders of two studies or of two sets of studies; the rest is not used.
-        overrides: unused.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: a folder is missing or cannot be read, or the studies have nothing to compare.
+        UserError: a folder is missing or cannot be read, the studies have nothing to compare, or an option is not read.
     """
+    check_read("compare", overrides, ("a", "b"))
     config = study.config
     if not config.a or not config.b:
         usage = command("compare", {"a": "FOLDER", "b": "FOLDER"})

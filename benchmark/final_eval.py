@@ -61,7 +61,7 @@ from benchmark.study.layout import Chosen
 from benchmark.study.preflight import check_parts
 from benchmark.study.prepare import check_trainable
 from benchmark.study.scoring import score_models
-from benchmark.study.selected import from_folder, names_a_study
+from benchmark.study.selected import OF_FINAL_RUNS, from_folder, names_a_study
 from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
@@ -82,7 +82,7 @@ def final_eval(study: Study, overrides: list[str]) -> None:
         IncompleteError: some runs are missing.
     """
     # A stored repetition is a study of its own, so that without a named study each is evaluated once.
-    if names_a_study(overrides):
+    if names_a_study(overrides, besides=OF_FINAL_RUNS):
         searches = with_precision(study).repetitions()
         run_each(searches, functools.partial(evaluate, suggests=len(searches) == 1))
         if len(searches) > 1 and study.config.display != "quiet":

@@ -62,7 +62,7 @@ def report(study: Study, overrides: list[str]) -> None:
         found = of_experiment(chosen, config.accept_code, config.bootstrap)
         title, name = chosen.experiment.title, f"report-{chosen.experiment.name}.html"
     else:
-        if names_a_study([entry for entry in overrides if not entry.startswith("bootstrap=")]):
+        if names_a_study(overrides, besides=["bootstrap"]):
             raise UserError(
                 "A page shows all studies of a results folder. Name the folder, "
                 f"{command('report', {'results_dir': 'FOLDER'})}, or an experiment, "

@@ -16,6 +16,7 @@ from benchmark.experiment.tables import Made, of_experiment, of_folder
 from benchmark.report.formats import markdown, write_table
 from benchmark.report.terminal import short_table
 from benchmark.study.command import results_command, results_dir_of
+from benchmark.study.selected import check_read
 from benchmark.study.stored import all_studies, repetitions
 from benchmark.study.study import Study
 
@@ -33,7 +34,7 @@ def tables(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line, which select the experiment's data set and budget.
 
     Raises:
-        UserError: there are no studies that can be read.
+        UserError: there are no studies that can be read, or an option is not read.
         WriteError: the tables were printed, but cannot be written.
     """
     # 1. make the tables
@@ -46,6 +47,7 @@ def tables(study: Study, overrides: list[str]) -> None:
         results_dir = Path(chosen.results_dir)
         found = of_experiment(chosen, config.accept_code, config.bootstrap)
     else:
+        check_read("tables", overrides, ("results_dir", "study", "experiment", "bootstrap"))
         named = [study.directory, *repetitions(study.directory)]
         folders = named if config.study else all_studies(results_dir)
         found = of_folder(results_dir, folders, config.accept_code, config.bootstrap)

@@ -31,6 +31,7 @@ from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import text_of
 from benchmark.report.runs import StudyRuns, code_of, device_of, read_runs, resolve_column
 from benchmark.study import contents, layout, ledger
+from benchmark.study.selected import check_read
 from benchmark.study.stored import NAME, all_studies, repetitions
 from benchmark.study.study import Study
 
@@ -42,11 +43,13 @@ def trace(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: supplies `cell` or `study`, `results_dir`, `bootstrap` and `classes`; the rest is not used.
-        overrides: unused.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: no cell is named, there is no such table, row or column, or the study cannot be read.
+        UserError: no cell is named, there is no such table, row or column, the study cannot be read, or an option is
+            not read.
     """
+    check_read("trace", overrides, ("cell", "study", "classes", "bootstrap", "results_dir"))
     config = study.config
     if bool(config.cell) == bool(config.study):
         example = command("trace", {"cell": "glyphs-small_conv-hpl/hpl_pa/concatenated.map_at_r"})

@@ -25,7 +25,7 @@ def test_a_loss_is_searched_retrained_scored_and_tabulated(name: str, tmp_path: 
     result = records.read_record(path).result
     for mode in ("separated", "concatenated"):
         assert 0 < result[mode]["map_at_r"] < 1
-    assert "Mean over n = 1 run" in tiny(tables, tmp_path).out
+    assert "Mean over n = 1 run" in run(tables, f"results_dir={tmp_path}").out
 
 
 ONE_OF_EACH_CLASS = {config(name)["module"]["_target_"]: name for name in NAMES}

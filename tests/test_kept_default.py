@@ -11,7 +11,7 @@ from benchmark.core import records
 from benchmark.final_eval import final_eval
 from benchmark.study.trial_score import trial_result
 from benchmark.tables import tables
-from tests.command_line import assert_refused, study_dir, tiny
+from tests.command_line import assert_refused, run, study_dir, tiny
 from tests.study import examples
 
 OPTIONS = ("searcher=ax", "protocol.defaults_first=true", "protocol.num_runs=1", "trials=3")
@@ -41,9 +41,9 @@ def test_the_default_is_kept_unless_the_best_trial_is_better_on_every_fold(tmp_p
     assert ended.status == 0 and "the default is kept: trial 3 has" in ended.out, ended.err
     assert (choice(tmp_path)["trial"], choice(tmp_path)["rule"]) == (0, "tested")
     assert tiny(final_eval, tmp_path, *options).status == 0
-    (run,) = study_dir(tmp_path).glob("final_eval/*/run_00.json")
-    assert run.parent.name == "trial_000"
-    shown = tiny(tables, tmp_path).out
+    (record,) = study_dir(tmp_path).glob("final_eval/*/run_00.json")
+    assert record.parent.name == "trial_000"
+    shown = run(tables, f"results_dir={tmp_path}").out
     assert "another rule than the highest mean of a trial (protocol.select)" in shown and "tested" in shown
 
     rescore(tmp_path, 2, 0.45, 0.54)

@@ -154,6 +154,16 @@ def test_a_single_option_of_a_study_selects_that_study(results: Path) -> None:
     assert_refused(ended, "There is no search of hpl_pa on glyphs", "hpl_pa-other", "Run make bo", "variant=other")
 
 
+@pytest.mark.slow
+def test_a_number_of_runs_alone_is_that_of_every_finished_search(results: Path) -> None:
+    shutil.copytree(study_dir(results), study_dir(results).parent / "unfinished")
+    (study_dir(results).parent / "unfinished" / "bo" / "best.yaml").unlink()
+    given = (f"results_dir={results}", "executor=inline", "display=plain", "protocol.num_runs=1")
+    with trainings() as trained:
+        ended = run(final_eval, *given)
+    assert len(trained) == 2 and ended.status == 0, "1 run x 2 folds"
+
+
 def test_the_study_file_survives_yaml_to_the_last_bit(results: Path) -> None:
     body = read_study(study_dir(results))
     assert body.identity == records.digest(body.science)[:16]

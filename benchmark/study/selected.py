@@ -20,14 +20,39 @@ BOOKKEEPING = (
     "embed_batch", "descriptor", "threshold", "plugins", "accept_code",
 )  # fmt: skip
 BUDGET = ("trials", "searches", "protocol.num_runs")
+OF_FINAL_RUNS = ("protocol.num_runs",)  # for `final-eval` without another option, the number for every finished search
 PLACE_KEYS = tuple(f"dataset.module.{place}" for place in PLACES)
 OF_MACHINE = ("decode", "image_threads", "image_memory", "checkpoint_seconds", "levels")  # how this machine works
 FREE = (*BOOKKEEPING, *BUDGET, *PLACE_KEYS, *OF_MACHINE, "study")  # allowed together with `study`
 
 
-def names_a_study(overrides: Sequence[str]) -> bool:
-    """Whether the overrides of a command select one study; otherwise the command applies to all studies."""
-    return any(key_of(override).partition(".")[0] not in BOOKKEEPING for override in overrides)
+def names_a_study(overrides: Sequence[str], besides: Sequence[str] = ()) -> bool:
+    """Whether the overrides of a command select one study; otherwise the command applies to all studies.
+
+    Args:
+        overrides: the overrides on the command line.
+        besides: further keys that do not select one for this command.
+    """
+    keys = [key for key in map(key_of, overrides) if key not in besides]
+    return any(key.partition(".")[0] not in BOOKKEEPING for key in keys)
+
+
+def check_read(name: str, overrides: Sequence[str], reads: Sequence[str]) -> None:
+    """Refuse options that would select a study for a command that shows what it shows whatever they are.
+
+    Args:
+        name: name of the command.
+        overrides: the overrides on the command line.
+        reads: keys that the command reads; those of `BOOKKEEPING` are always allowed.
+
+    Raises:
+        UserError: an override has none of these keys.
+    """
+    if unread := [entry for entry in overrides if names_a_study([entry], reads)]:
+        raise UserError(
+            f"{', '.join(unread)}: {name} does not read this and would show the same without it. Leave it out; "
+            f"{name} reads {', '.join(reads)}."
+        )
 
 
 def select(config: DictConfig, overrides: Sequence[str], places: dict[str, object]) -> Study:

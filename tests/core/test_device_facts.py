@@ -16,7 +16,7 @@ from benchmark.final_eval import final_eval
 from benchmark.jobs.session import Session
 from benchmark.jobs.unit import FinishedUnit, Unit
 from benchmark.tables import tables
-from tests.command_line import TINY, study_dir, tiny
+from tests.command_line import TINY, run, study_dir, tiny
 
 GPU_NAME = "NVIDIA Imaginary"
 
@@ -113,10 +113,10 @@ def test_a_search_that_continues_on_another_kind_of_device_warns_once(results: P
 @pytest.mark.usefixtures("no_fsync")
 def test_a_table_marks_a_row_from_two_kinds_of_device(results: Path) -> None:
     assert tiny(final_eval, results, "protocol.num_runs=1").status == 0
-    assert "device" not in tiny(tables, results).out
-    (run,) = study_dir(results).glob("final_eval/*/run_00.json")
-    rewrite(run, devices_of([{"device": facts("cpu")}, {"device": facts("cuda")}]))
-    assert "Kinds of device: cpu and cuda for all rows." in tiny(tables, results).out
+    assert "device" not in run(tables, f"results_dir={results}").out
+    (record,) = study_dir(results).glob("final_eval/*/run_00.json")
+    rewrite(record, devices_of([{"device": facts("cpu")}, {"device": facts("cuda")}]))
+    assert "Kinds of device: cpu and cuda for all rows." in run(tables, f"results_dir={results}").out
 
 
 def test_a_worker_on_another_kind_of_device_causes_one_warning(compose_study: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from benchmark.study.stored import value_at
 from benchmark.study.study import Study
 from benchmark.tables import tables
 from benchmark.training.loop import train_fold
-from tests.command_line import assert_refused, study_dir, tiny, trainings
+from tests.command_line import assert_refused, run, study_dir, tiny, trainings
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule
 
 RECIPE = {"lr_multiplier": 100.0, "weight_decay": 0.5, "warmup_epochs": 2, "groups": {"a": {"lr_multiplier": 5.0}}}
@@ -157,15 +157,15 @@ def test_final_eval_of_a_preset_needs_no_search_and_stands_in_the_table_next_to_
         ended = tiny(final_eval, results, *overrides)
     assert ended.status == 0, ended
     folder = study_dir(results, "proxy_nca-published") / "final_eval" / "published"
-    run = records.read_record(folder / "run_01.json").result
-    assert (run["trial"], run["setting"]) == (None, PRESET["published"]["glyphs_small"])
+    found = records.read_record(folder / "run_01.json").result
+    assert (found["trial"], found["setting"]) == (None, PRESET["published"]["glyphs_small"])
     assert len(trained) == 4
     assert not (study_dir(results, "proxy_nca-published") / "bo").exists()
     with trainings() as again:
         assert tiny(final_eval, results, *overrides).status == 0
         assert tiny(final_eval, results, "loss=proxy_nca").status == 0
     assert len(again) == 4  # those of the search's choice; the preset's are done
-    text = tiny(tables, results).out
+    text = run(tables, f"results_dir={results}").out
     assert "| ProxyNCA (published) | " in text
     assert "| ProxyNCA | " in text
 

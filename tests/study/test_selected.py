@@ -1,5 +1,6 @@
 """`study=FOLDER` names a study for every command, and the suggested commands have this form."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from benchmark.bo import bo
+from benchmark.compare import compare
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
 from benchmark.data import data
@@ -25,6 +27,7 @@ from benchmark.study.selected import from_folder, select
 from benchmark.study.stored import read_study, write_study
 from benchmark.study.study import Study
 from benchmark.tables import tables
+from benchmark.trace import trace
 from benchmark.traditional import traditional
 from tests.command_line import assert_refused, run, study_dir, trainings
 
@@ -324,3 +327,24 @@ def test_the_stored_number_of_trials_and_runs_holds_without_study_too(folder: Pa
 
 def select_like_hydra(study: Study, given: list[str]) -> Study:
     return select(OmegaConf.create(study.raw), given, {})
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        (compare, ("a=one", "b=two", "loss=ms"), "loss=ms: compare does not read this.*reads a, b"),
+        (trace, ("cell=a/b/c", "trials=3", "dataset=cub"), "trials=3, dataset=cub: trace does not read.*reads cell, "),
+        (tables, ("dataset=cub",), "dataset=cub: tables does not read this.*reads results_dir, study, "),
+    ],
+)
+def test_a_command_that_shows_the_same_without_an_option_refuses_it(
+    command: Callable[..., None], given: tuple[str, ...], said: str, stored_once: Path
+) -> None:
+    ended = run(command, f"results_dir={stored_once.parents[2]}", *given)
+    assert_refused(ended)
+    assert re.search(said, ended.err), ended.err
+
+
+def test_options_that_select_no_study_are_allowed(stored_once: Path) -> None:
+    ended = run(compare, f"a={stored_once}", f"b={stored_once}", "device=cpu", "display=plain", "executor.workers=2")
+    assert "does not read" not in ended.err
