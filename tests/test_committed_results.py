@@ -508,6 +508,8 @@ def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_ta
     for loss, label in pairs.items():
         base = rows[loss]["compared_with"]
         assert f"{gap(rows[loss])} {label} ({shown(rows[base], 'concatenated_map_at_r')})" in text
+        at_its_setting = rows[f"{loss}-base"]
+        assert not at_its_setting["concatenated_map_at_r"] or f"{gap(at_its_setting)} {label}" in text
         validation = [scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each) for each in (loss, base)]
         mine, other = (scores[0] for scores in validation)
         assert re.search(rf"{mine:.1f} and {other:.1f} % for {label}\b", text)
