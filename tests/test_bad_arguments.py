@@ -334,6 +334,7 @@ def test_a_file_of_weights_is_one_text_whatever_it_is_called(value: str) -> None
     assert OverridesParser.create().parse_override(overrides.jobs[0][0]).value() == (None if value == "null" else value)
 
 
+@pytest.mark.slow
 def test_the_configuration_of_a_stored_study_is_shown_as_it_is_stored(results: Path) -> None:
     folder = study_dir(results)
     shown = commanded("bo", f"study={folder}", "display=quiet", "--cfg", "job")

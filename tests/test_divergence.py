@@ -25,6 +25,7 @@ def diverge(trainings_hit: range, after: int) -> Callable[[int, Any], None]:
     return change
 
 
+@pytest.mark.slow
 def test_a_fold_that_diverges_after_a_trained_evaluation_keeps_its_score_and_is_marked(tmp_path: Path) -> None:
     with trainings(diverge(range(1, 2), after=2)):
         ended = tiny(bo, tmp_path, "trials=1", "dataset.max_epochs=3")

@@ -187,6 +187,7 @@ def test_advice_is_written_the_way_the_user_types_commands(monkeypatch: pytest.M
     assert told["python -m benchmark"] == told["dmlbench"].replace("dmlbench", "python -m benchmark")
 
 
+@pytest.mark.slow
 def test_no_message_writes_a_command_in_one_form_only() -> None:
     verbs, variables = (name for name in VERBS if "bench" not in name), ("ARGS", *invocation.VARIABLES)
     fixed = re.compile(rf"\bmake ({'|'.join(verbs)})\b|\b({'|'.join(variables)})=")

@@ -46,6 +46,7 @@ def test_the_page_of_a_search_without_final_runs_says_what_is_missing(results: P
     assert "contrastive: bo/trial_*.json" in text
 
 
+@pytest.mark.slow
 def test_the_same_records_make_the_same_page_and_figures(results: Path) -> None:
     assert run(report, f"results_dir={results}").status == 0
     before = {path: path.read_bytes() for path in (results / "report.html", *(results / "figures").iterdir())}

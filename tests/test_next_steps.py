@@ -94,6 +94,7 @@ def test_the_commands_that_end_without_a_next_step_exist() -> None:
     assert {*ENDS} < {*VERBS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", slow_except(FAST, GO_ON))
 def test_a_command_ends_with_the_one_that_goes_on(verb: str, options: Callable[[str], list[str]]) -> None:
     done = ended(verb, *options(verb))

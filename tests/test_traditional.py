@@ -70,6 +70,7 @@ def test_runs_of_a_loss_with_a_schedule_belong_to_their_study(tmp_path: Path) ->
     assert "does not belong" not in ended.out and "R@1" in ended.out.partition("test classes:")[2], ended.out
 
 
+@pytest.mark.slow
 def test_every_epoch_is_scored_on_the_test_classes_and_nothing_is_trained_twice(tmp_path: Path) -> None:
     parts: list[Any] = []
     with trainings(lambda number, made: parts.append(made)) as trained:

@@ -22,6 +22,7 @@ def data(results: Path) -> str:
     return read_study(study_dir(results)).fingerprint
 
 
+@pytest.mark.slow
 def test_a_search_is_forecast_by_the_trainings_of_another_loss(results: Path, data: str) -> None:
     study_dir(results, "ms").mkdir()
     trials = sorted((study_dir(results) / "bo").glob("trial_*.json"))

@@ -76,6 +76,7 @@ def test_searches_on_glyphs_start_from_the_points_of_their_base(
             assert here[name] == pytest.approx(factor * there[other], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_published_data_sets_share_no_design_unless_asked_and_identities_tell_them_apart(
     compose_study: Compose,
 ) -> None:

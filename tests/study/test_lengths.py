@@ -30,6 +30,7 @@ def test_a_head_on_a_frozen_trunk_is_scored_every_20_iterations(dataset: str, co
     assert xbm.config.loss.module["start_iteration"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     ("dataset=cub",), ("dataset=sop", *FROZEN), ("dataset=cub", "protocol=traditional", "trunk=resnet50"),
     ("dataset=cub", "protocol=traditional", "trunk=resnet50", "+training.views=2"),

@@ -69,6 +69,7 @@ def test_a_unit_that_succeeds_within_its_retries_changes_nothing(
     assert "tried again (1 of 2), see " in ended.out and "trial_000/fold_1/log" in ended.out
 
 
+@pytest.mark.slow
 def test_a_lost_trial_is_abandoned_named_with_its_log_and_retried_first(
     tmp_path: Path, searched: Path, breaking: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

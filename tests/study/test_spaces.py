@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from benchmark.core.conf_files import content
 from benchmark.core.errors import UserError
 from benchmark.searchers import Parameter, Setting
 from benchmark.searchers.sobol import Sobol
@@ -20,8 +21,8 @@ from tests.cases import for_each, slow_except
 from tests.losses.every_loss import FAST, NAMES, config
 
 Compose = Callable[..., Study]
-LOSSES = {name: config(name) for name in NAMES}
-METHODS = sorted(name for name in NAMES if LOSSES[name].get("base") and name != "xbm")  # whose base has wider margins
+# XBM's base has wider margins.
+METHODS = sorted(name for name in NAMES if content("loss", name).get("base") and name != "xbm")
 HEAD = """
 defaults: [finetune, searched/head_lr@_global_.loss, _self_]
 searched: [head_lr]
@@ -35,7 +36,7 @@ def adapted(compose_study: Compose) -> Callable[..., DictConfig]:
 
     def adapt(name: str, *options: str, preset: str = "") -> DictConfig:
         whole = compose_study("loss=contrastive", *options).raw
-        loss = {key: LOSSES[name][key] for key in ("name", "setting", "space")}
+        loss = {key: config(name)[key] for key in ("name", "setting", "space")}
         groups = {group: whole[group] for group in ("training", "dataset", "protocol", "searcher")}
         found = OmegaConf.create(groups | {"loss": loss, "preset": preset})
         spaces.adapt(found, options)
@@ -65,7 +66,7 @@ def test_every_losss_default_lies_inside_its_space_on_glyphs_where_it_is_tried_f
 def test_wide_ranges_of_positive_numbers_are_searched_on_a_log_scale_from_scratch_and_no_other_scale_changes(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
-    found, before = adapted(name), LOSSES[name]["space"]
+    found, before = adapted(name), config(name)["space"]
     for key, old in before.items():
         low, high = found.loss.space[key].bounds
         is_log = old["scale"] == "log" or key == "tau" or (low > 0 and high >= 100 * low)
@@ -82,7 +83,7 @@ def test_published_spaces_of_fine_tuned_trunks_stay_as_they_are(
 ) -> None:
     for name in NAMES if protocol == "hpl" else ("arcface", "ms", "soft_triple"):
         found = adapted(name, "dataset=cub", f"protocol={protocol}")
-        assert OmegaConf.to_container(found.loss.space) == LOSSES[name]["space"], name
+        assert OmegaConf.to_container(found.loss.space) == config(name)["space"], name
         assert not found.protocol.defaults_first and OmegaConf.is_interpolation(found.searcher.module, "defaults")
 
 
@@ -166,7 +167,7 @@ def test_the_value_that_is_tried_first_can_be_given_and_the_published_setting_st
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_and_its_base_start_from_the_same_values(name: str, adapted: Callable[..., DictConfig]) -> None:
-    base = LOSSES[name]["base"]
+    base = config(name)["base"]
     ours, theirs = adapted(name), adapted(base["loss"])
     first = dict.fromkeys(base["setting"].values(), "")
     for here, there in base["setting"].items():
@@ -205,7 +206,8 @@ def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(
 PUBLISHED = ("cub", "cars196", "sop", "inshop", "inaturalist2019")
 
 
-@for_each("name", NAMES, fast=("proxygml", "soft_triple"))
+@pytest.mark.slow
+@for_each("name", NAMES)
 def test_every_losss_default_can_be_tried_first_on_every_published_data_set(name: str, compose_study: Compose) -> None:
     for dataset in PUBLISHED:
         for protocol in ("hpl", "mlrc_2020") if dataset == "sop" else ("hpl",):  # whose spaces differ on SOP most
@@ -217,6 +219,7 @@ def test_every_losss_default_can_be_tried_first_on_every_published_data_set(name
             assert study.first_trial.keys() == study.make_space().keys()
 
 
+@pytest.mark.slow
 def test_a_number_for_a_data_set_fixes_a_hyper_parameter_there(compose_study: Compose) -> None:
     for name in ("soft_triple", "hpl_soft_triple"):
         where = (f"loss={name}", "dataset=sop")
