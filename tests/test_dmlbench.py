@@ -78,11 +78,6 @@ print(json.dumps(statuses))
 """
 
 
-# Help, a misspelt command and choice, a value out of range, and what looks at results and at the machine.
-FAST = [arguments for number, arguments in enumerate(LIGHT) if number in (0, 2, 4, 9, 12, 14)]
-OTHERS = [arguments for arguments in LIGHT if arguments not in FAST]
-
-
 def answers(commands: list[tuple[str, ...]], no_libraries: Path, folder: Path) -> list[tuple[int, str]]:
     """The exit status and the output of each command where the libraries of training are missing."""
     done = run(folder, sys.executable, "-c", ANSWER, json.dumps(commands), path=(no_libraries, ROOT))
@@ -90,13 +85,9 @@ def answers(commands: list[tuple[str, ...]], no_libraries: Path, folder: Path) -
     return [(ended, (folder / f"{number}.txt").read_text()) for number, ended in enumerate(json.loads(done.stdout))]
 
 
-@pytest.mark.parametrize(
-    "commands", [pytest.param(FAST, id="fast"), pytest.param(OTHERS, id="others", marks=pytest.mark.slow)]
-)
-def test_what_needs_no_training_answers_without_the_libraries_of_training(
-    commands: list[tuple[str, ...]], no_libraries: Path, tmp_path: Path
-) -> None:
-    for arguments, (ended, printed) in zip(commands, answers(commands, no_libraries, tmp_path), strict=True):
+@pytest.mark.slow
+def test_what_needs_no_training_answers_without_the_libraries_of_training(no_libraries: Path, tmp_path: Path) -> None:
+    for arguments, (ended, printed) in zip(LIGHT, answers([*LIGHT], no_libraries, tmp_path), strict=True):
         status, phrase = LIGHT[arguments]
         assert ended == status and phrase in printed, (arguments, printed)
         assert "Traceback" not in printed
@@ -148,15 +139,15 @@ def test_a_command_run_as_a_module_answers_a_mistake_at_once(module: str, no_lib
 NOT_TRADITIONAL = (*OF_SEARCHES, "dataset.iterations_per_epoch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "line"),
     [
         ("bo", "proxy_nca on glyphs_small: search of 2 trials, records in r/studies/glyphs_small-small_conv-hpl/"),
-        pytest.param("final-eval", "proxy_nca on glyphs_small: 2 final runs, records in ", marks=pytest.mark.slow),
-        pytest.param("traditional", "proxy_nca on glyphs_small: 2 runs under the traditional protocol, records in ",
-                     marks=pytest.mark.slow),
+        ("final-eval", "proxy_nca on glyphs_small: 2 final runs, records in "),
+        ("traditional", "proxy_nca on glyphs_small: 2 runs under the traditional protocol, records in "),
     ],
-)  # fmt: skip
+)
 def test_a_command_that_trains_prints_its_first_line_before_it_imports_pytorch(
     verb: str, line: str, no_libraries: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def thread_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     sys.modules.pop("benchmark.jobs.executors.thread", None)
 
 
+@pytest.mark.slow
 def test_a_search_runs_on_it_and_leaves_the_records_of_any_other(tmp_path: Path, searched: Path) -> None:
     ended = tiny(bo, tmp_path / "results", "executor=thread", "executor.greeting=bye")
     assert ended.status == 0 and "bye from 1 workers" in ended.out

@@ -193,7 +193,8 @@ def test_hpl_shares_the_design_of_its_base_on_log_scales(compose_study: Compose)
     assert min(setting["scale_0"] for setting in seen) < 2, "half of a log scale from 0.02 to 200 lies below 2"
 
 
-@for_each("name", NAMES, fast=FAST)
+@pytest.mark.slow
+@for_each("name", NAMES)
 def test_without_a_search_a_loss_has_the_setting_that_a_search_tries_first(
     name: str, adapted: Callable[..., DictConfig]
 ) -> None:
