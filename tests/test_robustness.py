@@ -32,7 +32,7 @@ from tests.command_line import Ended, assert_refused, run, study_dir, tiny
 GROUP = Path("studies") / "glyphs_small-small_conv-traditional"
 SHORT = ("training.batch_size=256", "training.epochs=1", "protocol.num_runs=2")
 
-pytestmark = pytest.mark.usefixtures("no_fsync")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_fsync")]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,6 @@ def record_of(folder: Path, name: str, run: int = 0, chosen: str = "setting") ->
     return records.read_record(folder / "robustness" / chosen / f"run_{run:02d}" / f"{name}.json").result
 
 
-@pytest.mark.slow
 def test_scores_agree_with_a_model_that_is_applied_by_hand_and_those_without_corruption_with_the_run(
     study: Path,
 ) -> None:
@@ -100,7 +99,6 @@ def test_scores_agree_with_a_model_that_is_applied_by_hand_and_those_without_cor
     assert turned != clean
 
 
-@pytest.mark.slow
 def test_every_look_is_logged_before_it_happens_and_nothing_is_scored_twice(study: Path, scored: list[str]) -> None:
     before = len(ledger(study))
     shutil.rmtree(study / "traditional" / "setting" / "run_01")
@@ -113,7 +111,6 @@ def test_every_look_is_logged_before_it_happens_and_nothing_is_scored_twice(stud
     assert robust(study).status == 0 and len(scored) == 10 and len(ledger(study)) == before + 11
 
 
-@pytest.mark.slow
 def test_training_classes_are_scored_without_a_look_and_their_gap_is_paired_by_run(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +184,6 @@ def test_the_table_has_a_row_for_each_corruption_with_the_mean_of_the_runs(study
         assert sheet.width > 2 * sheet.height > 200  # three rows of eight images
 
 
-@pytest.mark.slow
 def test_final_runs_are_scored_like_after_their_training(tmp_path: Path) -> None:
     options = ("preset=default", "protocol.num_runs=1", "keep=best")
     assert tiny(final_eval, tmp_path, *options).status == 0
@@ -207,7 +203,6 @@ def test_final_runs_are_scored_like_after_their_training(tmp_path: Path) -> None
 # -- several losses ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_loss_has_one_row_with_a_column_for_each_corruption_and_their_mean(study: Path, scored: list[str]) -> None:
     assert robust(study).status == 0
     (row,) = corruption_rows.rows(read_study(study), study)
@@ -240,7 +235,6 @@ def test_a_row_is_empty_unless_every_run_has_scores_that_belong_to_it(study: Pat
     assert not corruption_rows.rows(read_study(study), study)[0].cells
 
 
-@pytest.mark.slow
 def test_several_losses_are_joined_in_a_table_with_their_differences(study: Path, scored: list[str]) -> None:
     other = Path(shutil.copytree(study, study.with_name("other")))
     assert [robust(folder).status for folder in (study, other)] == [0, 0]

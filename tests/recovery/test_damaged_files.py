@@ -15,6 +15,8 @@ from benchmark.core import records
 from benchmark.final_eval import final_eval
 from tests.command_line import assert_refused, results_of, study_dir, tiny, trainings
 
+pytestmark = pytest.mark.slow
+
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -62,7 +64,6 @@ def test_a_damaged_file_is_named_quarantined_and_costs_only_its_own_unit(
         assert len(list((folder / name).parent.glob("*.damaged-*"))) == 1
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_only_its_fold(results: Path) -> None:
     folder = study_dir(results)
     before, unit = results_of(folder), folder / "bo" / "trial_001" / "fold_0"
@@ -111,7 +112,6 @@ def test_final_eval_refuses_a_damaged_choice_and_names_the_command(
     assert not trained
 
 
-@pytest.mark.slow
 def test_a_damaged_run_is_named_and_only_that_run_is_repeated(results: Path) -> None:
     assert tiny(final_eval, results).status == 0
     before = results_of(study_dir(results))
@@ -127,7 +127,6 @@ def test_a_damaged_run_is_named_and_only_that_run_is_repeated(results: Path) -> 
 # -- a full disk ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "works"), [("fsync", 17), ("replace", 9)])
 def test_a_full_disk_stops_the_search_with_advice_and_loses_nothing(
     name: str, works: int, tmp_path: Path, searched: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +155,6 @@ def test_a_full_disk_stops_the_search_with_advice_and_loses_nothing(
     assert results_of(study_dir(tmp_path)) == results_of(study_dir(searched))
 
 
-@pytest.mark.slow
 def test_a_full_disk_inside_a_library_gives_the_usual_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_for_sqlite(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
