@@ -1,5 +1,7 @@
 """A test of many cases fails with all that fail, as a parametrised test would, and only the named ones are fast."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +58,12 @@ def test_cases_that_are_not_named_are_slow_and_none_is_lost() -> None:
     assert [(case.values[0], [one.name for one in case.marks]) for case in mark.args[1]] == [
         ("b", []), (["a", "c"], ["slow"])
     ]  # fmt: skip
+
+
+def test_a_mark_is_on_a_test() -> None:
+    """A function that is written between a mark and its test takes the mark, and pytest does not say so."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    marked = [part for text in texts for part in re.split(r"\n\n+", text) if part.startswith("@pytest.mark.")]
+    names = [found[1] for part in marked if (found := re.search(r"^(?:def|class) (\w+)", part, re.MULTILINE))]
+    assert len(names) > 500
+    assert not [name for name in names if not name.lower().startswith("test")]
