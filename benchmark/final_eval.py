@@ -506,13 +506,13 @@ def summary(study: Study, runs: Sequence[records.Record]) -> Iterator[str]:
     """Yield the summary of all runs: mean and interval of each metric over the runs that have a score."""
     scored = [run.result for run in runs if run.result["concatenated"] is not None]
     confidence = study.config.protocol.confidence
-    yield f"\n{study.title}, test classes: mean +- {100 * confidence:.0f} % t-interval over n = {len(scored)} runs, %"
-    for mode in MODES:
+    interval = f" +- {100 * confidence:.0f} % t-interval" if len(scored) > 1 else ""
+    yield f"\n{study.title}, test classes: mean{interval} over n = {counted(len(scored), 'run')}, %"
+    for mode in MODES if scored else ():
         cells = []
         for key, name in METRICS.items():
-            if scored:
-                interval = t_interval([100 * result[mode][key] for result in scored], confidence)
-                cells.append(f"{name} {plus_minus(interval.mean, interval.half_width)}")
+            found = t_interval([100 * result[mode][key] for result in scored], confidence)
+            cells.append(f"{name} {plus_minus(found.mean, found.half_width)}")
         yield f"  {mode:13s} " + "   ".join(cells)
     if failed := [run.result["run"] for run in runs if run.result["concatenated"] is None]:
         which = f"{len(failed)} of {counted(len(runs), 'run')} {'have' if len(failed) > 1 else 'has'} no score"

@@ -77,3 +77,20 @@ def test_a_search_in_which_every_trial_diverges_ends_with_advice_and_no_choice(t
         again = tiny(bo, tmp_path, "training.optimizers.trunk.lr=1e30")
     assert again.err == ended.err and not trained
     assert_refused(tiny(final_eval, tmp_path, "training.optimizers.trunk.lr=1e30"), "2 of 2 trials", "make bo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hit", "expected"),
+    [
+        (range(1), ("test classes: mean over n = 1 run, %", "1 of 2 runs has no score and will have none: 0;")),
+        (range(4), ("test classes: mean over n = 0 runs, %\n  2 of 2 runs have no score and will have none: 0, 1;",)),
+    ],
+)
+def test_the_summary_of_final_runs_is_over_those_with_a_score(
+    hit: range, expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert tiny(bo, tmp_path, "trials=1").status == 0
+    with trainings(diverge(hit, after=0)):
+        ended = tiny(final_eval, tmp_path, "trials=1")
+    assert ended.status == 0 and not [text for text in expected if text not in ended.out], ended.out
