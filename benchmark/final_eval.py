@@ -27,7 +27,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -427,8 +427,8 @@ def score_unit(body: JsonObject) -> JsonObject:
     with holding(unit):
         record, note = finished_record(unit, path, contents.Run)
         if record is None:
-            with running(unit) as heartbeat:
-                record = scored_record(unit, heartbeat.tick)
+            with running(unit):
+                record = scored_record(unit)
                 contents.write(path, record, contents.Run)
         wanted = record.result["status"] == "completed" and model_files.keeps(unit.study.config.keep, unit.index)
         if wanted and not kept_models.has_weights(folder, record):
@@ -438,17 +438,12 @@ def score_unit(body: JsonObject) -> JsonObject:
         return FinishedUnit({"run": unit.index}, notes=[note] if note else []).to_json()
 
 
-def scored_record(unit: ScoreUnit, tick: Callable[[], None]) -> records.Record:
-    """Score a run, save the data for figures, and return the run's record.
-
-    Args:
-        unit: the run.
-        tick: called for each batch.
-    """
+def scored_record(unit: ScoreUnit) -> records.Record:
+    """Score a run, save the data for figures, and return the run's record."""
     config, device = unit.study.config, unit.study.make_device()
     started = time.perf_counter()
     use_precision(config.precision, device, config.deterministic)
-    result, facts = score_run(unit, tick)
+    result, facts = score_run(unit)
     totals = {key: sum(fold[key] for fold in unit.seconds) for key in ("train", "evaluate")}
     seconds = totals | {"score": time.perf_counter() - started}
     origin = provenance(
@@ -458,14 +453,10 @@ def scored_record(unit: ScoreUnit, tick: Callable[[], None]) -> records.Record:
     return records.Record("run", result, origin, unit.identity("run").with_code(unit.fold_code).to_json())
 
 
-def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, JsonObject]:
+def score_run(unit: ScoreUnit) -> tuple[JsonObject, JsonObject]:
     """Return a run's result, and for its provenance the SHA-256 of the test images and of the saved embeddings.
 
     If a fold has no score, the run has none either, and the test classes are not opened.
-
-    Args:
-        unit: the run.
-        tick: called for each batch.
 
     Raises:
         CorruptFileError: the weights of a fold are damaged or belong to another training.
@@ -479,7 +470,7 @@ def score_run(unit: ScoreUnit, tick: Callable[[], None]) -> tuple[JsonObject, Js
     entry = {"run": unit.index, "trial": unit.trial, "commit": commit(), "identity": unit.identity("run").to_json()}
     test = open_test_set(unit.study, entry)
     mismatches = [mismatch_of(unit, fold) for fold in range(len(unit.folds))]
-    scores, sha256 = score_models(unit.study.with_setting(unit.setting), unit.directory, test, mismatches, tick)
+    scores, sha256 = score_models(unit.study.with_setting(unit.setting), unit.directory, test, mismatches)
     result |= {"status": "completed", "reason": None} | scores
     return result | {"folds": unit.folds}, {"test_contents": test.contents, "embeddings_sha256": sha256}
 

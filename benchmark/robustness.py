@@ -197,7 +197,7 @@ class Unit:
         else:
             test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
         images = test.images if self.name in (NONE, TRAINING) else CorruptedImages(test.pixels, self.name, seed)
-        scores = score_images(self.run.study, self.run.weights, test, images, lambda: None)
+        scores = score_images(self.run.study, self.run.weights, test, images)
         device, precision = test.images.device, self.study.config.precision
         result = {"run": self.run.number, "corruption": self.name, "seed": seed}
         result |= {mode: scores[mode] for mode in ("separated", "concatenated")}

@@ -105,9 +105,9 @@ def running(name: str, part: Stage) -> list[str]:
             continue
         line = f"{name}: {unit.name} is running: "
         if heartbeat := unit.heartbeat:
-            epoch = f", epoch {heartbeat.epoch} scored" if heartbeat.epoch is not None else ""
+            epoch = f"epoch {heartbeat.epoch} scored, " if heartbeat.epoch is not None else ""
             line += f"{heartbeat.worker} on {heartbeat.host} (process {heartbeat.pid}), "
-            line += f"batch {heartbeat.batches:,}{epoch}, {human_time(age(heartbeat))} ago"
+            line += f"{epoch}advanced {human_time(age(heartbeat))} ago"
         else:
             line += "starting or ending"
         lines.append(line)

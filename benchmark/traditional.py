@@ -24,7 +24,7 @@ if __name__ == "__main__":  # before the slow imports, so that a mistake on the 
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -170,7 +170,7 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
                 entry = {"commit": commit(), "identity": unit.identity("traditional").to_json()}
                 trained = train(unit, report, heartbeat, functools.partial(components, plan, unit, entry))
                 write_curves(folder / "curves", trained.outcome.result["history"])
-                record = make_record(plan, unit, trained, keep_reported(plan, unit, trained, heartbeat.tick))
+                record = make_record(plan, unit, trained, keep_reported(plan, unit, trained))
                 contents.write(path, record, contents.Traditional)
             notes += trained.notes
         remove_leftovers(folder)
@@ -198,7 +198,7 @@ def components(plan: Plan, unit: TraditionalUnit, entry: JsonObject) -> tuple[Tr
     return parts, schedule
 
 
-def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Callable[[], None]) -> str | None:
+def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained) -> str | None:
     """Write the weights and test embeddings of the reported epochs, if the study keeps them.
 
     `weights.safetensors` and `embeddings.npz` are of the epoch that is best on the test classes,
@@ -208,7 +208,6 @@ def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Cal
         plan: what all runs train on.
         unit: the run.
         trained: its training.
-        tick: called for each batch.
 
     Returns:
         The SHA-256 of `embeddings.npz`; None if none is kept.
@@ -232,7 +231,7 @@ def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained, tick: Cal
     )  # fmt: skip
     write_description(unit.directory, described)
     test = opened_test_set(unit.study)
-    embeddings = embed_test(plan.study, path, identity.mismatch, test.images, tick)[None]  # (1, N, D)
+    embeddings = embed_test(plan.study, path, identity.mismatch, test.images)[None]  # (1, N, D)
     content = for_figures(plan.study, embeddings, test, [best["loss"]])
     records.write_whole(unit.directory / "embeddings.npz", content)
     return hashlib.sha256(content).hexdigest()

@@ -53,7 +53,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Collect the corruptions that are scored, without embedding an image."""
     names: list[str] = []
 
-    def scores(study: Study, weights: Any, test: Any, images: Any, tick: Any) -> dict[str, dict[str, float]]:
+    def scores(study: Study, weights: Any, test: Any, images: Any) -> dict[str, dict[str, float]]:
         names.append(getattr(images, "name", "none"))
         value = 0.5 + 0.01 * len(names)
         found = {"map_at_r": value / 2, "precision_at_1": value, "r_precision": value / 2}
@@ -116,7 +116,7 @@ def test_training_classes_are_scored_without_a_look_and_their_gap_is_paired_by_r
 ) -> None:
     seen: list[tuple[int, set[int]]] = []
 
-    def scores(study: Study, weights: Any, test: Any, images: Any, tick: Any) -> dict[str, dict[str, float]]:
+    def scores(study: Study, weights: Any, test: Any, images: Any) -> dict[str, dict[str, float]]:
         seen.append((len(images), set(test.labels.tolist())))
         value = (0.5, 0.7, 0.9, 0.92)[len(seen) - 1]  # run 0: test, training; run 1: the same
         found = {"map_at_r": value / 2, "precision_at_1": value, "r_precision": value / 2}

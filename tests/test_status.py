@@ -69,7 +69,8 @@ def test_what_runs_waits_and_is_lost_and_how_long_the_rest_takes(results: Path) 
     states = {state: part.count(state) for state in ("done", "running", "lost", "waiting")}
     assert states == {"done": 4, "running": 1, "lost": 1, "waiting": 4}
     assert part.left == pytest.approx(part.spent / 4 * 6)
-    assert f"trial_002/fold_0 is running: driver on {os.uname().nodename} (process {os.getpid()}), batch 0" in ended.out
+    here = f"driver on {os.uname().nodename} (process {os.getpid()})"
+    assert f"trial_002/fold_0 is running: {here}, advanced " in ended.out
     assert "2026-01-02T03:04:05+0000 trial_002/fold_1: KeyError: 'gone' (see " in ended.out
     for unit in (running, folder):
         (unit / "lock").unlink(missing_ok=True)

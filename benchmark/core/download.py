@@ -23,6 +23,7 @@ from benchmark.core import formats
 from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.escape import one_line, visible
+from benchmark.core.pulse import beating
 
 ATTEMPTS = 3  # for one download; each resumes where the previous one stopped
 WAIT_SECONDS = 2.0
@@ -263,7 +264,7 @@ def _write(part: Path, first: bytes, chunks: Iterator[bytes], there: int, total:
         DownloadError: more than `most` bytes arrive; the part is removed.
     """
     with open(part, "ab" if there else "wb") as file, progress(part.stem, total, there) as advance:
-        for chunk in itertools.chain([first], chunks):
+        for chunk in beating(itertools.chain([first], chunks)):
             there += len(chunk)
             if there > most:
                 break

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 from benchmark.core.cache_dir import ANOTHER, in_cache
 from benchmark.core.errors import DISK_FULL, LIMITS, NO_ACCESS, UserError
+from benchmark.core.pulse import beat
 
 JsonObject = dict[str, Any]  # as `json.loads` returns it; only its reader knows the fields
 SCHEMA = 2
@@ -395,6 +396,7 @@ def _lock(file: io.FileIO, path: Path, what: str, deadline: float) -> None:
                 holder = file.read().decode(errors="replace").strip() or "unknown"
                 busy = f"{what} is already being worked on by process {holder} ({path})."
                 raise LockedError(f"{busy} Wait for it, or stop it: what it finished is kept.") from None
+            beat()
             time.sleep(0.05)
         except OSError as error:  # a network file system without locks
             raise _explained(error, path) from error

@@ -22,6 +22,7 @@ import msgspec
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.errors import UserError
+from benchmark.core.pulse import beating
 from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
 from benchmark.images.decode import Tally, Traits, UnreadableImageError, describe_unusable, examine
@@ -148,7 +149,7 @@ def _decode_all(paths: Sequence[str]) -> list[Seen]:
     if not paths:
         return []
     with ThreadPoolExecutor(min(MAX_THREADS, usable_cores())) as pool:
-        return list(pool.map(_decode, paths))  # an interruption cancels the rest
+        return [*beating(pool.map(_decode, paths))]  # an interruption cancels the rest
 
 
 def _decode(path: str) -> Seen:

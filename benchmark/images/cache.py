@@ -26,6 +26,7 @@ from benchmark.core import records
 from benchmark.core.console import write
 from benchmark.core.errors import DISK_FULL, UserError
 from benchmark.core.invocation import arguments
+from benchmark.core.pulse import beat
 from benchmark.core.wording import human_size, named
 from benchmark.images import shards, verified
 from benchmark.images.decode import (
@@ -154,6 +155,7 @@ class _Job:
             nonlocal done
             with lock:
                 done += 1
+                beat()
                 progress(done, len(rows))
 
         def make(number: int) -> dict[int, str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.core.errors import UserError
 from benchmark.core.paths import stays_inside
+from benchmark.core.pulse import beating
 from benchmark.images.decode import AS_PUBLISHED, Reading, UnreadableImageError, decode
 
 MAX_BYTES = 2**30  # of an image file; more than the largest image that is decoded takes without compression
@@ -111,7 +112,7 @@ class DecodedOnRead:
         Raises:
             UnreadableImageError: a file cannot be read, or changed since it was first read; the message names it.
         """
-        for index in range(len(self)):
+        for index in beating(range(len(self))):
             with self._naming_file(index):
                 self._read(index)
         return contents_of(sha256 for sha256 in self._sha256 if sha256)

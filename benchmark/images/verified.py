@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmark.core import records
 from benchmark.core.console import write
+from benchmark.core.pulse import beating
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
 
@@ -132,7 +133,7 @@ def _hash(folder: Path, files: Mapping[str, str]) -> list[str]:
     if size > LARGE:
         write(f"Verifying {human_size(size)} of decoded images in {folder} ...", error=True)
     with ThreadPoolExecutor(min(MOST_THREADS, usable_cores()), "verify") as pool:  # hashing releases the GIL
-        intact = list(pool.map(_is_intact, paths, files.values()))
+        intact = [*beating(pool.map(_is_intact, paths, files.values()))]
     return [name for name, good in zip(files, intact, strict=True) if not good]
 
 

@@ -1,7 +1,7 @@
 """Heartbeats of running units, and detection of hung ones.
 
-The training loop itself writes `alive.json` as it processes batches, so the file proves that training advances and not
-only that a thread is alive. It holds the number of batches and, for display, the writer's wall-clock time. The detector
+The work itself writes `alive.json` as it advances (`core/pulse.py`), so the file proves that a unit advances and not
+only that a thread is alive. It holds the number of beats and, for display, the writer's wall-clock time. The detector
 looks for changes and measures time by its own monotonic clock, so a jump of the wall clock on either machine neither
 kills nor saves a unit.
 """
@@ -26,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Heartbeat:
-    """The heartbeat of one unit: call `tick` for each batch and `stop` at the end, which deletes the file.
+    """The heartbeat of one unit: call `tick` at each beat and `stop` at the end, which deletes the file.
 
     Args:
         unit: folder of the unit.
@@ -40,13 +40,13 @@ class Heartbeat:
     def __init__(self, unit: Path, every: float = WRITE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._every, self._clock, self._next = unit / FILE_NAME, every, clock, 0.0
         self._worker = unit_log.this_worker() | {"started": time.time()}
-        self._batches = 0
+        self._beats = 0
         self.epoch: int | None = None
         self._write()
 
     def tick(self) -> None:
-        """Count a batch, trained on or evaluated."""
-        self._batches += 1
+        """Count a beat."""
+        self._beats += 1
         if self._clock() >= self._next:
             self._write()
 
@@ -56,7 +56,7 @@ class Heartbeat:
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        body = self._worker | {"at": time.time(), "batches": self._batches, "epoch": self.epoch}
+        body = self._worker | {"at": time.time(), "beats": self._beats, "epoch": self.epoch}
         with contextlib.suppress(OSError):  # a disk error is reported when the checkpoint is written
             records.write_whole(self._path, json.dumps(body).encode(), durable=False)
         self._next = self._clock() + self._every

@@ -124,7 +124,7 @@ class Jobs:
         """Why a unit failed, in one line."""
         if future in self._hung:
             self._hung.remove(future)
-            return f"no batch in {self._minutes:g} min (executor.timeout_minutes): its worker was killed"
+            return f"no progress in {self._minutes:g} min (executor.timeout_minutes): its worker was killed"
         return first_line(error)
 
     def _report_failure(self, unit: Unit, error: BaseException, reason: str) -> bool:

@@ -26,6 +26,7 @@ from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.memory import peak_bytes, reset_peak
 from benchmark.core.provenance import device_facts, provenance
+from benchmark.core.pulse import heard_by
 from benchmark.core.records import JsonObject
 from benchmark.core.threads import use_threads
 from benchmark.jobs import unit_log
@@ -177,13 +178,14 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def running(unit: Unit) -> Iterator[Heartbeat]:
-    """Write the unit's log and heartbeat during the block."""
+    """Write the unit's log during the block, and its heartbeat at every beat of this process."""
     minutes = unit.study.config.executor.timeout_minutes
     with unit_log.recording(unit.directory, capture="BENCHMARK_WORKER" in os.environ):
         every = WRITE_SECONDS if minutes is None else min(WRITE_SECONDS, 60 * minutes / 4)
         heartbeat = Heartbeat(unit.directory, every)
         try:
-            yield heartbeat
+            with heard_by(heartbeat.tick):
+                yield heartbeat
         finally:
             heartbeat.stop()
 
@@ -224,7 +226,7 @@ def train(
     Args:
         unit: the unit, whose folder holds the checkpoint, curves and log.
         report: called after each evaluation.
-        heartbeat: ticks at each batch.
+        heartbeat: shows the last scored epoch.
         make: builds fresh components and their schedule.
 
     Raises:
@@ -253,7 +255,6 @@ def train(
 
     def attempt() -> tuple[Outcome, TrainingComponents]:
         parts, schedule = make()
-        parts.beat = heartbeat.tick
         if (device := parts.images.device).type in TRIED:
             _try_memory(unit, parts, schedule)
             reset_peak(device)

@@ -24,8 +24,6 @@ The cost is that of sorting all scores: no smaller part of a ranking contains al
 holds a few blocks of block x G scores.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -59,7 +57,6 @@ def score_levels(
     metric: str,
     is_query: Tensor | None = None,
     curvature: float | None = None,
-    tick: Callable[[], None] = lambda: None,
 ) -> ModeScores:
     """Compute `AVERAGES` for both modes and for each fold's model; without a hierarchy, `class_map_at_r` alone.
 
@@ -74,7 +71,6 @@ def score_levels(
         is_query: (N,) bool, true for queries that are searched among the others; None: each image is searched among all
             others.
         curvature: curvature of the ball; for "hyperbolic" only.
-        tick: called before each of the F + 1 searches, which take long on a large data set.
 
     Raises:
         ValueError: `retrieval_metrics` would refuse these embeddings, labels or options.
@@ -85,7 +81,6 @@ def score_levels(
     names = AVERAGES if is_nested else AVERAGES[-1:]
 
     def measure(vectors: Tensor, parts: int) -> dict[str, float]:
-        tick()
         queries = vectors, labels, super_labels
         mine = [part[chosen] for part in queries]
         others: list[Tensor] = [] if is_query is None else [part[~chosen] for part in queries]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.core.pulse import beat
 from benchmark.protocol.hyperbolic import add_distances, check_ball
 
 METRICS = ("cosine", "l2", "hyperbolic")
@@ -89,6 +90,7 @@ class Search:
 
     def scores(self, rows: Tensor) -> Tensor:
         """Return scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
+        beat()
         if self.excludes_itself and self._places is not None:
             rows = self._places[rows]
         queries, out = self._queries.index_select(0, rows), self._buffer[: len(rows)]

@@ -62,7 +62,7 @@ class Alive:
         worker: its name.
         started: when the unit started, in seconds since 1970.
         at: when the heartbeat was written, in seconds since 1970.
-        batches: number of batches so far.
+        beats: how often its work has advanced so far.
         epoch: the last scored epoch; None before the first.
     """
 
@@ -71,7 +71,7 @@ class Alive:
     worker: Text
     started: Seconds
     at: Seconds
-    batches: Count
+    beats: Count
     epoch: Count | None
 
 

@@ -324,7 +324,7 @@ class ExecutorConfig:
         name: module of `benchmark/jobs/executors/`.
         workers: number of jobs that run at a time, or `auto`.
         retries: how often a job is restarted after its worker died or hung, or after a defect.
-        timeout_minutes: time without a batch after which a job counts as hung; None for no limit.
+        timeout_minutes: time without progress after which a job counts as hung; None for no limit.
     """
 
     name: str

@@ -17,6 +17,7 @@ from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.code import code_of
 from benchmark.core.console import counting, write
 from benchmark.core.escape import visible
+from benchmark.core.pulse import beat
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
 from benchmark.images import Images
@@ -96,6 +97,7 @@ class _Frozen(nn.Module):
         self.mean, self.std = self.trunk.mean, self.trunk.std
 
     def forward(self, images: Tensor) -> Tensor:
+        beat()
         return forward(self.trunk, nn.Identity(), images, self.precision)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.core import records
+from benchmark.core.pulse import beat
 from benchmark.images import Images
 from benchmark.images.batches import embed
 from benchmark.images.features import FeatureImages
@@ -33,7 +34,7 @@ class MisfitError(records.CorruptFileError):
 
 
 def score_models(
-    study: Study, directory: Path, test: OpenedTestSet, mismatches: Sequence[Mismatch], tick: Callable[[], None]
+    study: Study, directory: Path, test: OpenedTestSet, mismatches: Sequence[Mismatch]
 ) -> tuple[dict[str, object], str]:
     """Score the best-epoch models of a run, and save `embeddings.npz` for figures.
 
@@ -43,7 +44,6 @@ def score_models(
         test: the N test images and their labels.
         mismatches: one function per fold that describes how the identity of a weights file differs from that of the
             fold's training.
-        tick: called for each batch.
 
     Returns:
         The scores by mode, those on the levels of the hierarchy if `levels` asks for them, and the SHA-256 of
@@ -58,7 +58,7 @@ def score_models(
     found = []
     for path, mismatch in weights:
         try:
-            found.append(embed_test(study, path, mismatch, test.images, tick))
+            found.append(embed_test(study, path, mismatch, test.images))
         except MisfitError as error:
             kept_as = records.quarantine(path).name  # else the next command would use it again
             again = f"It is kept as {kept_as}. Run the same command again: it trains this fold again."
@@ -68,7 +68,7 @@ def score_models(
     if study.config.levels:
         loss = study.config.loss
         scores["levels"] = score_levels(
-            embeddings, test.labels, test.super_labels, metric=loss.retrieval, is_query=test.is_query, tick=tick,
+            embeddings, test.labels, test.super_labels, metric=loss.retrieval, is_query=test.is_query,
             **loss.retrieval_options,
         )  # fmt: skip
     states = [read_state(path, torch.device("cpu"), mismatch)["loss"] for path, mismatch in weights]
@@ -78,9 +78,8 @@ def score_models(
 
 
 def score_images(
-    study: Study, weights: Sequence[tuple[Path, Mismatch]], test: OpenedTestSet, images: Images,
-    tick: Callable[[], None],
-) -> ModeScores:  # fmt: skip
+    study: Study, weights: Sequence[tuple[Path, Mismatch]], test: OpenedTestSet, images: Images
+) -> ModeScores:
     """Score the models of a run on other pixels of the test images, such as corrupted ones.
 
     Args:
@@ -89,14 +88,13 @@ def score_images(
             that of its training.
         test: the N test images and their labels.
         images: N images that replace the test images, in their order.
-        tick: called for each batch.
 
     Raises:
         MisfitError: a weights file does not fit its model.
         CorruptFileError: a weights file is damaged, or belongs to another training.
         FileNotFoundError: a weights file is missing.
     """
-    return _score(study, torch.stack([embed_test(study, path, wrong, images, tick) for path, wrong in weights]), test)
+    return _score(study, torch.stack([embed_test(study, path, wrong, images) for path, wrong in weights]), test)
 
 
 def _score(study: Study, embeddings: Tensor, test: OpenedTestSet) -> ModeScores:
@@ -152,7 +150,7 @@ def for_retrieval(study: Study, embeddings: Tensor) -> Tensor:
     return torch.nn.functional.normalize(embeddings, dim=1) if study.config.loss.retrieval == "cosine" else embeddings
 
 
-def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images, tick: Callable[[], None]) -> Tensor:
+def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images) -> Tensor:
     """Embeddings (N, D) of test images by the model in a weights file, as retrieval compares them.
 
     Args:
@@ -160,19 +158,16 @@ def embed_test(study: Study, path: Path, mismatch: Mismatch, images: Images, tic
         path: the weights file.
         mismatch: describes how its identity differs from that of the model's training.
         images: the N test images.
-        tick: called for each batch.
 
     Raises:
         MisfitError: the file does not fit its model.
         CorruptFileError: it is damaged, or belongs to another training.
         FileNotFoundError: there is no such file.
     """
-    if isinstance(images, FeatureImages):
-        images.views.view(0, lambda done, total: tick())  # the first run computes them
     trunk, head = load_model(study, path, mismatch, images)
 
     def embedder(batch: Tensor) -> Tensor:
-        tick()
+        beat()
         return forward(trunk, head, batch, study.config.precision)
 
     return for_retrieval(study, embed(embedder, images, trunk, head))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.pulse import beat
 from benchmark.core.records import JsonObject
 from benchmark.heads import Head
 from benchmark.images import Images
@@ -95,7 +96,6 @@ class TrainingComponents:
         validation: images of held-out classes, whose MAP@R chooses the best epoch and stops training; None: training
             runs to its last epoch.
         monitored: images that are scored at each evaluation without influencing training.
-        beat: heartbeat, called for each batch that is trained on or evaluated.
         keep_monitored: whether the weights of the epoch that is best on the monitored images are kept.
         on_monitored: called with an epoch and the embeddings (M, D) of the monitored images, before they are scored.
         precision: precision of trunk and head, see `precision.forward`.
@@ -110,7 +110,6 @@ class TrainingComponents:
     labels: Tensor
     validation: EvaluationSet | None
     monitored: EvaluationSet | None = None
-    beat: Callable[[], None] | None = None
     keep_monitored: bool = False
     on_monitored: Callable[[int, Tensor], None] | None = None
     precision: str = "ieee"
@@ -122,14 +121,12 @@ class TrainingComponents:
 
     def embedder(self, batch: Tensor) -> Tensor:
         """A module that maps normalised images (B, Ch, H, W) to embeddings (B, D)."""
-        if self.beat is not None:
-            self.beat()
+        beat()
         return forward(self.trunk, self.head, batch, self.precision)
 
     def features(self, batch: Tensor) -> Tensor:
         """Features (B, F) of normalised images (B, Ch, H, W), without the head."""
-        if self.beat is not None:
-            self.beat()
+        beat()
         return forward(self.trunk, nn.Identity(), batch, self.precision)
 
     def weights(self) -> Weights:

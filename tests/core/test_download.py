@@ -12,6 +12,7 @@ import pytest
 
 from benchmark.core import download as fetch
 from benchmark.core.download import DownloadError, download
+from benchmark.core.pulse import heard_by
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -80,10 +81,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_a_file_arrives_whole_and_is_not_fetched_twice(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "data.tgz"
-    for _ in range(2):
-        download(f"{server.address}/data.tgz", path, sha256=SHA256, md5=MD5, size=len(CONTENT))
-    assert path.read_bytes() == CONTENT
+    path, beats = tmp_path / "new" / "data.tgz", list[int]()
+    with heard_by(lambda: beats.append(1)):
+        for _ in range(2):
+            download(f"{server.address}/data.tgz", path, sha256=SHA256, md5=MD5, size=len(CONTENT))
+    assert path.read_bytes() == CONTENT and beats
     assert server.ranges == [None]
     assert os.listdir(path.parent) == ["data.tgz"]
 

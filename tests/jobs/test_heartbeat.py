@@ -1,4 +1,4 @@
-"""The loop writes heartbeats; a unit hangs when they stop changing, measured by the detector's own clock."""
+"""Work that advances writes heartbeats; a unit hangs when they stop changing, measured by the detector's own clock."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.core.pulse import heard_by
 from benchmark.jobs import heartbeat
 from benchmark.jobs.heartbeat import HangDetector, Heartbeat, last_heartbeat
-from benchmark.training.components import TrainingComponents
 from benchmark.training.loop import train_fold
 from tests.training.small_fold import a_checkpoint, a_fold, a_schedule, nothing
 
@@ -47,31 +47,29 @@ def after_first_heartbeat(clock: Clock, unit: Path) -> tuple[HangDetector, Heart
 def test_a_heartbeat_names_the_worker_and_is_deleted_at_the_end(tmp_path: Path) -> None:
     heartbeat = Heartbeat(tmp_path)
     content = last_heartbeat(tmp_path)
-    assert content is not None and content["pid"] == os.getpid() and content["batches"] == 0
+    assert content is not None and content["pid"] == os.getpid() and content["beats"] == 0
     assert {"host", "worker", "started", "at", "epoch"} <= content.keys()
     heartbeat.stop()
     assert last_heartbeat(tmp_path) is None and not list(tmp_path.iterdir())
 
 
-def test_the_file_counts_every_batch_and_is_written_at_its_interval(tmp_path: Path) -> None:
+def test_the_file_counts_every_beat_and_is_written_at_its_interval(tmp_path: Path) -> None:
     clock = Clock()
     heartbeat_of_unit = Heartbeat(tmp_path, every=10.0, clock=clock)
     seen = []
     for _ in range(45):
         clock.now += 1.0
         heartbeat_of_unit.tick()
-        seen.append((last_heartbeat(tmp_path) or {})["batches"])
+        seen.append((last_heartbeat(tmp_path) or {})["beats"])
     assert sorted(set(seen)) == [0, 10, 20, 30, 40]
 
 
-def test_every_batch_trained_on_or_evaluated_ticks(tmp_path: Path) -> None:
-    fold, ticks = a_fold(), []
-    fold.beat = lambda: ticks.append(1)
-    train_fold(
-        fold, a_schedule(max_epochs=3, iterations_per_epoch=2), a_checkpoint(tmp_path / "checkpoint.pt"), nothing
-    )
-    assert len(ticks) == 3 * 2 + 4, "6 batches trained on, and the one of validation before and after each epoch"
-    assert TrainingComponents.beat is None
+def test_every_batch_trained_on_or_evaluated_beats(tmp_path: Path) -> None:
+    beats: list[int] = []
+    with heard_by(lambda: beats.append(1)):
+        schedule = a_schedule(max_epochs=3, iterations_per_epoch=2)
+        train_fold(a_fold(), schedule, a_checkpoint(tmp_path / "checkpoint.pt"), nothing)
+    assert len(beats) == 3 * 2 + 4 * 2, "6 batches, and one to embed and one to search before and after each epoch"
 
 
 def test_a_tick_costs_less_than_20_microseconds(tmp_path: Path) -> None:
@@ -120,7 +118,7 @@ def test_time_in_which_nothing_was_checked_counts_as_two_intervals_at_most(tmp_p
 def test_time_in_a_queue_does_not_count_and_a_leftover_heartbeat_is_no_start(tmp_path: Path) -> None:
     clock = Clock()
     detector = HangDetector(60.0, clock)
-    (tmp_path / heartbeat.FILE_NAME).write_text(json.dumps({"batches": 7}))  # the leftover of a worker that was killed
+    (tmp_path / heartbeat.FILE_NAME).write_text(json.dumps({"beats": 7}))  # the leftover of a worker that was killed
     detector.begin("it", last_heartbeat(tmp_path))
     assert not is_hung_after(detector, clock, tmp_path, 600, started=False)
     Heartbeat(tmp_path)

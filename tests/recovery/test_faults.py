@@ -327,7 +327,7 @@ FAULTS = {
     "only worker SIGKILL": Row(signal_to_the_worker(signal.SIGKILL, ALONE), 0, ("killed by signal 9", AGAIN),
                                commands=("final-eval", "traditional")),
     "worker SIGTERM": Row(signal_to_the_worker(signal.SIGTERM, ALONE), 0, ("killed by signal 15", AGAIN)),
-    "worker hangs": Row(signal_to_the_worker(signal.SIGSTOP, ALONE, HANGS), 0, ("no batch in 0.25 min", AGAIN)),
+    "worker hangs": Row(signal_to_the_worker(signal.SIGSTOP, ALONE, HANGS), 0, ("no progress in 0.25 min", AGAIN)),
     "worker out of memory": Row(worker_out_of_memory, 0, ("killed by signal 9", AGAIN), (0,)),
     "retries exhausted": Row(worker_killed_until_its_retries_are_exhausted, 1, ("given up after 2 tries",), (2,)),
     "driver SIGKILL": Row(signal_to_the_driver(signal.SIGKILL), -9, (), (1, 2), commands=EVERY),

@@ -32,7 +32,7 @@ FAILURE = {
     "tries": 3, "log": "bo/trial_002/fold_1/log",
 }  # fmt: skip
 SESSION = {"wall_seconds": 10.0, "compute_seconds": 15.0, "workers": 2}
-ALIVE = {"host": "here", "pid": 7, "worker": "driver", "started": 1.5e9, "at": 1.5e9, "batches": 10, "epoch": 2}
+ALIVE = {"host": "here", "pid": 7, "worker": "driver", "started": 1.5e9, "at": 1.5e9, "beats": 10, "epoch": 2}
 EXAMPLES: dict[type, dict[str, Any]] = {Failure: FAILURE, SessionTimes: SESSION, Alive: ALIVE}
 RESULTS = Path(__file__).parents[2] / "results"
 STRANGE = ["", "null", "[]", "{}", "7", '"text"', "{", "NaN", "[" * 3000, "9" * 5000, '{"\\ud800": 1}', "\x00\x1b[31m"]

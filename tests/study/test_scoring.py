@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.pulse import heard_by
 from benchmark.datasets import Split
 from benchmark.protocol.levels import AVERAGES, score_levels
 from benchmark.report.figures import kept
@@ -22,29 +23,30 @@ MODELS = torch.nn.functional.normalize(torch.randn(2, 40, 6, generator=torch.Gen
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compose_study: Callable[..., Study]) -> Iterator[Any]:
-    """Score two models whose embeddings are `MODELS`; returns the scores and the number of ticks."""
-    models, ticks = iter(MODELS), list[int]()
+    """Score two models whose embeddings are `MODELS`; returns the scores and the number of beats."""
+    models, beats = iter(MODELS), list[int]()
     monkeypatch.setattr(scoring, "embed_test", lambda *_: next(models))
     monkeypatch.setattr(scoring, "read_state", lambda *_: {"loss": {}})
 
     def score(*overrides: str) -> tuple[dict[str, Any], int]:
         study = compose_study("dataset=glyphs_small", *overrides)
         test = OpenedTestSet(None, None, LABELS, GROUPS, None, None, {})  # type: ignore[arg-type]
-        found, _ = scoring.score_models(study, tmp_path, test, [lambda _: ""] * 2, lambda: ticks.append(1))
-        return found, len(ticks)
+        with heard_by(lambda: beats.append(1)):
+            found, _ = scoring.score_models(study, tmp_path, test, [lambda _: ""] * 2)
+        return found, len(beats)
 
     yield score
 
 
-def test_a_run_is_scored_on_the_levels_of_the_hierarchy_and_shows_that_it_is_alive(scored: Any) -> None:
-    found, ticks = scored()
+def test_a_run_is_scored_on_the_levels_of_the_hierarchy_and_every_search_beats(scored: Any) -> None:
+    found, beats = scored()
     assert found["levels"] == score_levels(MODELS, LABELS, GROUPS, metric="cosine")
-    assert found["levels"]["concatenated"].keys() == {*AVERAGES} and ticks == 3
+    assert found["levels"]["concatenated"].keys() == {*AVERAGES} and beats == 3 + 3 + 1
 
 
 def test_levels_false_saves_the_time(scored: Any) -> None:
-    found, ticks = scored("levels=false")
-    assert found.keys() == {"separated", "separated_folds", "concatenated"} and ticks == 0
+    found, beats = scored("levels=false")
+    assert found.keys() == {"separated", "separated_folds", "concatenated"} and beats == 3 + 1
 
 
 def test_the_names_of_the_classes_are_kept_beside_the_embeddings(tmp_path: Path, compose_study: Any) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
 from benchmark.core.memory import peak_allocated
+from benchmark.core.pulse import heard_by
 from benchmark.heads.linear import Linear
 from benchmark.study.preflight import check_parts
 from benchmark.study.study import Study
@@ -90,10 +91,10 @@ def test_a_loss_and_its_gradient_are_in_float32_though_trunk_and_head_are_in_tf3
 def test_a_batch_that_is_one_chunk_takes_one_pass(chunk: int) -> None:
     parts = a_fold()
     passes: list[None] = []
-    parts.beat = lambda: passes.append(None)
-    gradients(parts, chunk)
-    assert len(passes) == 1
-    gradients(parts, 5)
+    with heard_by(lambda: passes.append(None)):
+        gradients(parts, chunk)
+        assert len(passes) == 1
+        gradients(parts, 5)
     assert len(passes) == 1 + 2 * 3  # two passes over three chunks
 
 

@@ -248,7 +248,7 @@ def test_the_final_evaluation_embeds_in_the_precision_of_the_study(compose_study
         trunk = study.make_trunk(1, seed=1)
         head = study.make_head(trunk.out_features, seed=2)
         write_state(tmp_path / "best.pt", {"trunk": trunk.state_dict(), "head": head.state_dict(), "loss": {}}, {})
-        return embed_test(study, tmp_path / "best.pt", lambda found: "", images, lambda: None)
+        return embed_test(study, tmp_path / "best.pt", lambda found: "", images)
 
     exact, rounded = embedded("ieee"), embedded("bf16")
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
