@@ -80,12 +80,22 @@ class Options:
             raise UserError(f"executor.address={self.address!r}: give HOST:PORT, auto, or null.")
 
     def num_workers(self, device: str) -> int:
-        """How many workers the cluster, or this machine, has room for, unless their number is configured."""
+        """How many workers the cluster, or this machine, has room for, unless their number is configured.
+
+        Raises:
+            UserError: there is no room for any, or the device is one GPU by its number.
+        """
+        if device.startswith("cuda:"):
+            raise UserError(
+                f"device={device}: Ray chooses the GPU of a worker, which sees no other. Give device=cuda; the "
+                f"environment variable CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} keeps a Ray that is started "
+                "on this machine to that GPU."
+            )
         if self.workers is not None and self.address:
             return self.workers
         gpus = self._gpus(device)
         if not self.address:
-            return self.workers or (int(num_gpus_here(device) / gpus) if gpus else usable_cores())
+            return self.workers or (int(len(gpus_here(device)) / gpus) if gpus else usable_cores())
         if found := room(self.address, self.cpus_per_worker, gpus):
             return found
         raise UserError(
@@ -117,23 +127,14 @@ class Options:
         if self.gpus_per_worker == "auto":
             if self.address and device != "cpu":
                 return float(has_gpus(self.address))
-            return float(num_gpus_here(device) > 0)
+            return float(len(gpus_here(device)) > 0)
         gpus = float(self.gpus_per_worker)
-        if not self.address and gpus > (here := num_gpus_here(device)):
+        if not self.address and gpus > (here := len(gpus_here(device))):
             raise UserError(
                 f"executor.gpus_per_worker={gpus:g}: this machine has {counted(here, 'GPU')} for device={device}, so "
                 "no worker could start. Ask for less, or name a cluster, such as executor.address=auto."
             )
         return gpus
-
-
-def num_gpus_here(device: str) -> int:
-    """Number of this machine's GPUs that a study can use: one if its device is named, such as `cuda:1`.
-
-    Args:
-        device: the study's device, see `Job`.
-    """
-    return 1 if device.startswith("cuda:") else len(gpus_here(device))
 
 
 class Ray(Pool):

@@ -45,14 +45,11 @@ def test_a_missing_ray_is_named(monkeypatch):
     [
         ({"gpus_per_worker": 1}, "auto", 2, 2),
         ({"gpus_per_worker": 0.25}, "auto", 2, 8),
-        ({"gpus_per_worker": 0.5}, "cuda:1", 0, 2),  # a named device counts as one GPU
-        ({}, "cuda:1", 0, 1),
         ({"gpus_per_worker": 1, "workers": 5}, "auto", 1, 5),  # four wait for the first
         ({"gpus_per_worker": 0, "workers": 5}, "auto", 0, 5),
         ({"gpus_per_worker": 1}, "auto", 0, None),
         ({"gpus_per_worker": 0.5}, "cpu", 0, None),
         ({"gpus_per_worker": 2}, "auto", 1, None),
-        ({"gpus_per_worker": 2}, "cuda:1", 0, None),
         ({"gpus_per_worker": 1, "workers": 2}, "auto", 0, None),
     ],
     ids=str,
@@ -67,6 +64,12 @@ def test_a_local_ray_has_as_many_workers_as_gpus_allow_and_refuses_to_wait_for_e
         return
     with pytest.raises(UserError, match=rf"gpus_per_worker=.*for device={device}, so no worker could start"):
         found.num_workers(device)
+
+
+@pytest.mark.parametrize("options", [{}, {"address": "auto", "workers": 2}], ids=str)
+def test_a_gpu_by_its_number_is_refused_since_a_worker_sees_only_those_that_ray_gives_it(options):
+    with pytest.raises(UserError, match=r"device=cuda:1: .*device=cuda; .*CUDA_VISIBLE_DEVICES=1 "):
+        executor_ray.Options(**options).num_workers("cuda:1")
 
 
 def test_a_local_ray_offers_whole_cpus(monkeypatch):
