@@ -26,6 +26,7 @@ from benchmark.perf.timing import interleave
 from benchmark.study import cli
 from benchmark.study.assemble import build
 from benchmark.study.prepare import prepare
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 from benchmark.training import loop
 from benchmark.training.checkpoint import Checkpoint
@@ -51,6 +52,7 @@ class Point:
         core_seconds: CPU time of a fold until then.
         step: CPU time of an iteration in units of the stage's first variant: the median of interleaved rounds.
         commit: commit of the code that measured it.
+        machine: processor that measured it, and the version of PyTorch.
     """
 
     stage: str
@@ -61,6 +63,7 @@ class Point:
     core_seconds: float
     step: float
     commit: str
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,14 @@ def bench_front(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: supplies `results_dir`; what is trained is in `front.yaml`.
-        overrides: unused.
+        overrides: those on the command line, none of which changes what is trained.
 
     Raises:
-        UserError: a variant is no valid configuration, or a file cannot be read or written.
+        UserError: an option is not read, a variant is no valid configuration, or a file cannot be read or written.
     """
+    check_read("bench-front", overrides, ())
     use_threads(1)
+    machine = f"{hardware()['cpu']}, torch {versions()['torch']}"
     plan = plain_yaml.read_mapping(VARIANTS)
     path = Path(study.config.results_dir) / "bench" / f"{NAME}.csv"
     points = read_points(path)
@@ -119,7 +124,7 @@ def bench_front(study: Study, overrides: list[str]) -> None:
             curves = [curve(values, fold, own["epochs"][-1]) for fold in of["folds"]]
             for count in own["epochs"]:
                 score, seconds = (statistics.fmean(one[count - 1][n] for one in curves) for n in (0, 1))
-                points.append(Point(stage, variant, loss, count, score, seconds, step, commit()))
+                points.append(Point(stage, variant, loss, count, score, seconds, step, commit(), machine))
             write_points(points, path)
             write(f"{variant}, {loss}: {points[-1].map_at_r:.1f} in {points[-1].core_seconds:.1f} core-seconds a fold")
     text = as_markdown(plan, points)
@@ -240,8 +245,9 @@ def as_markdown(plan: Values, points: Sequence[Point]) -> str:
         "# Glyphs: score against cost", "",
         "Written by `make bench-front`: validation MAP@R in percent after a number of epochs; the cost of the "
         "iterations in epochs of the first variant, timed in turn with it; core-seconds of a fold with evaluations, "
-        "which grow with the machine's load. A star marks the Pareto front of cost and the losses' mean.", "",
-        f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, commits {', '.join(_commits(points))}.",
+        "which grow with the machine's load, so compare costs. One seed and the folds named below: a difference of a "
+        "point is noise. A star marks the Pareto front of cost and the losses' mean.", "",
+        f"One thread. {'; '.join(_origins(points))}.",
     ]  # fmt: skip
     for stage, of in plan["stages"].items():
         found = lines([point for point in points if point.stage == stage])
@@ -266,8 +272,8 @@ def _listed(values: Values) -> str:
     return ", ".join(f"`{key}={value}`" for key, value in values.items())
 
 
-def _commits(points: Sequence[Point]) -> list[str]:
-    return list(dict.fromkeys(point.commit[:12] for point in points))
+def _origins(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(f"{point.machine}, commit {point.commit[:12]}" for point in points))
 
 
 def read_points(path: Path) -> list[Point]:
@@ -286,7 +292,7 @@ def read_points(path: Path) -> list[Point]:
         raise UserError(f"{path} has the columns {rows.fieldnames}. Move it away, and run the same command again.")
     return [
         Point(row["stage"], row["variant"], row["loss"], int(row["epochs"]), float(row["map_at_r"]),
-              float(row["core_seconds"]), float(row["step"]), row["commit"])
+              float(row["core_seconds"]), float(row["step"]), row["commit"], row["machine"])
         for row in rows
     ]  # fmt: skip
 
@@ -302,7 +308,8 @@ def write_points(points: Sequence[Point], path: Path) -> None:
         WriteError: it cannot be written.
     """
     rows = [
-        (p.stage, p.variant, p.loss, p.epochs, f"{p.map_at_r:.2f}", f"{p.core_seconds:.2f}", f"{p.step:.2f}", p.commit)
+        (p.stage, p.variant, p.loss, p.epochs, f"{p.map_at_r:.2f}", f"{p.core_seconds:.2f}", f"{p.step:.2f}",
+         p.commit, p.machine)
         for p in points
-    ]
+    ]  # fmt: skip
     write_csv(path, [COLUMNS, *rows])

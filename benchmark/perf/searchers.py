@@ -34,6 +34,7 @@ from benchmark.searchers import Parameter, Searcher, Setting, Trial, Value, best
 from benchmark.searchers.ax import Ax
 from benchmark.searchers.sobol import Sobol, value_at
 from benchmark.study.cli import study_of
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 
 AFTER = (10, 20, 50)  # trials after which regrets are reported
@@ -306,8 +307,9 @@ def bench_search(study: Study, overrides: list[str]) -> None:
         overrides: those on the command line.
 
     Raises:
-        UserError: there is no such budget, or it has too few trials to report any.
+        UserError: an option is not read, there is no such budget, or it has too few trials to report any.
     """
+    check_read("bench-search", overrides, ("budget", "trials", "searches", "results_dir"))
     c = study.config
     if c.budget not in BUDGETS:
         raise UserError(f"budget={c.budget}: allowed are {', '.join(BUDGETS)}.")

@@ -49,9 +49,9 @@ def check_read(name: str, overrides: Sequence[str], reads: Sequence[str]) -> Non
         UserError: an override has none of these keys.
     """
     if unread := [entry for entry in overrides if names_a_study([entry], reads)]:
+        rest = f"; {name} reads {', '.join(reads)}" if reads else ""
         raise UserError(
-            f"{', '.join(unread)}: {name} does not read this and would show the same without it. Leave it out; "
-            f"{name} reads {', '.join(reads)}."
+            f"{', '.join(unread)}: {name} does not read this and would show the same without it. Leave it out{rest}."
         )
 
 

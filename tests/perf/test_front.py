@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmark.core.errors import UserError
+from benchmark.core.provenance import hardware
 from benchmark.perf import front
 from benchmark.perf.front import Line, Point
 from benchmark.study import cli
@@ -25,9 +26,10 @@ def test_the_front_has_what_nothing_beats_in_cost_and_mean_score() -> None:
 
 
 def test_points_of_two_losses_are_joined_in_order_of_cost(tmp_path: Path) -> None:
-    points = [Point("x", "wide", "a", 4, 40.0, 30.0, 2.0, "c"), Point("x", "wide", "b", 4, 50.0, 10.0, 3.0, "c"),
-              Point("x", "base", "a", 4, 35.0, 8.0, 1.0, "c"),
-              Point("x", "base", "a", 8, 38.0, 16.0, 1.0, "c")]  # fmt: skip
+    points = [Point("x", "wide", "a", 4, 40.0, 30.0, 2.0, "c", "m"),
+              Point("x", "wide", "b", 4, 50.0, 10.0, 3.0, "c", "m"),
+              Point("x", "base", "a", 4, 35.0, 8.0, 1.0, "c", "m"),
+              Point("x", "base", "a", 8, 38.0, 16.0, 1.0, "c", "an older one")]  # fmt: skip
     found = front.lines(points)
     assert [(one.variant, one.epochs, one.cost, one.core_seconds) for one in found] == [
         ("base", 4, 4, 8), ("base", 8, 8, 16), ("wide", 4, 10, 20)
@@ -81,9 +83,10 @@ def test_only_what_has_no_rows_is_trained_and_both_files_are_written(
     for _ in range(2):
         front.bench_front(study, [])
         assert trained == [(1, 0), (1, 2), (2, 0), (2, 2), (3, 0), (3, 2), (3, 0), (3, 2)]
+        monkeypatch.setattr(front, "hardware", lambda: {"cpu": "another machine, on which nothing is trained"})
     text = (tmp_path / "results" / "bench" / "glyphs_front.md").read_text()
     assert "| v | 1 | 1.0 | 3.0 | 11.0 | 11.0 | * |" in text and "| w | 2 | 4.5 | 5.0 | 21.0 | 21.0 |  |" in text
-    assert "- w: `x=3`" in text
+    assert "- w: `x=3`" in text and "another machine" not in text and f"{hardware()['cpu']}, torch " in text
 
 
 @pytest.mark.slow

@@ -18,6 +18,9 @@ from benchmark.core.errors import UserError
 from benchmark.data import data
 from benchmark.final_eval import final_eval
 from benchmark.logs import logs
+from benchmark.perf.front import bench_front
+from benchmark.perf.gpu.bench import bench_gpu
+from benchmark.perf.searchers import bench_search
 from benchmark.report import fold_rows
 from benchmark.splits import splits
 from benchmark.status import status
@@ -335,6 +338,9 @@ def select_like_hydra(study: Study, given: list[str]) -> Study:
         (compare, ("a=one", "b=two", "loss=ms"), "loss=ms: compare does not read this.*reads a, b"),
         (trace, ("cell=a/b/c", "trials=3", "dataset=cub"), "trials=3, dataset=cub: trace does not read.*reads cell, "),
         (tables, ("dataset=cub",), "dataset=cub: tables does not read this.*reads results_dir, study, "),
+        (bench_front, ("loss=ms",), r"loss=ms: bench-front does not read this.*Leave it out\.$"),
+        (bench_search, ("seed=3", "trials=20"), r"^\nseed=3: bench-search does not read this.*reads budget, trials, "),
+        (bench_gpu, ("dataset=cub",), "dataset=cub: bench-gpu does not read this.*reads budget, device, "),
     ],
 )
 def test_a_command_that_shows_the_same_without_an_option_refuses_it(

@@ -26,6 +26,7 @@ from benchmark.core.provenance import commit, hardware
 from benchmark.jobs.gpu_share import remember
 from benchmark.perf.gpu.fact import Fact, Target
 from benchmark.perf.gpu.together import BEST
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 from benchmark.training.precision import fastest
 
@@ -42,11 +43,12 @@ def bench_gpu(study: Study, overrides: list[str]) -> None:
 
     Args:
         study: its device is measured, and its results folder takes the table.
-        overrides: unused.
+        overrides: those on the command line.
 
     Raises:
-        UserError: there is no GPU.
+        UserError: an option is not read, or there is no GPU.
     """
+    check_read("bench-gpu", overrides, ("budget", "device", "results_dir"))
     target = Target(study.make_device(), study.config.budget == "small")
     if not target.is_gpu and not target.small:
         raise UserError(
