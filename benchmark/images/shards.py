@@ -106,7 +106,7 @@ def is_current(metadata: Metadata, images: ImageFiles) -> bool:
     """
     if (metadata["short_side"], metadata["paths"]) != (images.short_side, images.paths):
         return False
-    if metadata.get("decoder") != _decoder():
+    if metadata.get("decoder") != decoder():
         return False
     before = [(size, time) for size, time, _ in metadata["files"]]
     try:
@@ -176,13 +176,14 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
     os.replace(temporary, path)
     verified.remember(path, metadata["pixels"])
     records.write_record(
-        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), _decoder())
+        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), decoder())
     )
     for other in outdated:
         other.unlink()
 
 
-def _decoder() -> dict[str, str | None]:
+def decoder() -> dict[str, str | None]:
+    """The versions of the libraries on which decoded and resized pixels depend."""
     return {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
 
 

@@ -20,7 +20,7 @@ from benchmark.core.escape import visible
 from benchmark.core.pulse import beat
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
-from benchmark.images import Images
+from benchmark.images import Images, shards
 from benchmark.images.cache import Cache
 from benchmark.images.decode import AS_PUBLISHED
 from benchmark.images.decoded_on_read import DecodedOnRead
@@ -59,7 +59,7 @@ def feature_images(study: Study, images: ImageSource) -> FeatureImages:
         "device": study.make_device().type,
         "code": code_of(used, ("benchmark.trunks", "benchmark.images", *study.config.plugins)).digest,
     }
-    facts |= _scale_of_grey(images) | _trunk_facts(study.config.trunk.module)
+    facts |= _reading_facts(images) | _trunk_facts(study.config.trunk.module)
     name = f"{study.config.dataset.name}-{study.config.trunk.name}-{records.digest(facts)[:12]}"
     return FeatureImages(_views(_Half(study, images, user_cache_dir() / "features" / name)), np.arange(len(images)))
 
@@ -133,13 +133,17 @@ def prepare_features(study: Study, images: ImageSource) -> None:
         torch.set_num_threads(before)
 
 
-def _scale_of_grey(images: ImageSource) -> dict[str, int]:
-    """What becomes white in grey images of more than 8 bits, which both halves determine; empty for the usual 16 bits.
+def _reading_facts(images: ImageSource) -> dict[str, object]:
+    """What else the pixels of image files depend on: the decoder, and what becomes white in grey images.
 
-    The rest of a `Reading` is among the options of `dataset.images`.
+    The latter, which both halves determine, is left out for the usual 16 bits; the rest of a `Reading` is among the
+    options of `dataset.images`.
     """
+    if isinstance(images, np.ndarray):
+        return {}
+    found: dict[str, object] = {"decoder": shards.decoder()}
     reading = images.reading if isinstance(images, Cache | DecodedOnRead) else AS_PUBLISHED
-    return {"grey_bits": reading.grey_bits} if reading.grey_bits != AS_PUBLISHED.grey_bits else {}
+    return found | ({"grey_bits": reading.grey_bits} if reading.grey_bits != AS_PUBLISHED.grey_bits else {})
 
 
 def _trunk_facts(node: Node) -> dict[str, str]:

@@ -17,6 +17,7 @@ from benchmark.datasets.image_dataset import ImageDataset
 from benchmark.experiment.measure import measure
 from benchmark.experiment.plan import trained_images
 from benchmark.final_eval import final_eval
+from benchmark.images import shards
 from benchmark.images.decode import Reading
 from benchmark.images.features import FeatureImages
 from benchmark.models.loaded import load
@@ -79,9 +80,12 @@ def test_features_of_images_that_are_read_in_another_way_have_a_folder_of_their_
         for one in (Reading(), Reading(grey_bits=12), Reading(grey_bits=14))
     ]
     other = compose_study("dataset=grocery", "+dataset.images.orient=true")
-    folders.append(feature_images(other, ImageDataset(listing, "mine", crops(other.config), decode).trainval().images)
-                   .views.folder)  # fmt: skip
-    assert len({*folders}) == 4
+    source = ImageDataset(listing, "mine", crops(other.config), decode).trainval().images
+    folders.append(feature_images(other, source).views.folder)
+    of_pixels = folder(study)
+    monkeypatch.setattr(shards.PIL, "__version__", "0")
+    folders.append(feature_images(other, source).views.folder)
+    assert len({*folders}) == 5 and folder(study) == of_pixels
 
 
 @pytest.mark.parametrize(
