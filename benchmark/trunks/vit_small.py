@@ -53,7 +53,8 @@ class ViTSmall(PublishedTrunk):
             `class_then_mean`, the class token in training and the mean in evaluation.
         freeze_patches: whether the patch embedding keeps its weights, as in HIER's code.
         any_size: whether position embeddings are interpolated for images that are not 224 x 224; sides must still be
-            multiples of 16.
+            multiples of 16. Departure: timm interpolates (bicubic) with antialiasing, DINO's code without, and with an
+            offset of 0.1.
         mean: mean of the pixels scaled to [0, 1], three numbers; required with your own file, by default that of the
             weights.
         std: standard deviation of the pixels scaled to [0, 1], three numbers; required with your own file, by default
