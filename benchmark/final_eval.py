@@ -64,7 +64,7 @@ from benchmark.study.scoring import score_models
 from benchmark.study.selected import OF_FINAL_RUNS, from_folder, names_a_study
 from benchmark.study.stored import NoStudyError, StoredStudy, all_studies, read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import open_test_set
+from benchmark.study.testset import Expected, open_test_set
 from benchmark.training.precision import effective_precision, use_precision
 
 Runs = dict[int, records.Record]  # records of scored runs, by number
@@ -224,6 +224,7 @@ class ScoreUnit(Unit):
         fold_code: digests of the code that trained the folds.
         devices: the device that trained each fold, see `devices_of`.
         costs: what the folds cost, see `costs_of`.
+        test_contents: SHA-256 of the driver's test images; None for a data set without image files.
     """
 
     task: ClassVar[str] = "score"
@@ -234,6 +235,7 @@ class ScoreUnit(Unit):
     fold_code: Sequence[str]
     devices: Sequence[JsonObject | None]
     costs: JsonObject
+    test_contents: str | None
 
     def folds_units(self) -> list[Unit]:
         """The units that trained the run's folds."""
@@ -388,6 +390,7 @@ def score_runs(session: Session, jobs: Jobs, chosen: Chosen, again: Runs) -> Run
                 folds=[a.result for a in answers], seconds=[a.provenance["seconds"] for a in answers],
                 warnings=[a.provenance.get("warnings", []) for a in answers], fold_code=code_of_all(answers),
                 devices=devices_of(a.provenance for a in answers), costs=costs_of(a.provenance for a in answers),
+                test_contents=session.test_contents,
             ), first=True)  # fmt: skip
     return runs
 
@@ -460,6 +463,7 @@ def score_run(unit: ScoreUnit) -> tuple[JsonObject, JsonObject]:
 
     Raises:
         CorruptFileError: the weights of a fold are damaged or belong to another training.
+        OtherDataError: this machine has other test images than the driver.
     """
     result: JsonObject = {"run": unit.index, "trial": unit.trial, "setting": dict(unit.setting)}
     missing = [f"fold {f['fold']}: {f['reason']}" for f in unit.folds if f["map_at_r"] is None]
@@ -468,7 +472,7 @@ def score_run(unit: ScoreUnit) -> tuple[JsonObject, JsonObject]:
         return result | {"folds": unit.folds}, {"test_contents": None}
     use_threads(unit.study.config.threads)
     entry = {"run": unit.index, "trial": unit.trial, "commit": commit(), "identity": unit.identity("run").to_json()}
-    test = open_test_set(unit.study, entry)
+    test = open_test_set(unit.study, entry, Expected(unit.fingerprint, unit.test_contents))
     mismatches = [mismatch_of(unit, fold) for fold in range(len(unit.folds))]
     scores, sha256 = score_models(unit.study.with_setting(unit.setting), unit.directory, test, mismatches)
     result |= {"status": "completed", "reason": None} | scores

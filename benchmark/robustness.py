@@ -47,7 +47,7 @@ from benchmark.study.scoring import score_images
 from benchmark.study.selected import names_a_study
 from benchmark.study.stored import StoredStudy, read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import OpenedTestSet, open_test_set, super_labels_of
+from benchmark.study.testset import Expected, OpenedTestSet, open_test_set, super_labels_of
 from benchmark.training.precision import check_precision, effective_precision, use_precision
 
 NUM_EXAMPLES = 8
@@ -195,7 +195,8 @@ class Unit:
         if self.name == TRAINING:
             test = training_classes(self.study)
         else:
-            test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity})
+            expected = Expected(self.stored.fingerprint, self.run.record.provenance.get("test_contents"))
+            test = open_test_set(self.study, entry | {"commit": commit(), "identity": identity}, expected)
         images = test.images if self.name in (NONE, TRAINING) else CorruptedImages(test.pixels, self.name, seed)
         scores = score_images(self.run.study, self.run.weights, test, images)
         device, precision = test.images.device, self.study.config.precision

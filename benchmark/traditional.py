@@ -36,7 +36,6 @@ from benchmark.core.errors import UserError
 from benchmark.core.provenance import commit, provenance
 from benchmark.core.records import JsonObject
 from benchmark.core.wording import plus_minus
-from benchmark.datasets import Dataset
 from benchmark.jobs.executors import Report
 from benchmark.jobs.placement import with_precision
 from benchmark.jobs.session import Session
@@ -59,7 +58,7 @@ from benchmark.study.passes import Plan, build, make_plan, select, trained_parts
 from benchmark.study.scoring import embed_test, for_figures, for_retrieval
 from benchmark.study.stored import read_study
 from benchmark.study.study import Study
-from benchmark.study.testset import opened_test_set
+from benchmark.study.testset import Expected, opened_test_set
 from benchmark.study.unused import check_kept
 from benchmark.training.components import Schedule, TrainingComponents
 from benchmark.training.curves import write_curves
@@ -84,7 +83,8 @@ def traditional(study: Study, overrides: list[str]) -> None:
         plan = make_plan(study, session.fingerprint)
         check_kept(study, plan.study, overrides)
         check_keep_epochs(study.config.keep_epochs, plan.study.config.dataset.max_epochs)
-        trained_parts(plan, run=0)
+        if session.device_kind:  # other machines may have other devices, and features of a frozen trunk
+            trained_parts(plan, run=0)
 
         # 2. read the finished runs from disk
         num_runs = study.config.protocol.num_runs
@@ -130,9 +130,19 @@ def check_keep_epochs(epochs: Sequence[int], last: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TraditionalUnit(Unit):
-    """One training under the traditional protocol; its record is written next to its folder."""
+    """One training under the traditional protocol; its record is written next to its folder.
+
+    Attributes:
+        test_contents: SHA-256 of the driver's test images; None for a data set without image files.
+    """
 
     task: ClassVar[str] = "traditional"
+    test_contents: str | None
+
+    @property
+    def data(self) -> Expected:
+        """The driver's data."""
+        return Expected(self.fingerprint, self.test_contents)
 
 
 def unit_of(session: Session, run: int) -> TraditionalUnit:
@@ -141,7 +151,7 @@ def unit_of(session: Session, run: int) -> TraditionalUnit:
     path = layout.traditional_path(session.study.directory, config.preset, run)
     return TraditionalUnit(
         **session.unit_fields(), kind="run", index=run, fold=None, setting=session.study.setting,
-        directory=path.with_suffix(""), keep_weights=keeps(config.keep, run),
+        directory=path.with_suffix(""), keep_weights=keeps(config.keep, run), test_contents=session.test_contents,
     )  # fmt: skip
 
 
@@ -165,8 +175,8 @@ def run_unit(body: JsonObject, report: Report) -> JsonObject:
         record, note = finished_record(unit, path, contents.Traditional)
         notes = [note] if note else []
         if record is None:
-            plan = make_plan(unit.study, unit.fingerprint)
             with running(unit) as heartbeat:
+                plan = make_plan(unit.study, unit.fingerprint)
                 entry = {"commit": commit(), "identity": unit.identity("traditional").to_json()}
                 trained = train(unit, report, heartbeat, functools.partial(components, plan, unit, entry))
                 write_curves(folder / "curves", trained.outcome.result["history"])
@@ -185,7 +195,7 @@ def components(plan: Plan, unit: TraditionalUnit, entry: JsonObject) -> tuple[Tr
         unit: the run.
         entry: further fields of the entry in the test ledger.
     """
-    test, parts, schedule = build(plan, unit.study, unit.index, entry)
+    test, parts, schedule = build(plan, unit.study, unit.index, entry, unit.data)
     parts.keep_monitored = unit.keep_weights
 
     def keep(epoch: int, embeddings: Tensor) -> None:
@@ -230,7 +240,7 @@ def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained) -> str | 
         weights=weights,
     )  # fmt: skip
     write_description(unit.directory, described)
-    test = opened_test_set(unit.study)
+    test = opened_test_set(unit.study, unit.data)
     embeddings = embed_test(plan.study, path, identity.mismatch, test.images)[None]  # (1, N, D)
     content = for_figures(plan.study, embeddings, test, [best["loss"]])
     records.write_whole(unit.directory / "embeddings.npz", content)
@@ -265,10 +275,9 @@ def make_record(
     if isinstance(loss, HasRecordFields):
         best = result["selected"]["best_on_test"]
         result |= loss.record_fields(found["history"], best and best["epoch"])
-    dataset: Dataset = plan.study.make_dataset()
     return records.Record("traditional", result, provenance(
         seconds=trained.outcome.seconds, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), fingerprint=unit.fingerprint,
-        test_contents=dataset.test_contents, warnings=trained.warnings(), device=trained.device(), **trained.costs(),
+        test_contents=unit.test_contents, warnings=trained.warnings(), device=trained.device(), **trained.costs(),
         embeddings_sha256=embeddings_sha256,
     ), unit.identity("traditional").to_json())  # fmt: skip
 

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 import stat
 import time
@@ -375,7 +376,7 @@ def only_one(path: Path, what: str, wait_seconds: float = 0.2) -> Iterator[None]
                 continue
             with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name its owner
                 file.truncate(0)
-                file.write(str(os.getpid()).encode())
+                file.write(f"{os.getpid()} on {platform.node()}".encode())
             try:
                 yield
             except BaseException:

@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import cast
@@ -25,6 +25,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.pulse import beating
 from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
+from benchmark.images.cache import locked
 from benchmark.images.decode import Tally, Traits, UnreadableImageError, describe_unusable, examine
 from benchmark.images.decoded_on_read import read
 from benchmark.images.depth import is_cut
@@ -100,18 +101,34 @@ def inspect(root: Path, paths: Sequence[str], check: str) -> list[Seen]:
     if check == "files":
         return seen
     memo = memo_path(root)
-    known = _read(memo)
-    seen = [
-        Seen(None, *known[path][2:]) if path in known and known[path][:2] == fact else one
-        for path, fact, one in zip(paths, facts, seen, strict=True)
-    ]
-    new = [i for i, one in enumerate(seen) if not one.problem and not one.sha256]
-    for i, one in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
-        seen[i] = one
-    if fresh := {paths[i]: _entry(facts[i], seen[i]) for i in new if not seen[i].problem}:
-        with suppress(OSError):  # without the memo, the next check only takes longer
-            _write(memo, _read(memo) | fresh)  # read again: another process may have checked images in the meantime
+
+    def look_up() -> list[int]:
+        """Take what the memo knows about unchanged images, and return the positions of the others."""
+        known = _read(memo)
+        for i, (path, fact) in enumerate(zip(paths, facts, strict=True)):
+            if path in known and known[path][:2] == fact:
+                seen[i] = Seen(None, *known[path][2:])
+        return [i for i, one in enumerate(seen) if not one.problem and not one.sha256]
+
+    if not look_up():
+        return seen
+    with _alone(memo, root):
+        new = look_up()  # again: another process may have checked them meanwhile
+        for i, one in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
+            seen[i] = one
+        if fresh := {paths[i]: _entry(facts[i], seen[i]) for i in new if not seen[i].problem}:
+            with suppress(OSError):  # without the memo, the next check only takes longer
+                _write(memo, _read(memo) | fresh)
     return seen
+
+
+@contextmanager
+def _alone(memo: Path, root: Path) -> Iterator[None]:
+    """Check the images of a folder one process at a time, where a lock can be written."""
+    with ExitStack() as held:
+        with suppress(records.WriteError):
+            held.enter_context(locked(memo.with_suffix(".lock"), f"The check of the images in {root}"))
+        yield
 
 
 def tally(seen: Iterable[Seen]) -> Tally | None:

@@ -328,15 +328,28 @@ def _opened(files: list[tuple[str, str]], number: int) -> verified.VerifiedFile:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; if another process holds it, print a message and wait."""
-    lock, what = folder / "lock", f"The cache {folder}"
+def locked(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock file during the block; if another process holds it, print a message and wait.
+
+    Args:
+        lock: the lock file.
+        what: name of the locked resource for messages, such as "The cache FOLDER".
+
+    Raises:
+        WriteError: the lock file cannot be created.
+    """
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(records.only_one(lock, what))
         except records.LockedError as busy:
             write(f"{str(busy).partition(' Wait for it')[0]} Waiting for it to finish ...", error=True)
             held.enter_context(records.only_one(lock, what, wait_seconds=math.inf))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with locked(folder / "lock", f"The cache {folder}"):
         records.remove_unfinished(folder)
         yield
 

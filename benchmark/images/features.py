@@ -53,11 +53,15 @@ class Views:
         """
         if number not in self._read:
             path = self._path(number)
-            with records.only_one(path.with_suffix(".lock"), str(path), WAIT_SECONDS):
-                found = self._stored(path)
-                if found is None:
-                    found = self._compute(number, progress)
-                    records.write_checked(path, found.tobytes())
+            found = self._stored(path)
+            if found is None:  # reading needs no lock, nor a folder that can be written
+                with records.only_one(path.with_suffix(".lock"), str(path), WAIT_SECONDS):
+                    found = self._stored(path)  # another process may have computed it meanwhile
+                    if found is None:
+                        if path.exists():
+                            records.quarantine(path)
+                        found = self._compute(number, progress)
+                        records.write_checked(path, found.tobytes())
             self._read[number] = torch.from_numpy(found).to(self.images.device)
         return self._read[number]
 
@@ -87,13 +91,10 @@ class Views:
         return self.folder / f"view_{number:03d}.bin"
 
     def _stored(self, path: Path) -> np.ndarray | None:
-        """The features in a file, (N, F); None if it is missing, and also if it is damaged, after quarantining it."""
+        """The features in a file, (N, F); None if it is missing or damaged."""
         try:
             return np.frombuffer(bytearray(records.read_checked(path)), np.float16).reshape(len(self.images), -1)
-        except FileNotFoundError:
-            return None
-        except (records.CorruptFileError, ValueError):
-            records.quarantine(path)
+        except (FileNotFoundError, records.CorruptFileError, ValueError):
             return None
 
     def _compute(self, number: int, progress: Progress | None) -> np.ndarray:

@@ -21,7 +21,7 @@ from benchmark.study.code import training_code
 from benchmark.study.identity import StudyIdentity
 from benchmark.study.layout import Found
 from benchmark.study.opening import Command, Opened, open_study
-from benchmark.study.preflight import check_values
+from benchmark.study.preflight import check_device, check_values
 from benchmark.study.prepare import fill_features, prepare
 from benchmark.study.stored import NAME, is_study
 from benchmark.study.study import Study
@@ -48,6 +48,7 @@ class Session:
 
     Attributes:
         fingerprint: identifies the prepared data.
+        test_contents: SHA-256 of the test images; None without image files, or if the test half is not read.
         opened: what the study's folder was found to hold, available after `open`.
         display: the progress display, available after `open`.
         lost: units that exhausted their retries in this session, by trial or run number.
@@ -65,9 +66,11 @@ class Session:
         check_executor(study.config)
         self._device = study.make_device() if trains_here(study.config) else None
         if self._device is not None:
+            check_device(study.config.device)
             check_precision(study.config.precision, self._device)
         self.study, self.command, self._halves = study, command, halves
         self.fingerprint = ""
+        self.test_contents: str | None = None
         self._code = training_code(study).digest  # of the modules that this process has just imported
         self.lost: dict[int, list[LostUnit]] = {}
         self._kind = "trial" if command == "bo" else "run"
@@ -86,6 +89,8 @@ class Session:
             held.enter_context(records.only_one(self.study.directory / "lock", f"Study {self.study.title}"))
             records.remove_unfinished(self.study.directory)
             self.fingerprint = prepare(self.study, *self._halves)
+            if "test" in self._halves:
+                self.test_contents = self.study.make_dataset().test_contents
             self._held = held.pop_all()
         return self
 
@@ -127,6 +132,7 @@ class Session:
         self.opened = open_study(self.study, self.command, self.fingerprint)
         notes = self.opened.notes
         found = finished(self.opened.identity).quarantine(notes.append)
+        self._check_test_images(found)
         config = self.study.config
         epochs = config.dataset.max_epochs if max_epochs is None else max_epochs
         each = 1 if self.command == "traditional" else config.protocol.num_folds
@@ -138,6 +144,20 @@ class Session:
         if self._device is not None and len(found) < total:
             self._compare_device(self._device.type, f"this session runs on {self._device.type}")
         return found
+
+    def _check_test_images(self, found: Mapping[int, records.Record]) -> None:
+        """Check that the finished runs were scored on the test images of this session.
+
+        Raises:
+            UserError: some were scored on others.
+        """
+        known = {run: record.provenance.get("test_contents") for run, record in found.items()}
+        if other := [run for run, contents in known.items() if contents not in (None, self.test_contents)]:
+            raise UserError(
+                f"The test images of {self.study.title} changed: their SHA-256 is {self.test_contents}, but run "
+                f"{ranges(other)} {'was' if len(other) == 1 else 'were'} scored on images with {known[other[0]]}. "
+                "Restore them, or start another study: variant=NAME."
+            )
 
     @property
     def device_kind(self) -> str:
@@ -183,7 +203,8 @@ class Session:
         Raises:
             UserError: the features of a frozen trunk cannot be computed.
         """
-        fill_features(self.study)
+        if self._device is not None:
+            fill_features(self.study)
         with (
             process.stopped_by_exception(),
             Jobs(self.study, run, module, self._report, most_units) as jobs,

@@ -17,6 +17,7 @@ from benchmark.core.records import JsonObject
 from benchmark.study import contents, plugins
 from benchmark.study.code import training_code
 from benchmark.study.identity import Identity, StudyIdentity
+from benchmark.study.preflight import check_device
 from benchmark.study.study import Study
 
 
@@ -97,11 +98,12 @@ class Unit:
         return unit
 
     def check_machine(self) -> None:
-        """Check that this machine has the driver's code, and the weights file that the configuration names.
+        """Check that this machine has the study's device, the driver's code, and the weights that a path names.
 
         Raises:
-            UserError: the code or the weights file differs.
+            UserError: the device is missing, or the code or the weights file differs.
         """
+        check_device(self.study.config.device)
         if (here := self.study.identity(self.fingerprint)) != self.study_identity:
             raise UserError(
                 f"The configuration has the identity {here} on {platform.node()}, and {self.study_identity} where this "

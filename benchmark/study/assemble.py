@@ -1,6 +1,7 @@
 """Assemble a training: its data, components and schedule, with all their seeds."""
 
 import functools
+import platform
 from collections.abc import Mapping
 
 import numpy as np
@@ -133,7 +134,7 @@ def same_dataset(study: Study, fingerprint: str) -> Dataset:
     dataset: Dataset = study.make_dataset()
     if dataset.fingerprint != fingerprint:
         raise OtherDataError(
-            f"Data set {study.config.dataset.name} on this machine has fingerprint {dataset.fingerprint}, but the "
+            f"Data set {study.config.dataset.name} on {platform.node()} has fingerprint {dataset.fingerprint}, but the "
             f"study was started with {fingerprint}. Run {study.command('data')} on both machines and compare."
         )
     return dataset

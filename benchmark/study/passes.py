@@ -18,7 +18,7 @@ from benchmark.protocol.seeds import stable_seed
 from benchmark.study import schedules
 from benchmark.study.assemble import SeedPrefix, make_parts, make_schedule, same_dataset
 from benchmark.study.study import Study
-from benchmark.study.testset import OpenedTestSet, open_test_set
+from benchmark.study.testset import Expected, OpenedTestSet, open_test_set
 from benchmark.training.components import EvaluationSet, Schedule, TrainingComponents
 
 SHUFFLED = {"_target_": "benchmark.samplers.random.Random"}
@@ -124,7 +124,9 @@ def seed_prefix(plan: Plan, run: int) -> SeedPrefix:
     return plan.study.config.seed, plan.study.config.dataset.name, "traditional", run
 
 
-def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[OpenedTestSet, TrainingComponents, Schedule]:
+def build(
+    plan: Plan, study: Study, run: int, entry: JsonObject, expected: Expected
+) -> tuple[OpenedTestSet, TrainingComponents, Schedule]:
     """The test classes, fresh components of a run that monitor them, and its schedule; the access is logged first.
 
     Args:
@@ -132,6 +134,10 @@ def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[Opened
         study: the study as configured, whose folder holds the test ledger.
         run: number of the run.
         entry: further fields of the entry in the test ledger.
+        expected: the data that this machine must have.
+
+    Raises:
+        OtherDataError: this machine has other data.
     """
     planned = plan.study
     parts, device = trained_parts(plan, run), planned.make_device()
@@ -139,7 +145,7 @@ def build(plan: Plan, study: Study, run: int, entry: JsonObject) -> tuple[Opened
         images = planned.make_images(plan.split.images).part(plan.held_out)
         parts.validation = EvaluationSet(images, torch.from_numpy(plan.split.labels[plan.held_out]).to(device))
     looks = {"run": run, "story": "traditional", "looks": "after every epoch, the best of which is reported"}
-    test = open_test_set(study, looks | entry)
+    test = open_test_set(study, looks | entry, expected)
     parts.monitored = EvaluationSet(test.images, test.labels, test.is_query, tuple(planned.config.dataset.recall_at))
     return test, parts, make_schedule(planned, stable_seed(*seed_prefix(plan, run), "train"))
 

@@ -3,6 +3,7 @@
 import json
 import math
 import operator
+import platform
 import re
 from collections.abc import Iterator
 from typing import get_args
@@ -81,6 +82,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "embed_batch": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",
          "executor.name", "variant", "preset")  # fmt: skip
 MAY_BE_EMPTY = ("variant", "preset")
@@ -143,8 +145,12 @@ def check_values(study: Study, story: str = "search") -> None:
         )
     if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
         raise UserError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
-    if c.device not in ("auto", "cpu") and c.device not in (here := devices()):
-        raise UserError(f"device={c.device!r}: allowed on this machine are {', '.join(here)}.")
+    if c.executor.name in ("inline", "local"):
+        check_device(c.device)
+    elif not DEVICE.fullmatch(c.device):  # on other machines, workers find out
+        raise UserError(
+            f"device={c.device!r}: allowed are auto, cpu, cuda, cuda:N for the GPU with that number, and mps."
+        )
 
 
 def _check_names(study: Study) -> None:
@@ -313,6 +319,16 @@ def _not_finite(node: object, key: str = "") -> Iterator[str]:
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, float) and not math.isfinite(node):
         yield f"{key}={node}"
+
+
+def check_device(device: str) -> None:
+    """Check that this machine has the device that a study names.
+
+    Raises:
+        UserError: it does not.
+    """
+    if device not in ("auto", "cpu") and device not in (here := devices()):
+        raise UserError(f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.")
 
 
 def devices() -> list[str]:

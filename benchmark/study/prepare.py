@@ -7,8 +7,6 @@ from benchmark.core.wording import counted
 from benchmark.datasets import Dataset, DatasetSummary
 from benchmark.study.study import Study
 
-HERE = ("inline", "local")  # executors whose jobs run on this machine
-
 
 def prepare(study: Study, *halves: str) -> str:
     """Prepare the data set for training: fill its cache, describe it if it is new, and return its fingerprint.
@@ -29,7 +27,7 @@ def prepare(study: Study, *halves: str) -> str:
 
 
 def fill_features(study: Study) -> None:
-    """Compute the features of a frozen trunk that jobs on this machine will train on; other machines fill their own.
+    """Compute the features of a frozen trunk, on which jobs of this machine will train; other machines fill their own.
 
     Args:
         study: a study whose data are prepared.
@@ -37,7 +35,7 @@ def fill_features(study: Study) -> None:
     Raises:
         UserError: the trunk cannot be built, has features that cannot be kept, or the disk is full.
     """
-    if study.config.training.views is not None and study.config.executor.name in HERE:
+    if study.config.training.views is not None:
         from benchmark.study.frozen import prepare_features  # imports PyTorch, which takes seconds
 
         prepare_features(study, study.make_dataset().trainval().images)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -119,20 +120,37 @@ def test_two_lists_of_one_folder_share_the_memo(root: Path, decoded: list[str]) 
     assert len(decoded) == 3
 
 
-def test_results_of_a_concurrent_process_are_kept(
-    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_second_process_waits_and_decodes_only_what_the_first_did_not(
+    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    decode_all = image_check._decode_all
+    decode_all, begun, go_on = image_check._decode_all, threading.Event(), threading.Event()
 
-    def while_another_process_checks(paths: list[str]) -> list[image_check.Seen]:
-        monkeypatch.setattr(image_check, "_decode_all", decode_all)
-        find_problems(root, NAMES[2:], "images")
+    def held(paths: list[str]) -> list[image_check.Seen]:
+        begun.set()
+        assert go_on.wait(10)
         return decode_all(paths)
 
-    monkeypatch.setattr(image_check, "_decode_all", while_another_process_checks)
-    find_problems(root, NAMES[:2], "images")
-    find_problems(root, NAMES, "images")
-    assert len(decoded) == 3
+    monkeypatch.setattr(image_check, "_decode_all", held)
+    checks = [threading.Thread(target=find_problems, args=(root, names, "images")) for names in (NAMES[:2], NAMES)]
+    checks[0].start()
+    assert begun.wait(10)
+    checks[1].start()
+    said = ""
+    while "Waiting for it to finish" not in said:
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+    go_on.set()
+    for check in checks:
+        check.join()
+    assert len(decoded) == 3 and find_problems(root, NAMES, "images") == [None] * 3 and len(decoded) == 3
+
+
+def test_without_a_folder_for_the_memo_images_are_still_checked(
+    root: Path, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(image_check, "user_cache_dir", lambda: tmp_path / "file")  # not a folder
+    assert find_problems(root, NAMES, "images") == [None] * 3 and len(decoded) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"decoder": 1}', b"[" * 100_000])

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.images import features
 from benchmark.images.batches import to_batch
 from benchmark.images.features import FeatureImages, Views
 from benchmark.images.in_memory import InMemoryImages
@@ -70,6 +72,18 @@ def test_a_damaged_view_is_kept_aside_and_computed_again(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert torch.equal(views(tmp_path).view(0), computed)
     assert len(list(tmp_path.glob("*.bin.damaged-*"))) == 1
+
+
+def test_a_complete_view_is_read_without_its_lock_from_a_folder_that_need_not_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = views(tmp_path).view(0)
+    monkeypatch.setattr(features, "WAIT_SECONDS", 0.1)
+    lock = tmp_path / "view_000.lock"
+    with records.only_one(lock, "The view"):
+        assert torch.equal(views(tmp_path).view(0), whole)
+    lock.unlink()
+    assert torch.equal(views(tmp_path).view(0), whole) and not lock.exists()
 
 
 def test_features_beyond_float16_are_refused_before_anything_is_kept(tmp_path: Path) -> None:

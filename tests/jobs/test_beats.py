@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import traditional as command
 from benchmark.bo import bo
 from benchmark.core import records
 from benchmark.core.pulse import beat, heard_by
@@ -18,13 +19,12 @@ from benchmark.datasets.image_check import inspect
 from benchmark.images import verified
 from benchmark.images.cache import Cache, build
 from benchmark.images.decoded_on_read import DecodedOnRead
-from benchmark.jobs import train_unit
+from benchmark.jobs import session, train_unit
 from benchmark.jobs.heartbeat import last_heartbeat
 from benchmark.protocol.retrieval import retrieval_metrics
-from benchmark.study import prepare
 from benchmark.study.frozen import feature_images
 from benchmark.study.study import Study
-from tests.command_line import study_dir, tiny, trainings
+from tests.command_line import run, study_dir, tiny, trainings
 from tests.images.synthetic_photos import write_photos
 
 SIZES = [(40, 60)] * 5
@@ -117,10 +117,30 @@ def test_a_beat_without_a_listener_does_nothing_and_the_last_listener_hears_unti
     assert (len(outer), len(inner)) == (1, 1)
 
 
+def test_a_run_of_the_traditional_protocol_writes_its_heartbeat_while_it_prepares_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_unit, "WRITE_SECONDS", 0.0)
+    seen: list[dict[str, Any] | None] = []
+    make_plan = command.make_plan
+
+    def beats(study: Study, fingerprint: str) -> Any:
+        beat()
+        seen.extend(last_heartbeat(path.parent) for path in tmp_path.rglob("alive.json"))
+        return make_plan(study, fingerprint)
+
+    monkeypatch.setattr(command, "make_plan", beats)
+    ended = run(command.traditional, "dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "training.epochs=1",
+                "training.batch_size=64", "protocol.num_runs=1", "executor=inline", f"results_dir={tmp_path}",
+                protocol="traditional")  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert [found and found["beats"] for found in seen] == [1]
+
+
 def test_a_unit_whose_machine_has_no_features_yet_writes_its_heartbeat_while_it_computes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "HERE", ())  # as for an executor whose workers are on other machines
+    monkeypatch.setattr(session, "fill_features", lambda study: None)  # as where workers are on other machines
     monkeypatch.setattr(train_unit, "WRITE_SECONDS", 0.0)
     seen: list[dict[str, Any] | None] = []
     unit = study_dir(tmp_path) / "bo" / "trial_000" / "fold_0"

@@ -1,6 +1,7 @@
 """Units and answers survive JSON, and whoever reads them checks every field."""
 
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmark.jobs.train_unit import finished_record
 from benchmark.jobs.unit import FinishedUnit, LostUnit, Unit
 from benchmark.study import contents
 from benchmark.study.code import training_code
+from benchmark.study.preflight import check_values
 from benchmark.study.study import Study
 from benchmark.traditional import TraditionalUnit
 from tests.study import examples
@@ -30,10 +32,10 @@ def units(compose_study: Compose, tmp_path: Path) -> list[Unit]:
               "keep_weights": True}  # fmt: skip
     return [
         Unit(**common, kind="trial", fold=1),
-        TraditionalUnit(**common, kind="run", fold=None),
+        TraditionalUnit(**common, kind="run", fold=None, test_contents=None),
         ScoreUnit(**common, kind="run", fold=None, trial=None, folds=[{"fold": 0, "map_at_r": None}],
                   seconds=[{"train": 1.5, "evaluate": 0.25}], warnings=[["idle"]], fold_code=["older"],
-                  devices=[{"kind": "cpu", "name": "a", "earlier": []}], costs={"peak_bytes": 5}),
+                  devices=[{"kind": "cpu", "name": "a", "earlier": []}], costs={"peak_bytes": 5}, test_contents="def"),
     ]  # fmt: skip
 
 
@@ -62,6 +64,20 @@ def test_a_missing_or_unknown_field_is_refused_by_name(units: list[Unit]) -> Non
             type(unit).from_json({key: value for key, value in body.items() if key != "fold"} | {"flod": 1})
     with pytest.raises(ValueError, match="unknown weights"):
         FinishedUnit.from_json(FinishedUnit({}).to_json() | {"weights": 1})
+
+
+def test_a_worker_without_the_device_of_the_study_names_its_machine(compose_study: Compose, tmp_path: Path) -> None:
+    """The driver's own machine need not have it, where others train."""
+    study = compose_study("executor=slurm", "executor.prefix=[env]", "device=cuda:7")
+    check_values(study)
+    unit = Unit(study=study, fingerprint="abc", study_identity=study.identity("abc"), kind="trial", index=0, fold=0,
+                setting={}, directory=tmp_path, code=training_code(study).digest, accepted=[])  # fmt: skip
+    with pytest.raises(
+        UserError, match=rf"device='cuda:7': allowed on this machine \({platform.node()}\) are auto, cpu"
+    ):
+        Unit.from_json(unit.to_json())
+    with pytest.raises(UserError, match="device='gpu': allowed are auto, cpu, cuda, cuda:N"):
+        check_values(compose_study("executor=slurm", "executor.prefix=[env]", "device=gpu"))
 
 
 def test_a_worker_refuses_a_task_that_is_not_its_own(units: list[Unit]) -> None:

@@ -6,7 +6,7 @@ Nothing here is pickled: messages from another machine are parsed as JSON and re
 import traceback
 
 from benchmark.core.errors import UserError, WorkerDiedError, is_out_of_memory, message_for_user
-from benchmark.core.records import JsonObject
+from benchmark.core.records import JsonObject, LockedError
 from benchmark.jobs.executors import Report, RunUnit
 
 
@@ -39,15 +39,17 @@ def run_and_report(run: RunUnit, spec: JsonObject, send: Report) -> None:
 def error_to_json(error: BaseException) -> JsonObject:
     """An exception as `type` and `message`.
 
-    An error that the user can put right becomes a `UserError` with its message; a lack of memory a `WorkerDiedError`,
-    so that the unit is tried again; a defect a `UnitFailedError` with its traceback. The exceptions of this module keep
-    their type.
+    An error that the user can put right becomes a `UserError` with its message; a lack of memory, or a lock that
+    another process keeps, a `WorkerDiedError`, so that the unit is tried again; a defect a `UnitFailedError` with its
+    traceback. The exceptions of this module keep their type.
     """
     if type(error) in _KINDS.values():
         return {"type": type(error).__name__, "message": str(error)}
     if is_out_of_memory(error):
         said = f"A worker ran out of memory in the middle of a unit: {type(error).__name__}: {error}"
         return {"type": WorkerDiedError.__name__, "message": said}
+    if isinstance(error, LockedError):
+        return {"type": WorkerDiedError.__name__, "message": str(error)}
     if (message := message_for_user(error)) is not None:
         return {"type": UserError.__name__, "message": message}
     text = "".join(traceback.format_exception(error))

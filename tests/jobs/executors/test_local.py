@@ -174,10 +174,13 @@ def test_an_exception_comes_back_with_its_traceback(make):
 
 def test_what_the_user_can_put_right_comes_back_as_a_user_error(make):
     executor = make()
-    with pytest.raises(UserError, match=r"^in use$"):
-        executor.submit({"do": "raise", "what": "locked"}).result()
     with pytest.raises(UserError, match=r"The disk is full \(No space left on device: x\.pt\)"):
         executor.submit({"do": "raise", "what": "disk"}).result()
+
+
+def test_a_lock_that_another_process_keeps_costs_a_retry(make):
+    with pytest.raises(WorkerDiedError, match=r"^in use$"):
+        make().submit({"do": "raise", "what": "locked"}).result()
 
 
 def test_a_killed_worker_fails_its_own_unit_only_and_is_replaced(make, tmp_path):
