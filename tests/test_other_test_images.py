@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from PIL import Image
 
 from benchmark import final_eval, traditional
 from benchmark.core import records
+from benchmark.robustness import robustness
 from benchmark.study import testset
 from tests.command_line import Ended, assert_refused, run
 from tests.test_overlap import photo
@@ -34,12 +36,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def start(story: str, root: Path, *more: str) -> Ended:
+def start(story: str, root: Path) -> Ended:
     command, protocol = (final_eval.final_eval, "") if story == "final_eval" else (traditional.traditional, story)
     return run(command, "dataset=folder", f"dataset.module.root={root}", "dataset.name=mine", "loss=proxy_nca",
                "trunk=small_conv", "trunk.width=8", "training=from_scratch", "protocol.images.short_side=40",
                "protocol.images.crop=32", "protocol.num_runs=2", "executor=inline", "display=plain",
-               f"results_dir={root.parent / 'results'}", *OPTIONS[story], *more, protocol=protocol)  # fmt: skip
+               f"results_dir={root.parent / 'results'}", *OPTIONS[story], protocol=protocol)  # fmt: skip
 
 
 def lose_an_image(root: Path) -> None:
@@ -92,3 +94,13 @@ def test_runs_are_not_added_to_those_that_were_scored_on_other_test_images(story
         assert start(story, root).status == 0
         found = records.read_record(scores(root)[1])
         assert found.provenance["test_contents"]
+
+
+def test_models_are_not_scored_on_corruptions_of_other_test_images(root: Path) -> None:
+    assert start("final_eval", root).status == 0
+    (study,) = (root.parent / "results" / "studies").glob("*/*")
+    corrupted = (f"study={study}", "corruptions=[gaussian_noise]", "executor=inline", "display=quiet")
+    assert run(robustness, *corrupted).status == 0
+    rmtree(study / "robustness")
+    replace_an_image(root)
+    assert_refused(run(robustness, *corrupted), "The test images of mine", "on both machines")
