@@ -77,7 +77,7 @@ def figures(study: Study, overrides: list[str]) -> None:
 
 def _draw_retrieval(study: Study, path: Path, run: int) -> list[Path]:
     run_kept = kept.read(path)
-    test = _open(study, run, LOOKS)
+    test = _open(study, run, LOOKS, run_kept)
     rows = np.arange(len(run_kept.labels)) if run_kept.is_query is None else np.flatnonzero(run_kept.is_query)
     found = {read_study(study.directory).label: _neighbours(study, run_kept)}
     if (base := _base_of(study, run_kept, run)) is not None:
@@ -144,9 +144,9 @@ def _neighbours(study: Study, run_kept: Kept) -> np.ndarray:
 
 
 def _draw_embeddings(study: Study, path: Path, run: int) -> list[Path]:
-    test = _open(study, run, "embeddings in two dimensions")
-    method, seed = study.config.projection, study.config.seed
     run_kept = kept.read(path)
+    test = _open(study, run, "embeddings in two dimensions", run_kept)
+    method, seed = study.config.projection, study.config.seed
     rows = projection.sample_classes(run_kept.labels, seed)
     points = _points(study, run_kept, rows).projected(method, seed)
     panels = [projection.Panel("test embeddings by class", points, run_kept.labels[rows])]
@@ -223,7 +223,7 @@ def _draw_hierarchy(study: Study, path: Path, run: int) -> list[Path]:
 
 def _draw_ancestors(study: Study, run_kept: Kept, run: int) -> list[Path]:
     """HIER's tree: the test classes below the lowest common ancestors of their images."""
-    test = _open(study, run, "the classes that share an ancestor, with an image each")
+    test = _open(study, run, "the classes that share an ancestor, with an image each", run_kept)
     dataset: Dataset = study.make_dataset()
     classes, examples = np.unique(run_kept.labels, return_index=True)
     given, names = test.super_labels.cpu().numpy()[examples], [test.class_names[int(one)] for one in classes]
@@ -364,8 +364,19 @@ def _mean_embedding(trunk: TrunkModule, head: HeadModule, images: Images, rows: 
     return torch.nn.functional.normalize(found, dim=1).mean(dim=0)
 
 
-def _open(study: Study, run: int, looks: str) -> OpenedTestSet:
-    return open_test_set(study, _entry(run, looks))
+def _open(study: Study, run: int, looks: str, shown: Kept | None = None) -> OpenedTestSet:
+    """The test classes, whose images are shown beside what a run kept, if that is given.
+
+    Raises:
+        UserError: what it kept belongs to other images.
+    """
+    test = open_test_set(study, _entry(run, looks))
+    if shown is not None and not np.array_equal(test.labels.cpu().numpy(), shown.labels):
+        raise UserError(
+            f"The test images of {study.config.dataset.name} are not those that run {run} of {study.title} has scored: "
+            f"{len(test.labels):,} here, {len(shown.labels):,} there, or in another order. Restore them."
+        )
+    return test
 
 
 def _entry(run: int, looks: str) -> JsonObject:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmark import final_eval, traditional
 from benchmark.core import records
+from benchmark.figures import figures
 from benchmark.robustness import robustness
 from benchmark.study import testset
 from tests.command_line import Ended, assert_refused, run
@@ -103,4 +104,14 @@ def test_models_are_not_scored_on_corruptions_of_other_test_images(root: Path) -
     assert run(robustness, *corrupted).status == 0
     rmtree(study / "robustness")
     replace_an_image(root)
+    testset._test_set.cache_clear()
     assert_refused(run(robustness, *corrupted), "The test images of mine", "on both machines")
+
+
+def test_pictures_are_not_shown_beside_the_neighbours_of_other_images(root: Path) -> None:
+    assert start("final_eval", root).status == 0
+    (study,) = (root.parent / "results" / "studies").glob("*/*")
+    assert run(figures, f"study={study}").status == 0
+    lose_an_image(root)
+    testset._test_set.cache_clear()
+    assert_refused(run(figures, f"study={study}"), "The test images of mine", "17 here, 18 there")
