@@ -297,6 +297,16 @@ def preempted(case: Case, worker: int) -> None:
     assert time.monotonic() - started < 30
 
 
+def out_of_reach(case: Case, worker: int) -> None:
+    """Kill a job's process, and let the next submission find no controller."""
+    conf = Path(case.environment["SLURM_CONF"])
+    right = conf.read_text()
+    records.write_whole(conf, re.sub(r"(?m)^SlurmctldPort=.*", "SlurmctldPort=1", right).encode())
+    os.kill(worker, signal.SIGKILL)
+    case.wait_for(lambda: any("could take a unit" in path.read_text() for path in case.results.rglob("trouble.jsonl")))
+    records.write_whole(conf, right.encode())
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +356,7 @@ FAULTS = {
     "SLURM srun cancelled": Row(slurm_job("[srun]", cancelled), 0, ("tried again",)),
     "SLURM sbatch cancelled": Row(slurm_job("[sbatch,-t10]", cancelled), 0, ("tried again",)),
     "SLURM preempted": Row(slurm_job("[srun]", preempted), 0, ("tried again",)),
+    "SLURM out of reach": Row(slurm_job("[sbatch,-t10]", out_of_reach), 0, ("before it could take a unit",)),
 }  # fmt: skip
 
 

@@ -4,7 +4,11 @@ A unit travels as `job_<id>.json` in the logs folder, which all machines must se
 each, in `job_<id>.answer.jsonl`. The job's exit code is ignored: SLURM without accounting does not distinguish a full
 disk from a lost machine, but only a job that ran to its end has answered. So a job without an answer was cancelled,
 preempted, ran out of time or memory, or lost its machine: `WorkerDiedError`, and its unit can resume from its
-checkpoint. A job that ends before its imports are done is started once more before that counts as an error.
+checkpoint.
+
+A job that ends before its imports are done is submitted once more before that counts as an error. Once any job has
+started, though, the configuration is known to work, so that the cluster must be at fault: such a job is then a worker
+that died as well, after a pause in which a controller that is down may come back.
 
 Jobs have a name derived from the logs folder. A driver first cancels the jobs that an earlier, killed driver has left
 running, and removes its files.
@@ -37,6 +41,7 @@ from benchmark.jobs.executors.serve import answer_path
 SCRIPT = Path(__file__).with_name("batch_job.sh")  # sbatch takes scripts only; this one runs its arguments
 _POLL_SECONDS = 0.5  # between two reads of a job's messages
 _END_SECONDS = 10.0  # for srun to see its job end, before it is killed itself
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0  # seconds after a job that did not start; they double in between
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class Slurm(Pool):
         for left in log_dir.glob("job_*.json*"):  # by a driver that was killed
             left.unlink(missing_ok=True)
         report = on_progress or (lambda message: None)
-        self._jobs = [_Jobs(prefix, command, self._name, log_dir, i, report) for i in range(workers)]
+        any_started = threading.Event()
+        self._jobs = [_Jobs(prefix, command, self._name, log_dir, i, report, any_started) for i in range(workers)]
         super().__init__(self._jobs)
 
     def close(self) -> None:
@@ -116,22 +122,29 @@ class Slurm(Pool):
         self._cancel()  # the jobs of sbatch, and those just being submitted
 
     def _cancel(self) -> None:
-        if shutil.which("scancel"):
-            subprocess.run(["scancel", "--quiet", f"--name={self._name}"], check=False, stderr=subprocess.DEVNULL)
+        _scancel(f"--name={self._name}")
 
 
 class _Jobs:
     """One job at a time. A single thread uses it, except for `end`, `stop` and `close`."""
 
     def __init__(
-        self, prefix: list[str], command: list[str], name: str, log_dir: Path, number: int, on_progress: Report
+        self,
+        prefix: list[str],
+        command: list[str],
+        name: str,
+        log_dir: Path,
+        number: int,
+        on_progress: Report,
+        any_started: threading.Event,
     ) -> None:
         self._log_path = log_dir / f"worker_{number}.log"
         self._launch = [*prefix, *launcher_options(prefix[0] if prefix else "", name, self._log_path), *command]
         self._on_progress = on_progress
+        self._any_started = any_started  # shared by all workers
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
-        self._log_start = 0
+        self._closed = threading.Event()
+        self._pause = _FIRST_PAUSE
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -150,27 +163,24 @@ class _Jobs:
                 answer_path(unit).unlink(missing_ok=True)
             if answer is not None:
                 return result_of(answer)
-            if self._closed:
+            if self._closed.is_set():
                 raise CancelledError
             if started:
                 raise WorkerDiedError(f"The job of a unit ended before it answered, {ending}")
+            if self._any_started.is_set():
+                self._back_off()
+                raise WorkerDiedError(f"A job ended before it could take a unit, {ending}")
         raise WorkerStartError(f"{STARTS} jobs in a row ended before they could take a unit, the last {ending}")
 
     def end(self) -> None:
-        """Cancel the job: srun does so when it receives SIGTERM; a job of sbatch is cancelled by its number."""
-        if (process := self._process) is None or process.poll() is not None:
-            return
-        with open(self._log_path, "rb") as log:
-            log.seek(self._log_start)
-            numbers = re.findall(rb"^Submitted batch job (\d+)$", log.read(), re.M)
-        for number in numbers[-1:]:
-            subprocess.run(["scancel", "--quiet", number.decode()], check=False, stderr=subprocess.DEVNULL)
-        process.terminate()
+        """End the process that waits for the job: srun then cancels the job, and `_run` cancels that of sbatch."""
+        if self._process is not None:
+            self._process.terminate()
 
     def stop(self) -> None:
         """Make srun end its job, without waiting for it, and start no other; `Slurm.close` cancels those of sbatch."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             if self._process is not None:
                 self._process.terminate()
 
@@ -185,9 +195,9 @@ class _Jobs:
     def _run(self, unit: Path) -> tuple[bool, JsonObject | None, str]:
         """Run a job; return whether it started, its answer if there was one, and how it ended."""
         with self._lock, open(self._log_path, "ab", opener=not_a_link) as log:
-            if self._closed:
+            if self._closed.is_set():
                 raise CancelledError
-            self._log_start = start = log.tell()
+            start = log.tell()
             try:
                 self._process = process = subprocess.Popen(
                     [*self._launch, "--unit", str(unit)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -202,24 +212,54 @@ class _Jobs:
                     self._on_progress(message["progress"])
                 elif answer is None and message.keys() & {"result", "error"}:
                     answer = message
-                started = True
+                started, self._pause = True, _FIRST_PAUSE
+                self._any_started.set()
         finally:
             process.terminate()  # it still runs only if reading its messages failed
             process.wait()
+            if process.returncode != 0 and not self._closed.is_set():
+                self._cancel(start)
         return started, answer, exit_summary(process.returncode, self._log_path, start)
+
+    def _cancel(self, start: int) -> None:
+        """Cancel the job that an sbatch may have left behind if it was killed, as that would keep the unit locked.
+
+        Args:
+            start: where the output of sbatch begins in the log, in bytes.
+        """
+        with open(self._log_path, "rb") as log:
+            log.seek(start)
+            numbers = re.findall(rb"^Submitted batch job (\d+)$", log.read(), re.M)
+        for number in numbers[-1:]:
+            _scancel(number.decode())
+
+    def _back_off(self) -> None:
+        """Wait after a job that did not start, longer each time; `stop` ends the wait."""
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        if self._closed.wait(pause):
+            raise CancelledError
+
+
+def _scancel(which: str) -> None:
+    if shutil.which("scancel"):
+        subprocess.run(["scancel", "--quiet", which], check=False, stderr=subprocess.DEVNULL)
 
 
 def launcher_options(program: str, name: str, log_path: Path) -> list[str]:
     """The options that every job of ours needs: one process, a name, and with sbatch a log file and waiting.
 
+    SLURM must not requeue a preempted job of sbatch: it would wait again after its first heartbeat, and count as hung.
+
     >>> launcher_options("/usr/bin/srun", "ours", Path("w.log"))
     ['--job-name=ours', '--ntasks=1']
+    >>> launcher_options("sbatch", "ours", Path("w.log"))[2:5]
+    ['--wait', '--no-requeue', '--output=w.log']
     """
     common = [f"--job-name={name}", "--ntasks=1"]
     log = str(log_path).replace("%", "%%")  # sbatch replaces patterns such as %j
     return {
         "srun": common,
-        "sbatch": [*common, "--wait", f"--output={log}", "--open-mode=append", str(SCRIPT)],
+        "sbatch": [*common, "--wait", "--no-requeue", f"--output={log}", "--open-mode=append", str(SCRIPT)],
     }.get(Path(program).name, [])
 
 

@@ -1,20 +1,24 @@
 """Jobs of a real SLURM: cancelled, preempted, out of time, and the answers of those that end."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 from benchmark.core.errors import UserError, WorkerDiedError
+from benchmark.jobs.executors import slurm as slurm_executor
 from benchmark.jobs.executors.messages import UnitFailedError, WorkerStartError
 from benchmark.jobs.executors.slurm import Slurm, launcher_options
 from tests.jobs.executors import scripted_worker
 from tests.jobs.executors.slurm_here import missing, slurm
-from tests.processes import wait_for
+from tests.processes import children, wait_for
 
 real = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -95,6 +99,77 @@ def test_a_job_that_ends_before_its_imports_are_done_is_started_once_more(make, 
     assert make(str(launcher)).submit(sleep(0)).result()["pid"]
 
 
+@pytest.fixture
+def shaky(tmp_path):
+    """A launcher that fails, and adds a line to the file `refused`, as long as the file `down` exists."""
+    return script(tmp_path / "launcher", f'test -e {tmp_path}/down && echo >> {tmp_path}/refused && exit 1\nexec "$@"')
+
+
+def script(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_once_a_job_of_any_worker_has_started_one_that_cannot_is_a_worker_that_died(make, shaky, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_executor, "_FIRST_PAUSE", 0.1)
+    heard = []
+    executor = make(shaky, workers=2, on_progress=heard.append)
+    running = executor.submit({"do": "wait", "file": str(tmp_path / "end")})
+    wait_for(lambda: heard)
+    (tmp_path / "down").touch()
+    with pytest.raises(WorkerDiedError, match=r"^A job ended before it could take a unit, with exit code 1"):
+        executor.submit(sleep(0)).result(timeout=120)
+    assert (tmp_path / "refused").read_text() == "\n", "the driver counts the tries"
+    (tmp_path / "down").unlink()
+    assert executor.submit(sleep(0)).result(timeout=120)["pid"]
+    (tmp_path / "end").touch()
+    assert running.result(timeout=120)["pid"]
+
+
+def test_pauses_after_jobs_that_do_not_start_double_up_to_five_minutes_until_one_starts(
+    make, shaky, tmp_path, monkeypatch
+):
+    def fail(times):
+        (tmp_path / "down").touch()
+        for _ in range(times):
+            with pytest.raises(WorkerDiedError):
+                executor.submit(sleep(0)).result(timeout=120)
+        (tmp_path / "down").unlink()
+
+    executor, pauses = make(shaky), []
+    monkeypatch.setattr(executor._jobs[0]._closed, "wait", pauses.append)
+    for times in (0, 8, 1):
+        fail(times)
+        executor.submit(sleep(0)).result(timeout=120)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 5]
+
+
+def test_close_does_not_wait_for_the_end_of_a_pause(make, shaky, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_executor, "_FIRST_PAUSE", 300.0)
+    executor = make(shaky)
+    executor.submit(sleep(0)).result(timeout=120)
+    (tmp_path / "down").touch()
+    future = executor.submit(sleep(0))
+    wait_for((tmp_path / "refused").exists)
+    before = time.monotonic()
+    executor.close()
+    assert time.monotonic() - before < 60
+    assert isinstance(future.exception(), CancelledError)
+
+
+def test_the_job_of_an_sbatch_that_died_is_cancelled_before_the_next_is_submitted(make, tmp_path, monkeypatch):
+    done = tmp_path / "done"
+    sbatch = script(tmp_path / "sbatch", f"echo submit >> {done}\necho Submitted batch job 7\nkill -9 $$")
+    script(tmp_path / "scancel", f'echo "cancel $2" >> {done}')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    executor = make(sbatch)
+    done.unlink()  # what a new driver cancels
+    with pytest.raises(WorkerStartError, match="killed by signal 9"):
+        executor.submit(sleep(0)).result(timeout=120)
+    assert done.read_text().splitlines() == ["submit", "cancel 7"] * 2
+
+
 def test_close_ends_jobs_and_starts_no_other(make):
     heard = []
     executor = make("env", workers=2, on_progress=heard.append)
@@ -151,7 +226,7 @@ def test_a_job_that_hangs_is_ended_and_only_that_one(make, tmp_path):
 
 def test_sbatch_gets_a_script_that_keeps_its_arguments_and_a_log_whose_name_is_taken_as_it_is():
     options = launcher_options("sbatch", "ours", Path("/a/100%j.log"))
-    assert "--wait" in options and "--output=/a/100%%j.log" in options
+    assert {"--wait", "--no-requeue"} < set(options) and "--output=/a/100%%j.log" in options
     said = subprocess.run(["sh", options[-1], "printf", "%s|", "a b", "$HOME; `x`"], capture_output=True, text=True,
                           check=True)  # fmt: skip
     assert said.stdout == "a b|$HOME; `x`|"
@@ -222,6 +297,24 @@ class TestReal:
             futures[0].result(timeout=120)
         wait_for(lambda: len(jobs("running")) == 1)
         assert set(jobs("running")) < before and not futures[1].done()
+
+    def test_a_job_whose_sbatch_was_killed_is_cancelled(self, cluster, make):
+        heard = []
+        future = make("sbatch", on_progress=heard.append).submit(sleep(300))
+        wait_for(lambda: heard)
+        assert len(jobs("running")) == 1
+        (client,) = [pid for pid in children(os.getpid()) if Path(f"/proc/{pid}/comm").read_text() == "sbatch\n"]
+        os.kill(client, signal.SIGKILL)
+        with pytest.raises(WorkerDiedError, match="killed by signal 9"):
+            future.result(timeout=120)
+        wait_for(lambda: not jobs("running,pending"), 60)
+
+    def test_a_job_of_sbatch_is_not_queued_again_by_slurm(self, cluster, make):
+        heard = []
+        make("sbatch", on_progress=heard.append).submit(sleep(300))
+        wait_for(lambda: heard)
+        (job,) = jobs("running")
+        assert subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True).returncode != 0
 
     @pytest.mark.parametrize("prefix", ["srun", "sbatch"])
     def test_a_new_driver_cancels_what_a_killed_one_has_left_running(self, cluster, make, tmp_path, prefix):
