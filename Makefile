@@ -115,8 +115,9 @@ scale: $(STAMP) ## run a thousand sleeping jobs on 32 Ray workers, and measure t
 test: $(STAMP) ## run the fast tests
 	$(RUN) pytest -q -n logical --dist loadfile -m "not slow and not gpu and not bad_input"
 
+# One process more than cores, since many of these tests wait for the processes that they start.
 test-all: $(STAMP) ## run all tests
-	$(RUN) pytest -q -n logical --dist loadfile --no-loadscope-reorder -m "not gpu"
+	$(RUN) pytest -q -n $$($(VENV)/bin/python -c 'import os; print(os.cpu_count() + 1)') --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 test-library: $(STAMP) ## run the tests of the losses with other versions of pytorch-metric-learning that can be installed
 	$(RUN) tests.library_versions

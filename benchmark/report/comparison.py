@@ -256,7 +256,8 @@ def _other_code(row: Comparable, other: Comparable) -> list[str]:
 def _differences(group: list[Comparable], first: list[Comparable], accept_code: bool) -> list[str]:
     """Return the differences between a part and the first one; of more than `MOST_NAMES`, the rest is counted."""
     comparing_recipes = group[0].story == first[0].story == "traditional"
-    here, there = (_texts(_shared(rows[0])) for rows in (group, first))
+    # of rows with a training, since the others may stand beside any number of runs
+    here, there = (_texts(_shared(next((row for row in rows if row.num_runs), rows[0]))) for rows in (group, first))
     found = []
     for key in dict.fromkeys((*here, *there)):
         if comparing_recipes and key.startswith(RECIPE):

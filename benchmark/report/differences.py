@@ -21,7 +21,7 @@ from benchmark.protocol.comparisons import (
     rank_stability,
     runs_needed,
 )
-from benchmark.report.table import Block, Column, Compared, Head, Key, Row, Section, values_of
+from benchmark.report.table import Block, Column, Compared, Head, Key, Row, Section, scores_of_searches, values_of
 
 
 def compare(section: Section) -> None:
@@ -68,9 +68,8 @@ def _compare(rows: Sequence[Row], columns: Sequence[Column], first: Key, confide
             p_values = {name: test.p for name, test in found.items() if test.p is not None}
             corrected = holm(list(p_values.values()))
             adjusted.setdefault(column.key, {}).update(zip(p_values, corrected, strict=True))
-        shared = {frozenset(row.by_search.get(column.key, {})) for row in complete}
-        nested = len(shared) == 1 and shared != {frozenset()}
-        ranks = rank_stability({row.name: (row.by_search if nested else row.values)[column.key] for row in complete})
+        nested = scores_of_searches(complete, column.key)
+        ranks = rank_stability(nested or {row.name: row.values[column.key] for row in complete})
         for row in complete:
             if row.name in ranks:
                 row.ranks[column.key] = ranks[row.name]
@@ -137,11 +136,12 @@ def _explained(section: Section) -> str:
     """Return the sentences below the table."""
     level, count = f"{100 * section.confidence:.0f} %", max(row.num_runs for row in section.rows)
     texts = ["This row minus the other one, in points."]
-    if count > 1:
+    over_runs = f" over n = {count} pairs of runs with equal seeds" if count > 1 else ""
+    if count > 1 or any(row.over_searches for row in section.rows):
         texts = [
-            f"This row minus the other one, in points: mean +- {level} t-interval over n = {count} pairs of runs with "
-            "equal seeds. p: paired t-test, adjusted by Holm's method over the comparisons of all rows with the best "
-            "one, or over those with other bases.",
+            f"This row minus the other one, in points: mean +- {level} t-interval{over_runs}. p: paired t-test, "
+            "adjusted by Holm's method over the comparisons of all rows with the best one, or over those with other "
+            "bases.",
             "Runs: how many pairs find a difference of this size in a single test "
             f"with a power of {100 * POWER:.0f} %." * any(row.compared and row.compared.runs for row in section.rows),
             f"First: how often the row has the highest {section.main_columns()[0].heading} in {RESAMPLES:,} bootstrap "
@@ -153,6 +153,6 @@ def _explained(section: Section) -> str:
                 f"Rows with the same repeated searches are compared by the means of these, n = {listed}, not by runs."
             )
         if any(row.effort and row.effort.trials is not None for row in section.rows):
-            over = all(row.over_searches for row in section.rows if row.cells)
+            over = all(row.over_searches for row in section.rows if row.cells and not row.is_untrained)
             texts += ["All of this is conditional on one search for each row: another search may differ."] * (not over)
     return " ".join(filter(None, texts))

@@ -58,6 +58,7 @@ def read_effort(stored: StoredStudy, directory: Path, used: Sequence[Record]) ->
         keeps_features=at(stored.science, "loss", "head", "_target_") == FEATURES,
         codes=max(len(stored.code), len(stored.search_code)),
         resources=_resources(runs), seen=pretraining(stored), stopped=_stopped(stored, trials) if searches else None,
+        all_trials=len(trials) if searches else None,
         rule=stored.facts.select if searches else "raw",
     )  # fmt: skip
 
@@ -270,7 +271,8 @@ def _texts(effort: Effort) -> list[str]:
     validation, separated = effort.validation, effort.separated
     gap = validation - separated if validation is not None and separated is not None else None
     return [
-        "" if effort.trials is None else str(effort.trials), "" if effort.trials is None else str(effort.searched),
+        "" if effort.all_trials is None else str(effort.all_trials),
+        "" if effort.trials is None else str(effort.searched),
         "" if effort.iterations is None else f"{effort.iterations:,}",
         f"{effort.epochs:,}" if effort.iterations is None else "", f"{effort.hours:.2f}",
         *(resource_text(key, effort.resources[key]) if key in effort.resources else "" for key in COUNTS | RESOURCES),
@@ -290,7 +292,7 @@ def budget(section: Section) -> str:
     shares = [effort.at_limit for effort in efforts if effort.at_limit is not None]
     if not shares:
         return "Every training has a fixed length."
-    counts = sorted({effort.trials // effort.searches for effort in efforts if effort.trials is not None})
+    counts = sorted({effort.trials for effort in efforts if effort.trials is not None})
     trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
     search = f"searches of {trials} trials; " if counts else ""
     share = 100 * sum(shares) / len(shares)

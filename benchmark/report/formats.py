@@ -110,7 +110,9 @@ def _csv_effort(row: Row) -> dict[str, object]:
     if (effort := row.effort) is None:
         return {"marks": _in_words(row)} if row.marks else {}
     fields = {
-        "trials": effort.trials, "trials_of_protocol": effort.asked, "hyper_parameters_searched": effort.searched,
+        "trials": effort.all_trials,
+        "trials_of_protocol": None if effort.asked is None else effort.asked * effort.searches,
+        "hyper_parameters_searched": effort.searched,
         "iterations": effort.iterations, "epochs": effort.epochs, "compute_hours": effort.hours,
         "looks_at_test_classes": effort.looks, "stopped_at_max_epochs": effort.at_limit,
         "validation_map_at_r_of_choice": effort.validation_of_choice, "validation_map_at_r": effort.validation,

@@ -19,7 +19,7 @@ from benchmark.report import class_ranks, fold_rows, traditional_rows
 from benchmark.report.comparison import Comparable, Part, at, parts, printed_labels
 from benchmark.report.differences import compare
 from benchmark.report.effort import budget, effort_block, read_effort
-from benchmark.report.joined_searches import joined, unlike
+from benchmark.report.joined_searches import joined, joined_dependence, unlike
 from benchmark.report.level_rows import levels_block
 from benchmark.report.published import published_block
 from benchmark.report.table import FURTHER, NOT_RUN, Key, Published, Row, Section, Table, resource_text
@@ -188,10 +188,13 @@ def _joined(group: Mapping[int, Entry], accept_code: bool) -> Entry:
     faults = {number: unlike(known, entry.depends) for number, entry in group.items()}
     rows = {number: entry.rows[0] for number, entry in group.items() if not faults[number]}
     stored = first.stored
-    keys = [column.key for column in shape_of(stored).columns(stored) if column.is_main]
-    row = joined(rows, keys, stored.facts.confidence) if len(rows) > 1 else first.rows[0]
+    columns = shape_of(stored).columns(stored)
+    keys, main = [column.key for column in columns], [column.key for column in columns if column.is_main]
+    row = joined(rows, keys, main, stored.facts.confidence) if len(rows) > 1 else first.rows[0]
+    depends = joined_dependence([group[number].depends for number in sorted(rows)])
     left_out = [f"search{number} is left out: {fault}" for number, fault in sorted(faults.items()) if fault]
-    return replace(first, rows=[replace(row, reason="; ".join(filter(None, (row.reason, *left_out))))])
+    reason = "; ".join(filter(None, (row.reason, *left_out)))
+    return replace(first, rows=[replace(row, reason=reason)], depends=depends)
 
 
 def _labelled(row: Comparable, line: Line) -> Comparable:

@@ -8,15 +8,16 @@ from benchmark.protocol.nested import over_searches
 from benchmark.report.comparison import Comparable
 from benchmark.report.table import Effort, Key, Row
 
-SUMMED = ("trials", "asked", "stopped", "iterations", "epochs", "hours", "looks", "idle", "off", "num_folds")
+SUMMED = ("all_trials", "stopped", "iterations", "epochs", "hours", "looks", "idle", "off", "num_folds")
 
 
-def joined(rows: Mapping[int, Row], keys: Sequence[Key], confidence: float) -> Row:
+def joined(rows: Mapping[int, Row], keys: Sequence[Key], main: Sequence[Key], confidence: float) -> Row:
     """Return the row of the first search, with the mean and interval over all searches where all are complete.
 
     Args:
         rows: the row of each search, by its number; number 0 is among them.
-        keys: keys of the columns that get an interval over searches.
+        keys: keys of all columns, in which rows with the same searches are compared over these.
+        main: keys of the columns that get an interval over searches.
         confidence: confidence level of the interval.
     """
     first = rows[0]
@@ -26,7 +27,7 @@ def joined(rows: Mapping[int, Row], keys: Sequence[Key], confidence: float) -> R
         runs = {number: each.values.get(key, {}) for number, each in sorted(rows.items())}
         if all(values and values.keys() == runs[0].keys() for values in runs.values()):
             row.by_search[key] = {(number, run): value for number, of in runs.items() for run, value in of.items()}
-    row.over_searches = {key: over_searches(scores, confidence) for key, scores in row.by_search.items()}
+    row.over_searches = {key: over_searches(row.by_search[key], confidence) for key in main if key in row.by_search}
     return row
 
 
@@ -45,6 +46,23 @@ def unlike(first: Comparable, other: Comparable) -> str:
     if changed := sorted(name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]):
         return f"other code computed it ({', '.join(changed[:3])})"
     return ""
+
+
+def joined_dependence(searches: Sequence[Comparable]) -> Comparable:
+    """Return what the numbers of a search and of its repetitions depend on: all their versions, devices and code.
+
+    Args:
+        searches: what those of each search depend on, the first one first.
+    """
+    first, packages = searches[0], dict.fromkeys(name for one in searches for name in one.versions)
+    codes = {tuple(sorted(one.code.items())) for one in searches if one.code}
+    return replace(
+        first,
+        versions={name: frozenset().union(*(one.versions.get(name, ()) for one in searches)) for name in packages},
+        devices=frozenset().union(*(one.devices for one in searches)),
+        codes_accepted=max(len(codes), *(one.codes_accepted for one in searches)),
+        num_records=sum(one.num_records for one in searches),
+    )
 
 
 def _total(rows: Sequence[Row]) -> Effort | None:

@@ -117,7 +117,7 @@ class Effort:
     """How the numbers of a row came about; None where its records do not tell.
 
     Attributes:
-        trials: number of finished trials; None without a search.
+        trials: number of finished trials of the first search; None without a search.
         asked: number of trials that the protocol asks for; None without a search.
         searched: number of hyper-parameters that were searched.
         iterations: training iterations of all its trials and runs.
@@ -139,6 +139,7 @@ class Effort:
         seen: phrases about sets that the trunk was pretrained on and that may hold test classes or images.
         stopped: number of trials that were stopped after their first folds; None for a search that stops none.
         rule: how the trial was chosen, as in `protocol.select`.
+        all_trials: number of finished trials of all its searches; None without a search.
         keeps_features: whether the embeddings are the trunk's features as they are, of the trunk's length.
     """
 
@@ -163,6 +164,7 @@ class Effort:
     seen: tuple[str, ...] = ()
     stopped: int | None = None
     rule: str = "raw"
+    all_trials: int | None = None
     keeps_features: bool = False
 
     @property
@@ -175,7 +177,7 @@ class Effort:
             "i": f"{self.idle} of {self.num_folds} folds" if self.idle else None,
             "o": f"{self.off} of {self.num_folds} folds" if self.off else None,
             "s": f"{self.trials} of {self.asked} trials" if short else None,
-            "f": f"{self.stopped} of {self.trials} trials" if self.stopped is not None else None,
+            "f": f"{self.stopped} of {self.all_trials} trials" if self.stopped is not None else None,
             "r": self.rule if self.rule != "raw" else None,
             "c": f"{self.codes} versions" if self.codes > 1 else None,
             "p": "; ".join(self.seen) or None,
@@ -266,10 +268,28 @@ def values_of(rows: Sequence[Row], key: Key) -> dict[str, Values]:
         rows: rows that have values in the column.
         key: key of the column.
     """
-    pairs = [row.by_search.get(key, {}).keys() for row in rows]
-    if rows and pairs[0] and all(each == pairs[0] for each in pairs):
-        return {row.name: search_means(row.by_search[key]) for row in rows}
+    if scores := scores_of_searches(rows, key):
+        return {name: search_means(of) for name, of in scores.items()}
     return {row.name: row.values[key] for row in rows}
+
+
+def scores_of_searches(rows: Sequence[Row], key: Key) -> dict[str, Scores]:
+    """Return the values by search and run, by name of the row; empty unless all rows have the same searches and runs.
+
+    The value of an untrained row stands for each of them.
+
+    Args:
+        rows: rows that have values in the column.
+        key: key of the column.
+    """
+    trained = [row.by_search.get(key, {}) for row in rows if not row.is_untrained]
+    pairs = trained[0] if trained and all(of.keys() == trained[0].keys() for of in trained) else {}
+    if not pairs:
+        return {}
+    return {
+        row.name: dict.fromkeys(pairs, next(iter(row.values[key].values()))) if row.is_untrained else row.by_search[key]
+        for row in rows
+    }
 
 
 def _pair(rows: Mapping[str, Row], key: Key, first: str, second: str) -> tuple[Values, Values]:
@@ -404,7 +424,7 @@ class Section:
         (count,) = counts
         spread = f"+- {100 * self.confidence:.0f} % t-interval " if count > 1 else ""
         first = f"Mean {spread}over n = {count} run{'s' * (count > 1)}, in percent, on unseen classes."
-        scope = self._scope() if count > 1 else ""
+        scope = self._scope(count)
         texts = (first, scope, self._about_bold(count), self.remark)
         return [" ".join(filter(None, texts)), *reasons, *self._explained_marks(), *self.footnotes]
 
@@ -418,17 +438,19 @@ class Section:
         first = f"The first: {absent[0].reason.removeprefix(NOT_RUN)}"
         return [text for text, row in texts.items() if row not in absent] + [f"Not run: {labels}. {first}"]
 
-    def _scope(self) -> str:
-        """Return a sentence about what the intervals leave out."""
+    def _scope(self, count: int) -> str:
+        """Return a sentence about what the intervals of rows with `count` runs leave out; empty without an interval."""
         searched = [row for row in self.rows if row.cells and row.effort and row.effort.trials is not None]
         if counts := sorted({value.n for row in self.rows for value in row.over_searches.values()}):
             listed = " or ".join(map(str, counts))
             level = f"{100 * self.confidence:.0f} %"
             return (
                 f"Over searches: mean over {listed} searches and their runs +- {level} t-interval over the means of "
-                "the searches, which covers the luck of the search; the other intervals cover training noise only, of "
-                "the first search."
+                "the searches, which covers the luck of the search"
+                + ("; the other intervals cover training noise only, of the first search." if count > 1 else ".")
             )
+        if count == 1:
+            return ""
         return f"The intervals cover training noise only{', one search for each row' * bool(searched)}."
 
     def _about_bold(self, count: int) -> str:

@@ -26,16 +26,13 @@ def beside_untrained(section: Section) -> None:
 
 
 def _repeated(row: Row, trained: list[Row]) -> Row:
-    """The row with its values for every run and search of the trained rows."""
-    values, by_search = dict(row.values), dict(row.by_search)
+    """The row with its values for every run of the trained rows."""
+    values = dict(row.values)
     for key, own in row.values.items():
         (value,) = own.values()
         if runs := dict.fromkeys(run for other in trained for run in other.values.get(key, {})):
             values[key] = dict.fromkeys(runs, value)
-        shapes = {frozenset(other.by_search.get(key, {})): other.by_search.get(key, {}) for other in trained}
-        if len(shapes) == 1 and (shape := next(iter(shapes.values()))):
-            by_search[key] = dict.fromkeys(shape, value)
-    return replace(row, values=values, by_search=by_search)
+    return replace(row, values=values)
 
 
 def _gain(row: Row, base: Row, key: Key) -> str:

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments
+from benchmark.core.invocation import arguments, command
 from benchmark.core.names import check_case, check_name
 from benchmark.core.pretraining import image_sets
 from benchmark.core.typed import LARGEST_INT
@@ -102,6 +102,9 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.protocol.story != story:
         target = "traditional" if c.protocol.story == "traditional" else "bo"
         raise UserError(f"protocol={c.protocol.name} is run by another command: {study.command(target)}")
+    if story == "traditional" and c.loss.untrained:
+        instead = command("final-eval", {"loss": c.loss.name})
+        raise UserError(f"loss={c.loss.name}: it trains nothing, so it has no epochs to report. Run {instead}.")
     _check_names(study)
     for key, allowed in CHOICES.items():
         if (value := operator.attrgetter(key)(c)) not in allowed:

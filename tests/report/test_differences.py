@@ -11,7 +11,7 @@ from benchmark.report.table import Column, Effort, Row, Section
 
 KEY, OTHER = ("map_at_r",), ("r_precision",)
 COLUMNS = [Column(KEY, "MAP@R", is_main=True), Column(OTHER, "RP")]
-EFFORT = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), 1)
+EFFORT = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), 1, all_trials=10)
 RUNS = {
     "pa": [50.1, 50.9, 49.8, 50.6],
     "hpl_pa": [49.9, 50.1, 49.5, 50.3],

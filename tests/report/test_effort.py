@@ -18,7 +18,7 @@ from benchmark.study.identity import short_digest
 from benchmark.study.stored import StoredStudy, read_study
 
 STUDIES = Path(__file__).parents[2] / "results" / "reference" / "studies" / "glyphs-small_conv-hpl"
-PLAIN = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), 1)
+PLAIN = Effort(10, 10, 2, 100, 1, 0.1, 10, 0.0, None, None, None, (), 1, all_trials=10)
 
 
 def used(name: str) -> tuple[StoredStudy, list[Record]]:
@@ -200,7 +200,9 @@ def test_a_budget_is_fixed_if_most_folds_reached_the_limit_of_epochs() -> None:
 
 
 def test_the_table_has_only_columns_that_some_row_fills() -> None:
-    traditional = dataclasses.replace(PLAIN, trials=None, asked=None, iterations=None, epochs=1200, at_limit=None)
+    traditional = dataclasses.replace(
+        PLAIN, trials=None, asked=None, all_trials=None, iterations=None, epochs=1200, at_limit=None
+    )
     (block,) = effort_block(section(traditional))
     assert [head.title for head in block.heads] == ["Loss", "Epochs", "Hours", "Looks"]
     assert block.groups[""] == [["L0", "1,200", "0.10", "10"]] and "Gap" not in block.notes[0]

@@ -46,9 +46,23 @@ def test_repetitions_are_one_row_with_an_interval_over_the_means_of_searches(com
     assert "concatenated_map_at_r_over_searches_half_width" in as_csv(table)
     alone = table_of("any", studies[:1], tables.Layout()).rows[0].effort
     assert row.effort.hours == pytest.approx(3 * alone.hours), "of all searches"
-    assert (row.effort.trials, row.effort.asked, row.effort.num_folds) == (
-        3 * alone.trials, 3 * alone.asked, 3 * alone.num_folds)  # fmt: skip
+    assert (row.effort.all_trials, row.effort.num_folds) == (3 * alone.trials, 3 * alone.num_folds)
+    assert (row.effort.trials, row.effort.asked) == (alone.trials, alone.asked)
     assert f"searches of {alone.trials} trials" in text, "each"
+    columns = table.sections[0].columns
+    assert row.by_search.keys() == {column.key for column in columns}, "all are compared over searches"
+    assert row.over_searches.keys() == {column.key for column in columns if column.is_main}
+
+
+def test_every_column_is_compared_over_searches(compose_study: Compose) -> None:
+    """The runs of one search would tell P@1 apart, which is MAP@R and a constant in these results."""
+    studies = searched(compose_study, {0: [0.09, 0.11], 1: [0.15, 0.17], 2: [0.16, 0.18]}, "loss=hpl_pa")
+    studies += searched(compose_study, {0: [0.08, 0.10], 1: [0.11, 0.13], 2: [0.18, 0.20]}, "loss=proxy_anchor")
+    table = table_of("any", studies, tables.Layout())
+    (hpl,) = (row for row in table.rows if row.name == "hpl_pa")
+    assert {test.n for test in hpl.compared.differences.values()} == {3}
+    assert [test.mean for test in hpl.compared.differences.values()] == pytest.approx([1.0] * 6)
+    assert set(map(frozenset, table.sections[0].top().values())) == {frozenset({"hpl_pa", "proxy_anchor"})}
 
 
 def test_repetitions_at_the_bases_optimum_are_one_row_although_each_has_a_setting_of_its_own(
@@ -78,6 +92,29 @@ def test_an_unfinished_repetition_leaves_no_interval_and_its_reason(compose_stud
     (row,) = table_of("any", studies, tables.Layout()).rows
     assert row.over_searches == {} and KEY in row.cells
     assert row.reason.startswith("search1: 1 of 2 runs is missing: 1")
+
+
+def test_an_unfinished_repetition_does_not_make_the_first_search_shorter(compose_study: Compose) -> None:
+    whole = searched(compose_study, {0: [0.4, 0.5]}, "loss=hpl_pa", "trials=4", "protocol.trials=4")
+    begun = compose_study(*FOUR, "loss=hpl_pa", "trials=4", "protocol.trials=4", "search=1")
+    fake_results.start(begun, [0])
+    (row,) = (table := table_of("any", [*whole, begun], tables.Layout())).rows
+    assert (row.effort.trials, row.effort.asked, row.effort.all_trials) == (4, 4, 5) and "s" not in row.marks
+    assert "searches of 4 trials" in markdown(table)
+
+
+def test_a_joined_row_depends_on_what_all_its_searches_depend_on(compose_study: Compose) -> None:
+    studies = searched(compose_study, {0: [0.4, 0.5], 1: [0.4, 0.5]}, "loss=hpl_pa")
+    folders = [study.directory for study in studies]
+    first, second = (tables.read_entry(folder, folders) for folder in folders)
+    known = second.depends
+    other = replace(known, devices=frozenset({"cuda"}), versions=dict(known.versions) | {"torch": frozenset({"1.0"})},
+                    code=dict.fromkeys(known.code, "0"))  # fmt: skip
+    (found,) = tables.join_searches([first, replace(second, depends=other)], accept_code=True)
+    assert found.depends.devices == {*first.depends.devices, "cuda"} and found.depends.codes_accepted == 2
+    assert found.depends.versions["torch"] == {*first.depends.versions["torch"], "1.0"}
+    (alike,) = tables.join_searches([first, second])
+    assert (alike.depends.devices, alike.depends.codes_accepted) == (first.depends.devices, 1)
 
 
 def test_a_repetition_with_other_trials_or_without_its_first_search_is_not_joined(compose_study: Compose) -> None:
@@ -130,6 +167,16 @@ def test_what_is_bold_agrees_with_the_differences_beside_a_row_with_a_single_sea
     assert second.compared.differences[KEY].n == 3 and second.compared.p[KEY] > 0.05
     assert alone.compared.differences[KEY].n == 2 and alone.compared.p[KEY] == 0.0
     assert section.top()["", KEY] == {"first", "second"}, "by the runs of one search, the second would be told apart"
+
+
+def test_repeated_searches_with_one_run_each_have_their_numbers_explained() -> None:
+    section = Section(
+        [COLUMN], [row_of("first", [[10.0], [20.0], [31.0]]), row_of("second", [[9.0], [18.0], [28.0]])], 0.95
+    )
+    compare(section)
+    (note,) = section.blocks[0].notes
+    assert "t-interval over the means of the searches, which covers the luck of the search. " in section.notes()[0]
+    assert "mean +- 95 % t-interval. p: paired t-test" in note and "compared by the means of these, n = 3" in note
 
 
 def test_rows_with_other_searches_are_compared_by_the_runs_of_the_first() -> None:

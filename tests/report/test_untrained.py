@@ -1,5 +1,6 @@
 """Rows without training beside rows of several runs or searches."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -48,11 +49,18 @@ def test_the_single_run_stands_for_every_run() -> None:
     assert "n = 4 runs" in made.notes()[0]
 
 
-def test_the_single_run_stands_for_every_search() -> None:
-    searched = row("pa", PA)
-    searched.by_search[KEY] = {(s, run): v + s for s in range(3) for run, v in enumerate(PA)}
-    made = section(row("none", [48.0], True), searched)
-    assert made.rows[0].by_search[KEY] == dict.fromkeys(searched.by_search[KEY], 48.0)
+@pytest.mark.parametrize(
+    "more", [(), (row("triplet", PA),), (Row("ms", "MS"),)], ids=["alone", "searched once", "begun"]
+)
+def test_the_single_run_stands_for_every_search_whatever_the_other_rows_have(more: tuple[Row, ...]) -> None:
+    searched = row("pa", [value + 1 for value in PA])
+    searched.by_search[KEY] = {(s, run): v + s for s in range(3) for run, v in enumerate(searched.values[KEY].values())}
+    made = section(row("none", [48.0], True), searched, *copy.deepcopy(more))
+    compare(made)
+    (none,) = (each.compared for each in made.rows if each.name == "none")
+    assert (none.name, none.differences[KEY].n) == ("pa", 3)
+    means = [sum(PA) / 4 + 1 + s for s in range(3)]
+    assert none.differences[KEY].p == pytest.approx(stats.ttest_1samp(means, 48.0).pvalue)
 
 
 def test_an_untrained_row_joins_rows_with_any_number_of_runs_and_splits_for_every_other_reason() -> None:

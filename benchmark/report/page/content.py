@@ -450,7 +450,8 @@ def _drawings(
         key = _slug("_".join(column.key))
         if figure := charts.differences(section, column):
             text = (
-                f"Each loss minus its base, or minus the best one, with {level} interval over pairs of runs. Filled: "
+                f"Each loss minus its base, or minus the best one, with {level} interval over pairs of runs"
+                f"{', or of searches where both have the same ones' * bool(section.columns_over_searches())}. Filled: "
                 f"the adjusted p-value is below {1 - section.confidence:.2g}."
             )
             yield place.drawing(f"{name}-differences-{key}", f"Differences in {column.heading}", text, figure)
