@@ -166,9 +166,8 @@ def embed(model: Model, images: str | Path | Sequence[str | Path], *, batch_size
         root = place if place.is_dir() else place.parent
     else:
         root, paths = Path(), [str(path) for path in images]
-    seen = (
-        root if isinstance(images, str | Path) else Path(os.path.commonpath([Path(path).absolute() for path in paths]))
-    )
+    several = [Path(path).absolute() for path in paths]
+    seen = root if isinstance(images, str | Path) or not several else Path(os.path.commonpath(several))
     model.log_if_tested_on(seen, f"embeddings of {len(paths):,} images")
     return embed_files(model, root, paths, batch_size=batch_size)
 
@@ -189,8 +188,8 @@ def run_study(command: str, **options: object) -> StudyRuns:
     if command not in COMMANDS:
         raise UserError(f"command={command}: allowed are {', '.join(COMMANDS)}.")
     traditional = command == "traditional"
-    overrides = _overrides(({"protocol": "traditional"} if traditional else {}) | options)
-    study = cli.study_of(overrides)
+    given = {"protocol": "traditional"} if traditional and "study" not in options else {}
+    study, overrides = cli.selected_study(_overrides(given | options))
     check_values(study, "traditional" if traditional else "search")
     check_used(study, overrides, cli.study_of)
     with invocation.overridden(overrides):

@@ -50,6 +50,7 @@ from benchmark.study.model_files import (
     WEIGHTS,
     WeightsFile,
     describe,
+    frozen_weights,
     keeps,
     write_description,
     write_weights,
@@ -237,7 +238,7 @@ def keep_reported(plan: Plan, unit: TraditionalUnit, trained: Trained) -> str | 
     weights = [WeightsFile(file=WEIGHTS, sha256=sha256, not_trained_on=left_out)]
     described = describe(
         plan.study, run=unit.index, identity=unit.study_identity, fingerprint=unit.fingerprint, code=[unit.code],
-        weights=weights,
+        weights=weights, frozen=frozen_weights(plan.study, unit.directory),
     )  # fmt: skip
     write_description(unit.directory, described)
     test = opened_test_set(unit.study, unit.data)

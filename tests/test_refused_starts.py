@@ -30,6 +30,7 @@ OF_ONE = [
     ("traditional", "a head that does not exist", ("head.module._target_=benchmark.heads.no.Head",), "heads.no"),
     ("bo", "more folds than classes", ("protocol.num_folds=900",), "num_folds=900"),
     ("final-eval", "a base without a search", ("preset=base", "loss=hpl_nca"), "there is none in"),
+    ("traditional", "a loss that trains nothing", ("loss=none",), "LOSS=none"),
     ("traditional", "an epoch after the last one", ("keep_epochs=[1000]",), "keep_epochs=[1000]"),
 ]  # fmt: skip
 MORE = [

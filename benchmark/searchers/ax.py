@@ -24,7 +24,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
@@ -41,6 +41,7 @@ from benchmark.searchers import (
     check_history,
     check_not_exhausted,
     design_spaces,
+    num_settings,
 )
 
 if TYPE_CHECKING:
@@ -118,13 +119,15 @@ class Ax:
         num_proposed = len(history) + len(pending)
         if self._first is not None and not num_proposed:
             return dict(self._first)
-        check_not_exhausted(self._space, [*(trial.parameters for trial in history), *pending])
+        tried = [*(trial.parameters for trial in history), *pending]
+        check_not_exhausted(self._space, tried)
         num_scored = sum(trial.mean is not None for trial in history)
         use_design = num_proposed < self._num_sobol or num_scored < self._num_scored_before_model
         with _quiet_single_thread():
-            number = num_proposed - (self._first is not None)
-            point = self._design_point(number) if use_design else _next(self._client_with(history, pending))
-        return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
+            if use_design:
+                return self._next_of_design(num_proposed - (self._first is not None), tried)
+            point = _next(self._client_with(history, pending))
+        return self._plain(point)
 
     def best(self, history: Sequence[Trial]) -> int:
         """Return the index of the chosen trial, the first in case of a tie; warn if the model could not choose.
@@ -160,13 +163,14 @@ class Ax:
         if len(scored) < self._num_scored_before_model:
             return by_mean, f"{len(scored)} scored trials, and the model needs {self._num_scored_before_model}"
         with _quiet_single_thread():
-            from ax.exceptions.core import AxError
+            from ax.exceptions.core import AxError, SearchSpaceExhausted
             from botorch.exceptions.errors import BotorchError, ModelFittingError
             from linear_operator.utils.errors import NotPSDError
 
             try:
                 client = self._client_with(history)
-                _next(client)  # fits the model
+                with suppress(SearchSpaceExhausted):  # which it says after it has fitted the model
+                    _next(client)
                 predicted = [p[_SCORE][0] for p in client.predict([self._cast(trial.parameters) for trial in scored])]
             except (AxError, BotorchError, ModelFittingError, NotPSDError) as error:
                 return by_mean, f"{type(error).__name__}: {error}"
@@ -177,6 +181,19 @@ class Ax:
     @property
     def _num_scored_before_model(self) -> int:
         return max(2, self._num_sobol // 2)
+
+    def _plain(self, point: Setting) -> Setting:
+        """A point as plain numbers within the bounds."""
+        return {name: parameter.cast(point[name]) for name, parameter in self._space.items()}
+
+    def _next_of_design(self, number: int, tried: Sequence[Setting]) -> Setting:
+        """Point `number` of the design or, if whole numbers alone are searched, the next one that was not tried."""
+        found = self._plain(self._design_point(number))
+        if num_settings(self._space) is not None:
+            while found in tried:  # the first trial may be any setting, and points of the design can be equal
+                number += 1
+                found = self._plain(self._design_point(number))
+        return found
 
     def _design_point(self, number: int) -> Setting:
         """Return point `number` of the Sobol design, a pure function of the seed."""

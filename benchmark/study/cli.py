@@ -93,10 +93,7 @@ def _run_all(command: Command, only_reads: bool, several: Sequence[str]) -> list
             composed.clear()
 
     def selected(config: DictConfig, given: list[str], where: dict[str, object]) -> Study:
-        try:
-            return Study.of(config) if only_reads else select(config, given, where)
-        except ConfigurationError as error:
-            raise errors.UserError(explain(error.__cause__ or error, given)) from error
+        return _explaining(given, lambda: Study.of(config) if only_reads else select(config, given, where))
 
     def run(config: DictConfig, given: list[str], where: dict[str, object]) -> None:
         study = selected(config, given, where)
@@ -292,8 +289,32 @@ def study_of(overrides: Sequence[str]) -> Study:
     Raises:
         UserError: the configuration is invalid.
     """
+    return _explaining(
+        overrides, lambda: Study.of(_compose([*overrides], plugins.conf_dirs(plugins_in(overrides))[1:]))
+    )
+
+
+def selected_study(overrides: Sequence[str]) -> tuple[Study, list[str]]:
+    """The study that a command line with these overrides runs: `study=FOLDER`, or one with the budget that is stored.
+
+    Args:
+        overrides: in Hydra's grammar.
+
+    Returns:
+        The study, and the overrides that are not places of this machine.
+
+    Raises:
+        UserError: the configuration is invalid, or there is no such study.
+    """
+    rest, where = _without_places([*overrides])
+    config = _compose(_of_the_command(rest), plugins.conf_dirs(plugins_in(overrides))[1:])
+    return _explaining(rest, lambda: select(config, rest, where)), rest
+
+
+def _explaining(overrides: Sequence[str], make: Callable[[], Study]) -> Study:
+    """Make a study, and explain an invalid configuration by the overrides."""
     try:
-        return Study.of(_compose([*overrides], plugins.conf_dirs(plugins_in(overrides))[1:]))
+        return make()
     except ConfigurationError as error:
         raise errors.UserError(explain(error.__cause__ or error, overrides)) from error
 

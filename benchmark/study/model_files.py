@@ -368,15 +368,17 @@ def keep(
         written.append(WeightsFile(file=name, sha256=sha256, not_trained_on=[*held_out]))
     described = describe(
         study, run=run, identity=identity, fingerprint=fingerprint, code=code, weights=written, reproduces=reproduces,
-        frozen=_write_frozen(study, folder) if study.config.training.views is not None else None,
+        frozen=frozen_weights(study, folder),
     )  # fmt: skip
     write_description(folder, described)
     for source, _ in files.values():
         source.unlink()
 
 
-def _write_frozen(study: Study, folder: Path) -> WeightsFile:
-    """Write the trunk that a study did not train into the folder of a run."""
+def frozen_weights(study: Study, folder: Path) -> WeightsFile | None:
+    """Write the trunk that a study did not train into the folder of a run; None if it trained its trunk."""
+    if study.config.training.views is None:
+        return None
     trunk = frozen_trunk(study, data.num_channels(study.make_dataset().trainval().images))
     state = {"trunk": trunk.state_dict(), "head": {}, "loss": {}}
     return WeightsFile(file=FROZEN, sha256=write_weights(folder / FROZEN, state, {}), not_trained_on=[])

@@ -72,3 +72,5 @@ def test_an_untrained_row_joins_rows_with_any_number_of_runs_and_splits_for_ever
     assert len(parts([none, replace(trained, fingerprint="other")])) == 2
     (main, other) = parts([none, trained, replace(trained, name="more", num_runs=trained.num_runs + 1)])
     assert (main.rows, other.rows) == (["none", trained.name], ["more"])
+    runs = trained.num_runs
+    assert f"number of runs: {runs + 1} here, {runs} in the first table" in other.differences

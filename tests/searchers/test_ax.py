@@ -358,3 +358,21 @@ def test_a_search_over_five_parameters_beats_its_control_on_average():
     }
     assert np.mean(best[Ax]) > np.mean(best[Sobol]) + 0.01
     assert sum(a > s for a, s in zip(best[Ax], best[Sobol], strict=True)) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_default_that_comes_first_is_no_point_of_the_design_again(seed):
+    searcher = Ax({"n": Parameter((8, 13), type="int")}, seed, defaults_first=True, defaults={"n": 10})
+    found = [trial.parameters["n"] for trial in search(searcher, 6, score=lambda setting: 0.1)]
+    assert found[0] == 10 and sorted(found) == list(range(8, 14))
+
+
+@pytest.mark.slow
+def test_the_model_chooses_also_where_every_setting_has_been_tried():
+    history = [
+        Trial(i, {"n": n}, 0.30 - 0.01 * abs(n - 9) + 0.05 * (n == 14), 0.02) for i, n in enumerate(range(4, 16))
+    ]
+    searcher = Ax({"n": Parameter((4, 15), type="int")}, 0, noise="fold_sem", select="model")
+    index, reason = searcher.choose(history)
+    assert reason is None and history[index].parameters["n"] != 14, "which is an outlier"
