@@ -36,9 +36,8 @@ from benchmark.protocol.statistics import t_interval
 from benchmark.report import rankings
 from benchmark.report.comparison import leaves, text_of
 from benchmark.report.rankings import Ranking
-from benchmark.report.runs import StudyRuns, code_of, read_runs
+from benchmark.report.runs import StudyRuns, code_of, read_repetitions, read_runs
 from benchmark.study.selected import check_read
-from benchmark.study.stored import repetitions
 from benchmark.study.study import Study
 
 RANKED_BY = "concatenated.map_at_r"
@@ -77,8 +76,8 @@ def compare(study: Study, overrides: list[str]) -> None:
         )
     for name, runs in (("A", one), ("B", two)):
         write(f"{name}: {runs.directory}, {runs.stored.label}, {len(runs.records)} of {runs.stored.num_runs} runs")
-        for problem in runs.problems:
-            write(f"   {problem.text}")
+        for text in filter(None, (*(problem.text for problem in runs.problems), runs.not_shown)):
+            write(f"   {text}")
     _write_differences(one, two)
     _write_scores(one, two, columns)
     _write_searches(one, two, columns)
@@ -92,7 +91,7 @@ def _write_rankings(first: list[Ranking], second: list[Ranking]) -> None:
         within = ranking.between_runs()
         noise = "" if within is None else f"; mean tau between its single runs {within:.2f}"
         write(f"{names[ranking.name]}: {ranking.name}, {len(ranking.runs)} losses{noise}")
-        for sentence in (*_budgets(ranking), *ranking.left_out):
+        for sentence in (*_budgets(ranking), *ranking.remarks):
             write(f"   {sentence}")
     rows = []
     for one, two in itertools.combinations(every, 2):
@@ -284,15 +283,10 @@ def _write_searches(one: StudyRuns, two: StudyRuns, columns: list[str]) -> None:
 
 def _searches(runs: StudyRuns) -> dict[int, StudyRuns]:
     """A study and the repetitions of its search that have runs, by their number."""
-    found = {runs.stored.facts.search: runs}
-    for folder in repetitions(runs.directory):
-        try:
-            other = read_runs(folder)
-        except UserError as error:
-            write(f"{folder.name} is left out: {error}")
-            continue
-        found[other.stored.facts.search] = other
-    return found
+    found, left_out = read_repetitions(runs)
+    for line in left_out:
+        write(line)
+    return {runs.stored.facts.search: runs} | found
 
 
 def _mean(values: Mapping[int, float], confidence: float) -> str:

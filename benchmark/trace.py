@@ -29,10 +29,10 @@ from benchmark.core.wording import missing, plus_minus, ranges
 from benchmark.protocol.nested import over_searches
 from benchmark.protocol.statistics import t_interval
 from benchmark.report.comparison import text_of
-from benchmark.report.runs import StudyRuns, code_of, device_of, read_runs, resolve_column
+from benchmark.report.runs import StudyRuns, code_of, device_of, read_repetitions, read_runs, resolve_column
 from benchmark.study import contents, layout, ledger
 from benchmark.study.selected import check_read
-from benchmark.study.stored import NAME, all_studies, repetitions
+from benchmark.study.stored import NAME, all_studies
 from benchmark.study.study import Study
 
 NOT_RECORDED = "not recorded"
@@ -68,12 +68,9 @@ def trace(study: Study, overrides: list[str]) -> None:
         write(line)
     for problem in runs.problems:
         write(problem.text)
-    others = {}
-    for folder in repetitions(directory):
-        try:
-            others[folder.name.rpartition("-search")[2]] = read_runs(folder)
-        except UserError as error:
-            write(f"{folder.name} is left out: {error}")
+    others, left_out = read_repetitions(runs)
+    for line in left_out:
+        write(line)
     for name in columns:
         _write_column(runs, name)
         _write_searches(runs, others, name)
@@ -210,12 +207,15 @@ def _write_column(runs: StudyRuns, column: str) -> None:
     if len(values) < num_runs:
         write(f"  {missing(values, num_runs, 'value')}; the table's cell stays empty")
         return
+    if runs.not_shown:
+        write(f"  the table's cell stays empty: {runs.not_shown}")
+        return
     found = t_interval([values[run] for run in sorted(values)], confidence)
     what = "mean" if found.half_width is None else f"mean +- half width of the {100 * confidence:g} % t-interval:"
     write(f"  {what} {plus_minus(found.mean, found.half_width)} (n = {found.n})")
 
 
-def _write_searches(runs: StudyRuns, others: Mapping[str, StudyRuns], column: str) -> None:
+def _write_searches(runs: StudyRuns, others: Mapping[int, StudyRuns], column: str) -> None:
     """Print the runs of repeated searches, and the mean and interval over searches that the table shows beside them.
 
     Args:
@@ -225,12 +225,13 @@ def _write_searches(runs: StudyRuns, others: Mapping[str, StudyRuns], column: st
     """
     if not others:
         return
-    values = {0: runs.values(column)} | {int(number): other.values(column) for number, other in others.items()}
+    values = {0: runs.values(column)} | {number: other.values(column) for number, other in others.items()}
     for number in sorted(values.keys() - {0}):
         listed = ", ".join(f"run {run} {value:.4f}" for run, value in sorted(values[number].items()))
         write(f"  search {number}: {listed}")
-    if any(found.keys() != values[0].keys() for found in values.values()):
-        write("  the searches have different runs, so there is no mean over searches")
+    if runs.not_shown or not values[0] or any(found.keys() != values[0].keys() for found in values.values()):
+        why = "the first one is not shown" if runs.not_shown else "they have different runs, or none with a score"
+        write(f"  there is no mean over searches: {why}")
         return
     scores = {(number, run): value for number, found in values.items() for run, value in found.items()}
     found = over_searches(scores, runs.stored.facts.confidence)

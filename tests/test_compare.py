@@ -169,3 +169,15 @@ def test_what_cannot_be_compared_is_refused(compose_study: Compose, tmp_path: Pa
     unsearched = compose_study("dataset=glyphs_small", "loss=ms")
     fake_results.start(unsearched, [0])
     assert_refused(compared(one, unsearched.directory), "no finished search", "bo")
+
+
+def test_a_ranking_says_which_losses_tables_do_not_show(compose_study: Compose, tmp_path: Path) -> None:
+    for loss, scores in (("ms", [0.4, 0.5]), ("hpl_pa", [0.6]), ("triplet", [0.3, 0.4])):
+        fake_results.finish(compose_study("dataset=glyphs_small", f"loss={loss}", "protocol.num_runs=2"), scores)
+    more = compose_study("dataset=glyphs_small", "loss=triplet", "protocol.num_runs=2", "trials=8")
+    fake_results.start(more, range(6))
+    again = shutil.copytree(more.directory.parent, tmp_path / "again")
+    out = compared(more.directory.parent, again).out
+    assert "hpl_pa is ranked, but tables do not show it: it has 1 of 2 runs" in out
+    assert "triplet is ranked, but tables do not show it: Its search has 6 of 8 trials" in out
+    assert "ms is ranked" not in out

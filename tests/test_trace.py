@@ -216,3 +216,35 @@ def test_a_ledger_that_cannot_be_written_keeps_the_test_embeddings_closed(
     monkeypatch.setattr("benchmark.report.figures.kept.read", lambda path: opened.append(path))
     assert_refused(traced(study, f"{GROUP}/hpl_pa", "bootstrap=10"), "test_ledger.jsonl")
     assert opened == []
+
+
+def test_a_repetition_that_the_table_leaves_out_is_left_out(compose_study: Compose) -> None:
+    first = compose_study("dataset=glyphs_small", "loss=hpl_pa", "protocol.num_runs=2")
+    fake_results.finish(first, [0.4, 0.5])
+    more = compose_study("dataset=glyphs_small", "loss=hpl_pa", "protocol.num_runs=3", "search=1")
+    fake_results.finish(more, [0.4, 0.5, 0.6])
+    out = traced(first, f"{GROUP}/hpl_pa/concatenated.map_at_r").out
+    assert "hpl_pa-search1 is left out: it has 3 runs, not 2" in out and "mean over searches" not in out
+
+
+def test_an_unfinished_search_has_runs_but_no_cell(study: Study, compose_study: Compose) -> None:
+    fake_results.start(
+        compose_study("dataset=glyphs_small", "loss=hpl_pa", "protocol.num_runs=4", "trials=8"), range(6)
+    )
+    out = traced(study, f"{GROUP}/hpl_pa/concatenated.map_at_r").out
+    assert (
+        "the table's cell stays empty: Its search has 6 of 8 trials" in out and "+-" not in out.split("in percent: ")[1]
+    )
+
+
+def test_searches_without_a_score_have_no_mean(compose_study: Compose) -> None:
+    studies = [
+        compose_study("dataset=glyphs_small", "loss=hpl_pa", "protocol.num_runs=2", f"search={n}") for n in (0, 1)
+    ]
+    for study in studies:
+        fake_results.finish(study, ["diverged", "diverged"])
+    ended = traced(studies[0], f"{GROUP}/hpl_pa/concatenated.map_at_r")
+    assert (
+        ended.status == 0
+        and "there is no mean over searches: they have different runs, or none with a score" in ended.out
+    )

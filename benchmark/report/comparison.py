@@ -21,7 +21,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from benchmark.core.records import JsonObject
+from benchmark.core.provenance import UNKNOWN, kinds_of
+from benchmark.core.records import JsonObject, Record
+from benchmark.study.stored import StoredStudy
 from benchmark.study.version_1 import BLOCKS
 
 # Values that the oldest studies had but did not record, or that a study records only if they differ from these.
@@ -81,6 +83,34 @@ class Comparable:
     devices: frozenset[str]
     precision: str
     plugins: tuple[str, ...]
+
+
+def comparable(stored: StoredStudy, used: Sequence[Record], name: str) -> Comparable:
+    """Return what the numbers of a study depend on, from its `study.yaml` and its records.
+
+    Args:
+        stored: the study.
+        used: its trials and the runs of its row.
+        name: its name among the rows.
+    """
+    facts = stored.facts
+    origins = [record.provenance for record in used]
+    seen = [origin["versions"] for origin in origins if "versions" in origin] or [stored.versions]
+    packages = dict.fromkeys(package for versions in seen for package in versions)
+    # Version 1 did not record the precision; on a CPU, it was ieee.
+    known = stored.version > 1 or not any(origin.get("hardware", {}).get("gpu") for origin in origins)
+    latest = [*stored.search_code[-1:], *stored.code[-1:]]
+    modules = {name: digest for code in latest for name, digest in code.modules.items()}
+    return Comparable(
+        name=name, label=stored.label, science=stored.science, fingerprint=stored.fingerprint,
+        story=facts.story, num_runs=None if facts.untrained else stored.num_runs, preset=facts.preset,
+        trials=None if facts.preset or facts.story == "traditional" else stored.trials,
+        confidence=facts.confidence, code=modules if stored.code else None,
+        codes_accepted=max(len(stored.code), len(stored.search_code)), num_records=len(used),
+        devices=frozenset(kinds_of(used) - {UNKNOWN}),
+        versions={name: frozenset(each[name] for each in seen if name in each) for name in packages},
+        precision=stored.expected.precision if known else "", plugins=tuple(stored.plugins),
+    )  # fmt: skip
 
 
 @dataclass

@@ -28,14 +28,14 @@ class Ranking:
         search: number of the search, 0 unless searches were repeated.
         runs: score of each run in percent by its number, for each loss.
         searched: best validation MAP@R so far in percent after each trial, for each loss that was searched.
-        left_out: sentences about studies without scores.
+        remarks: sentences about studies without scores, or with those of an unfinished search or of too few runs.
     """
 
     folder: Path
     search: int
     runs: dict[str, dict[int, float]] = field(default_factory=dict)
     searched: dict[str, list[float | None]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -114,12 +114,12 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
         stored = read_study(path)
         ranking = found.setdefault(stored.facts.search, Ranking(folder, stored.facts.search))
         try:
-            values = read_runs(path).values(column)
+            runs = read_runs(path)
         except UserError as error:
-            ranking.left_out.append(f"{path.name} is left out: {error}")
+            ranking.remarks.append(f"{path.name} is left out: {error}")
             continue
-        if not values:
-            ranking.left_out.append(f"{path.name} is left out: none of its runs has {column}.")
+        if not (values := runs.values(column)):
+            ranking.remarks.append(f"{path.name} is left out: none of its runs has {column}.")
             continue
         loss = " ".join(filter(None, (stored.facts.loss, stored.facts.preset, stored.facts.variant)))
         if (other := places.setdefault((loss, stored.facts.search), path)) != path:
@@ -127,12 +127,15 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
                 f"{other} and {path} are both of {loss}: give folders with one study of each loss, such as "
                 f"{other.parent}."
             )
+        few = f"it has {len(values)} of {stored.num_runs} runs" * (len(values) < stored.num_runs)
+        if why := "; ".join(filter(None, (few, runs.not_shown))):
+            ranking.remarks.append(f"{path.name} is ranked, but tables do not show it: {why}")
         ranking.runs[loss] = values
         if search := read_search(path):
             ranking.searched[loss] = best_in_order(search.scores[stored.facts.search])
     known = [ranking for _, ranking in sorted(found.items()) if ranking.runs]
     if not known:
-        reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.left_out)
+        reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.remarks)
         raise UserError(f"{folder} holds no study with scores in {column}.{reasons}")
     return _without_common_suffix(known)
 

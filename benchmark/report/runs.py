@@ -8,11 +8,13 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject, Record
 from benchmark.report import fold_rows, level_rows, traditional_rows
+from benchmark.report.comparison import comparable
+from benchmark.report.joined_searches import unlike
 from benchmark.study import layout
 from benchmark.study.command import command_for_folder
 from benchmark.study.contents import Choice
 from benchmark.study.layout import Chosen, Problem
-from benchmark.study.stored import StoredStudy, read_study
+from benchmark.study.stored import StoredStudy, read_study, repetitions
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class StudyRuns:
         paths: the record's file of each run.
         records: the record of each run that can be read and belongs to the study, by number.
         problems: records that cannot be used.
+        not_shown: why tables show none of these numbers, such as an unfinished search; empty if they do.
     """
 
     directory: Path
@@ -36,6 +39,7 @@ class StudyRuns:
     paths: Callable[[int], Path]
     records: Mapping[int, Record]
     problems: list[Problem]
+    not_shown: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -77,7 +81,7 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
     Raises:
         UserError: the study cannot be read, or has no finished run.
     """
-    stored = read_study(directory)
+    stored, not_shown = read_study(directory), ""
     facts, choice, expected = stored.facts, None, stored.expected
     if facts.story == "traditional":
         chosen = Chosen(facts.preset or "setting", None, facts.setting)
@@ -91,6 +95,11 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
                 again = command_for_folder(directory, make, plugins=stored.plugins)
                 raise UserError(f"{directory} has no finished search, and so no runs. Run {again}.")
             chosen = Chosen.of(choice)
+            try:
+                layout.read_choice(directory, expected, facts.select, stored.trials,
+                                   command_for_folder(directory, make, plugins=stored.plugins))  # fmt: skip
+            except layout.NoChoiceError as error:
+                not_shown = str(error)
         found = layout.read_runs(directory, expected, chosen, stored.num_runs)
 
     def path(run: int) -> Path:
@@ -102,7 +111,31 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
         problems = "".join(f" {problem.text}" for problem in found.problems)
         again = command_for_folder(directory, make, plugins=stored.plugins)
         raise UserError(f"{directory} has no finished run.{problems} Run {again}.")
-    return StudyRuns(directory, stored, chosen, choice, path, found.records, found.problems)
+    return StudyRuns(directory, stored, chosen, choice, path, found.records, found.problems, not_shown)
+
+
+def read_repetitions(runs: StudyRuns) -> tuple[dict[int, StudyRuns], list[str]]:
+    """Read the repetitions of a study's search that tables join with it.
+
+    Args:
+        runs: the study.
+
+    Returns:
+        The repetitions by their number, and a sentence about each that is left out.
+    """
+    found, left_out = {}, []
+    for folder in repetitions(runs.directory):
+        try:
+            other = read_runs(folder)
+        except UserError as error:
+            left_out.append(f"{folder.name} is left out: {error}")
+            continue
+        first, second = (comparable(one.stored, [], one.directory.name) for one in (runs, other))
+        if fault := unlike(first, second) or other.not_shown:
+            left_out.append(f"{folder.name} is left out: {fault}")
+        else:
+            found[int(folder.name.rpartition("-search")[2])] = other
+    return found, left_out
 
 
 def resolve_column(runs: StudyRuns, name: str) -> str:
