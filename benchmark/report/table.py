@@ -461,7 +461,9 @@ class Section:
         level = f"{100 * (1 - self.confidence):.0f} %"
         joined = any(row.over_searches for row in self.rows)
         searches = ", or over the means of searches where two rows have the same repeated searches" * joined
-        few = f" Bold rows need not be equal: n = {count} runs tell only large differences apart." * (count < FEW)
+        fewest = min((value.n for row in self.rows for value in row.over_searches.values()), default=FEW)
+        scarce = f"{count} runs" if count < FEW else f"{fewest} searches" if fewest < FEW else ""
+        few = f" Bold rows need not be equal: n = {scarce} tell only large differences apart." * bool(scarce)
         return (
             f"Bold: the rows that cannot be told from the best one of a column{each} (paired t-tests over runs with "
             f"equal seeds{searches}, adjusted by Holm's method, level {level}).{few}"
