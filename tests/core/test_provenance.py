@@ -1,5 +1,6 @@
 """A unit is done only by the software of the driver that made it."""
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -41,13 +42,13 @@ def test_every_unit_carries_the_versions_of_its_driver(compose_study, tmp_path):
 
 
 SCORES = {"trial": None, "folds": [], "seconds": [], "warnings": [], "fold_code": [], "devices": [],
-          "costs": {}}  # fmt: skip
+          "costs": {}, "test_contents": None}  # fmt: skip
 EVERY_TASK = pytest.mark.parametrize(
     ("do", "fields"),
     [
         (lambda body: worker.train_unit(body, print), {}),
         (final_eval.score_unit, {"of": final_eval.ScoreUnit} | SCORES),
-        (lambda body: traditional.run_unit(body, print), {"of": traditional.TraditionalUnit}),
+        (lambda body: traditional.run_unit(body, print), {"of": traditional.TraditionalUnit, "test_contents": None}),
     ],
     ids=["train", "score", "traditional"],
 )
@@ -75,7 +76,9 @@ def test_a_unit_of_other_code_is_refused_before_anything_is_touched(do, fields, 
 def test_a_unit_is_refused_where_the_data_are_others(searched, compose_study, tmp_path):
     """`searched` has drawn the data."""
     body = a_unit(compose_study(*TINY), tmp_path, fold=0).to_json()
-    with pytest.raises(UserError, match=r"on this machine has fingerprint .* data of another machine(?s:.)*make data"):
+    with pytest.raises(
+        UserError, match=rf"on {platform.node()} has fingerprint .* data of another machine(?s:.)*make data"
+    ):
         worker.train_unit(body, print)
     assert not (tmp_path / "unit" / "record.json").exists()
 

@@ -184,7 +184,7 @@ def test_a_worker_that_lacks_the_precision_refuses_a_unit(compose_study: Any, tm
               "study_identity": study.identity(""), "accepted": [code]}  # fmt: skip
     training = Unit(**common, fold=0, directory=tmp_path / "fold_0")
     scoring = ScoreUnit(**common, fold=None, directory=tmp_path / "run_00", trial=None, folds=[], seconds=[],
-                        warnings=[], devices=[], costs={}, fold_code=[])  # fmt: skip
+                        warnings=[], devices=[], costs={}, fold_code=[], test_contents=None)  # fmt: skip
     for run, unit in ((train_unit, training), (run_unit, scoring)):
         with pytest.raises(UserError, match="precision=tf32: device=cpu"):
             run(unit.to_json(), print)
