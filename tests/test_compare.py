@@ -171,6 +171,7 @@ def test_what_cannot_be_compared_is_refused(compose_study: Compose, tmp_path: Pa
     assert_refused(compared(one, unsearched.directory), "no finished search", "bo")
 
 
+@pytest.mark.slow
 def test_a_ranking_says_which_losses_tables_do_not_show(compose_study: Compose, tmp_path: Path) -> None:
     for loss, scores in (("ms", [0.4, 0.5]), ("hpl_pa", [0.6]), ("triplet", [0.3, 0.4])):
         fake_results.finish(compose_study("dataset=glyphs_small", f"loss={loss}", "protocol.num_runs=2"), scores)

@@ -117,6 +117,7 @@ def test_a_beat_without_a_listener_does_nothing_and_the_last_listener_hears_unti
     assert (len(outer), len(inner)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_traditional_protocol_writes_its_heartbeat_while_it_prepares_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_run_of_the_traditional_protocol_writes_its_heartbeat_while_it_prepare
     assert [found and found["beats"] for found in seen] == [1]
 
 
+@pytest.mark.slow
 def test_a_unit_whose_machine_has_no_features_yet_writes_its_heartbeat_while_it_computes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_repetitions_are_one_row_with_an_interval_over_the_means_of_searches(com
     assert row.over_searches.keys() == {column.key for column in columns if column.is_main}
 
 
+@pytest.mark.slow
 def test_every_column_is_compared_over_searches(compose_study: Compose) -> None:
     """The runs of one search would tell P@1 apart, which is MAP@R and a constant in these results."""
     studies = searched(compose_study, {0: [0.09, 0.11], 1: [0.15, 0.17], 2: [0.16, 0.18]}, "loss=hpl_pa")
