@@ -133,9 +133,9 @@ def clock_jumps(*overrides: str) -> Callable[[Case], Ended]:
         driver = case.start(f"executor.timeout_minutes={minutes}", ALONE, *overrides)
         case.worker_in_the_middle()
         for epoch, seconds in ((2, -90_000), (3, 90_000)):
-            waited = (epoch - 1) * WRITE_SECONDS  # after which the next batch writes the heartbeat
+            waited = (epoch - 1) * WRITE_SECONDS  # after which the next beat writes the heartbeat
+            records.write_whole(clock, str(seconds).encode())  # first, so that this beat has it
             records.write_whole(case.injected / "waited", str(waited).encode())
-            records.write_whole(clock, str(seconds).encode())
             case.hold(epoch)
             wait_for(lambda jump=seconds: abs(case.heartbeat().get("at", 0.0) - time.time() - jump) < 3600)
             shown = run(status, f"results_dir={case.results}")
