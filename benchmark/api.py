@@ -163,11 +163,10 @@ def embed(model: Model, images: str | Path | Sequence[str | Path], *, batch_size
     if isinstance(images, str | Path):
         place = Path(images).expanduser()
         paths, _ = listed(place)
-        root = place if place.is_dir() else place.parent
+        root = seen = place if place.is_dir() else place.parent
     else:
         root, paths = Path(), [str(path) for path in images]
-    several = [Path(path).absolute() for path in paths]
-    seen = root if isinstance(images, str | Path) or not several else Path(os.path.commonpath(several))
+        seen = Path(os.path.commonpath([Path(path).absolute() for path in paths])) if paths else root
     model.log_if_tested_on(seen, f"embeddings of {len(paths):,} images")
     return embed_files(model, root, paths, batch_size=batch_size)
 

@@ -1,6 +1,7 @@
 """The runs of a study behind the numbers of its row in a table, one column at a time."""
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,6 @@ class StudyRuns:
         paths: the record's file of each run.
         records: the record of each run that can be read and belongs to the study, by number.
         problems: records that cannot be used.
-        not_shown: why tables show none of these numbers, such as an unfinished search; empty if they do.
     """
 
     directory: Path
@@ -39,7 +39,19 @@ class StudyRuns:
     paths: Callable[[int], Path]
     records: Mapping[int, Record]
     problems: list[Problem]
-    not_shown: str = ""
+
+    @functools.cached_property
+    def not_shown(self) -> str:
+        """Why tables show none of these numbers although runs are finished, such as a search that goes on; or empty."""
+        stored = self.stored
+        if self.choice is None:
+            return ""
+        finishes = command_for_folder(self.directory, "bo final-eval", plugins=stored.plugins)
+        try:
+            layout.read_choice(self.directory, stored.expected, stored.facts.select, stored.trials, finishes)
+        except layout.NoChoiceError as error:
+            return str(error)
+        return ""
 
     @property
     def columns(self) -> list[str]:
@@ -81,7 +93,7 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
     Raises:
         UserError: the study cannot be read, or has no finished run.
     """
-    stored, not_shown = read_study(directory), ""
+    stored = read_study(directory)
     facts, choice, expected = stored.facts, None, stored.expected
     if facts.story == "traditional":
         chosen = Chosen(facts.preset or "setting", None, facts.setting)
@@ -95,11 +107,6 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
                 again = command_for_folder(directory, make, plugins=stored.plugins)
                 raise UserError(f"{directory} has no finished search, and so no runs. Run {again}.")
             chosen = Chosen.of(choice)
-            try:
-                layout.read_choice(directory, expected, facts.select, stored.trials,
-                                   command_for_folder(directory, make, plugins=stored.plugins))  # fmt: skip
-            except layout.NoChoiceError as error:
-                not_shown = str(error)
         found = layout.read_runs(directory, expected, chosen, stored.num_runs)
 
     def path(run: int) -> Path:
@@ -111,7 +118,7 @@ def read_runs(directory: Path, *, may_have_none: bool = False) -> StudyRuns:
         problems = "".join(f" {problem.text}" for problem in found.problems)
         again = command_for_folder(directory, make, plugins=stored.plugins)
         raise UserError(f"{directory} has no finished run.{problems} Run {again}.")
-    return StudyRuns(directory, stored, chosen, choice, path, found.records, found.problems, not_shown)
+    return StudyRuns(directory, stored, chosen, choice, path, found.records, found.problems)
 
 
 def read_repetitions(runs: StudyRuns) -> tuple[dict[int, StudyRuns], list[str]]:
