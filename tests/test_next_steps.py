@@ -98,13 +98,38 @@ def test_the_commands_that_end_without_a_next_step_exist() -> None:
 @pytest.mark.parametrize("verb", slow_except(FAST, GO_ON))
 def test_a_command_ends_with_the_one_that_goes_on(verb: str, options: Callable[[str], list[str]]) -> None:
     done = ended(verb, *options(verb))
+    target, suggested = following(done)
+    assert (target in VERBS and target != verb) or verb == "splits"
+    assert ended(target, *suggested, "--cfg", "job").status == 0
+
+
+def following(done: Ended) -> tuple[str, list[str]]:
+    """The command that another one ended with, and its overrides."""
     assert done.status == 0, done
     last = done.out.splitlines()[-1]
     found = re.search(r"Next: (make .+)", last)
-    assert found, f"make {verb} ends with: {last}"
+    assert found, f"The last line is {last}"
     _, target, *words = shlex.split(found[1])
-    assert (target in VERBS and target != verb) or verb == "splits"
     given = {f"{invocation.FROM_MAKE}{name}": value for name, _, value in (word.partition("=") for word in words)}
     assert {*given} <= {f"{invocation.FROM_MAKE}{name}" for name in (*invocation.variables(target), invocation.ARGS)}
-    suggested = invocation.from_make(given, target)
-    assert ended(target, *suggested, "--cfg", "job").status == 0
+    return target, invocation.from_make(given, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("cub", "cars196", "sop", "inshop", "inaturalist2019", "grocery"))
+def test_the_next_steps_find_a_data_set_that_lies_elsewhere(name: str, tmp_path: Path) -> None:
+    here = published_layouts.write_small(name, tmp_path / "elsewhere")
+    first = ended("data", *here)
+    listed = ended("splits", *here, f"results_dir={tmp_path}")
+    described = ended(*_of_data_set(listed))
+    for one in (first, described):
+        target, suggested = following(one)
+        assert target == "bo" and ended(*_of_data_set(one)).out == one.out
+        too_early = ended("final-eval", *suggested, f"results_dir={tmp_path}").err
+        assert f"make bo DATASET={'csv' if one is described else name}" in too_early
+        assert f"ROOT={tmp_path / 'elsewhere'}" in too_early
+
+
+def _of_data_set(done: Ended) -> list[str]:
+    """`make data` with the options that another command printed about its data set."""
+    return ["data", *(word for word in following(done)[1] if invocation.key_of(word).startswith("dataset"))]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, command
+from benchmark.core.wording import counted
 from benchmark.datasets.image_tree import ImageTree, Reason, described
 from benchmark.datasets.listing import Listing, MissingDataError, by_name
 from benchmark.datasets.split_folders import SPLITS, Place, check_halves, describe, places
@@ -71,7 +72,27 @@ def listing(
     lost = sorted({place.label for place in found} - {*whole.class_names}) + tree.imageless
     parts = filter(None, [describe(found, split)])
     left_out = [f"left out: {described(UNUSABLE, lost)}"] if lost else []
-    return replace(whole, notes=(*parts, *whole.notes, *left_out, *tree.left_out(), *tree.notes))
+    alike = _in_both_halves(whole, divided) if split == "auto" else []
+    return replace(whole, notes=(*parts, *alike, *whole.notes, *left_out, *tree.left_out(), *tree.notes))
+
+
+def _in_both_halves(whole: Listing, divided: bool) -> list[str]:
+    """Return a note on classes in both halves whose folders have the same name.
+
+    Args:
+        whole: the listing.
+        divided: whether its halves are those of the folders.
+    """
+    halves: tuple[dict[str, str], dict[str, str]] = {}, {}  # for training and testing: a class by its folder's name
+    for label, role in sorted({*zip(whole.labels.tolist(), whole.roles.tolist(), strict=True)}):
+        name = whole.class_names[label]
+        halves[role != "trainval"].setdefault(name.rpartition("/")[2], name)
+    if not (common := halves[0].keys() & halves[1].keys()):
+        return []
+    first = min(common)
+    what = counted(len(common), "name of a class folder is", "names of class folders are")
+    join = "" if divided else f"; if they mean the same, join them: {arguments({'dataset.module.split': 'merge'})}"
+    return [f"{what} in both halves for different classes: {halves[0][first]!r} and {halves[1][first]!r}{join}"]
 
 
 def _order(folder: tuple[Place, str]) -> list[tuple[str, str]]:

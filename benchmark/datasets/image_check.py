@@ -1,9 +1,9 @@
 """Check that the images of a data set exist and can be decoded, and remember those that passed.
 
 Decoding all images takes minutes, and every worker creates the data set. Images that decoded without error are
-therefore recorded in the user's cache, one file per root, with size and modification time, and are not decoded again
-while these are unchanged. Images with an error are always tried again, since the cause may be elsewhere (permissions,
-an unmounted disk).
+therefore recorded in the user's cache, one file per root, and are not decoded again while their sizes and modification
+times are the same and the system has noted no change since then. Images with an error are always tried again, since the
+cause may be elsewhere (permissions, an unmounted disk).
 """
 
 import hashlib
@@ -27,16 +27,15 @@ from benchmark.core.threads import usable_cores
 from benchmark.datasets.listing import Listing
 from benchmark.images.cache import locked
 from benchmark.images.decode import Tally, Traits, UnreadableImageError, describe_unusable, examine
-from benchmark.images.decoded_on_read import read
+from benchmark.images.decoded_on_read import Stamp, check_time, read
 from benchmark.images.depth import is_cut
 
 CHECKS = ("lists", "files", "images")
 MAX_THREADS = 16  # decoders release the global interpreter lock
 RULES = 3  # counts the changes of what `examine` refuses or reports
 Entry = tuple[
-    int, int, str, bool, bool, int, int, bool
-]  # of the memo: `Facts`, and the fields of `Seen` from `sha256` on
-Facts = tuple[int, int]  # size in bytes and modification time in ns
+    int, int, int, str, bool, bool, int, int, bool
+]  # of the memo: size, modification time and `check_time`, and the fields of `Seen` from `sha256` on
 
 
 def check_images(listing: Listing, check: str) -> Listing:
@@ -106,17 +105,19 @@ def inspect(root: Path, paths: Sequence[str], check: str) -> list[Seen]:
         """Take what the memo knows about unchanged images, and return the positions of the others."""
         known = _read(memo)
         for i, (path, fact) in enumerate(zip(paths, facts, strict=True)):
-            if path in known and known[path][:2] == fact:
-                seen[i] = Seen(None, *known[path][2:])
+            if isinstance(fact, Stamp) and path in known:
+                size, modified, checked = known[path][:3]
+                if (fact.size, fact.modified) == (size, modified) and fact.changed < checked:
+                    seen[i] = Seen(None, *known[path][3:])
         return [i for i, one in enumerate(seen) if not one.problem and not one.sha256]
 
     if not look_up():
         return seen
     with _alone(memo, root):
-        new = look_up()  # again: another process may have checked them meanwhile
+        new, now = look_up(), check_time()  # again: another process may have checked them meanwhile
         for i, one in zip(new, _decode_all([os.path.join(root, paths[i]) for i in new]), strict=True):
             seen[i] = one
-        if fresh := {paths[i]: _entry(facts[i], seen[i]) for i in new if not seen[i].problem}:
+        if fresh := {paths[i]: _entry(facts[i], now, seen[i]) for i in new if not seen[i].problem}:
             with suppress(OSError):  # without the memo, the next check only takes longer
                 _write(memo, _read(memo) | fresh)
     return seen
@@ -147,19 +148,19 @@ def memo_path(root: Path) -> Path:
     return user_cache_dir() / "checked_pictures" / f"{name}.json"
 
 
-def _facts(path: str) -> Facts | str:
-    """Return size and modification time of a file, or why it cannot be used."""
+def _facts(path: str) -> Stamp | str:
+    """Return the stamp of a file, or why it cannot be used."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte in the name
         return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else "is missing"
+    return Stamp.of(found) if stat.S_ISREG(found.st_mode) else "is missing"
 
 
-def _entry(facts: Facts | str, seen: Seen) -> Entry:
-    return cast(Entry, (*facts, *astuple(seen)[1:]))
+def _entry(facts: Stamp | str, checked: int, seen: Seen) -> Entry:
+    return cast(Entry, (*facts[:2], checked, *astuple(seen)[1:]))
 
 
 def _decode_all(paths: Sequence[str]) -> list[Seen]:

@@ -33,6 +33,7 @@ from benchmark.images.decode import describe_unusable
 
 DATASETS = ("cub", "cars196", "sop", "inshop", "inaturalist2019", "grocery")
 LEVELS = ("", "*/", "*/*/", "*/*/*/")  # folders in which a file is searched, below the folder of the data set
+MASKS = ("segmentations", "masks", "annotations")  # folders of images that may be named like the photographs
 FEW, MANY = 30, 1000  # images of a list that are tried to find their folder: by name, and in any case and suffix
 SEARCHED = 200_000  # entries that are read to find out what a folder holds
 ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip", ".tar.bz2", ".tar.xz", ".7z", ".rar")  # the last two cannot be unpacked
@@ -368,7 +369,8 @@ def place_of(folder: Path, paths: Sequence[str], *places: str) -> Path | None:
         for top in tops:
             for found in tree.all(f"{place}{glob.escape(top)}".rstrip("/")):
                 base = found.parent if top else found
-                if len(on_disk(base, many)[1]) < len(many):
+                masks = {*map(str.lower, base.relative_to(folder).parts)} & {*MASKS}
+                if not masks and len(on_disk(base, many)[1]) < len(many):
                     return base
     return None
 

@@ -21,7 +21,7 @@ from benchmark.core.escape import visible
 from benchmark.core.invocation import arguments
 from benchmark.core.wording import counted
 from benchmark.datasets.listing import ROLES
-from benchmark.datasets.split_names import as_listed, is_filler, roles_of
+from benchmark.datasets.split_names import as_listed, is_filler, roles_among_words, roles_of
 
 SPLITS = ("auto", "merge", "off")
 Steps = tuple[str, ...]  # the names of nested folders
@@ -58,7 +58,7 @@ def places(root: Path, folders: Sequence[str], split: str) -> list[Place]:
     if level is None:
         if split != "off":
             _check_not_mixed(root, paths)
-        if split != "off" and (alike := _repeats(paths)):
+        if split != "off" and (alike := _repeats(paths, most=split == "auto")):
             if split == "auto":
                 raise UserError(_about_repeats(root, alike))
             return [Place("/".join(path[1:]), path[0]) for path in paths]
@@ -162,17 +162,18 @@ def _level(paths: Sequence[Steps]) -> int | None:
     return None
 
 
-def _repeats(paths: Sequence[Steps]) -> list[Steps]:
-    """Return the folders of one class if most classes are in several of the outermost folders: domains, folds, a split.
+def _repeats(paths: Sequence[Steps], most: bool) -> list[Steps]:
+    """Return the folders of one class if classes are in several of the outermost folders: domains, folds, a split.
 
     Args:
         paths: the class folders; they have more than one outermost folder.
+        most: whether two or more classes have to be, and most of them.
     """
     within: defaultdict[Steps, list[str]] = defaultdict(list)
     for path in paths:
         within[path[1:]].append(path[0])
     common = [rest for rest, outer in within.items() if rest and len(outer) > 1]
-    if () in within or len(common) < 2 or 2 * len(common) <= len(within):
+    if () in within or not common or (most and (len(common) < 2 or 2 * len(common) <= len(within))):
         return []
     return [(outer, *common[0]) for outer in within[common[0]]]
 
@@ -230,7 +231,7 @@ def _suspects(paths: Sequence[Steps]) -> dict[Steps, str]:
 
 
 def _check_not_mixed(root: Path, paths: Sequence[Steps]) -> None:
-    """Check that no folders look like the parts of a split while others do not.
+    """Check that no folders look like the parts of a split while others do not, or while their names say more.
 
     Raises:
         UserError: some do; the message names two parts and another folder.
@@ -247,6 +248,18 @@ def _check_not_mixed(root: Path, paths: Sequence[Steps]) -> None:
             f"In {root}, {' and '.join(map(visible, examples[:2]))} are named like the parts of a split, but {but}, or "
             f"{_off()}"
         )
+    beside: defaultdict[Steps, set[str]] = defaultdict(set)  # by folder: names of the folders of folders in it
+    for path in paths:
+        for depth, name in enumerate(path[:-1]):
+            beside[path[:depth]].add(name)
+    for folder, names in beside.items():
+        if roles := roles_among_words(sorted(names)):
+            examples = ["/".join((*folder, name)) for name in {role: name for name, role in roles.items()}.values()]
+            raise UserError(
+                f"In {root}, {' and '.join(map(visible, examples[:2]))} mention different parts of a split, but their "
+                "names say more. If they are its parts, rename them, or put them into folders with the names of parts, "
+                f"such as train and test; if not, {_off()}"
+            )
 
 
 def _off() -> str:

@@ -87,6 +87,21 @@ def roles_of(names: Collection[str]) -> dict[str, str]:
     return {name: role for name, (role, rest) in read.items() if role and rest and rest in several}
 
 
+def roles_among_words(names: Collection[str]) -> dict[str, str]:
+    """Return the roles that names mention, whatever else they say, if these are several.
+
+    Args:
+        names: names of folders next to each other.
+
+    >>> roles_among_words(["train", "test_novel", "misc"])
+    {'train': 'train', 'test_novel': 'test'}
+    >>> roles_among_words(["freight train", "bullet train"])
+    {}
+    """
+    found = {name: role for name in names if (role := _read(name)[0])}
+    return found if len({*found.values()}) > 1 else {}
+
+
 def as_listed(roles: Iterable[str]) -> dict[str, str]:
     """Return what the roles of one data set mean, one of `listing.ROLES` each.
 

@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -92,6 +92,7 @@ def build(
     """
     job = _Job(folder, root, paths, inside(root, paths), short_side, reading)
     if not (missing := job.missing()):
+        job.renew()
         return
     with _advising_on_a_failing_disk(folder, missing), _locked(folder):
         if job.missing():
@@ -106,6 +107,7 @@ class _Job:
     files: list[Path]
     short_side: int | None
     reading: Reading
+    renewed: dict[int, shards.Metadata] = field(default_factory=dict)  # of shards whose files had to be hashed
 
     def images(self, number: int) -> shards.ImageFiles:
         """Return the image files of a shard."""
@@ -114,8 +116,21 @@ class _Job:
 
     def metadata(self, number: int) -> shards.Metadata | None:
         """Return the metadata of a shard; None unless it is finished and up to date."""
-        metadata = shards.read(self.folder, number)
-        return metadata if metadata and shards.is_current(metadata, self.images(number)) else None
+        stored = shards.read(self.folder, number)
+        metadata = shards.confirmed(stored, self.images(number)) if stored else None
+        if metadata and metadata is not stored:
+            self.renewed[number] = metadata
+        return metadata
+
+    def renew(self) -> None:
+        """Note which files were hashed, so that the next process need not hash them, unless another one fills it."""
+        if self.renewed:
+            with (
+                contextlib.suppress(OSError, records.LockedError, records.CorruptFileError),
+                records.only_one(self.folder / "lock", f"The cache {self.folder}"),
+            ):
+                for number, metadata in self.renewed.items():
+                    shards.renew(self.folder, number, metadata)
 
     def about(self, finished: list[shards.Metadata]) -> About:
         """Return the content of `about.json`."""

@@ -5,8 +5,10 @@ import functools
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from benchmark.core.pulse import beating
 from benchmark.images.decode import AS_PUBLISHED, Reading, UnreadableImageError, decode
 
 MAX_BYTES = 2**30  # of an image file; more than the largest image that is decoded takes without compression
+TICK_NS = 10_000_000  # on Linux, the clock of change times advances in steps of 10 ms at most
 
 
 def inside(root: Path, paths: Iterable[str]) -> list[Path]:
@@ -32,16 +35,44 @@ def inside(root: Path, paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Return size in bytes and modification time in nanoseconds, which reveal a changed file.
+class Stamp(NamedTuple):
+    """What the file system says about a file's last change.
+
+    Attributes:
+        size: in bytes.
+        modified: modification time in nanoseconds. Programs that copy or unpack files set it, so that a file with other
+            bytes may have the same.
+        changed: change time in nanoseconds. The system sets it at every write, rename and change of a modification
+            time, so that copies of a file differ in it.
+    """
+
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        """Return the stamp of a file with this status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def check_time() -> int:
+    """Return a time in nanoseconds that is after the change times of present files, but not after later ones."""
+    found = time.time_ns()
+    time.sleep(TICK_NS / 1e9)
+    return found + 1
+
+
+def stamp(path: Path) -> Stamp:
+    """Return the stamp of a file, which reveals a change.
 
     Raises:
         OSError: there is no such file.
     """
-    return _stamp(path.stat())
+    return Stamp.of(path.stat())
 
 
-def read(path: Path) -> tuple[bytes, tuple[int, int]]:
+def read(path: Path) -> tuple[bytes, Stamp]:
     """Read a file and the stamp that it had before reading.
 
     Raises:
@@ -51,9 +82,9 @@ def read(path: Path) -> tuple[bytes, tuple[int, int]]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe could wait forever
             raise UnreadableImageError("is not a file")
         with open(path, "rb") as file:
-            found = _stamp(os.fstat(file.fileno()))  # before reading, so that a concurrent change is noticed
-            if found[0] > MAX_BYTES:
-                raise UnreadableImageError(f"has {found[0]:,} bytes; at most {MAX_BYTES:,} are read")
+            found = Stamp.of(os.fstat(file.fileno()))  # before reading, so that a concurrent change is noticed
+            if found.size > MAX_BYTES:
+                raise UnreadableImageError(f"has {found.size:,} bytes; at most {MAX_BYTES:,} are read")
             return file.read(), found
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableImageError("is missing") from None
@@ -61,10 +92,6 @@ def read(path: Path) -> tuple[bytes, tuple[int, int]]:
         raise UnreadableImageError(f"cannot be read ({error.strerror})") from error
     except ValueError:  # a null byte in the name
         raise UnreadableImageError("is missing") from None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
 
 
 def contents_of(sha256: Iterable[str]) -> str:

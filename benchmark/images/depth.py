@@ -4,12 +4,14 @@ The same holds for grey images with transparency. Grey images of more than 8 bit
 """
 
 import io
+import re
 
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH, PNG_COLOUR = 24, 25  # bytes of the header chunk
 PNG_CHANNELS = (2, 4, 6)  # kinds of pixels with several channels: RGB, grey with transparency, RGB with transparency
+PPM = re.compile(rb"P[36]" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+(\d+)")  # width, height and the value of white
 TIFF_DEPTHS = 258  # tag BitsPerSample, a number for each channel
 
 
@@ -21,6 +23,8 @@ def is_cut(payload: bytes) -> bool:
     """
     if payload.startswith(PNG):
         return payload[PNG_DEPTH] == 16 and payload[PNG_COLOUR] in PNG_CHANNELS
+    if ppm := PPM.match(payload):
+        return int(ppm[3]) > 255
     if not payload.startswith((b"II", b"MM")):
         return False
     with Image.open(io.BytesIO(payload), formats=("TIFF",)) as image:

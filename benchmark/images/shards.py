@@ -20,6 +20,7 @@ import PIL
 from PIL import features
 
 from benchmark.core import records
+from benchmark.core.pulse import beat
 from benchmark.images import decoded_on_read as image_files
 from benchmark.images import verified
 from benchmark.images.decode import Reading, Tally, Traits, UnreadableImageError, decode_with_traits
@@ -34,6 +35,7 @@ class Metadata(TypedDict):
     Attributes:
         sizes: height and width of each image in pixels.
         files: size in bytes, modification time in nanoseconds and SHA-256 of each image file.
+        checked: the `check_time` of these; caches of earlier versions have none.
         pixels: SHA-256 of the pixel file.
         short_side: length in pixels to which shorter sides were resized; None: original sizes.
         paths: names of the image files.
@@ -43,6 +45,7 @@ class Metadata(TypedDict):
 
     sizes: list[tuple[Pixels, Pixels]]
     files: list[tuple[int, int, str]]
+    checked: NotRequired[int]
     pixels: str
     short_side: int | None
     paths: list[str]
@@ -99,20 +102,49 @@ def read(folder: Path, number: int) -> Metadata | None:
     return metadata
 
 
-def is_current(metadata: Metadata, images: ImageFiles) -> bool:
-    """Return whether a shard is up to date with these image files, judged by size and modification time.
+def confirmed(metadata: Metadata, images: ImageFiles) -> Metadata | None:
+    """Return the metadata of a shard that is up to date with these image files; None if it is outdated.
 
-    The pixels of another version of Pillow or libjpeg are outdated: they can differ in the last bit.
+    A file is outdated by another size or modification time. One that has the same and was changed since it was checked,
+    as a copy was, is hashed; the returned metadata has the time of that check. The pixels of another version of Pillow
+    or libjpeg are outdated: they can differ in the last bit.
     """
     if (metadata["short_side"], metadata["paths"]) != (images.short_side, images.paths):
-        return False
+        return None
     if metadata.get("decoder") != decoder():
-        return False
-    before = [(size, time) for size, time, _ in metadata["files"]]
-    try:
-        return all(image_files.stamp(path) == old for path, old in zip(images.files, before, strict=True))
-    except OSError:
-        return False  # a missing file; decoding it will report that
+        return None
+    checked = 0
+    for path, (size, modified, sha256) in zip(images.files, metadata["files"], strict=True):
+        try:
+            found = image_files.stamp(path)
+            if (found.size, found.modified) != (size, modified):
+                return None
+            if found.changed >= metadata.get("checked", 0):
+                checked = checked or image_files.check_time()
+                payload, _ = image_files.read(path)
+                if hashlib.sha256(payload).hexdigest() != sha256:
+                    return None
+                beat()
+        except (OSError, UnreadableImageError):
+            return None  # a missing file; decoding it will report that
+    return {**metadata, "checked": checked} if checked else metadata
+
+
+def renew(folder: Path, number: int, metadata: Metadata) -> None:
+    """Write the time of the last check into the metadata of a shard, unless that is another shard by now.
+
+    Args:
+        folder: folder of the cache, which is locked.
+        number: number of the shard.
+        metadata: returned by `confirmed`.
+
+    Raises:
+        OSError: the metadata cannot be written.
+        CorruptFileError: the shard is damaged.
+    """
+    stored = read(folder, number)
+    if stored and {**stored, "checked": metadata["checked"]} == metadata:
+        _write_metadata(folder, number, metadata)
 
 
 def write(folder: Path, number: int, images: ImageFiles, tick: Callable[[], None]) -> dict[int, str]:
@@ -150,9 +182,10 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
     traits: list[Traits] = []
     bad: dict[int, str] = {}
     checksum = hashlib.sha256()
+    checked = image_files.check_time()
     for i, path in enumerate(images.files):
         try:
-            payload, (size, time) = image_files.read(path)
+            payload, found = image_files.read(path)
             pixels, special = decode_with_traits(payload, images.short_side, images.reading)
         except UnreadableImageError as error:
             bad[i] = str(error)
@@ -160,11 +193,11 @@ def _decode_into(out: BinaryIO, images: ImageFiles, tick: Callable[[], None]) ->
             checksum.update(pixels.data)
             out.write(pixels.data)
             sizes.append((pixels.shape[0], pixels.shape[1]))
-            facts.append((size, time, hashlib.sha256(payload).hexdigest()))
+            facts.append((found.size, found.modified, hashlib.sha256(payload).hexdigest()))
             traits.append(special)
         tick()
     metadata: Metadata = {
-        "sizes": sizes, "files": facts, "pixels": checksum.hexdigest(),
+        "sizes": sizes, "files": facts, "checked": checked, "pixels": checksum.hexdigest(),
         "short_side": images.short_side, "paths": images.paths, "tally": Tally.of(traits),
     }  # fmt: skip
     return metadata, bad
@@ -175,11 +208,14 @@ def _publish(folder: Path, number: int, temporary: Path, metadata: Metadata) -> 
     outdated = {*folder.glob(f"{number:05}-*.bin")} - {path := pixels_path(folder, number, metadata["pixels"])}
     os.replace(temporary, path)
     verified.remember(path, metadata["pixels"])
-    records.write_record(
-        metadata_path(folder, number), records.Record("pictures", msgspec.to_builtins(metadata), decoder())
-    )
+    _write_metadata(folder, number, metadata)
     for other in outdated:
         other.unlink()
+
+
+def _write_metadata(folder: Path, number: int, metadata: Metadata) -> None:
+    content = {name: value for name, value in msgspec.to_builtins(metadata).items() if name != "decoder"}
+    records.write_record(metadata_path(folder, number), records.Record("pictures", content, decoder()))
 
 
 def decoder() -> dict[str, str | None]:

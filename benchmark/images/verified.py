@@ -25,9 +25,9 @@ from benchmark.core.console import write
 from benchmark.core.pulse import beating
 from benchmark.core.threads import usable_cores
 from benchmark.core.wording import human_size
+from benchmark.images.decoded_on_read import TICK_NS
 
 MEMO = "verified.json"
-TICK_NS = 10_000_000  # on Linux, the clock of change times advances in steps of 10 ms at most
 LARGE = 2e9  # bytes; hashing more is announced
 CHUNK = 2**20  # bytes
 MOST_THREADS = 8  # more only make a hard disk seek

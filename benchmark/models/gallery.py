@@ -1,7 +1,8 @@
 """A folder of images that is searched: its embeddings are kept in the user's cache, and computed anew where it changed.
 
-An image counts as unchanged while its size and modification time are. The search is exact; faiss runs it where it is
-installed and the distance is one of its own, and otherwise `protocol.nearest` does, with equal results up to rounding.
+An image counts as unchanged while its size, modification time and change time are. The search is exact; faiss runs it
+where it is installed and the distance is one of its own, and otherwise `protocol.nearest` does, with equal results up
+to rounding.
 """
 
 import io
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cosine_similarity
 
 from benchmark.core import records
 from benchmark.core.cache_dir import user_cache_dir
 from benchmark.core.errors import UserError
-from benchmark.images.decoded_on_read import stamp
+from benchmark.images.decoded_on_read import Stamp, stamp
 from benchmark.models.embedding import Embedded, embed_files
 from benchmark.models.loaded import Model
 from benchmark.protocol.modes import side_by_side
@@ -102,17 +104,17 @@ def search(model: Model, gallery: Gallery, queries: np.ndarray, count: int) -> t
     own, parts = side_by_side(torch.from_numpy(queries), metric)
     others, _ = side_by_side(torch.from_numpy(gallery.found.embeddings), metric)
     engine = Search(own, others, metric, BLOCK, parts=parts, **options)
-    places, scores = [], []
+    places, values = [], []
     for rows in torch.arange(len(own)).split(BLOCK):
         scored = engine.scores(rows)
         chosen = nearest(scored, torch.full_like(rows, count))[:, :count]
-        places.append(chosen.numpy())
-        scores.append(scored.gather(1, chosen).numpy())
-    found, values = np.concatenate(places), np.concatenate(scores)
-    if metric == "l2":
-        apart = own.numpy()[:, None] - others.numpy()[found]
-        values = np.sqrt((apart.astype(np.float64) ** 2).sum(axis=2))
-    return found, values if metric != "hyperbolic" else -values
+        places.append(chosen)
+        if metric == "hyperbolic":
+            values.append(-scored.gather(1, chosen))
+        else:  # the scores of a query are shifted by a constant
+            pair = own[rows].double()[:, None], others[chosen].double()
+            values.append(cosine_similarity(*pair, dim=2) if metric == "cosine" else (pair[0] - pair[1]).norm(dim=2))
+    return torch.cat(places).numpy(), torch.cat(values).numpy()
 
 
 def _joined(embeddings: np.ndarray) -> np.ndarray:
@@ -146,21 +148,21 @@ def _index(model: Model, found: Embedded, path: Path, changed: bool) -> Path | N
     return path
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> Stamp:
     try:
         return stamp(path)
     except (OSError, ValueError):
-        return -1, -1  # it cannot be read, which embedding it reports
+        return Stamp(-1, -1, -1)  # it cannot be read, which embedding it reports
 
 
-def _write(path: Path, found: Embedded, stamps: dict[str, tuple[int, int]]) -> None:
+def _write(path: Path, found: Embedded, stamps: dict[str, Stamp]) -> None:
     buffer = io.BytesIO()
     of = np.array([stamps[one] for one in found.paths], np.int64)
     np.savez(buffer, embeddings=found.embeddings, paths=np.array(found.paths), stamps=of)
     records.write_checked(path, buffer.getbuffer())
 
 
-def _read(path: Path, folds: int) -> dict[str, tuple[tuple[int, int], np.ndarray]]:
+def _read(path: Path, folds: int) -> dict[str, tuple[tuple[int, ...], np.ndarray]]:
     """Stamp and embeddings (F, D) of each image of a kept gallery; empty if there is none that can be used."""
     try:
         with np.load(io.BytesIO(records.read_checked(path)), allow_pickle=False) as file:

@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmark.core.pulse import beat
 from benchmark.protocol.hyperbolic import add_distances, check_ball
 
+CLOSE = 0.5  # squared length of the mean of unit vectors from which on they are centred; equal vectors have 1
 METRICS = ("cosine", "l2", "hyperbolic")
 _LOW = 0xFFFFFFFF  # bits of a 64-bit key that hold the column
 
@@ -25,11 +26,13 @@ _LOW = 0xFFFFFFFF  # bits of a 64-bit key that hold the column
 class Search:
     """Scores of queries against references, one block of rows at a time; a larger score is nearer.
 
-    "cosine" is the inner product of the unit vectors; a zero vector scores 0 with everything. "l2" gives the order of
-    the Euclidean distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are
-    first centred on the mean of the references, which changes no distance and avoids the loss of precision far from the
-    origin. "hyperbolic" is minus the distance in a Poincare ball, or minus the sum of such distances: points of several
-    models cannot be concatenated to points of one ball, so D is split into equal `parts`, each of which is a point.
+    "cosine" is the inner product of the unit vectors; a zero vector scores 0 with everything. Where these vectors lie
+    close together, they are centred on the mean m of the references first, since float32 does not tell cosines near 1
+    apart: for one query, q.r differs from (q - m).(r - m) + m.r by a constant. "l2" gives the order of the Euclidean
+    distance: for one query, -|q - r|^2 / 2 differs from q.r - |r|^2 / 2 by a constant. Both sides are centred here too,
+    which changes no distance and avoids the loss of precision far from the origin. "hyperbolic" is minus the distance
+    in a Poincare ball, or minus the sum of such distances: points of several models cannot be concatenated to points of
+    one ball, so D is split into equal `parts`, each of which is a point.
 
     Args:
         queries: (Q, D) finite vectors of any floating type.
@@ -60,6 +63,7 @@ class Search:
     ) -> None:
         self.excludes_itself = references is None
         self._offsets: Tensor | None = None  # (G,) added to the products
+        self._zeros: Tensor | None = None  # (Q,) whether a query is zero, where that has to be looked up
         self._curvature, self._parts = curvature, parts
         _check_options(metric, curvature, parts, queries.shape[1])
         queries = _finite(queries, "queries")
@@ -67,6 +71,8 @@ class Search:
         if metric == "cosine":
             self._queries = _unit(queries)
             self._references = self._queries if self.excludes_itself else _unit(references)
+            if self._references.mean(dim=0, dtype=torch.float64).square().sum() > CLOSE:
+                self._centre_unit_vectors(queries, references)
         elif metric == "l2":
             mean = references.double().mean(dim=0)
             self._queries = (queries - mean).float().add_(0.0)
@@ -84,9 +90,23 @@ class Search:
             self._places = torch.empty_like(columns).scatter_(0, columns, torch.arange(len(columns)).to(columns))
             self._references = self._references.index_select(0, columns)
             self._offsets = None if self._offsets is None else self._offsets[columns]
-            self._queries = self._references if self.excludes_itself else self._queries
+            if self.excludes_itself:
+                self._queries = self._references
+                self._zeros = None if self._zeros is None else self._zeros[columns]
         self._copies, self._originals = _copies(self._references)
         self._buffer = _empty((min(block, len(queries)), len(references)), queries.device)
+
+    def _centre_unit_vectors(self, queries: Tensor, references: Tensor) -> None:
+        """Centre the unit vectors of queries (Q, D) and references (G, D), normalised in float64 for that."""
+        units = _unit(references.double())
+        mean = units.mean(dim=0)
+        self._references = (units - mean).float().add_(0.0)
+        self._offsets = (units - mean).mv(mean).float()
+        if self.excludes_itself:
+            self._queries = self._references
+        else:
+            self._queries = (_unit(queries.double()) - mean).float().add_(0.0)
+        self._zeros = ~queries.any(dim=1)
 
     def scores(self, rows: Tensor) -> Tensor:
         """Return scores (B, G) of the queries at `rows` (B,); the next call overwrites them."""
@@ -104,6 +124,8 @@ class Search:
                 torch.mm(queries, self._references.T, out=out)
         if self._offsets is not None:
             out += self._offsets
+        if self._zeros is not None:
+            out[self._zeros[rows]] = 0.0
         if len(self._copies):
             out[:, self._copies] = out[:, self._originals]
         if self.excludes_itself:
@@ -262,7 +284,7 @@ def _unit(vectors: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     extreme = ~((length > 1e-15) & (length < 1e15))[:, 0]  # where squares leave the range of float32
     if extreme.any():
-        length[extreme] = torch.linalg.vector_norm(vectors[extreme].double(), dim=1, keepdim=True).float()
+        length[extreme] = torch.linalg.vector_norm(vectors[extreme].double(), dim=1, keepdim=True).to(length)
     unit: Tensor = vectors / length.clamp_(min=torch.finfo(torch.float32).tiny)
     return unit.add_(0.0)
 

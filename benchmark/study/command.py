@@ -10,7 +10,6 @@ from benchmark.study.config import Config
 CHOSEN = (
     "dataset",
     "dataset.module.path",
-    "dataset.module.root",
     "dataset.name",
     "loss",
     "trunk",
@@ -65,7 +64,7 @@ def command_for(config: Config, target: str, loss: str | None = None) -> str:
         options["preset"] = config.preset
     if config.variant and loss is None:
         options["variant"] = config.variant
-    rest = invocation.other_overrides((*CHOSEN, *PRINTING, *OF_OTHERS))
+    rest = invocation.other_overrides((*CHOSEN, *options, *PRINTING, *OF_OTHERS))
     return invocation.command(target, options, overrides=rest)
 
 

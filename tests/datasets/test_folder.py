@@ -341,6 +341,10 @@ AMBIGUOUS = {  # folders with images, what the refusal says, and the number of c
     "queries, gallery and test": ("train/a query/b gallery/b test/c", ["tested on gallery, query, test"], 4),
     "train repeats train": ("train/a train_all/a test/b", ["'a' in several of train, train_all", "repeats"], 3),
     "only some classes are divided": ("a/train a/test b/x b/y", ["a/test and a/train", "b/x is in none"], 4),
+    "a part that says more": ("train/a train/b test_novel/c", ["test_novel and train", "rename them"], 3),
+    "parts that say more": ("train/a test_easy/b test_hard/c", ["test_hard and train", "rename them", "split=off"], 3),
+    "both say more": ("x/train_base/a x/test_novel/b", ["x/test_novel and x/train_base", "rename them"], 2),
+    "generalised zero-shot": ("train/a test_seen/a test_unseen/b", ["test_unseen and train", "rename them"], 3),
     "a group without parts": ("x/train/a x/test/b y/c", ["x/test and x/train", "y/c is in none"], 3),
     "one part holds a class itself": ("train/x/a train/y test z", ["test and train", "z is in none"], 4),
 }  # fmt: skip
@@ -394,6 +398,22 @@ def test_a_split_within_classes_is_explained_and_can_be_merged(tmp_path, names, 
     half = len(merged.split()) // 2
     assert parts(found) == [merged.split()[:half], merged.split()[half:]]
     assert any("are ignored as a split" in note for note in found.notes)
+
+
+def test_domains_that_share_some_classes_are_said_and_can_be_merged(tmp_path: Path) -> None:
+    root = classes(tmp_path, "photo/a", "photo/b", "photo/c", "sketch/c", "sketch/d", "sketch/e")
+    (note,) = notes(folder.listing(root))
+    assert note.startswith(
+        "1 name of a class folder is in both halves for different classes: 'photo/c' and 'sketch/c'; "
+    ) and note.endswith("ARGS=dataset.module.split=merge")
+    assert notes(folder.listing(root, split="off")) == []
+    merged = folder.listing(root, split="merge")
+    assert merged.class_names == ["a", "b", "c", "d", "e"] and len(merged.paths) == 12
+
+
+def test_a_name_in_both_halves_of_a_split_is_said(tmp_path: Path) -> None:
+    found = folder.listing(classes(tmp_path, "train/s1/a", "train/s1/b", "test/s3/a", "test/s3/c"))
+    assert "1 name of a class folder is in both halves for different classes: 's1/a' and 's3/a'" in notes(found)
 
 
 def test_a_split_within_classes_is_counted(tmp_path):

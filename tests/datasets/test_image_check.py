@@ -96,6 +96,17 @@ def test_an_image_with_another_size_or_time_is_decoded_again(root: Path, decoded
     assert sorted(decoded) == ["a.jpg", "d.png"]
 
 
+def test_other_bytes_of_equal_size_and_modification_time_are_decoded_again(root: Path, decoded: list[str]) -> None:
+    first = inspect(root, NAMES, "images")
+    del decoded[:]
+    before = os.stat(root / "d.png")
+    (root / "d.png").write_bytes((root / "d.png").read_bytes()[:-1] + b"!")
+    os.utime(root / "d.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = inspect(root, NAMES, "images")
+    assert decoded == ["d.png"] and again[:2] == first[:2]
+    assert again[2].sha256 == hashlib.sha256((root / "d.png").read_bytes()).hexdigest() != first[2].sha256
+
+
 def test_an_unreadable_image_is_tried_again(root: Path, decoded: list[str]) -> None:
     (root / "a.jpg").write_bytes(b"damaged")
     assert find_problems(root, NAMES, "images") == find_problems(root, NAMES, "images")
@@ -156,10 +167,10 @@ def test_without_a_folder_for_the_memo_images_are_still_checked(
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"decoder": 1}', b"[" * 100_000])
 def test_a_damaged_memo_is_ignored_and_written_again(root: Path, decoded: list[str], damage: bytes) -> None:
     find_problems(root, NAMES, "images")
-    whole = memo_path(root).read_bytes()
     memo_path(root).write_bytes(damage)
-    assert find_problems(root, NAMES, "images") == [None] * 3
-    assert len(decoded) == 6 and json.loads(memo_path(root).read_bytes()) == json.loads(whole)
+    for _ in range(2):
+        assert find_problems(root, NAMES, "images") == [None] * 3
+        assert len(decoded) == 6
 
 
 def test_malformed_entries_are_ignored(root: Path, decoded: list[str]) -> None:

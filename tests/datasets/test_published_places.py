@@ -1,5 +1,7 @@
 """Where a published data set is found, and what is said if it is not."""
 
+import shutil
+
 import pytest
 
 from benchmark.core.errors import UserError
@@ -57,6 +59,21 @@ def test_advice_uses_the_command_syntax_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCHMARK_COMMAND_FORM", "dmlbench")
     with pytest.raises(MissingDataError, match=r"dmlbench data dataset=sop; .*dataset\.module\.root=FOLDER"):
         find_required(tmp_path, NAMES, "list.txt")
+
+
+@pytest.mark.parametrize("images", ["none", "a link that leads nowhere"])
+def test_masks_are_not_taken_for_the_photographs_that_they_belong_to(images, tmp_path):
+    root = trees.cub(tmp_path)
+    photographs = next(tmp_path.rglob("images"))
+    for path in [*photographs.rglob("*.jpg")]:
+        mask = tmp_path / "segmentations" / path.relative_to(photographs).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(mask)
+    shutil.rmtree(photographs)
+    if images != "none":
+        photographs.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"but not the images that they name.*other images, such as segmentations"):
+        cub.listing(str(root))
 
 
 def test_images_of_a_list_are_found_with_special_characters_in_their_names(tmp_path):

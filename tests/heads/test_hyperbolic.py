@@ -1,12 +1,14 @@
 """The hyperbolic head, compared with plain Python floats."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from benchmark.core.errors import UserError
 from benchmark.heads.hyperbolic import Hyperbolic
+from benchmark.study.study import Study
 
 
 def make(in_features: int = 7, embedding_dim: int = 5, seed: int = 0) -> Hyperbolic:
@@ -81,3 +83,10 @@ def test_points_are_float32_under_autocast() -> None:
 def test_an_argument_out_of_range_is_named(arguments, options, named) -> None:
     with pytest.raises(UserError, match=named):
         Hyperbolic(*arguments, **({"curvature": 0.1, "clip_radius": 2.3} | options))
+
+
+@pytest.mark.parametrize("name", ["hyp", "hier"])
+def test_the_loss_the_head_and_the_search_measure_in_one_ball(name: str, compose_study: Callable[..., Study]) -> None:
+    science = compose_study("dataset=glyphs_small", f"loss={name}", "loss.module.curvature=0.5").science("")
+    found = [science["loss"][part]["curvature"] for part in ("module", "head", "retrieval_options")]
+    assert found == [0.5, 0.5, 0.5]

@@ -13,15 +13,16 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.images import cache, shards, verified
+from benchmark.images import decoded_on_read as image_files
 from benchmark.images.cache import Cache, IncompleteCacheError, build
 from benchmark.images.decode import Tally
 from benchmark.images.decoded_on_read import DecodedOnRead
@@ -99,6 +100,13 @@ def alter(path: Path, how: str) -> None:
                 file.write(payload[:1])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def copied(root: Path, paths: list[str]) -> None:
+    """Put copies with equal modification times in the place of files."""
+    for path in paths:
+        shutil.copy2(root / path, root / "copy")
+        os.replace(root / "copy", root / path)
 
 
 def is_same(one: Cache | DecodedOnRead, other: Cache | DecodedOnRead) -> bool:
@@ -180,6 +188,54 @@ def test_only_the_shard_of_a_changed_file_is_rebuilt(
     assert after.contents != before.contents
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 3  # the outdated pixels were deleted
     assert np.array_equal(before.pixels(5), shown)  # a reader that had mapped them keeps them
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "mapped"])
+def test_other_bytes_of_equal_size_and_modification_time_are_read_again(
+    how: str, make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes]
+) -> None:
+    for path in paths:  # files without compression, whose sizes do not depend on their pixels
+        with Image.open(root / path) as image:
+            image.save(root / path, "BMP")
+    before = make()
+    at = os.stat(root / paths[5]).st_mtime_ns
+    with Image.open(root / paths[5]) as image:
+        ImageOps.invert(image).save(root / "inverted", "BMP")
+    if how == "replaced":
+        os.replace(root / "inverted", root / paths[5])
+    else:
+        (root / paths[5]).write_bytes((root / "inverted").read_bytes())
+    os.utime(root / paths[5], ns=(at, at))
+    del decoded[:]
+    after = make()
+    assert len(decoded) == 4 and is_same(after, DecodedOnRead(root, paths, 32)) and after.contents != before.contents
+
+
+def test_copies_of_the_files_are_hashed_once_and_not_decoded(
+    make: Callable[..., Cache], root: Path, paths: list[str], decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make()
+    copied(root, paths)
+    read: list[Path] = []
+    real = image_files.read
+    monkeypatch.setattr(image_files, "read", lambda path: read.append(path) or real(path))
+    del decoded[:]
+    for _ in range(2):
+        assert make().contents == before.contents
+        assert read == [root / path for path in paths] and decoded == []
+
+
+@pytest.mark.parametrize("error", [records.WriteError("a full disk"), records.LockedError("another process")])
+def test_copies_of_the_files_are_used_with_a_cache_that_cannot_be_written(
+    error: Exception, make: Callable[..., Cache], root: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object) -> NoReturn:
+        raise error
+
+    before = make()
+    copied(root, paths)
+    monkeypatch.setattr(records, "only_one", refused)
+    assert make().contents == before.contents
 
 
 def test_a_file_of_equal_size_with_another_modification_time_is_read_again(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_the_nearest_images_are_found_without_the_query_itself_and_the_gallery_i
     assert bool(list((tmp_path / "cache").rglob("gallery.faiss"))) == with_faiss
     again = run(search, *options, "nearest=4")
     assert found_by(again) == expected[:4] and "(0 embedded, 9 from the cache)" in again.out
+    shutil.copy2(query, tmp_path / "same time and size")
+    os.replace(tmp_path / "same time and size", query)
+    replaced = run(search, *options, "nearest=4")
+    assert found_by(replaced) == expected[:4] and "(1 embedded, 8 from the cache)" in replaced.out
     shutil.copy(query, pictures / "c" / "copy.png")
     (pictures / "a" / "0.png").unlink()
     changed = run(search, *options, "nearest=20")

