@@ -242,11 +242,15 @@ def test_the_cosine_keeps_its_digits_where_all_vectors_point_the_same_way(path, 
 
 
 def test_zero_vectors_and_copies_among_vectors_that_point_the_same_way(path):
-    x = torch.tensor([[8.0, 1.0], [0.0, 0.0], [8.0, 0.9], [8.0, 1.0], [8.0, 0.8], [0.0, 0.0]])
-    scores = nearest_module.Search(x, None, "cosine", 6).scores(torch.arange(6))
-    assert scores[1].tolist() == [0.0, -torch.inf, 0.0, 0.0, 0.0, 0.0]  # ties, in the order of the references
-    assert scores[0, 3] > scores[0, 2] > scores[0, 4] > scores[0, 1] == scores[0, 5]
-    assert scores[2, 0] == scores[2, 3] and scores[4, 0] == scores[4, 3]
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.random((8, 50)) / 10 + rng.random(50)).float()
+    x[[1, 5]], x[6] = 0.0, x[3]
+    scores = nearest_module.Search(x, None, "cosine", 8).scores(torch.arange(8))
+    others = [0, 2, 3, 4, 5, 6, 7]
+    assert scores[1, others].tolist() == [0.0] * 7 and scores[5, 1] == 0.0  # ties, in the order of the references
+    for row in (0, 2, 4, 7):
+        assert scores[row, 3] == scores[row, 6] and scores[row, 1] == scores[row, 5]
+        assert all(scores[row, 1] < scores[row, other] for other in {0, 2, 3, 4, 7} - {row})
 
 
 def test_euclidean_distance_keeps_its_digits_far_from_the_origin():
