@@ -16,6 +16,7 @@ from benchmark.study.passes import in_passes
 from benchmark.study.recipes import composed_training, optimizer_options
 from benchmark.study.study import Study
 from tests import command_line
+from tests.cases import slow_except
 
 pytestmark = pytest.mark.slow
 Compose = Callable[[str], Study]
@@ -125,6 +126,26 @@ def test_hpl_nca_starts_from_its_bases_proxies_of_norm_1(compose: Compose) -> No
     assert 3 < float(normal.norm(dim=1).mean()) < 5  # sqrt(16)
     assert torch.allclose(torch.nn.functional.normalize(normal), hpl)
     assert torch.equal(proxies(f"{BASE} loss=hpl_nca loss.module.proxy_init=normal"), normal)
+
+
+WITHOUT_PUBLISHED_RATE = ("arcface", "cosface", "normalized_softmax", "circle_class", "center_contrastive")
+OF_HPL = ("hpl_cosface", "hpl_circle_class", "hpl_center_contrastive")
+
+
+@pytest.mark.parametrize("name", slow_except(("cosface", "hpl_cosface"), WITHOUT_PUBLISHED_RATE + OF_HPL))
+def test_class_vectors_without_a_published_rate_start_and_learn_as_proxy_anchors(name: str, compose: Compose) -> None:
+    """Proxy-Anchor, section 4.2: on the unit hypersphere, with 100 times the trunk's rate."""
+    for recipe in ("", "training.recipe=hpl"):
+        study = compose(f"protocol=traditional dataset=cub trunk=resnet50 loss={name} {recipe}")
+        parameters = dict(study.make_loss(98, 3, torch.arange(98).numpy() // 9, 5864).named_parameters())
+        (vectors,) = (one for one in parameters.values() if one.ndim == 2 and len(one) == 98)
+        assert torch.allclose(vectors.norm(dim=1), torch.ones(98))
+        assert optimizer_options(study.config)["lr"] == pytest.approx(
+            100 * study.config.training.optimizers["trunk"]["lr"]
+        )
+    searched = compose(f"dataset=cub loss={name}").make_loss(98, 3, torch.arange(98).numpy() // 9, 5864)
+    (vectors,) = (one for one in searched.parameters() if one.ndim == 2 and len(one) == 98)
+    assert vectors.norm(dim=1).mean() > 8  # N(0, 1) in 128 dimensions
 
 
 # -- HIST (Lim et al., CVPR 2022), supplement -------------------------------------------------------------------------
