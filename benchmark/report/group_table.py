@@ -143,8 +143,8 @@ def make_table(
                     for row in found[line.study].rows
                 ]
             elif part is main and line.study not in found:
-                section.rows += absent(stored, line, shape)
-        section.rows = [replace(row, settings=row.settings | resources(row, layout)) for row in section.rows]
+                section.rows += absent(found[part.rows[0]], line, shape)
+        section.rows = [with_resources(row, layout) for row in section.rows]
         beside_untrained(section)
         section.budget = budget(section)
         compare(section)
@@ -200,20 +200,22 @@ def _labelled(row: Comparable, line: Line) -> Comparable:
     return replace(row, label=line.label or row.label)
 
 
-def resources(row: Row, layout: Layout) -> dict[str, str]:
-    """Return a row's text for each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
+def with_resources(row: Row, layout: Layout) -> Row:
+    """Return a row with each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
 
     Args:
         row: the row.
         layout: its columns say what to show.
     """
-    found = {}
+    texts, numbers = dict(row.settings), dict(row.exact)
     for column in FURTHER:
         if column.key in layout.columns:
             quoted, own = row.published.get(column.key), row.effort.resources if row.effort else {}
             value = quoted.value if row.is_quoted and quoted else own.get(column.key[0])
-            found[column.title] = "" if value is None else resource_text(column.key[0], value)
-    return found
+            texts[column.title] = "" if value is None else resource_text(column.key[0], value)
+            if value is not None:
+                numbers[column.title] = value
+    return replace(row, settings=texts, exact=numbers)
 
 
 def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]:
