@@ -25,6 +25,7 @@ from benchmark.report.table import FURTHER, NOT_RUN, Key, Published, Row, Sectio
 from benchmark.report.table_layout import Layout, Line
 from benchmark.report.untrained import beside_untrained
 from benchmark.study import layout
+from benchmark.study.command import results_dir_of
 from benchmark.study.layout import Chosen
 from benchmark.study.stored import StoredStudy, read_study
 
@@ -223,17 +224,18 @@ def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]
     return line.published if kind == shape.KIND_OF_PAPERS else {}
 
 
-def absent(stored: StoredStudy, line: Line, shape: ModuleType) -> list[Row]:
+def absent(other: Entry, line: Line, shape: ModuleType) -> list[Row]:
     """Return the rows of a line without a study: its published numbers, or empty ones with the command that runs it.
 
     Args:
-        stored: the study of another loss in the table, which supplies the command's other options.
+        other: the study of another loss in the table, which supplies the command's other options.
         line: the line.
         shape: see `shape_of`.
     """
     if not line.study:
         return [Row("", line.label, published=line.published, kind=shape.KIND_OF_PAPERS)]
-    rows = shape.absent(stored, line.study, line.label or label_of(line.study))
+    label = line.label or label_of(line.study)
+    rows = shape.absent(other.stored, results_dir_of(other.directory), line.study, label)
     reason = {"reason": f"{NOT_RUN}{line.command}"} if line.command else {}
     return [replace(row, published=_beside(line, row.kind, shape), **reason) for row in rows]
 
