@@ -87,7 +87,7 @@ def experiment(study: Study, overrides: list[str]) -> None:
     # 1. print the plan
     chosen = named(study, overrides, "experiment")
     check_executor(study.config)
-    todo, refused = list[run.Job](), list[str]()
+    todo, refused = list[plans.Planned](), list[str]()
     for dataset in chosen.experiment.datasets:
         plan = plans.make_plan(chosen, dataset, study.config.measure)
         show(chosen, plan)
@@ -95,12 +95,12 @@ def experiment(study: Study, overrides: list[str]) -> None:
         if any(text.startswith("data set") for text in plan.missing):
             refused.append(f"{dataset} is not on this machine. Run {command('data', {'dataset': dataset})}")
         else:
-            todo += [run.job_of(one) for one in plan.studies if one.composed and not one.is_finished]
+            todo += [one for one in plan.studies if one.composed and not one.is_finished]
 
     # 2. run what is missing
     write("")
     with process.stopped_by_exception():
-        failed = run.run_all(todo, slots(study)) if todo else []
+        failed = run.run_studies(todo, slots(study)) if todo else []
 
         # 3. draw figures, then write tables and the page, which show what was scored for the figures
         projection = values_of(overrides).get("projection", chosen.experiment.projection)

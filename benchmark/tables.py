@@ -41,7 +41,7 @@ def tables(study: Study, overrides: list[str]) -> None:
     config = study.config
     if config.bootstrap == 1:
         raise UserError("bootstrap=1: one resample has no ranks. Give 0 for none, or a number such as 1000.")
-    chosen, results_dir = None, Path(config.results_dir)
+    chosen, results_dir = None, results_dir_of(study.directory) if config.study else Path(config.results_dir)
     if config.experiment:
         chosen = selected(config.experiment, overrides)
         results_dir = Path(chosen.results_dir)
@@ -66,8 +66,7 @@ def tables(study: Study, overrides: list[str]) -> None:
     # 3. print them
     for text in texts:
         write(text)
-    place = results_dir_of(study.directory) if config.study else results_dir
-    following = command("report", overrides=chosen.overrides) if chosen else results_command(place, "report")
+    following = command("report", overrides=chosen.overrides) if chosen else results_command(results_dir, "report")
     write(f"\nNext: {following}")
     if fault is not None:
         raise fault

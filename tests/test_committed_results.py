@@ -118,12 +118,45 @@ def test_what_a_loss_says_it_measured_is_what_the_committed_tables_of_todays_net
 
 @pytest.mark.usefixtures("no_fsync")
 @pytest.mark.parametrize("folder", EACH)
-def test_committed_records_give_the_committed_tables_byte_for_byte(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / folder.name
+def test_committed_records_give_the_committed_tables_byte_for_byte(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # since the commands below a table name the folder
+    copy = Path("results") / folder.name
     shutil.copytree(folder / "studies", copy / "studies")
     assert run(tables, f"results_dir={copy}").status == 0
     committed = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
     assert {path.name: path.read_bytes() for path in (copy / "tables").iterdir()} == committed
+
+
+def test_the_table_of_a_named_study_has_the_layout_and_commands_of_its_results_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(RESULTS.parent)
+    directory = next(iter(all_studies(Path("results/classes"))))
+    shown = run(tables, f"study={directory}").out
+    assert "held out = 0.0" in shown and "protocol.held_out=0.0 results_dir=results/classes'" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [("grocery_finetuned", ("*",)), ("grocery", ("proxy_anchor*", "hpl_pa*"))],
+    ids=["all", "repeated"],
+)
+def test_the_table_of_an_experiment_has_the_numbers_of_the_table_of_its_folder(
+    name: str, losses: tuple[str, ...], tmp_path: Path
+) -> None:
+    copy = tmp_path / name
+    for directory in (found for loss in losses for found in (RESULTS / name / "studies").glob(f"*/{loss}")):
+        shutil.copytree(directory, copy / directory.relative_to(RESULTS / name))
+    ended = [run(tables, f"results_dir={copy}", *given) for given in ([], [f"experiment={name}"])]
+    assert [each.status for each in ended] == [0, 0] and "left out" not in ended[1].out
+    by_folder, by_experiment = (
+        [{key: text for key, text in row.items() if key not in ("reason", "notes")} for row in rows_of(path)]
+        for path in sorted((copy / "tables").glob("*.csv"), key=lambda path: path.stem == name)
+    )
+    assert by_experiment == by_folder
 
 
 def test_the_rows_in_the_docs_are_those_of_the_committed_tables() -> None:

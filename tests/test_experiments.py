@@ -24,6 +24,7 @@ from benchmark.experiment.run import Command, Fault, Job
 from benchmark.experiment.selected import selected
 from benchmark.report.table import Table
 from benchmark.study import passes
+from benchmark.study.base import at_base
 from benchmark.study.cli import study_of
 from benchmark.study.study import Study
 from tests import command_line, fake_results
@@ -65,6 +66,12 @@ FILES = {
         common: {trunk: small_conv, protocol: mlrc_2020}
         describes: [reference, not_there]
         studies: [{loss: triplet, preset: default}]
+    """,
+    "at_base": """
+        title: At the optimum of the base.
+        datasets: [glyphs_small]
+        common: {trunk: small_conv, protocol: hpl}
+        studies: [{loss: hpl_nca, preset: base}, {loss: proxy_nca}]
     """,
     "robust": """
         title: Corrupted images.
@@ -137,6 +144,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(running, "start", start)
     return found
+
+
+def rows_of(table: str) -> dict[str, dict[str, str]]:
+    """The rows of a table in `results`, by their names, without the reasons and notes."""
+    with Path(f"results/tables/{table}.csv").open(encoding="utf-8", newline="") as file:
+        return {row["loss"]: {k: v for k, v in row.items() if k not in ("reason", "notes")}
+                for row in csv.DictReader(file)}  # fmt: skip
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
@@ -245,6 +259,17 @@ def test_a_plan_counts_the_trainings_of_repeated_searches(no_fsync: None) -> Non
     assert "finished\t24 of 24\t" in command("plan", *given).out
     fake_results.finish(second, [0.3, 0.4])
     assert "finished\t72 of 72\t" in command("plan", *given, "searches=3").out
+
+
+@pytest.mark.slow
+def test_a_repetition_that_is_another_study_is_not_done() -> None:
+    given = ("trials=4", "protocol.num_runs=2", "searches=2")
+    (one, _) = selected("search", given).studies["glyphs_small"]
+    first, second = study_of(one.overrides).repetitions()
+    fake_results.finish(first, [0.3, 0.4])
+    fake_results.finish(Study.of(second.raw | {"seed": 9}), [0.3, 0.4])
+    out = command("plan", "experiment=search", "measure=false", *given).out
+    assert "another study is in its folder:  seed: 9 there, 0 now\t0 of 48\t" in out
 
 
 def test_a_plan_in_which_a_study_refuses_an_option_suggests_nothing_to_run() -> None:
@@ -382,6 +407,14 @@ def test_a_failed_search_has_no_final_runs_and_the_others_go_on(children: Callab
     assert running.status_of(faults) == 2 and running.status_of([Fault(two[0].steps[0], -9, "")]) == 1
 
 
+def test_a_row_at_the_optimum_of_its_base_starts_after_all_searches(children: Callable[..., list[list[str]]]) -> None:
+    studies = [plans.planned(study) for study in selected("at_base", []).studies["glyphs_small"]]
+    rounds = children({})
+    assert running.run_studies(studies, [{}] * 100) == []
+    base, row = "glyphs_small/proxy_nca", "glyphs_small/hpl_nca-base"
+    assert [[name.partition(":")[0] for name in together] for together in rounds] == [[base], [base], [row]]
+
+
 def test_what_a_command_suggests_is_not_repeated_by_the_experiment(capfd: pytest.CaptureFixture[str]) -> None:
     child = object.__new__(running.Child)
     child.command, child._is_quiet = Command("glyphs/ms", "bo", ()), False
@@ -433,7 +466,7 @@ def test_losses_on_corrupted_images_share_a_table_of_their_own(tmp_path: Path, m
     def table(name: str, entries: Sequence[str], *_: object) -> Table:
         return Table(name, " and ".join(entries), [])
 
-    monkeypatch.setattr(tables, "_entry", lambda one, found: one.name)
+    monkeypatch.setattr(tables, "_entries", lambda one, found: [one.name])
     monkeypatch.setattr(tables, "make_table", table)
     monkeypatch.setattr(tables, "corruption_table", table)
     for name in ("robust", "search"):
@@ -443,6 +476,48 @@ def test_losses_on_corrupted_images_share_a_table_of_their_own(tmp_path: Path, m
     assert (
         "proxy\\_nca and hist" in found["robust-corrupted.md"] or "proxy_nca and hist" in found["robust-corrupted.md"]
     )
+
+
+@pytest.mark.slow
+def test_the_table_of_an_experiment_has_the_repeated_searches_that_the_table_of_its_folder_has() -> None:
+    given = ("trials=4", "protocol.num_runs=2", "searches=3")
+    one, other = (
+        study_of(study.overrides).repetitions() for study in selected("search", given).studies["glyphs_small"]
+    )
+    for number, search in enumerate(one):
+        fake_results.finish(search, [0.3 + 0.02 * number, 0.35])
+    fake_results.finish(other[0], [0.3, 0.32])
+    fake_results.finish(other[2], [0.4, 0.42])  # without the second one
+    assert command("tables", "experiment=search", *given).status == command("tables").status == 0
+    found = rows_of("search")
+    assert found == rows_of("glyphs_small-small_conv-hpl") and found["contrastive"]["trials"] == "12"
+    assert float(found["contrastive"]["concatenated_map_at_r_over_searches"]) == pytest.approx(33.5)
+
+    fake_results.finish(Study.of(other[1].raw | {"seed": 9}), [0.5, 0.52])
+    ended = command("tables", "experiment=search", *given)
+    assert "proxy_nca-other-search1 is left out: another study is in its folder:  seed: 9 there" in ended.out
+    assert rows_of("search") == found
+
+
+@pytest.mark.slow
+def test_a_row_at_the_optimum_of_its_base_is_compared_with_the_study_at_that_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = ("trials=4", "protocol.num_runs=2")
+    row, base = (study_of(study.overrides) for study in selected("at_base", given).studies["glyphs_small"])
+    monkeypatch.setattr(fake_results, "SETTING", {"proxy_lr": 0.25, "softmax_scale": 30.0})
+    fake_results.finish(base, [0.3, 0.34])
+    fake_results.finish_preset(at_base(row).study, [0.35, 0.36])
+    assert command("tables", "experiment=at_base", *given).status == 0
+    assert float(rows_of("at_base")["hpl_nca-base"]["concatenated_map_at_r"]) == pytest.approx(35.5)
+    assert "Trainings: 32 of 32 are done." in command("plan", "experiment=at_base", "measure=false", *given).out
+
+    other = command("tables", "experiment=at_base", *given, "protocol.embedding_dim=64").out
+    assert other.count("is left out: another study is in its folder:") == 1 and "hpl_nca-base" in rows_of("at_base")
+
+    (base.directory / "bo" / "best.yaml").unlink()  # so that the row's setting cannot be checked
+    assert "left out" not in command("tables", "experiment=at_base", *given).out
+    assert "hpl_nca-base" in rows_of("at_base")
 
 
 # -- from end to end --------------------------------------------------------------------------------------------------
@@ -488,6 +563,20 @@ def test_a_search_is_followed_by_its_final_runs_and_a_missing_study_keeps_its_co
     assert ended.status == 2 and "proxy_nca-other: bo failed (status 2)" in ended.err
     text = (tmp_path / "results/tables/search.md").read_text()
     assert "Contrastive" in text and "variant=other" in text and "seed=3" in text
+
+
+@pytest.mark.slow
+def test_a_row_whose_bases_search_failed_says_so(tmp_path: Path, ran: list[str]) -> None:
+    failing = Path(tmp_path / "results/studies/glyphs_small-small_conv-hpl/proxy_nca")
+    failing.parent.mkdir(parents=True)
+    failing.write_text("in the way")
+    ended = command("experiment", "experiment=at_base", *SEARCHED)
+    assert ran[:2] == ["bo proxy_nca", "final-eval hpl_nca-base"] and ended.status == 2
+    assert "proxy_nca: bo failed (status 2)" in ended.err
+    reason = (
+        "hpl_nca on glyphs_small: preset=base takes the setting that a search of proxy_nca chose, and there is none"
+    )
+    assert f"hpl_nca-base: final-eval failed (status 2). {reason}" in ended.err
 
 
 @pytest.mark.slow

@@ -267,7 +267,8 @@ def test_the_rows_of_an_experiment_come_in_its_order_and_a_loss_that_was_not_run
     table = the_table(results_dir, "glyphs-small_conv-hpl")
     assert table.index.tolist() == [*losses, "hpl_pa-wide"] and table["part"].tolist() == [1] * 9 + [2]
     assert table.loc[missing, "label"] == "HPL-NCA (Eq. 3)"
-    assert table.loc[missing, "reason"] == f"not run; make bo final-eval LOSS={missing} DATASET=glyphs TRUNK=small_conv"
+    options = f"LOSS={missing} DATASET=glyphs TRUNK=small_conv ARGS=results_dir={results_dir}"
+    assert table.loc[missing, "reason"] == f"not run; make bo final-eval {options}"
     assert table["concatenated_map_at_r"].isna().tolist() == [loss == missing for loss in table.index]
     text = (results_dir / "tables" / "glyphs-small_conv-hpl.md").read_text()
     assert text.startswith(experiment.title)

@@ -10,13 +10,14 @@ from benchmark.core.paths import experiments_dir
 from benchmark.experiment import spec
 from benchmark.experiment.spec import Experiment, Member
 from benchmark.report.table_layout import Layout, Line
+from benchmark.study.command import results_override
 
 USUAL = "results"  # results folder of experiments that name none; they describe any folder
 
 
 def layout_of(
     experiment: Experiment, dataset: str, warning: str = "", commands: Mapping[str, str] | None = None,
-    caption: str = "",
+    caption: str = "", results_dir: Path = Path(USUAL),
 ) -> Layout:  # fmt: skip
     """Return the layout of an experiment's table on a data set: quoted rows first, then its studies.
 
@@ -26,10 +27,11 @@ def layout_of(
         warning: a sentence that everything rendered shows; empty for none.
         commands: the command that runs a study, by name of its folder; by default, the one with its options.
         caption: the table's caption; empty for the experiment's own.
+        results_dir: the results folder that these options lead to.
     """
     lines = [Line("", method, cells) for method, cells in experiment.quoted_rows(dataset).items()]
     for member in experiment.members(dataset):
-        run = (commands or {}).get(member.folder_name) or _command(member)
+        run = (commands or {}).get(member.folder_name) or _command(member, results_dir)
         lines.append(Line(member.folder_name, _label(member), member.published, command=run))
     columns = [tuple(column.split(".")) for column in experiment.columns]
     return Layout(caption or experiment.caption(dataset), tuple(lines), tuple(columns), warning=warning)
@@ -42,13 +44,13 @@ def _label(member: Member) -> str:
     return ", ".join(filter(None, [label, *swept]))
 
 
-def _command(member: Member) -> str:
+def _command(member: Member, results_dir: Path) -> str:
     """Return the command that runs a study with its own options; empty if it differs from others in its loss only."""
     if member.folder_name == member.loss:
         return ""
     traditional = member.options["protocol"] == "traditional"
     verbs = "traditional" if traditional else "final-eval" if member.preset else "bo final-eval"
-    return command(verbs, overrides=member.overrides)
+    return command(verbs, overrides=[*member.overrides, *results_override(results_dir)])
 
 
 def describing(group: str, results_dir: Path, found: Collection[str]) -> Layout:
@@ -72,7 +74,7 @@ def describing(group: str, results_dir: Path, found: Collection[str]) -> Layout:
 
     allowed = [each for each in candidates if fit(each)[0] or each.results_dir == USUAL]
     best = max(allowed, key=fit, default=None)
-    return layout_of(best, dataset) if best else Layout()
+    return layout_of(best, dataset, results_dir=results_dir) if best else Layout()
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def planned(study: StudyOf) -> Planned:
         check_used(composed, study.overrides, study_of)
     except UserError as error:
         return Planned(study, None, f"cannot run: {' '.join(str(error).split())}", done)
-    if (other := state.other_study(study, composed)) and done:
+    if done and (other := next(filter(None, map(state.other_study, composed.repetitions())), "")):
         return Planned(study, composed, other, 0)
     return Planned(study, composed, found, done)
 

@@ -5,7 +5,9 @@ local workers, a command gets as many as it has trainings to do at a time, and s
 free: under the traditional protocol with one run for each study, otherwise all workers but one would be idle. Other
 executors spread a study's trainings themselves, so there the studies run one after the other.
 
-A study that fails does not stop the others. A signal ends all commands, each of which ends its workers.
+A study that fails does not stop the others. Those with `preset=base` start when all searches have ended, since their
+setting is what the search of their base chose; if that failed, their command says so and fails. A signal ends all
+commands, each of which ends its workers.
 """
 
 import os
@@ -24,6 +26,7 @@ from benchmark.core.invocation import key_of
 from benchmark.core.paths import module_arguments
 from benchmark.experiment.plan import Planned
 from benchmark.experiment.selected import StudyOf
+from benchmark.study.base import PRESET
 
 GRACE_SECONDS = 20.0  # for a command to end its workers, before it is killed
 LAST_LINES = 3  # of a command's messages that its failure is reported with
@@ -180,6 +183,26 @@ def drawing_of(study: StudyOf, figures: Sequence[str], projection: str) -> Job:
     )
     steps += [Command(name, "robustness", (folder,))] if "robustness" in figures else []
     return Job(tuple(steps))
+
+
+def run_studies(studies: Sequence[Planned], slots: Sequence[Mapping[str, str]] = ()) -> list[Fault]:
+    """Run studies until all have ended, those at the optimum of their base after all others.
+
+    Args:
+        studies: the studies, which could be composed.
+        slots: as in `run_all`.
+
+    Returns:
+        The commands that failed.
+
+    Raises:
+        Stopped: a signal arrived; all commands have ended.
+        BrokenPipeError: the reader of standard output has ended; all commands have ended.
+        OutputError: standard output cannot be written for another reason; all commands have ended.
+    """
+    searched = [job_of(one) for one in studies if one.study.member.preset != PRESET]
+    at_base = [job_of(one) for one in studies if one.study.member.preset == PRESET]
+    return [*run_all(searched, slots), *run_all(at_base, slots)]
 
 
 def run_all(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]] = ()) -> list[Fault]:

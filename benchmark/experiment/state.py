@@ -5,6 +5,7 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.experiment.selected import StudyOf
 from benchmark.report.progress import stages
+from benchmark.study.base import PRESET, at_base
 from benchmark.study.identity import VERSION
 from benchmark.study.opening import difference
 from benchmark.study.stored import NoStudyError, read_study
@@ -47,17 +48,23 @@ def _progress_in(directory: Path, num_trainings: int) -> tuple[str, int]:
     return FINISHED if complete and done == num_trainings else STARTED if done else MISSING, done
 
 
-def other_study(study: StudyOf, composed: Study) -> str:
-    """What distinguishes the study in a folder from the one that the experiment describes; empty if they agree.
+def other_study(composed: Study) -> str:
+    """What distinguishes the study in a folder from the one that the experiment describes.
+
+    Empty if they agree, or cannot be compared: an older version has other identities, and without its base's search
+    the setting of `preset=base` is not known.
 
     Args:
-        study: the study.
-        composed: its configuration.
+        composed: the study that the experiment describes.
     """
     try:
-        stored = read_study(study.directory)
-        if stored.version < VERSION or composed.identity(stored.fingerprint) == stored.identity:
-            return ""  # an older version has other identities
+        stored = read_study(composed.directory)
+        if stored.version < VERSION:
+            return ""
+        if composed.config.preset == PRESET:
+            composed = at_base(composed).study
+        if composed.identity(stored.fingerprint) == stored.identity:
+            return ""
         found = difference(stored.science, composed.science(stored.fingerprint))
     except (UserError, OSError):
         return ""

@@ -14,6 +14,7 @@ from benchmark.report.group_table import Entry, corruption_table, make_table, re
 from benchmark.report.table import Table
 from benchmark.study.cli import study_of
 from benchmark.study.stored import NoStudyError
+from benchmark.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def of_experiment(chosen: Selected, accept_code: bool = False, bootstrap: int = 
     """
     found = Tables()
     for dataset, studies in chosen.studies.items():
-        entries = [entry for one in studies if (entry := _entry(one, found)) is not None]
+        entries = [entry for one in studies for entry in _entries(one, found)]
         if not entries:
             continue
         name, commands = chosen.name_on(dataset), {one.name: one.command for one in studies}
@@ -116,15 +117,25 @@ def of_experiment(chosen: Selected, accept_code: bool = False, bootstrap: int = 
     return found
 
 
-def _entry(one: StudyOf, found: Tables) -> Entry | None:
-    """A study of an experiment for its table; None if it was not started, or its folder holds another study."""
+def _entries(one: StudyOf, found: Tables) -> list[Entry]:
+    """A study of an experiment and its repeated searches for a table, without those that cannot be read."""
     try:
-        if other := other_study(one, study_of(one.overrides)):
-            found.leave_out(f"{one.directory} is left out: {other}")
+        searches = study_of(one.overrides).repetitions()
+    except UserError as error:
+        found.leave_out(f"{one.directory} is left out: {error}")
+        return []
+    return [entry for search in searches if (entry := _entry(search, found)) is not None]
+
+
+def _entry(search: Study, found: Tables) -> Entry | None:
+    """A search of an experiment for its table; None if it was not started, or its folder holds another study."""
+    try:
+        if other := other_study(search):
+            found.leave_out(f"{search.directory} is left out: {other}")
             return None
-        return read_entry(one.directory, [one.directory])
+        return read_entry(search.directory, [search.directory])
     except NoStudyError:
         return None
     except (UserError, OSError) as error:
-        found.leave_out(f"{one.directory} is left out: {error}")
+        found.leave_out(f"{search.directory} is left out: {error}")
         return None

@@ -34,16 +34,17 @@ def columns(stored: StoredStudy) -> list[Column]:
     return [*(Column((METRIC, name), title(name)) for name in (NONE, *PAPER)), Column(MEAN, "Mean", is_main=True)]
 
 
-def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
+def absent(stored: StoredStudy, results_dir: Path, name: str, label: str) -> list[Row]:
     """Return the empty row of a loss that was not run, with the command that runs it.
 
     Args:
         stored: the study of another loss in the table, which supplies the command's other options.
+        results_dir: the results folder of that study.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
     shape = traditional_rows if stored.facts.story == "traditional" else fold_rows
-    return [Row(name, label, reason=shape.absent(stored, name, label)[0].reason)]
+    return [Row(name, label, reason=shape.absent(stored, results_dir, name, label)[0].reason)]
 
 
 def rows(stored: StoredStudy, directory: Path) -> list[Row]:

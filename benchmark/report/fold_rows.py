@@ -33,15 +33,16 @@ def columns(stored: StoredStudy) -> list[Column]:
     ]
 
 
-def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
+def absent(stored: StoredStudy, results_dir: Path, name: str, label: str) -> list[Row]:
     """Return the empty row of a loss that was not run, with the command that runs it.
 
     Args:
         stored: the study of another loss in the table, which supplies the command's other options.
+        results_dir: the results folder of that study.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    return [Row(name, label, reason=f"{NOT_RUN}{stored.command_for_loss('bo final-eval', name)}")]
+    return [Row(name, label, reason=f"{NOT_RUN}{stored.command_for_loss('bo final-eval', name, results_dir)}")]
 
 
 def rows(stored: StoredStudy, directory: Path) -> list[Row]:

@@ -8,7 +8,8 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def as_csv(table: Table) -> str:
 
     If there are several sections, the column `part` numbers them. A text that a spreadsheet would evaluate as a formula
     has a leading apostrophe. P-values have three digits.
+
+    Raises:
+        ValueError: two columns have the same name.
     """
     with_kinds = any(row.kind for row in table.rows)
     lines = []
@@ -51,25 +55,22 @@ def as_csv(table: Table) -> str:
         notes = " ".join(filter(None, (table.warning, section.apart(), section.budget, *section.footnotes)))
         top = section.top()
         for row in section.rows:
-            line: dict[str, object] = {"part": number} if len(table.sections) > 1 else {}
-            line |= {"loss": row.name, "label": row.label}
-            if with_kinds:
-                line["kind"] = row.kind
-            line |= {title.lower(): row.settings.get(title, "") for title in section.settings()}
-            line["num_runs"] = row.num_runs
-            for column in section.columns:
-                interval, name = row.cells.get(column.key), "_".join(column.key)
-                line[name] = interval.mean if interval else None
-                line[f"{name}_half_width"] = interval.half_width if interval else None
-            for key, interval in row.levels.items():
-                line |= {"_".join(key): interval.mean, f"{'_'.join(key)}_half_width": interval.half_width}
-            for column in (*section.columns, *FURTHER):
-                line |= _csv_comparisons(row, column.key, top.get((row.kind, column.key), set()))
-            if row.compared:
-                line["compared_with"] = row.compared.name
-            line |= _csv_effort(row)
-            line["reason"] = row.reason
-            lines.append(line | ({"notes": notes} if notes else {}))
+            fields: list[Mapping[str, object]] = [
+                {"part": number} if len(table.sections) > 1 else {},
+                {"loss": row.name, "label": row.label},
+                {"kind": row.kind} if with_kinds else {},
+                {title.lower(): row.exact.get(title, row.settings.get(title, "")) for title in section.settings()},
+                {"num_runs": row.num_runs},
+                *(_csv_interval(column.key, row.cells.get(column.key)) for column in section.columns),
+                *itertools.starmap(_csv_interval, row.levels.items()),
+                *(_csv_comparisons(row, column.key, top.get((row.kind, column.key), set()))
+                  for column in (*section.columns, *FURTHER)),
+                {"compared_with": row.compared.name} if row.compared else {},
+                _csv_effort(row),
+                {"reason": row.reason},
+                {"notes": notes} if notes else {},
+            ]  # fmt: skip
+            lines.append(_joined(fields))
     names = list(dict.fromkeys(name for line in lines for name in line))
     last = ("reason", "notes")
     names = [name for name in names if name not in last] + [name for name in last if name in names]
@@ -79,6 +80,27 @@ def as_csv(table: Table) -> str:
     for line in lines:
         writer.writerow({k: escape.csv_text(v) if isinstance(v, str) else v for k, v in line.items()})
     return text.getvalue()
+
+
+def _joined(fields: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """Return the fields of a line, by name.
+
+    Raises:
+        ValueError: two fields have the same name.
+    """
+    pairs = [pair for part in fields for pair in part.items()]
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"a CSV line with two columns of the same name: {', '.join(twice)}")
+    return dict(pairs)
+
+
+def _csv_interval(key: Key, interval: Interval | None) -> dict[str, object]:
+    """Return the mean and half width of a column, by name of the field."""
+    name = "_".join(key)
+    return {
+        name: interval.mean if interval else None,
+        f"{name}_half_width": interval.half_width if interval else None,
+    }
 
 
 def _csv_comparisons(row: Row, key: Key, top: set[str]) -> dict[str, object]:
@@ -113,7 +135,7 @@ def _csv_effort(row: Row) -> dict[str, object]:
         "trials": effort.all_trials,
         "trials_of_protocol": None if effort.asked is None else effort.asked * effort.searches,
         "hyper_parameters_searched": effort.searched,
-        "iterations": effort.iterations, "epochs": effort.epochs, "compute_hours": effort.hours,
+        "iterations": effort.iterations, "total_epochs": effort.epochs, "compute_hours": effort.hours,
         "looks_at_test_classes": effort.looks, "stopped_at_max_epochs": effort.at_limit,
         "validation_map_at_r_of_choice": effort.validation_of_choice, "validation_map_at_r": effort.validation,
         **effort.resources, "marks": _in_words(row),

@@ -25,6 +25,7 @@ from benchmark.report.table import FURTHER, NOT_RUN, Key, Published, Row, Sectio
 from benchmark.report.table_layout import Layout, Line
 from benchmark.report.untrained import beside_untrained
 from benchmark.study import layout
+from benchmark.study.command import results_dir_of
 from benchmark.study.layout import Chosen
 from benchmark.study.stored import StoredStudy, read_study
 
@@ -143,8 +144,8 @@ def make_table(
                     for row in found[line.study].rows
                 ]
             elif part is main and line.study not in found:
-                section.rows += absent(stored, line, shape)
-        section.rows = [replace(row, settings=row.settings | resources(row, layout)) for row in section.rows]
+                section.rows += absent(found[part.rows[0]], line, shape)
+        section.rows = [with_resources(row, layout) for row in section.rows]
         beside_untrained(section)
         section.budget = budget(section)
         compare(section)
@@ -200,20 +201,22 @@ def _labelled(row: Comparable, line: Line) -> Comparable:
     return replace(row, label=line.label or row.label)
 
 
-def resources(row: Row, layout: Layout) -> dict[str, str]:
-    """Return a row's text for each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
+def with_resources(row: Row, layout: Layout) -> Row:
+    """Return a row with each count, time or size that the layout asks for: ours, or the paper's if it is quoted.
 
     Args:
         row: the row.
         layout: its columns say what to show.
     """
-    found = {}
+    texts, numbers = dict(row.settings), dict(row.exact)
     for column in FURTHER:
         if column.key in layout.columns:
             quoted, own = row.published.get(column.key), row.effort.resources if row.effort else {}
             value = quoted.value if row.is_quoted and quoted else own.get(column.key[0])
-            found[column.title] = "" if value is None else resource_text(column.key[0], value)
-    return found
+            texts[column.title] = "" if value is None else resource_text(column.key[0], value)
+            if value is not None:
+                numbers[column.title] = value
+    return replace(row, settings=texts, exact=numbers)
 
 
 def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]:
@@ -221,17 +224,18 @@ def _beside(line: Line, kind: str, shape: ModuleType) -> Mapping[Key, Published]
     return line.published if kind == shape.KIND_OF_PAPERS else {}
 
 
-def absent(stored: StoredStudy, line: Line, shape: ModuleType) -> list[Row]:
+def absent(other: Entry, line: Line, shape: ModuleType) -> list[Row]:
     """Return the rows of a line without a study: its published numbers, or empty ones with the command that runs it.
 
     Args:
-        stored: the study of another loss in the table, which supplies the command's other options.
+        other: the study of another loss in the table, which supplies the command's other options.
         line: the line.
         shape: see `shape_of`.
     """
     if not line.study:
         return [Row("", line.label, published=line.published, kind=shape.KIND_OF_PAPERS)]
-    rows = shape.absent(stored, line.study, line.label or label_of(line.study))
+    label = line.label or label_of(line.study)
+    rows = shape.absent(other.stored, results_dir_of(other.directory), line.study, label)
     reason = {"reason": f"{NOT_RUN}{line.command}"} if line.command else {}
     return [replace(row, published=_beside(line, row.kind, shape), **reason) for row in rows]
 

@@ -199,6 +199,7 @@ class Row:
         reason: why cells are missing, or another remark about the runs.
         kind: how the epoch was chosen, in tables with several ways to choose it.
         settings: the row's text in each column of text, by the column's title.
+        exact: the numbers that texts in `settings` round, by the column's title; CSV has these in their place.
         over_searches: mean and interval that cover the search too, by column; empty with a single search.
         by_search: value of each run of all searches by search and run, for the same columns.
         published: what a paper prints, by column.
@@ -218,6 +219,7 @@ class Row:
     reason: str = ""
     kind: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    exact: dict[str, float] = field(default_factory=dict)
     values: dict[Key, Values] = field(default_factory=dict)
     over_searches: Mapping[Key, Interval] = field(default_factory=dict)
     by_search: dict[Key, Scores] = field(default_factory=dict)

@@ -38,15 +38,16 @@ def kinds(stored: StoredStudy) -> list[str]:
     return [kind for kind in KINDS if kind != "held_out" or stored.facts.held_out > 0]
 
 
-def absent(stored: StoredStudy, name: str, label: str) -> list[Row]:
+def absent(stored: StoredStudy, results_dir: Path, name: str, label: str) -> list[Row]:
     """Return the empty rows of a loss that was not run, with the command that runs it.
 
     Args:
         stored: the study of another loss in the table, which supplies the command's other options.
+        results_dir: the results folder of that study.
         name: the loss's name.
         label: the loss's name as the table prints it.
     """
-    reason = f"{NOT_RUN}{stored.command_for_loss('traditional', name)}"
+    reason = f"{NOT_RUN}{stored.command_for_loss('traditional', name, results_dir)}"
     return [Row(name, label, reason=reason, kind=KINDS[kind]) for kind in kinds(stored)]
 
 

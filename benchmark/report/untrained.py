@@ -21,8 +21,7 @@ def beside_untrained(section: Section) -> None:
     main = section.main_columns()
     bases = [row for row in section.rows if row.is_untrained and main and main[0].key in row.cells]
     if bases and trained:
-        section.rows = [replace(row, settings=row.settings | {GAIN: _gain(row, bases[0], main[0].key)})
-                        for row in section.rows]  # fmt: skip
+        section.rows = [_with_gain(row, bases[0], main[0].key) for row in section.rows]
 
 
 def _repeated(row: Row, trained: list[Row]) -> Row:
@@ -35,7 +34,8 @@ def _repeated(row: Row, trained: list[Row]) -> Row:
     return replace(row, values=values)
 
 
-def _gain(row: Row, base: Row, key: Key) -> str:
+def _with_gain(row: Row, base: Row, key: Key) -> Row:
     if row.is_untrained or key not in row.cells:
-        return ""
-    return f"{row.cells[key].mean - statistics.mean(base.values[key].values()):+.2f}"
+        return replace(row, settings=row.settings | {GAIN: ""})
+    gain = row.cells[key].mean - statistics.mean(base.values[key].values())
+    return replace(row, settings=row.settings | {GAIN: f"{gain:+.2f}"}, exact=row.exact | {GAIN: gain})

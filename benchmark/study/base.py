@@ -17,7 +17,7 @@ from benchmark.core import invocation
 from benchmark.core.errors import UserError
 from benchmark.core.records import JsonObject
 from benchmark.study import layout
-from benchmark.study.command import command_for, command_for_folder
+from benchmark.study.command import command_for, command_for_folder, results_dir_of
 from benchmark.study.config import BaseConfig
 from benchmark.study.opening import difference
 from benchmark.study.stored import NAME, StoredStudy, check_version, read_study
@@ -134,7 +134,7 @@ def _outside_loss(science: JsonObject) -> JsonObject:
 def _search_of_base(study: Study, base: BaseConfig) -> str:
     """The command that searches the base with the study's options."""
     try:
-        return read_study(study.directory).command_for_loss("bo", base.loss)
+        return read_study(study.directory).command_for_loss("bo", base.loss, results_dir_of(study.directory))
     except UserError:
         return command_for(dataclasses.replace(study.config, preset=""), "bo", loss=base.loss)
 

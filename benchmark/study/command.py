@@ -91,8 +91,20 @@ def results_command(results_dir: Path, target: str) -> str:
         results_dir: the folder.
         target: `tables`, `report` or `final-eval`.
     """
-    options = {} if results_dir == Path("results") else {"results_dir": results_dir}
-    return invocation.command(target, options)
+    return invocation.command(target, overrides=results_override(results_dir))
+
+
+def results_override(results_dir: Path) -> list[str]:
+    """Return the override that names a results folder, as a list; empty for the usual one.
+
+    A folder below the current one is named by its relative path, so that the command is the same on every machine.
+
+    Args:
+        results_dir: the folder.
+    """
+    absolute, here = results_dir.absolute(), Path.cwd()
+    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else results_dir
+    return [] if shown == Path("results") else [invocation.override("results_dir", str(shown))]
 
 
 def tables_command(results_dir: Path) -> str:

@@ -20,11 +20,12 @@ from msgspec import Meta
 from benchmark.core import plain_yaml, records, typed
 from benchmark.core.code import Code
 from benchmark.core.errors import UserError
-from benchmark.core.invocation import arguments, command
+from benchmark.core.invocation import arguments, command, key_of
 from benchmark.core.names import PATTERN
 from benchmark.core.records import CorruptFileError, JsonObject
 from benchmark.core.typed import AtLeastOne
 from benchmark.searchers import Rule
+from benchmark.study.command import results_override
 from benchmark.study.identity import VERSION, StudyIdentity, short_digest
 
 NAME = "study.yaml"
@@ -190,12 +191,13 @@ class StoredStudy:
         loss = self.config.get("loss")
         return loss.get(key) if isinstance(loss, dict) else None
 
-    def command_for_loss(self, target: str, loss: str) -> str:
+    def command_for_loss(self, target: str, loss: str, results_dir: Path) -> str:
         """The shell command that runs a target for another loss, with the options of the command that made this study.
 
         Args:
             target: names of commands, separated by blanks.
             loss: name of the loss.
+            results_dir: the results folder of that loss, whichever the command that made this study named.
         """
         facts = self.facts
         protocol = "traditional" if target == "traditional" else "hpl"
@@ -203,7 +205,8 @@ class StoredStudy:
         named |= {"protocol": facts.protocol} if facts.protocol != protocol else {}
         options = {"loss": loss} | ({} if self.overrides else named)  # version 1 did not record the overrides
         plugins = [f"plugins=[{','.join(self.plugins)}]"] if self.plugins else []
-        return command(target, options, overrides=[*self.overrides, *plugins])
+        given = [entry for entry in self.overrides if key_of(entry) != "results_dir"]
+        return command(target, options, overrides=[*given, *plugins, *results_override(results_dir)])
 
     @property
     def expected(self) -> StudyIdentity:

@@ -59,6 +59,14 @@ def test_a_missing_variant_is_named_with_all_its_options(tmp_path: Path) -> None
     assert layout_of(spec.read("glyphs"), "glyphs").lines[0].command == ""
 
 
+@pytest.mark.parametrize("folder", ["results/classes", "/any/classes"])
+def test_the_command_of_a_missing_variant_leads_to_the_folder_that_is_tabulated(folder: str) -> None:
+    for place in (Path(folder), Path(folder).absolute()):
+        line = describing("glyphs-small_conv-traditional", place, []).lines[0]
+        assert line.command.endswith(f" protocol.held_out=0.0 results_dir={folder}'")
+    assert "results_dir" not in layout_of(spec.read("glyphs_classes"), "glyphs").lines[0].command
+
+
 def test_columns_are_keys_of_metrics() -> None:
     layout = layout_of(spec.read("hpl_table_4_sop"), "sop")
     assert layout.columns[0] == ("recall_at_1",)
@@ -70,8 +78,9 @@ def test_columns_are_keys_of_metrics() -> None:
      ("glyphs_one_of_each", "glyphs_one_of_each")],
 )  # fmt: skip
 def test_the_folder_decides_which_experiment_describes_a_group(folder: str, expected: str) -> None:
-    layout = describing(GLYPHS, Path("somewhere") / folder, ["proxy_nca"])
-    assert layout == layout_of(spec.read(expected), "glyphs")
+    results_dir = Path("somewhere") / folder
+    layout = describing(GLYPHS, results_dir, ["proxy_nca"])
+    assert layout == layout_of(spec.read(expected), "glyphs", results_dir=results_dir)
 
 
 def test_of_several_experiments_the_one_with_most_studies_there_describes_the_group() -> None:

@@ -246,9 +246,13 @@ def test_a_layout_shows_counts_and_times_in_the_main_table_for_quoted_rows_too()
     layout = Layout(columns=keys)
     quoted = Row("", "HDML", published={("max_memory_gb",): Published(8.96, None, "T1")})
     ours = Row("x", "X", effort=dataclasses.replace(PLAIN, resources={"num_proxies": 1000, "max_memory_gb": 2.5}))
-    assert tables.resources(quoted, layout) == {"Proxies": "", "Memory, GB": "8.96"}
-    assert tables.resources(ours, layout) == {"Proxies": "1,000", "Memory, GB": "2.5"}
-    assert tables.resources(ours, Layout(columns=keys[2:])) == {}
+    quoted, ours, bare = (
+        tables.with_resources(row, shown)
+        for row, shown in ((quoted, layout), (ours, layout), (ours, Layout(columns=keys[2:])))
+    )
+    assert quoted.settings == {"Proxies": "", "Memory, GB": "8.96"} and quoted.exact == {"Memory, GB": 8.96}
+    assert ours.settings == {"Proxies": "1,000", "Memory, GB": "2.5"}
+    assert ours.exact == {"Proxies": 1000.0, "Memory, GB": 2.5} and bare.settings == {}
     ours.published = {("num_proxies",): Published(980, None, "T2")}
     (block,) = published_block(Section([Column(("recall_at_1",), "R@1")], [ours], 0.95))
     assert block.groups[""] == [["X", "980 (+20)"]]

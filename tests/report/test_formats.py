@@ -221,6 +221,26 @@ def test_the_csv_numbers_the_sections_and_repeats_their_notes_in_each_row() -> N
     assert lines[2]["notes"] == "Not comparable with the first table: a.b: 1 here, 2 in the first table; and 3 more."
 
 
+def test_the_csv_has_the_length_of_a_training_beside_the_epochs_of_all_runs() -> None:
+    rows = [Row("a", "A"), Row("b", "B", effort=EFFORT)]
+    (_, line, _) = csv.DictReader(io.StringIO(formats.as_csv(two_sections(rows))))
+    assert (line["epochs"], line["total_epochs"]) == ("30", "316")
+
+
+def test_the_csv_refuses_two_columns_of_the_same_name() -> None:
+    table = two_sections()
+    table.rows[0].settings["Num_runs"] = "7"
+    with pytest.raises(ValueError, match="two columns of the same name: num_runs"):
+        formats.as_csv(table)
+
+
+def test_the_csv_has_the_numbers_that_texts_round() -> None:
+    table = two_sections()
+    table.rows[0].settings["Gain"], table.rows[0].exact["Gain"] = "+0.12", 0.123456
+    assert "| A | 0 | 128 | +0.12 |" in formats.markdown(table)
+    assert next(csv.DictReader(io.StringIO(formats.as_csv(table))))["gain"] == "0.123456"
+
+
 def test_a_table_of_one_section_without_footnotes_has_neither_parts_nor_notes() -> None:
     section = Section([Column(("x",), "X")], [Row("a", "A")], 0.95)
     text = formats.as_csv(Table("any", "Caption.", [section]))

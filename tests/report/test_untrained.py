@@ -34,6 +34,7 @@ def section(*rows: Row) -> Section:
 def test_each_row_has_its_gain_over_the_first_untrained_one() -> None:
     made = section(row("none", [48.0], True), row("pa", PA), row("none_pca", [47.0], True), Row("ms", "MS"))
     assert [each.settings for each in made.rows] == [{GAIN: text} for text in ("", "+2.35", "", "")]
+    assert [each.exact for each in made.rows] == [{}, {GAIN: sum(PA) / 4 - 48.0}, {}, {}]
     assert section(row("pa", PA)).rows[0].settings == {}
     assert section(row("none", [48.0], True)).rows[0].settings == {}  # alone
 

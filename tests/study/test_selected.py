@@ -163,7 +163,7 @@ def test_a_study_that_was_made_with_plug_ins_asks_for_them(folder: Path, compose
     message = str(caught.value)
     assert "made with the plug-ins my_losses, their.trunks" in message and "trust" in message
     assert message.endswith("'ARGS=plugins=[my_losses,their.trunks]'"), message
-    (overrides,) = parsed(read_study(folder).command_for_loss("bo", "contrastive"))
+    (overrides,) = parsed(read_study(folder).command_for_loss("bo", "contrastive", Path("results")))
     assert value_of(overrides, "plugins") == ["my_losses", "their.trunks"]
 
 
@@ -240,7 +240,7 @@ def test_the_command_for_a_loss_that_was_not_run_gives_a_comparable_study(
 ) -> None:
     own = ("dataset=glyphs_small", "loss=proxy_nca", *given)
     folder = start(compose_study(*own), *own)
-    first, second = parsed(read_study(folder).command_for_loss("bo final-eval", "contrastive"))
+    first, second = parsed(read_study(folder).command_for_loss("bo final-eval", "contrastive", Path("results")))
     assert first == second and value_of(first, "loss") == "contrastive"
     other = compose_study(*first)
     mine, theirs = read_study(folder).science, other.science(FINGERPRINT)
@@ -251,6 +251,23 @@ def test_the_command_for_a_loss_that_was_not_run_gives_a_comparable_study(
     assert mine == theirs
     stored = read_study(folder)
     assert (other.config.protocol.num_runs, other.config.trials) == (stored.num_runs, stored.trials)
+
+
+def test_the_command_for_a_loss_that_was_not_run_leads_to_the_folder_that_is_read(
+    compose_study: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = read_study(start(compose_study("dataset=glyphs_small"), "dataset=glyphs_small", "results_dir=elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    named = {
+        Path("results"): [],
+        tmp_path / "results": [],
+        Path("results/mine"): ["results_dir=results/mine"],
+        tmp_path / "results" / "mine": ["results_dir=results/mine"],
+        Path("/of/others"): ["results_dir=/of/others"],
+    }
+    for folder, expected in named.items():
+        (overrides,) = parsed(stored.command_for_loss("bo", "contrastive", folder))
+        assert overrides == ["dataset=glyphs_small", "loss=contrastive", *expected]
 
 
 def test_an_unfinished_row_prints_a_command_that_names_the_folder(folder: Path, tmp_path: Path) -> None:
