@@ -95,18 +95,18 @@ def evaluate(
         embeddings: (N, D), or (F, N, D) for F models: arrays, tensors on the CPU or lists.
         labels: (N,) classes, numbers or texts.
         super_labels: (N,) super class of each image, numbers or texts; each class lies in one.
-        is_query: (N,) bool, true for queries that are searched among the others; None: each image is searched among
-            all others.
+        is_query: (N,) bool, or the numbers 0 and 1, true for queries that are searched among the others; None: each
+            image is searched among all others.
         distance: `cosine`, `l2` or `hyperbolic`.
         recall_at: each K of Recall@K, 1 or more.
         mode: for several models: `concatenated` or `separated`, see `protocol.evaluation`.
         curvature: curvature of the ball; for "hyperbolic" only.
 
     Raises:
-        UserError: shapes or options do not fit, or the embeddings cannot be scored.
+        UserError: labels are missing, shapes or options do not fit, or the embeddings cannot be scored.
     """
-    supers, queries = (None if given is None else np.asarray(given) for given in (super_labels, is_query))
-    given = labelled(np.asarray(embeddings), np.asarray(labels), supers, queries, "evaluate")
+    supers, queries = (None if given is None else _as_given(given) for given in (super_labels, is_query))
+    given = labelled(np.asarray(embeddings), _as_given(labels), supers, queries, "evaluate")
     options = {} if curvature is None else {"curvature": curvature}
     found = scored(
         given, mode=mode, metric=distance, recall_at=tuple(recall_at), options=options, what="The embeddings"
@@ -118,6 +118,11 @@ def evaluate(
         num_queries=found.num_queries,
         num_lone_queries=found.num_lone_queries,
     )
+
+
+def _as_given(values: Sequence[object] | np.ndarray) -> np.ndarray:
+    """An array (N,) of these values; numpy would turn the NaN of a list of texts into a text."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
 
 
 def _frame(groups: Groups, names: Mapping[int, str]) -> "pd.DataFrame":

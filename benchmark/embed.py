@@ -17,14 +17,16 @@ from pathlib import Path
 from benchmark.core.console import counting, write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, key_of
-from benchmark.core.names import similar_name
+from benchmark.core.names import joined_names
 from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
 from benchmark.models import tables
 from benchmark.models.embedding import Embedded, embed_files, listed
 from benchmark.models.loaded import OF_MODEL, load
-from benchmark.study.config import Config
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
+
+READS = (*OF_MODEL, "model", "images", "format", "folds", "embed_batch", "output", "results_dir", "display")
 
 
 def embed(study: Study, overrides: list[str]) -> None:
@@ -35,12 +37,12 @@ def embed(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no such model or no image, or an option is not allowed.
+        UserError: there is no such model or no image, an option is not allowed, or a package is not installed.
     """
+    check_read("embed", overrides, READS, unread=())
     config = study.config
     kind = config.format or "npz"
-    if kind not in tables.FORMATS:
-        raise UserError(f"format={kind}: allowed are {', '.join(tables.FORMATS)}.")
+    tables.check_format(kind)
     if not config.model or not config.images:
         example = command("embed", {"model": config.model or "FOLDER", "images": config.images or "FOLDER"})
         raise UserError(f"Name the model and the folder of images: {example}")
@@ -48,7 +50,7 @@ def embed(study: Study, overrides: list[str]) -> None:
     paths, notes = listed(root)
     model = load(config.model, study, overrides, config.run)
     separated = config.folds == "separated"
-    if model.described.distance == "hyperbolic" and len(model.networks) > 1 and not separated:
+    if not (separated or model.is_joinable):
         raise UserError(f"The points of {model.name} cannot be concatenated to points of one ball: folds=separated.")
     for note in notes:
         write(note)
@@ -59,28 +61,31 @@ def embed(study: Study, overrides: list[str]) -> None:
     report_bad(found, len(paths))
     if not found.paths:
         raise UserError(f"None of the images in {folder} can be read, so there is nothing to write.")
-    stem = similar_name(root.resolve().stem or "images")
-    path = Path(config.output or Path(config.results_dir) / "embeddings" / f"{stem}.{kind}")
-    tables.write(path, kind, found, separated=separated, distance=model.described.distance)
+    name = joined_names(model.stem, root.resolve().name if root.is_dir() else root.stem)
+    path = Path(config.output or Path(config.results_dir) / "embeddings" / f"{name}.{kind}")
+    described = model.described
+    tables.write(
+        path, kind, found, separated=separated, distance=described.distance, options=described.distance_options
+    )
     folds, count, dim = found.embeddings.shape
     shape = f"{folds} x {count} x {dim}" if separated else f"{count} x {folds * dim}"
     write(f"{model.name}: embeddings {shape} of {folder}\nwrote {path}")
-    write(f"Next: {next_command(found, kind, path, config, overrides)}")
+    scored = path if kind == "npz" and len({*found.labels}) > 1 else None
+    write(f"Next: {next_command(scored, config.model, folder, overrides)}")
 
 
-def next_command(found: Embedded, kind: str, path: Path, config: Config, overrides: Sequence[str]) -> str:
+def next_command(path: Path | None, model: str, folder: Path, overrides: Sequence[str]) -> str:
     """The shell command that uses embeddings: their scores, if the file has labels to score, else a search.
 
     Args:
-        found: the embeddings.
-        kind: format of their file.
-        path: the file.
-        config: the configuration of the command.
+        path: the file, if it can be scored.
+        model: the model, as it was named.
+        folder: folder of the images.
         overrides: the overrides on the command line.
     """
-    if kind == "npz" and len({*found.labels}) > 1:
+    if path is not None:
         return command("score", {"embeddings": path})
-    given = {"model": config.model, "query": "IMAGE", "images": config.images}
+    given = {"model": model, "query": "IMAGE", "images": folder}
     return command("search", given, overrides=[entry for entry in overrides if key_of(entry) in OF_MODEL])
 
 

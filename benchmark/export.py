@@ -17,10 +17,12 @@ from benchmark.core.console import write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
 from benchmark.models import exporting
-from benchmark.models.loaded import Model, load
+from benchmark.models.loaded import OF_MODEL, Model, load
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "timm": ""}
+READS = (*OF_MODEL, "model", "format", "folds", "output", "results_dir", "display")
 
 
 def export(study: Study, overrides: list[str]) -> None:
@@ -31,16 +33,16 @@ def export(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no such model, or the format cannot hold it.
+        UserError: there is no such model, the format cannot hold it, or an option is not read.
     """
+    check_read("export", overrides, READS, unread=())
     config, kind = study.config, study.config.format or "onnx"
     if kind not in exporting.FORMATS:
         raise UserError(f"format={kind}: allowed are {', '.join(exporting.FORMATS)}.")
     if not config.model:
         raise UserError(f"Name the model: {command('export', {'model': 'FOLDER', 'format': kind})}")
     model = load(config.model, study, overrides, config.run)
-    stem = f"{model.described.loss}-{model.described.dataset}-run_{model.described.run:02d}"
-    path = Path(config.output or Path(config.results_dir) / "export" / f"{stem}{SUFFIXES[kind]}")
+    path = Path(config.output or Path(config.results_dir) / "export" / f"{model.stem}{SUFFIXES[kind]}")
     for written in exporting.export(model, kind, path, separated=config.folds == "separated"):
         write(f"wrote {written}")
     write("\n".join(about(model.described.preprocessing.channels, model, kind)))

@@ -301,12 +301,12 @@ def _kept_run(study: Study, figure: str, run: int) -> KeptRun:
 
 
 def _draw_distributions(study: Study, path: Path, run: int) -> list[Path]:
-    if not _parts_with_distributions(study.make_loss(2, 0, np.arange(2), num_images=2)):
+    split, classes = _trained_classes(study)
+    if not _parts_with_distributions(_loss_of(study, split, classes[0])):
         raise UserError(
             f"figure=distributions: {study.config.loss.name} learns no Gaussian for each class, only HIST does."
         )
     chosen = _kept_run(study, "distributions", run)
-    split, classes = _trained_classes(study)
     compared = [
         _compare_distributions(chosen.study, split, trained, *kept_weights)
         for trained, kept_weights in zip(classes, chosen.weights, strict=True)
@@ -314,6 +314,18 @@ def _draw_distributions(study: Study, path: Path, run: int) -> list[Path]:
     stem = _stem(study, run, "distributions")
     paths = save(distributions.draw([facts for _, facts in compared]), stem)
     return [*paths, distributions.write_csv(stem.with_name(f"{stem.name}.csv"), compared)]
+
+
+def _loss_of(study: Study, split: Split, trained: np.ndarray) -> LossModule:
+    """The loss of a model as its training starts with it.
+
+    Args:
+        study: the study, with the setting that was trained.
+        split: the training half.
+        trained: ids of the classes that the model is trained on, ascending.
+    """
+    super_labels = split.super_labels[np.searchsorted(split.class_ids, trained)]
+    return study.make_loss(len(trained), 0, super_labels, num_images=int(np.isin(split.labels, trained).sum()))
 
 
 def _parts_with_distributions(loss: LossModule) -> list[HasDistributions]:
@@ -326,7 +338,7 @@ def _compare_distributions(
 ) -> tuple[list[str], distributions.Compared]:
     """The names of a model's training classes, and its distributions beside the embeddings of their images."""
     rows, places = np.flatnonzero(np.isin(split.labels, trained)), np.searchsorted(split.class_ids, trained)
-    loss = study.make_loss(len(trained), 0, split.super_labels[places], num_images=len(rows))
+    loss = _loss_of(study, split, trained)
     loss.load_state_dict(read_weights(weights, torch.device("cpu"), mismatch)["loss"])
     learned = _parts_with_distributions(loss)[0]
     images = study.make_images(split.images).part(rows)

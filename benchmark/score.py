@@ -4,10 +4,11 @@
     make score MODEL=results/studies/GROUP/hpl_pa DATASET=cub         # on those of another one
     make score EMBEDDINGS=file.npz
 
-The arrays of such a file are `embeddings`, `labels` and, if they are known, `super_labels` and `is_query`. Scores of
-all queries go to `scores.csv`, those of classes and super classes to `classes.csv` and `super_classes.csv`. The test
-classes of a data set, and the embeddings that a run kept of them, are opened only after a line in the test ledger: the
-one in the folder of the model's study.
+The arrays of such a file are `embeddings`, `labels` and, if they are known, `super_labels` and `is_query`. They are
+compared by cosine unless `distance`, and for a ball `curvature`, say otherwise. Scores of all queries go to
+`scores.csv`, those of classes and super classes to `classes.csv` and `super_classes.csv`. The test classes of a data
+set, and the embeddings that a run kept of them, are opened only after a line in the test ledger: the one in the folder
+of the model's study.
 """
 
 if __name__ == "__main__":  # before the slow imports, so that a mistake is reported at once
@@ -27,19 +28,24 @@ from benchmark.core.console import counting, write, write_table
 from benchmark.core.csv_file import write_csv
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, key_of
-from benchmark.core.names import similar_name
+from benchmark.core.names import joined_names
 from benchmark.core.places import usable_path
 from benchmark.core.provenance import commit
-from benchmark.models.loaded import Model, load
+from benchmark.models.loaded import OF_MODEL, Model, load
 from benchmark.models.scores import Labelled, labelled, scored
 from benchmark.models.tables import read_npz
 from benchmark.protocol.evaluation import MODES, RECALL_AT, Evaluation, Groups
 from benchmark.study import stored
 from benchmark.study.ledger import log_access
 from benchmark.study.prepare import make_ready
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 
+RECALL_AT_KEY = "dataset.recall_at"
+ALWAYS_READ = ("output", "results_dir", "classes", "display")
+OF_FILE = ("embeddings", RECALL_AT_KEY, "plugins", *ALWAYS_READ)
+OF_TEST_IMAGES = ("model", *OF_MODEL, "dataset", "decode", "image_threads", "image_memory", *ALWAYS_READ)
 LOWEST = 10  # classes that are printed unless `classes` says otherwise
 TITLES = {
     "map_at_r": "MAP@R", "precision_at_1": "P@1", "r_precision": "RP", "class_map_at_r": "MAP@R over classes",
@@ -53,10 +59,11 @@ class Scored:
 
     Attributes:
         title: what it is, for the output.
-        name: name of its folder.
+        name: name of the folder of its scores.
         given: the embeddings and their classes.
         metric: distance of the search.
         options: options of that distance.
+        recall_at: each K of Recall@K.
     """
 
     title: str
@@ -64,6 +71,7 @@ class Scored:
     given: Labelled
     metric: str
     options: Mapping[str, float]
+    recall_at: tuple[int, ...]
 
 
 def score(study: Study, overrides: list[str]) -> None:
@@ -74,7 +82,8 @@ def score(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: neither or both are named, a file cannot be read, or the embeddings cannot be scored.
+        UserError: neither or both are named, an option is not read, a file cannot be read, or the embeddings cannot be
+            scored.
     """
     config = study.config
     if bool(config.embeddings) == bool(config.model):
@@ -82,12 +91,12 @@ def score(study: Study, overrides: list[str]) -> None:
             command("score", {key: value}) for key, value in (("model", "FOLDER"), ("embeddings", "FILE.npz"))
         )
         raise UserError(f"Name either a model or a file of embeddings: {one}, or {other}")
-    found = of_file(study) if config.embeddings else of_model(study, overrides)
+    check_read("score", overrides, OF_FILE if config.embeddings else OF_TEST_IMAGES, unread=())
+    found = (of_file if config.embeddings else of_model)(study, overrides)
     several = found.given.embeddings.ndim == 3 and len(found.given.embeddings) > 1
-    recall_at = tuple(config.dataset.recall_at or RECALL_AT)
     evaluated = {
-        mode: scored(found.given, mode=mode, metric=found.metric, recall_at=recall_at, options=found.options,
-                     what=found.title) for mode in (MODES if several else MODES[:1])
+        mode: scored(found.given, mode=mode, metric=found.metric, recall_at=found.recall_at,
+                     options=found.options, what=found.title) for mode in (MODES if several else MODES[:1])
     }  # fmt: skip
     folder = Path(config.output or Path(config.results_dir) / "scores" / found.name)
     show(found, evaluated, config.classes or LOWEST)
@@ -95,25 +104,45 @@ def score(study: Study, overrides: list[str]) -> None:
         write(f"wrote {path}")
 
 
-def of_file(study: Study) -> Scored:
+def of_file(study: Study, overrides: Sequence[str]) -> Scored:
     """The content of an npz file; one that lies in a study's folder is logged in its ledger first.
+
+    Args:
+        study: the study of the command line, which names the file.
+        overrides: the overrides on the command line.
 
     Raises:
         UserError: it cannot be read.
     """
     path = usable_path("embeddings", study.config.embeddings, "an npz file")
     above = next((one for one in path.absolute().parents if (one / stored.NAME).is_file()), None)
-    metric, options = "", dict[str, float]()
+    metric, options, recall_at, names = "cosine", dict[str, float](), list[int](), list[str]()
     if above is not None:
         log_access(above, {"story": "score", "looks": f"scores of {path.name}", "commit": commit()})
-        loss = stored.read_study(above).science["loss"]
-        metric, options = str(loss.get("retrieval", "")), dict(loss.get("retrieval_options", {}))
+        about = stored.read_study(above)
+        loss, names = about.science["loss"], [above.resolve().parent.name, above.resolve().name]
+        metric, options = str(loss.get("retrieval", metric)), dict(loss.get("retrieval_options", {}))
+        recall_at = about.facts.recall_at
     found = read_npz(path)
+    if found.distance:
+        metric, options = found.distance, found.options
     return Scored(
-        str(path), similar_name(path.resolve().stem) or "embeddings",
+        str(path), joined_names(*names, path.resolve().parent.name, path.resolve().stem) or "embeddings",
         labelled(found.embeddings, found.labels, found.super_labels, found.is_query, str(path)),
-        found.distance or metric or "cosine", options,
+        metric, options, asked_recall_at(study, overrides, recall_at),
     )  # fmt: skip
+
+
+def asked_recall_at(study: Study, overrides: Sequence[str], own: Sequence[int]) -> tuple[int, ...]:
+    """Each K of Recall@K: those on the command line, or else those of what is scored.
+
+    Args:
+        study: the study of the command line.
+        overrides: the overrides on the command line.
+        own: those of the data set that is scored.
+    """
+    given = RECALL_AT_KEY in map(key_of, overrides)
+    return tuple((study.config.dataset.recall_at if given else own) or RECALL_AT)
 
 
 def of_model(study: Study, overrides: Sequence[str]) -> Scored:
@@ -121,11 +150,16 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
 
     The access is logged first, in the folder of the model's study.
 
+    Args:
+        study: the study of the command line, which names the model.
+        overrides: the overrides on the command line.
+
     Raises:
         UserError: the model or the data set cannot be read, or they do not fit.
     """
     model = load(study.config.model, study, overrides, study.config.run)
-    other = on_data_of(study, model, named=any(key_of(entry).partition(".")[0] == "dataset" for entry in overrides))
+    keys = {key_of(entry) for entry in overrides} - {RECALL_AT_KEY}
+    other = on_data_of(study, model, named=any(key.partition(".")[0] == "dataset" for key in keys))
     make_ready(other, other.make_dataset(), ("test",))
     test = open_test_set(other, {
         "story": "score", "run": model.described.run, "dataset": other.config.dataset.name, "commit": commit(),
@@ -133,21 +167,25 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
     })  # fmt: skip
     size, total = test.images.eval_batch_size, len(test.images)
     shown = counting(f"{model.name}: images embedded", study.config.display)
-    parts = []
+    parts = []  # not normalised: to normalise them twice would round them in another way than the record
     for first in range(0, total, size):
-        parts.append(model.embed(test.images.plain(np.arange(first, min(first + size, total)))))
+        parts.append(model.outputs(test.images.plain(np.arange(first, min(first + size, total)))))
         shown(min(first + size, total), total)
     dataset = other.config.dataset
-    supers, whole = test.super_labels.cpu(), other.make_dataset()
+    embeddings = torch.cat(parts, dim=1)
+    labels, supers = (part.to(embeddings.device) for part in (test.labels, test.super_labels))
+    is_query = None if test.is_query is None else test.is_query.to(embeddings.device)
+    whole = other.make_dataset()
     super_names = whole.listing.super_names if whole.listing is not None else whole.trainval().super_names
     given = Labelled(
-        torch.cat(parts, dim=1), test.labels.cpu(), supers if len(supers.unique()) > 1 else None,
-        None if test.is_query is None else test.is_query.cpu(), test.class_names, dict(enumerate(super_names)),
+        embeddings, labels, supers if len(supers.unique()) > 1 else None, is_query, test.class_names,
+        dict(enumerate(super_names)),
     )  # fmt: skip
+    elsewhere = "" if dataset.name == model.described.dataset else dataset.name
     return Scored(
-        f"{model.name}, test classes of {dataset.name}",
-        "-".join(filter(None, (model.described.loss, dataset.name, similar_name(model.directory.name)))),
-        given, model.described.distance, model.described.distance_options,
+        f"{model.name}, test classes of {dataset.name}", joined_names(model.stem, elsewhere), given,
+        model.described.distance, model.described.distance_options,
+        asked_recall_at(study, overrides, dataset.recall_at),
     )  # fmt: skip
 
 
@@ -219,6 +257,13 @@ def show(found: Scored, evaluated: Mapping[str, Evaluation], lowest: int) -> Non
 def write_scores(folder: Path, found: Scored, evaluated: Mapping[str, Evaluation]) -> list[Path]:
     """Write the scores as CSV, as fractions, and return the paths of the files.
 
+    A table of classes or super classes that does not belong to these scores is deleted.
+
+    Args:
+        folder: where they are written.
+        found: what is scored.
+        evaluated: its scores by mode.
+
     Raises:
         WriteError: a file cannot be written.
     """
@@ -229,7 +274,9 @@ def write_scores(folder: Path, found: Scored, evaluated: Mapping[str, Evaluation
         ("super_classes", found.given.super_names, lambda one: one.super_classes),
     ):
         groups: dict[str, Groups] = {mode: of(one) for mode, one in evaluated.items() if of(one) is not None}
-        if groups:
+        if not groups:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+        else:
             metrics = list(next(iter(groups.values())).scores)
             rows = [
                 [mode, int(one.ids[i]), known.get(int(one.ids[i]), ""), int(one.num_queries[i]),

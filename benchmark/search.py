@@ -18,16 +18,19 @@ from benchmark.core import records
 from benchmark.core.console import counting, write
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command, key_of
-from benchmark.core.names import similar_name
+from benchmark.core.names import joined_names
 from benchmark.core.places import usable_path
 from benchmark.core.wording import counted, first_lines
 from benchmark.models import gallery
 from benchmark.models.embedding import embed_files, listed
-from benchmark.models.loaded import OF_MODEL, load
+from benchmark.models.exporting import has_onnx
+from benchmark.models.loaded import OF_MODEL, Model, load
 from benchmark.models.page import Hit, page
+from benchmark.study.selected import check_read
 from benchmark.study.study import Study
 
 MOST_ON_PAGE = 100  # queries
+READS = (*OF_MODEL, "model", "query", "images", "nearest", "embed_batch", "output", "results_dir", "display")
 
 
 def search(study: Study, overrides: list[str]) -> None:
@@ -38,8 +41,9 @@ def search(study: Study, overrides: list[str]) -> None:
         overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no such model or image, or no query can be read.
+        UserError: there is no such model or image, no query can be read, or an option is not read.
     """
+    check_read("search", overrides, READS, unread=())
     config = study.config
     if not (config.model and config.query and config.images):
         given = {key: getattr(config, key) or default
@@ -78,11 +82,22 @@ def search(study: Study, overrides: list[str]) -> None:
         results.append((query, file, hits[: config.nearest]))
         write("\n".join([f"\n{file}", *(f"  {rank:3d}  {hit.score:.4f}  {hit.path}" for rank, hit in
                                        enumerate(hits[: config.nearest], 1))]))  # fmt: skip
-    stem = similar_name(asked.resolve().stem) or "query"
-    target = Path(config.output or Path(config.results_dir) / "search" / f"{stem}.html")
+    name = joined_names(model.stem, asked.resolve().name if asked.is_dir() else asked.stem)
+    target = Path(config.output or Path(config.results_dir) / "search" / f"{name}.html")
     content = page(f"Nearest images: {config.query}", f"{about}.", results[:MOST_ON_PAGE])
     records.write_whole(target, content.encode("utf-8", "replace"))
     more = f", with the first {MOST_ON_PAGE} of {len(results):,} queries" * (len(results) > MOST_ON_PAGE)
     write(f"\nwrote {target}{more}")
     own = [entry for entry in overrides if key_of(entry) in OF_MODEL]
-    write(f"Next: {command('export', {'model': config.model, 'format': 'onnx'}, overrides=own)}")
+    write(f"Next: {command('export', next_options(model, config.model), overrides=own)}")
+
+
+def next_options(model: Model, name: str) -> dict[str, str]:
+    """Options of an export that works with this model and the installed packages.
+
+    Args:
+        model: the model.
+        name: the model, as it was named.
+    """
+    apart = {} if model.is_joinable else {"folds": "separated"}
+    return {"model": name, "format": "onnx" if has_onnx() else "torchscript"} | apart

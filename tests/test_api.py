@@ -44,3 +44,29 @@ def test_a_model_of_a_frozen_trunk_under_the_traditional_protocol_can_be_loaded(
     stored = np.load(folder / "embeddings.npz")["embeddings"][:, :4]
     np.testing.assert_allclose(api.embed(model, paths).embeddings, stored, atol=1e-3)
     assert api.embed(model, []).embeddings.shape[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels": ["a", "a", None, "b"]}, "labels: 1 of 4 are missing"),
+        ({"labels": ["a", float("nan"), "b", float("nan")]}, "labels: 2 of 4 are missing"),
+        ({"super_labels": [1, 1, None, 2]}, "super_labels: 1 of 4 are missing"),
+        ({"is_query": [True, False, None, False]}, "it has 'None'"),
+        ({"is_query": ["yes", "no", "yes", "no"]}, "it has 'yes'"),
+        ({"is_query": [True] * 4}, "Leave it out"),
+    ],
+)
+def test_what_is_missing_is_refused_with_its_number(given: dict[str, list[object]], said: str) -> None:
+    usual: dict[str, list[object]] = {"labels": ["a", "a", "b", "b"]}
+    with pytest.raises(UserError, match=said):
+        api.evaluate(np.eye(4), **usual | given)  # type: ignore[arg-type]
+
+
+def test_numbers_and_texts_are_classes_and_any_floating_type_is_an_embedding() -> None:
+    vectors, queries = np.array([[1, 0], [0, 1], [1, 0.1], [0.1, 1]]), [1, 1, 0, 0]
+    expected = api.evaluate(vectors, [1, "b", 1, "b"], is_query=queries)
+    assert expected.overall["map_at_r"] == 1 and [*expected.classes.index] == ["1", "b"]
+    for kind in (">f4", np.longdouble, np.float16):
+        found = api.evaluate(vectors.astype(kind), np.array(["x", "b", "x", "b"]), is_query=np.array(queries, bool))
+        assert found.overall == expected.overall

@@ -24,7 +24,7 @@ OTHERS = {"core/csv_file.py", "report/formats.py", "datasets/listing.py", "model
 def scores(folder: Path) -> None:
     given = labelled(np.eye(4), np.array([NAME, NAME, "-a", "-a"]), np.array([NAME, NAME, "+b", "+b"]), None, "x")
     options = {"mode": "concatenated", "metric": "cosine", "recall_at": (1,), "options": {}, "what": "x"}
-    write_scores(folder, Scored("x", "x", given, "cosine", {}), {"concatenated": scored(given, **options)})
+    write_scores(folder, Scored("x", "x", given, "cosine", {}, (1,)), {"concatenated": scored(given, **options)})
 
 
 def pairs(folder: Path) -> None:

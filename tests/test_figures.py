@@ -15,7 +15,7 @@ from benchmark.datasets import Split
 from benchmark.figures import figures
 from benchmark.study.study import Study
 from tests import fake_results
-from tests.command_line import Ended, run
+from tests.command_line import Ended, assert_refused, run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,6 +122,14 @@ def test_a_base_with_other_test_images_is_left_out(
     hpl = keep(compose_study(*OPTIONS, "loss=hpl_pa"), halves[1], neighbours=nearest(halves[1], 0))
     assert f"without its base. {base} has other test images." in draw(hpl, "retrieval").out
     assert len(drawn["run_00_retrieval"].subfigs) == 2 and looks(base) == []
+
+
+def test_a_loss_without_gaussians_has_no_distributions_whatever_its_classes_are(
+    compose_study: Callable[..., Study], halves: tuple[Split, Split]
+) -> None:
+    folder = keep(compose_study(*OPTIONS, "loss=hpl_pa"), halves[1])
+    ended = run(figures, f"study={folder}", "figure=[distributions]", "device=cpu")
+    assert_refused(ended, "hpl_pa learns no Gaussian for each class, only HIST does")
 
 
 # -- embeddings -------------------------------------------------------------------------------------------------------

@@ -55,6 +55,18 @@ def similar_name(name: str) -> str:
     return words if not words or re.fullmatch(PATTERN, words) else f"{words}_"
 
 
+def joined_names(*names: str) -> str:
+    """The allowed names that resemble others most, joined by dashes; dashes within a name stay.
+
+    >>> joined_names("glyphs-small_conv-hpl", "my birds", "run_01")
+    'glyphs-small_conv-hpl-my_birds-run_01'
+
+    Args:
+        names: any texts; one that resembles no allowed name is left out.
+    """
+    return "-".join(filter(None, (similar_name(word) for name in names for word in name.split("-"))))
+
+
 def check_case(path: Path) -> None:
     """Check that no other entry of a folder differs from a path only in upper and lower case.
 

@@ -7,6 +7,7 @@ and standard deviation, and an embedding must still be brought to length 1.
 
 import contextlib
 import copy
+import importlib.util
 import io
 import json
 import warnings
@@ -77,7 +78,7 @@ def export(model: Model, kind: str, path: Path, *, separated: bool) -> list[Path
         raise UserError(f"format={kind}: allowed are {', '.join(FORMATS)}.")
     if kind == "timm":
         return [_write_timm(model, fold, _numbered(path, fold, model)) for fold in range(len(model.networks))]
-    if model.described.distance == "hyperbolic" and len(model.networks) > 1 and not separated:
+    if not (separated or model.is_joinable):
         raise UserError(f"The points of {model.name} cannot be concatenated to points of one ball: folds=separated.")
     groups = [[one] for one in model.networks] if separated else [list(model.networks)]
     unit, written = model.described.distance == "cosine", []
@@ -88,6 +89,11 @@ def export(model: Model, kind: str, path: Path, *, separated: bool) -> list[Path
         records.write_whole(target, content)
         written.append(target)
     return written
+
+
+def has_onnx() -> bool:
+    """Whether the packages are installed that writing ONNX needs."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
 
 def example(how: Preprocessing) -> Tensor:

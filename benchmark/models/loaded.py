@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmark.core import records
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import command
+from benchmark.core.names import joined_names
 from benchmark.core.places import usable_path
 from benchmark.core.wording import ranges
 from benchmark.images.batches import to_batch
@@ -66,6 +67,17 @@ class Model:
         return f"{self.described.loss} on {self.described.dataset}, run {self.described.run}"
 
     @property
+    def stem(self) -> str:
+        """The start of the names of files about it: the group and the folder of its study, and its run."""
+        folder = self.directory.resolve()
+        return joined_names(folder.parent.name, folder.name, f"run_{self.described.run:02d}")
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether the embeddings of its networks can be concatenated; points of several balls cannot."""
+        return self.described.distance != "hyperbolic" or len(self.networks) == 1
+
+    @property
     def weights_digest(self) -> str:
         """A digest of everything that its embeddings depend on."""
         d = self.described
@@ -79,9 +91,21 @@ class Model:
         tf32 = self.described.precision == "tf32" and self.device.type != "cuda"
         return "ieee" if tf32 else self.described.precision
 
-    @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (F, B, D) by the F networks, float32 on the CPU, as retrieval compares them.
+
+        Args:
+            images: uint8 (B, channels, H, W), prepared as `described.preprocessing` says.
+
+        Raises:
+            UserError: the images have other channels than the networks take.
+        """
+        found = self.outputs(images)
+        return (torch.nn.functional.normalize(found, dim=2) if self.described.distance == "cosine" else found).cpu()
+
+    @torch.inference_mode()
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the F networks return, (F, B, D), float32 on their device; nothing is normalised.
 
         Args:
             images: uint8 (B, channels, H, W), prepared as `described.preprocessing` says.
@@ -99,10 +123,7 @@ class Model:
         for one in self.networks:
             batch = to_batch(images.to(self.device), one.trunk.mean, one.trunk.std)
             found.append(forward(one.trunk, one.head, batch, self.precision).float())
-        together = torch.stack(found)
-        if self.described.distance == "cosine":
-            together = torch.nn.functional.normalize(together, dim=2)
-        return together.cpu()
+        return torch.stack(found)
 
     def log_if_tested_on(self, root: Path, looks: str) -> None:
         """Log an access in the test ledger if a folder holds images of the data set that the model was trained on.
@@ -131,12 +152,14 @@ def load(place: str, composed: Study, overrides: Sequence[str] = (), run: int = 
         run: number of the run, if a study is named.
 
     Raises:
-        UserError: there is no model, or it needs plug-ins that are not named.
+        UserError: there is no model, it is another run, or it needs plug-ins that are not named.
         CorruptFileError: a file of it is damaged or altered.
     """
     folder = usable_path("model", place, "the folder of a study or of one of its runs")
     if (folder / model_files.NAME).is_file():
         found = model_files.read_description(folder)
+        if run not in (0, found.run):
+            raise UserError(f"run={run}: {folder} is run {found.run}. Leave run out, or name the folder of the study.")
         return _built(folder, found, [_anything] * len(found.weights), composed)
     above = next((one for one in (folder, *folder.parents[:3]) if (one / stored.NAME).is_file()), None)
     if above is None:

@@ -37,21 +37,23 @@ def names_a_study(overrides: Sequence[str], besides: Sequence[str] = ()) -> bool
     return any(key.partition(".")[0] not in BOOKKEEPING for key in keys)
 
 
-def check_read(name: str, overrides: Sequence[str], reads: Sequence[str]) -> None:
-    """Refuse options that would select a study for a command that shows what it shows whatever they are.
+def check_read(name: str, overrides: Sequence[str], reads: Sequence[str], unread: Sequence[str] = BOOKKEEPING) -> None:
+    """Refuse options of a command that does what it does whatever they are.
 
     Args:
         name: name of the command.
         overrides: the overrides on the command line.
-        reads: keys that the command reads; those of `BOOKKEEPING` are always allowed.
+        reads: keys that the command reads; a part of the configuration stands for every key in it.
+        unread: keys that are allowed although the command may not read them, by default those that select no study.
 
     Raises:
         UserError: an override has none of these keys.
     """
-    if unread := [entry for entry in overrides if names_a_study([entry], reads)]:
+    allowed = {*reads, *unread}
+    if refused := [entry for entry in overrides if allowed.isdisjoint({key := key_of(entry), key.partition(".")[0]})]:
         rest = f"; {name} reads {', '.join(reads)}" if reads else ""
         raise UserError(
-            f"{', '.join(unread)}: {name} does not read this and would show the same without it. Leave it out{rest}."
+            f"{', '.join(refused)}: {name} does not read this and would do the same without it. Leave it out{rest}."
         )
 
 

@@ -22,6 +22,9 @@ NOT_IN_GIT = (
     "results/small",
     "results/splits",
     "results/overlap",
+    "results/embeddings",
+    "results/export",
+    "results/scores",
     "results/report",
     "results/tensorboard",
 )

@@ -14,7 +14,7 @@ from benchmark.study.study import Study
 OPTIONS = ("dataset=glyphs_small", "loss=proxy_nca", "trunk.width=8", "protocol.embedding_dim=16")
 
 
-def write_model(folder: Path, study: Study, folds: int = 2, channels: int = 1) -> Path:
+def write_model(folder: Path, study: Study, folds: int = 2, channels: int = 1, run: int = 0) -> Path:
     """Write networks with random weights, and their description."""
     written = []
     for fold in range(folds):
@@ -24,7 +24,7 @@ def write_model(folder: Path, study: Study, folds: int = 2, channels: int = 1) -
         name = f"fold_{fold}/{WEIGHTS}"
         sha256 = model_files.write_weights(folder / name, state, {"fold": fold})
         written.append(WeightsFile(file=name, sha256=sha256, not_trained_on=[fold]))
-    described = model_files.describe(study, run=0, identity="0" * 16, fingerprint="f", code=["c"], weights=written)
+    described = model_files.describe(study, run=run, identity="0" * 16, fingerprint="f", code=["c"], weights=written)
     model_files.write_description(folder, described)
     return folder
 

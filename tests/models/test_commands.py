@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmark.core import invocation
 from benchmark.embed import embed
 from benchmark.export import export
 from benchmark.models import gallery
@@ -20,6 +23,9 @@ from benchmark.models.loaded import Model, load
 from benchmark.score import score
 from benchmark.search import search
 from tests.command_line import Ended, assert_refused, run
+from tests.models.conftest import OPTIONS, write_model
+
+COMMANDS = {"embed": embed, "search": search, "export": export, "score": score}
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +45,21 @@ def embeddings_by_hand(model: Model, path: Path) -> np.ndarray:
     with torch.inference_mode():
         found = [one.head(one.trunk(batch))[0] for one in model.networks]
     return torch.cat([vector / vector.norm() for vector in found]).numpy()
+
+
+def run_next(ended: Ended, **instead: object) -> Ended:
+    """Run the command that another one suggests, with some of its variables in place of those that are suggested."""
+    assert ended.status == 0, ended
+    _, target, *words = shlex.split(ended.out.rpartition("Next: ")[2])
+    values = {name: value for name, _, value in (word.partition("=") for word in words)} | instead
+    given = {f"{invocation.FROM_MAKE}{name}": str(value) for name, value in values.items()}
+    return run(COMMANDS[target], *invocation.from_make(given, target))
+
+
+@pytest.fixture
+def in_balls(tmp_path: Path, compose_study: Any) -> Path:
+    """A model whose embeddings are points of a ball for each of its two networks."""
+    return write_model(tmp_path / "ball", compose_study("dataset=glyphs_small", "loss=hyp", *OPTIONS[2:]))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -103,6 +124,10 @@ def test_mistakes_of_embed_are_explained(options: list[str], said: str) -> None:
     assert_refused(run(embed, *options), said)
 
 
+def test_the_folder_of_one_run_is_not_that_of_another(model_folder: Path, pictures: Path) -> None:
+    assert_refused(run(embed, f"model={model_folder}", f"images={pictures}", "run=2"), "run=2", "is run 0")
+
+
 def test_a_folder_with_nothing_that_can_be_read_is_refused(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     assert_refused(run(embed, f"model={model_folder}", f"images={tmp_path / 'bad'}"), "holds no image")
@@ -111,6 +136,62 @@ def test_a_folder_with_nothing_that_can_be_read_is_refused(model_folder: Path, t
     ended = run(embed, f"model={model_folder}", f"images={tmp_path / 'bad'}", f"output={out}")
     assert_refused(ended, "None of the images")
     assert not out.exists()
+
+
+def test_a_missing_package_is_named_before_anything_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    ended = run(embed, "model=none", "images=none", "format=parquet")
+    assert_refused(ended, "pip install pyarrow", "format=npz or csv")
+
+
+@pytest.mark.slow
+def test_files_of_two_models_have_two_names(tmp_path: Path, pictures: Path, compose_study: Any) -> None:
+    study, results = compose_study(*OPTIONS), tmp_path / "results"
+    for number, place in enumerate(("one/net", "two-a/net", "two-a/other")):
+        model = write_model(tmp_path / place, study, folds=1, run=number)
+        options = (f"model={model}", f"results_dir={results}", "display=quiet")
+        for command, more in ((embed, (f"images={pictures}",)), (export, ("format=torchscript",)),
+                              (search, (f"images={pictures}", f"query={pictures / 'a/0.png'}"))):  # fmt: skip
+            assert run(command, *options, *more).status == 0
+    models = ("one-net-run_00", "two-a-net-run_01", "two-a-other-run_02")
+    for folder, end in (("embeddings", "-pictures.npz"), ("export", ".pt"), ("search", "-0.html")):
+        assert sorted(path.name for path in (results / folder).iterdir()) == [f"{model}{end}" for model in models]
+
+
+def test_points_of_several_balls_are_scored_by_the_command_that_embed_suggests(
+    in_balls: Path, pictures: Path, tmp_path: Path
+) -> None:
+    options = (f"model={in_balls}", f"images={pictures}", f"output={tmp_path / 'found.npz'}")
+    assert_refused(run(embed, *options), "folds=separated")
+    ended = run_next(run(embed, *options, "folds=separated"), OUT=tmp_path / "scores")
+    assert ended.status == 0 and "9 queries, 3 classes" in ended.out, ended
+    with np.load(tmp_path / "found.npz") as found:
+        assert str(found["distance"]) == "hyperbolic" and float(found["curvature"]) == 0.1
+        points = found["embeddings"][0].astype(np.float64)
+        labels = found["labels"]
+    apart = ((points[:, None] - points) ** 2).sum(axis=2)  # arcosh grows with 1 + 2c d^2 / ((1 - c|x|^2)(1 - c|y|^2))
+    inside = 1 - 0.1 * (points**2).sum(axis=1)
+    far = apart / (inside[:, None] * inside) + np.diag(np.full(9, np.inf))
+    mine = np.mean(labels[far.argmin(axis=1)] == labels)
+    assert run(score, f"embeddings={first_fold(tmp_path)}", f"output={tmp_path / 'first'}").status == 0
+    whole = {row["metric"]: float(row["value"]) for row in rows_of(tmp_path / "first" / "scores.csv")}
+    assert whole["precision_at_1"] == pytest.approx(mine)
+
+
+def first_fold(folder: Path) -> Path:
+    """The file of embeddings of a folder, with those of the first fold alone."""
+    with np.load(folder / "found.npz") as found:
+        np.savez(folder / "first.npz", **{name: found[name] for name in found} | {"embeddings": found["embeddings"][0]})
+    return folder / "first.npz"
+
+
+def test_after_one_image_a_search_of_its_folder_is_suggested(
+    model_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    query = pictures / "a" / "0.png"
+    ended = run(embed, f"model={model_folder}", f"images={query}", f"output={tmp_path / 'found.npz'}")
+    assert f"ROOT={pictures / 'a'}\n" in ended.out, ended
+    assert len(found_by(run_next(ended, QUERY=query, OUT=tmp_path / "page.html"))) == 2
 
 
 # -- search -----------------------------------------------------------------------------------------------------------
@@ -197,6 +278,22 @@ def test_a_damaged_cache_is_embedded_again(model_folder: Path, pictures: Path, t
     assert found_by(ended) == before and "(9 embedded" in ended.out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model_folder", "in_balls"])
+def test_the_export_that_a_search_suggests_needs_no_package_that_is_missing(
+    name: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    options = (f"model={request.getfixturevalue(name)}", f"images={pictures}", f"query={pictures / 'a/0.png'}",
+               f"output={tmp_path / 'page.html'}")  # fmt: skip
+    for module in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, module, None)
+    ended = run_next(run(search, *options), OUT=tmp_path / "model.pt")
+    assert ended.status == 0, ended
+    assert len(list(tmp_path.glob("model*.pt"))) == (2 if name == "in_balls" else 1)
+    monkeypatch.setattr("benchmark.search.has_onnx", lambda: True)
+    assert "FORMAT=onnx" in run(search, *options).out
+
+
 def test_mistakes_of_search_are_explained(model_folder: Path, pictures: Path) -> None:
     assert_refused(run(search, f"model={model_folder}"), "QUERY=IMAGE ROOT=FOLDER")
     assert_refused(run(search, f"model={model_folder}", "query=nix.png", f"images={pictures}"), "no folder or image")
@@ -259,7 +356,6 @@ def test_timm_builds_a_network_with_equal_embeddings(
 ) -> None:
     timm = pytest.importorskip("timm")
     from benchmark.study import data
-    from tests.models.conftest import write_model
 
     monkeypatch.setattr(data, "num_channels", lambda images: 3)
     study = compose_study(
@@ -341,8 +437,17 @@ def test_both_modes_are_scored_for_several_models(tmp_path: Path) -> None:
         ),
         ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": [True]}, "is_query has the shape (1,)"),
         ({"embeddings": np.ones((4, 2)), "labels": np.array([{}] * 4, object)}, "cannot be read as npz"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, np.nan, 2, np.nan]}, "labels: 2 of 4 are missing"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "super_labels": [1, 1, 2, np.nan]},
+         "super_labels: 1 of 4 are missing"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": ["True", "False"] * 2}, "it has 'True'"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": [1, 0, 1, np.nan]}, "it has 'nan'"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": [2, 0, 1, 0]}, "it has '2'"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": [True] * 4}, "Leave it out: each image"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "is_query": [False] * 4}, "so there is no query"),
+        ({"embeddings": np.ones((4, 2)), "labels": [1, 1, 2, 2], "curvature": ["x", "y"]}, "cannot be read as npz"),
     ],
-)
+)  # fmt: skip
 def test_embeddings_that_cannot_be_scored_are_refused(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, **arrays)
@@ -350,10 +455,49 @@ def test_embeddings_that_cannot_be_scored_are_refused(arrays: dict[str, Any], sa
     assert not (tmp_path / "scores").exists()
 
 
+@pytest.mark.parametrize("kind", [">f4", ">f8", "f2", np.longdouble])
+def test_embeddings_of_any_floating_type_are_scored_as_those_of_double_precision(kind: Any, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(2, 40, 4)).astype(np.float16)
+    for name, given in (("double", vectors.astype(float)), ("other", vectors.astype(kind))):
+        np.savez(tmp_path / f"{name}.npz", embeddings=given, labels=np.arange(40) % 8)
+        assert run(score, f"embeddings={tmp_path / name}.npz", f"output={tmp_path / name}").status == 0
+    assert rows_of(tmp_path / "other" / "scores.csv") == rows_of(tmp_path / "double" / "scores.csv")
+
+
+def test_scores_of_two_files_have_two_folders_and_those_of_a_new_file_leave_no_table_of_an_old_one(
+    tmp_path: Path,
+) -> None:
+    def scored(folder: str, **more: Any) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        np.savez(tmp_path / folder / "own.npz", embeddings=np.eye(4), labels=[0, 0, 1, 1], **more)
+        assert run(score, f"embeddings={tmp_path / folder / 'own.npz'}", f"results_dir={tmp_path}").status == 0
+
+    tables = {"scores.csv", "classes.csv"}
+    scored("one", super_labels=[0, 0, 1, 1])
+    scored("two")
+    for folder, expected in (("one-own", {*tables, "super_classes.csv"}), ("two-own", tables)):
+        assert {path.name for path in (tmp_path / "scores" / folder).iterdir()} == expected
+    scored("one")
+    assert {path.name for path in (tmp_path / "scores" / "one-own").iterdir()} == tables
+
+
+@pytest.mark.slow
+def test_scores_of_each_run_and_data_set_have_a_folder_of_their_own(tmp_path: Path, compose_study: Any) -> None:
+    for number, place in enumerate(("group/net", "group/other")):
+        model = write_model(tmp_path / place, compose_study(*OPTIONS), folds=1, run=number)
+        options = (f"model={model}", "dataset=glyphs_small", f"results_dir={tmp_path}", "display=quiet")
+        assert run(score, *options).status == 0
+    assert run(score, *options, "dataset.name=mine").status == 0
+    found = {path.name for path in (tmp_path / "scores").iterdir()}
+    assert found == {"group-net-run_00", "group-other-run_01", "group-other-run_01-mine"}
+
+
 def test_a_file_that_is_missing_or_no_npz_and_a_command_without_anything_to_score_are_refused(tmp_path: Path) -> None:
     assert_refused(run(score, f"embeddings={tmp_path / 'nix.npz'}"), "There is no file")
     (tmp_path / "text.npz").write_text("text")
     assert_refused(run(score, f"embeddings={tmp_path / 'text.npz'}"), "cannot be read as npz")
+    np.save(tmp_path / "array.npy", np.ones((4, 2)))
+    assert_refused(run(score, f"embeddings={tmp_path / 'array.npy'}"), "one array without a name", "labels, (N,)")
     assert_refused(run(score), "MODEL=FOLDER", "EMBEDDINGS=FILE.npz")
     assert_refused(run(score, "model=a", "embeddings=b"), "either a model or a file")
 

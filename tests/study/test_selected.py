@@ -16,12 +16,16 @@ from benchmark.compare import compare
 from benchmark.core import invocation
 from benchmark.core.errors import UserError
 from benchmark.data import data
+from benchmark.embed import embed
+from benchmark.export import export
 from benchmark.final_eval import final_eval
 from benchmark.logs import logs
 from benchmark.perf.front import bench_front
 from benchmark.perf.gpu.bench import bench_gpu
 from benchmark.perf.searchers import bench_search
 from benchmark.report import fold_rows
+from benchmark.score import score
+from benchmark.search import search
 from benchmark.splits import splits
 from benchmark.status import status
 from benchmark.study import opening
@@ -358,6 +362,15 @@ def select_like_hydra(study: Study, given: list[str]) -> Study:
         (bench_front, ("loss=ms",), r"loss=ms: bench-front does not read this.*Leave it out\.$"),
         (bench_search, ("seed=3", "trials=20"), r"^\nseed=3: bench-search does not read this.*reads budget, trials, "),
         (bench_gpu, ("dataset=cub",), "dataset=cub: bench-gpu does not read this.*reads budget, device, "),
+        (search, ("model=m", "folds=separated", "format=onnx"), "folds=separated, format=onnx: search does not read"),
+        (embed, ("model=m", "images=i", "nearest=3", "trials=2"), "nearest=3, trials=2: embed does not.*reads run, "),
+        (export, ("model=m", "embed_batch=3"), "embed_batch=3: export does not read this.*reads run, plugins, device"),
+        (
+            score,
+            ("embeddings=f", "folds=separated", "device=cpu", "dataset=cub", "dataset.recall_at=[1]"),
+            "folds=separated, device=cpu, dataset=cub: score does not.*reads embeddings, dataset.recall_at, ",
+        ),
+        (score, ("model=m", "embed_batch=3", "dataset=cub", "dataset.max_epochs=3"), "embed_batch=3: score does not"),
     ],
 )
 def test_a_command_that_shows_the_same_without_an_option_refuses_it(
