@@ -32,13 +32,19 @@ PUBLISHED_SPACE = ["training.space_scales=published", "~training.space", "traini
 GLYPHS = ["dataset.max_epochs=4", "trunk.width=128", "trunk.module.strides=[2,2,2,1,2]"]
 
 
+# How class vectors started and learned under the traditional protocol before Proxy-Anchor's way.
+FIXED_VECTORS = ["loss.authors.lr_multiplier=1.0", "~loss.authors.usual", "loss.module.proxy_init=normal"]
+
+
 def as_stored(overrides: Sequence[str]) -> list[str]:
     """Overrides that give the configuration of a stored study."""
     datasets = [override for override in overrides if override.startswith("dataset=")]
     on_glyphs = not datasets or datasets[0].startswith("dataset=glyphs")
     searched = [] if "protocol=traditional" in overrides else PUBLISHED_SPACE
     library = [LIBRARY_LOSS] if "loss=xbm" in overrides else []
-    return [*overrides, *(GLYPHS if on_glyphs else []), *searched, *library]
+    softmax = {"loss=arcface", "loss=cosface", "loss=normalized_softmax"} & {*overrides}
+    vectors = FIXED_VECTORS if softmax and "protocol=traditional" in overrides else []
+    return [*overrides, *(GLYPHS if on_glyphs else []), *searched, *library, *vectors]
 
 
 def version_1(study: Study) -> dict[str, Any]:
