@@ -211,18 +211,23 @@ def _without_fillers(below: Mapping[Steps, Steps]) -> dict[Steps, Steps]:
     return found
 
 
+def _inside(paths: Sequence[Steps]) -> dict[Steps, dict[str, bool]]:
+    """Return the names of the folders in each folder, and whether they hold folders themselves."""
+    inside: defaultdict[Steps, dict[str, bool]] = defaultdict(dict)
+    for path in paths:
+        for depth, name in enumerate(path):
+            inside[path[:depth]][name] = depth < len(path) - 1
+    return inside
+
+
 def _suspects(paths: Sequence[Steps]) -> dict[Steps, str]:
     """Return the roles of folders that look like the parts of a split.
 
     These are the folders that are named so, next to one that holds class folders, and the folders in a class, if all of
     them are named so and they differ in their roles.
     """
-    inside: defaultdict[Steps, dict[str, bool]] = defaultdict(dict)  # by folder: names in it, and if they hold folders
-    for path in paths:
-        for depth, name in enumerate(path):
-            inside[path[:depth]][name] = depth < len(path) - 1
     found: dict[Steps, str] = {}
-    for folder, names in inside.items():
+    for folder, names in _inside(paths).items():
         roles = roles_of(names)
         divides = folder and len(roles) == len(names) and len({*roles.values()}) > 1
         if divides or any(names[name] for name in roles):
@@ -248,12 +253,8 @@ def _check_not_mixed(root: Path, paths: Sequence[Steps]) -> None:
             f"In {root}, {' and '.join(map(visible, examples[:2]))} are named like the parts of a split, but {but}, or "
             f"{_off()}"
         )
-    beside: defaultdict[Steps, set[str]] = defaultdict(set)  # by folder: names of the folders of folders in it
-    for path in paths:
-        for depth, name in enumerate(path[:-1]):
-            beside[path[:depth]].add(name)
-    for folder, names in beside.items():
-        if roles := roles_among_words(sorted(names)):
+    for folder, names in _inside(paths).items():
+        if roles := roles_among_words(sorted(name for name, holds_folders in names.items() if holds_folders)):
             examples = ["/".join((*folder, name)) for name in {role: name for name, role in roles.items()}.values()]
             raise UserError(
                 f"In {root}, {' and '.join(map(visible, examples[:2]))} mention different parts of a split, but their "
