@@ -6,6 +6,7 @@ the optimisers, the validation every other epoch, early stopping, the best epoch
 alone and of their concatenated embeddings. It shares no code with `training`, `protocol` and `study`.
 
 Both sides train in float64, since rounding errors of float32 grow from batch to batch until they exchange neighbours.
+The library's side searches in float64 too, with its `CustomKNN`.
 
 Where the library differs, this side follows the Reality Check, as its authors' program around the library did:
 - the library does not score the untrained model by itself: it is scored here as epoch 0, from which patience counts,
@@ -13,7 +14,7 @@ Where the library differs, this side follows the Reality Check, as its authors' 
 - `drop_last` of its data loader drops nothing, since every batch of our sampler is full;
 - an image that is twice in a batch is at distance 1e-8 from itself in the library, which counts it among the pairs with
   a loss above 0, and at 0 in ours: with m = 4, three batches make a pass over 24 classes, so that none occurs;
-- its search leaves ties in the order of faiss, ours takes the lower index: these images have no ties.
+- its search leaves ties in any order, ours takes the lower index: these images have no ties.
 """
 
 import contextlib
@@ -41,6 +42,8 @@ from tests.losses.library import of_version_2
 GlobalEmbeddingSpaceTester = of_version_2("testers").GlobalEmbeddingSpaceTester
 MetricLossOnly = of_version_2("trainers").MetricLossOnly
 AccuracyCalculator = of_version_2("utils.accuracy_calculator").AccuracyCalculator
+CosineSimilarity = of_version_2("distances").CosineSimilarity
+CustomKNN = of_version_2("utils.inference").CustomKNN
 HookContainer = of_version_2("utils.logging_presets").HookContainer
 CLASSES, PER_CLASS, SIDE = 64, 10, 32
 BATCH, STEPS, EVERY, PATIENCE, MOST_EPOCHS, FOLDS = 32, 6, 2, 3, 10, 4
@@ -175,7 +178,8 @@ def folds_of_the_reality_check() -> Iterator[tuple[list[int], list[int]]]:
 
 def a_tester(**options: Any) -> GlobalEmbeddingSpaceTester:
     wanted = ("mean_average_precision_at_r", "precision_at_1", "r_precision")
-    calculator = AccuracyCalculator(include=wanted, k="max_bin_count", device=torch.device("cpu"))
+    search = CustomKNN(CosineSimilarity())  # in the type of the embeddings; faiss would round them to float32
+    calculator = AccuracyCalculator(include=wanted, k="max_bin_count", device=torch.device("cpu"), knn_func=search)
     return GlobalEmbeddingSpaceTester(batch_size=512, dataloader_num_workers=0, data_device=torch.device("cpu"),
                                       accuracy_calculator=calculator, **options)  # fmt: skip
 
