@@ -234,7 +234,7 @@ def gpu(torch: Any, found: tuple[str, str] | None, device: str) -> Iterator[Find
                 yield Finding(OK, f"{text}, CUDA {built}, driver {found[0] if found else 'unknown'}")
         return
     if torch.backends.mps.is_available():
-        yield Finding(OK, "GPU: Apple's (device=mps)")
+        yield Finding(OK, "GPU: Apple's, which has no float64 and is not used; all runs on the CPU")
         return
     if found is None:
         yield Finding(BROKEN if wanted else OK, "GPU: none, as there is no NVIDIA driver; all runs on the CPU",

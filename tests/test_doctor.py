@@ -13,12 +13,12 @@ from benchmark.doctor import Finding, doctor, folders, gpu, packages
 from tests.command_line import run
 
 
-def torch(built: str | None, gpus: int = 0, codes: Iterable[str] = ("sm_90",)) -> Any:
+def torch(built: str | None, gpus: int = 0, codes: Iterable[str] = ("sm_90",), apple: bool = False) -> Any:
     cuda = SimpleNamespace(
         is_available=lambda: gpus > 0, device_count=lambda: gpus, mem_get_info=lambda _: (70e9, 140e9),
         get_device_name=lambda _: "H200", get_device_capability=lambda _: (9, 0), get_arch_list=lambda: [*codes],
     )  # fmt: skip
-    mps = SimpleNamespace(is_available=lambda: False)
+    mps = SimpleNamespace(is_available=lambda: apple)
     return SimpleNamespace(version=SimpleNamespace(cuda=built), cuda=cuda, backends=SimpleNamespace(mps=mps))
 
 
@@ -29,6 +29,7 @@ def torch(built: str | None, gpus: int = 0, codes: Iterable[str] = ("sm_90",)) -
         (torch("12.8", 1, ["sm_70"]), ("570.1", "12.8"), "auto", "BROKEN", ["no code for sm_90"]),
         (torch(None), None, "auto", "ok", ["no NVIDIA driver"]),
         (torch("12.8"), None, "cuda", "BROKEN", ["no NVIDIA driver", "device=cpu"]),
+        (torch(None, apple=True), None, "auto", "ok", ["Apple's", "not used", "on the CPU"]),
         (torch(None), ("570.1", "12.8"), "auto", "note", ["for CPUs only", "without TORCH=cpu"]),
         (torch("13.0"), ("470.1", "11.4"), "auto", "BROKEN", ["built for CUDA 13.0", "update the driver"]),
         (torch("12.8"), ("570.1", "12.8"), "auto", "BROKEN", ["sees no GPU", "--gpus=all"]),

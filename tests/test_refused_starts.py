@@ -27,6 +27,7 @@ REFUSED = {
 }  # fmt: skip
 OF_ONE = [
     ("bo", "an unknown device", ("device=cuda:7",), "device='cuda:7'"),
+    ("bo", "a device without float64", ("device=mps",), "no float64"),
     ("traditional", "a head that does not exist", ("head.module._target_=benchmark.heads.no.Head",), "heads.no"),
     ("bo", "more folds than classes", ("protocol.num_folds=900",), "num_folds=900"),
     ("final-eval", "a base without a search", ("preset=base", "loss=hpl_nca"), "there is none in"),

@@ -82,7 +82,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "embed_batch": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",
          "executor.name", "variant", "preset")  # fmt: skip
 MAY_BE_EMPTY = ("variant", "preset")
@@ -151,9 +151,7 @@ def check_values(study: Study, story: str = "search") -> None:
     if c.executor.name in ("inline", "local"):
         check_device(c.device)
     elif not DEVICE.fullmatch(c.device):  # on other machines, workers find out
-        raise UserError(
-            f"device={c.device!r}: allowed are auto, cpu, cuda, cuda:N for the GPU with that number, and mps."
-        )
+        raise UserError(f"device={c.device!r}: allowed are auto, cpu, cuda, and cuda:N for the GPU with that number.")
 
 
 def _check_names(study: Study) -> None:
@@ -328,10 +326,15 @@ def check_device(device: str) -> None:
     """Check that this machine has the device that a study names.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not, or the device lacks float64.
     """
     if device not in ("auto", "cpu") and device not in (here := devices()):
-        raise UserError(f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.")
+        lacking = (
+            "" if device != "mps" else " Apple's GPU has no float64, in which retrieval and several losses compute."
+        )
+        raise UserError(
+            f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.{lacking}"
+        )
 
 
 def devices() -> list[str]:
@@ -340,7 +343,7 @@ def devices() -> list[str]:
 
     count = torch.cuda.device_count()
     gpus = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    return ["auto", "cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+    return ["auto", "cpu", *gpus]
 
 
 def check_space(study: Study) -> None:

@@ -22,8 +22,6 @@ def seeded_draws(device: torch.device) -> Iterator[Callable[[int], None]]:
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators += torch.cuda.default_generators[(index := device.index or 0) : index + 1]  # none without a GPU
-    elif device.type == "mps":
-        generators.append(torch.mps._get_default_mps_generator())
     states = [generator.get_state() for generator in generators]
 
     def seed(value: int) -> None:
