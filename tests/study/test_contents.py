@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,34 @@ def test_a_record_on_disk_is_read_and_checked(tmp_path: Path) -> None:
     assert message == f"{path}: result.concatenated.map_at_r is -500; it must be a number between 0 and 1."
     with pytest.raises(FileNotFoundError):
         contents.read(tmp_path / "run_04.json", contents.Run)
+
+
+def test_what_was_checked_is_checked_again_after_any_change_and_in_any_other_place(tmp_path: Path) -> None:
+    path, other = tmp_path / "trial_007" / "run_03.json", tmp_path / "trial_007" / "run_04.json"
+    _, record = good()[contents.Run][0]
+    records.write_record(path, record)
+    assert contents.read(path, contents.Run) == contents.read(path, contents.Run) == record
+    with pytest.raises(records.CorruptFileError, match='kind is "run"'):
+        contents.read(path, contents.Trial)
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(records.CorruptFileError, match="belongs to run_03"):
+        contents.read(other, contents.Run)
+    status, text = path.stat(), path.read_text()
+    path.write_text(altered := text.replace('"map_at_r": 0.', '"map_at_r": 1.', 1))
+    assert altered != text
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(records.CorruptFileError, match="altered"):
+        contents.read(path, contents.Run)
+
+
+def test_the_same_content_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trial_007" / "run_03.json"
+    _, record = good()[contents.Run][0]
+    records.write_record(path, record)
+    contents.read(path, contents.Run)
+    for module, name in ((contents, "check"), (records, "digest")):
+        monkeypatch.setattr(module, name, None)
+    assert contents.read(path, contents.Run) == record
 
 
 def test_anything_may_be_added_to_a_training_and_to_a_provenance_only() -> None:
