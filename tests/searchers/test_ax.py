@@ -346,18 +346,18 @@ def test_a_history_of_another_space_is_refused(history):
 
 
 @pytest.mark.slow
-def test_a_search_over_five_parameters_beats_its_control_on_average():
+def test_a_search_over_five_parameters_beats_its_control():
     space = SPACE | {"scale": Parameter((1.0, 100.0), "log"), "momentum": Parameter((0.0, 1.0))}
 
     def objective(setting):
         return score(setting) - 0.02 * math.log10(setting["scale"] / 30) ** 2 - 0.1 * (setting["momentum"] - 0.9) ** 2
 
     best = {
-        make: [max(t.mean for t in search(make(space, seed), 20, score=objective)) for seed in range(4)]
+        make: [max(t.mean for t in search(make(space, seed), 14, score=objective)) for seed in range(3)]
         for make in (Ax, Sobol)
     }
-    assert np.mean(best[Ax]) > np.mean(best[Sobol]) + 0.01
-    assert sum(a > s for a, s in zip(best[Ax], best[Sobol], strict=True)) >= 3
+    assert np.mean(best[Ax]) > np.mean(best[Sobol]) + 0.02
+    assert all(a > s for a, s in zip(best[Ax], best[Sobol], strict=True))
 
 
 @pytest.mark.slow
