@@ -76,7 +76,7 @@ def test_a_worker_without_the_device_of_the_study_names_its_machine(compose_stud
         UserError, match=rf"device='cuda:7': allowed on this machine \({platform.node()}\) are auto, cpu"
     ):
         Unit.from_json(unit.to_json())
-    with pytest.raises(UserError, match="device='gpu': allowed are auto, cpu, cuda, cuda:N"):
+    with pytest.raises(UserError, match="device='gpu': allowed are auto, cpu, cuda, and cuda:N"):
         check_values(compose_study("executor=slurm", "executor.prefix=[env]", "device=gpu"))
 
 
