@@ -329,12 +329,8 @@ def check_device(device: str) -> None:
         UserError: it does not, or the device lacks float64.
     """
     if device not in ("auto", "cpu") and device not in (here := devices()):
-        lacking = (
-            "" if device != "mps" else " Apple's GPU has no float64, in which retrieval and several losses compute."
-        )
-        raise UserError(
-            f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.{lacking}"
-        )
+        why = " Apple's GPU has no float64, which retrieval and several losses need." if device == "mps" else ""
+        raise UserError(f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.{why}")
 
 
 def devices() -> list[str]:
