@@ -41,7 +41,7 @@ def keys() -> frozenset[str]:
             yield from dotted(value, f"{prefix}.{key}")
 
     found = set()
-    for path in [*CONF.glob("*/*.yaml"), *CONF.glob("*/*/*.yaml")]:  # of a group, or of a part of it: loss.schedule
+    for path in [*CONF.glob("*/*.yaml"), *CONF.glob("loss/schedule/*.yaml")]:
         prefix = ".".join(path.parent.relative_to(CONF).parts)
         found |= set(dotted(yaml.load(path.read_bytes(), yaml.CSafeLoader), prefix))
     return frozenset(found | set(yaml.load((CONF / "config.yaml").read_bytes(), yaml.CSafeLoader)) | set(GROUPS))
