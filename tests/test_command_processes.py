@@ -52,7 +52,7 @@ def test_help_and_the_configuration_are_shown(tmp_path: Path, start: Start) -> N
         assert name in out
     for story, protocol in (("traditional", "traditional"), ("bo", "hpl")):
         shown = start(story, "dataset=cub", "--cfg", "job", "--resolve")
-        out, err = shown.communicate(timeout=60)
+        out, err = shown.communicate(timeout=400)
         assert shown.returncode == 0 and f"  name: {protocol}\n" in out, err
     shown = start("final_eval", "dataset=glyphs_small", "loss=contrastive", "--cfg", "job", "--resolve")
     out, err = shown.communicate(timeout=400)

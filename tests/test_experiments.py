@@ -632,7 +632,7 @@ def test_a_stopped_experiment_ends_its_commands_and_resumes(
     wait_for(lambda: list(log.glob(folds)) or process.poll() is not None, 120, "for a fold")
     (child,) = children_of(process.pid)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 143, (out, err)
     assert err.count("Stopped.") == 1 and not is_alive(child)
     ended = command("experiment", *given)

@@ -720,7 +720,7 @@ def test_a_build_killed_before_any_of_its_writes_is_resumed_to_the_same_cache(
     root: Path, paths: list[str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(root), str(tmp_path), *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 12  # three shards with their metadata, and what belongs to all
 
@@ -747,7 +747,7 @@ def test_a_shard_that_is_truncated_does_not_end_the_process_that_reads_it(
 ) -> None:
     make()
     command = [sys.executable, "-c", TRUNCATED, str(tmp_path / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
 
 

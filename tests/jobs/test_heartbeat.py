@@ -74,10 +74,10 @@ def test_every_batch_trained_on_or_evaluated_beats(tmp_path: Path) -> None:
 
 def test_a_tick_costs_less_than_20_microseconds(tmp_path: Path) -> None:
     heartbeat_of_unit = Heartbeat(tmp_path)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(10_000):
         heartbeat_of_unit.tick()
-    assert (time.perf_counter() - started) / 10_000 < 20e-6
+    assert (time.process_time() - started) / 10_000 < 20e-6
 
 
 def test_a_unit_hangs_once_its_count_has_not_changed_for_too_long(tmp_path: Path) -> None:

