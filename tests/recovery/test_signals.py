@@ -82,9 +82,10 @@ def test_a_second_ctrl_c_during_the_clean_up_ends_the_command_with_the_same_line
     code = (
         "import sys, time; from benchmark.core import process\n"
         "process._runs_a_command = lambda: True\nprocess.begin()\n"
+        "def wait():\n    for _ in range(6000):\n        time.sleep(0.1)\n"  # a single sleep can miss a signal
         "with process.stopped_by_exception():\n"
-        "    try:\n        print('ready', flush=True); time.sleep(600)\n"
-        "    finally:\n        print('cleaning', flush=True); time.sleep(600)\n"
+        "    try:\n        print('ready', flush=True); wait()\n"
+        "    finally:\n        print('cleaning', flush=True); wait()\n"
     )
     with start("-c", code) as started:
         for word in ("ready\n", "cleaning\n"):
