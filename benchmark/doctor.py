@@ -232,9 +232,12 @@ def gpu(torch: Any, found: tuple[str, str] | None, device: str) -> Iterator[Find
                 yield Finding(BROKEN, f"{text}, but this PyTorch has no code for {ours}", "install a PyTorch that has")
             else:
                 yield Finding(OK, f"{text}, CUDA {built}, driver {found[0] if found else 'unknown'}")
+        if wanted and device not in ("cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))):
+            yield Finding(BROKEN, f"GPU: there is none with the number of device={device}", "give device=cuda")
         return
     if torch.backends.mps.is_available():
-        yield Finding(OK, "GPU: Apple's, which has no float64 and is not used; all runs on the CPU")
+        text = "GPU: Apple's, which has no float64 and is not used; all runs on the CPU"
+        yield Finding(BROKEN if wanted else OK, text, "give device=cpu" if wanted else "")
         return
     if found is None:
         yield Finding(BROKEN if wanted else OK, "GPU: none, as there is no NVIDIA driver; all runs on the CPU",

@@ -60,7 +60,7 @@ MISTAKES = {
     "protocol.select=tested": ("searcher=sobol chooses the trial with the highest mean", "searcher=ax"),
     "protocol.noise=none": ("protocol.noise='none': allowed are inferred, fold_sem",),
     "display=loud": ("display='loud': allowed are auto, live, plain, quiet",),
-    "device=gpu": ("device='gpu': allowed on this machine (",),
+    "device=gpu": ("device='gpu': allowed are auto, cpu, cuda, and cuda:N",),
     "+loss.retrieval=manhattan": ("loss.retrieval='manhattan': allowed are cosine, l2",),
     "training.optimizers.head.lr=-1": ("training.optimizers.head.lr=-1: give a number of at least 0",),
     "training.optimizers.head.lr=nan": ("training.optimizers.head.lr=nan: only finite numbers",),

@@ -30,6 +30,7 @@ def torch(built: str | None, gpus: int = 0, codes: Iterable[str] = ("sm_90",), a
         (torch(None), None, "auto", "ok", ["no NVIDIA driver"]),
         (torch("12.8"), None, "cuda", "BROKEN", ["no NVIDIA driver", "device=cpu"]),
         (torch(None, apple=True), None, "auto", "ok", ["Apple's", "not used", "on the CPU"]),
+        (torch(None, apple=True), None, "cuda", "BROKEN", ["Apple's", "device=cpu"]),
         (torch(None), ("570.1", "12.8"), "auto", "note", ["for CPUs only", "without TORCH=cpu"]),
         (torch("13.0"), ("470.1", "11.4"), "auto", "BROKEN", ["built for CUDA 13.0", "update the driver"]),
         (torch("12.8"), ("570.1", "12.8"), "auto", "BROKEN", ["sees no GPU", "--gpus=all"]),
@@ -41,6 +42,13 @@ def test_a_gpu_is_seen_or_the_reason_is_said(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (found,) = gpu(torch, driver, device)
     assert found.state == state and all(phrase in f"{found.text} {found.fix}" for phrase in phrases), found
+
+
+def test_a_gpu_by_its_number_must_be_there() -> None:
+    found = {number: [*gpu(torch("12.8", 2), ("570.1", "12.8"), f"cuda:{number}")] for number in (1, 2)}
+    assert [finding.state for finding in found[1]] == ["ok", "ok"]
+    assert [finding.state for finding in found[2]] == ["ok", "ok", "BROKEN"]
+    assert "device=cuda:2" in found[2][-1].text and found[2][-1].fix == "give device=cuda"
 
 
 def test_hidden_gpus_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,12 +99,14 @@ def test_a_folder_that_cannot_be_written_or_a_full_disk_is_named(
 
 
 def test_what_the_options_name_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "libraries", lambda device: iter([Finding("ok", "libraries")]))
+    monkeypatch.setattr(module, "libraries", lambda device: iter([Finding("ok", f"libraries for {device}")]))
     monkeypatch.setattr(module, "_answer", lambda *_: None)
     missing = run(doctor, "dataset=cub", f"dataset.module.root={tmp_path}/none")
     assert missing.status == 1 and "BROKEN data set cub is not here" in missing.out and "make data" in missing.out
     assert "1 thing is broken" in missing.err
     fine = run(doctor, "dataset=glyphs_small")
     assert fine.status == 0 and "BROKEN" not in fine.out and "note   not here: cars196" in fine.out, fine
+    absent = run(doctor, "dataset=glyphs_small", "device=cuda:77")
+    assert "libraries for cuda:77" in absent.out, "a device that is not here is a finding, not a mistake"
     cluster = run(doctor, "executor=slurm", "executor.prefix=[env]")
     assert cluster.status == 1 and "BROKEN SLURM" in cluster.out, cluster

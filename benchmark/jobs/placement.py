@@ -8,6 +8,7 @@ from types import ModuleType
 
 from benchmark.core import conf_files
 from benchmark.core.console import write
+from benchmark.core.devices import device_here
 from benchmark.core.errors import UserError
 from benchmark.jobs.executors import Executor, Job, Options, Report, RunUnit, SharesGpus
 from benchmark.study.config import Config
@@ -43,12 +44,13 @@ def executor_options(config: Config) -> Options:
 
 
 def check_executor(config: Config) -> None:
-    """Check the executor's part of the configuration, before anything is started.
+    """Check the executor's part of the configuration, and the device if it trains here, before anything is started.
 
     Raises:
         UserError: a value is not allowed; the message has the key, the value and the allowed values.
     """
-    executor_options(config)
+    if executor_options(config).on_this_machine() and config.device not in ("auto", "cpu"):
+        device_here(config.device)
 
 
 def num_workers(config: Config) -> int:

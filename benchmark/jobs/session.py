@@ -21,7 +21,7 @@ from benchmark.study.code import training_code
 from benchmark.study.identity import StudyIdentity
 from benchmark.study.layout import Found
 from benchmark.study.opening import Command, Opened, open_study
-from benchmark.study.preflight import check_device, check_values
+from benchmark.study.preflight import check_values
 from benchmark.study.prepare import fill_features, prepare
 from benchmark.study.stored import NAME, is_study
 from benchmark.study.study import Study
@@ -66,7 +66,6 @@ class Session:
         check_executor(study.config)
         self._device = study.make_device() if trains_here(study.config) else None
         if self._device is not None:
-            check_device(study.config.device)
             check_precision(study.config.precision, self._device)
         self.study, self.command, self._halves = study, command, halves
         self.fingerprint = ""

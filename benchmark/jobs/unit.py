@@ -17,7 +17,6 @@ from benchmark.core.records import JsonObject
 from benchmark.study import contents, plugins
 from benchmark.study.code import training_code
 from benchmark.study.identity import Identity, StudyIdentity
-from benchmark.study.preflight import check_device
 from benchmark.study.study import Study
 
 
@@ -103,7 +102,7 @@ class Unit:
         Raises:
             UserError: the device is missing, or the code or the weights file differs.
         """
-        check_device(self.study.config.device)
+        self.study.make_device()
         if (here := self.study.identity(self.fingerprint)) != self.study_identity:
             raise UserError(
                 f"The configuration has the identity {here} on {platform.node()}, and {self.study_identity} where this "

@@ -3,13 +3,13 @@
 import json
 import math
 import operator
-import platform
 import re
 from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
 
+from benchmark.core.devices import check_device_name
 from benchmark.core.errors import UserError
 from benchmark.core.invocation import arguments, command
 from benchmark.core.names import check_case, check_name
@@ -82,7 +82,6 @@ RANGES: dict[str, tuple[int, int]] = {
     "embed_batch": (1, 1_000_000),
 }
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "dampening", "eps", "lr_multiplier")  # options of optimisers
-DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 NAMES = ("dataset.name", "loss.name", "trunk.name", "head.name", "training.name", "protocol.name", "searcher.name",
          "executor.name", "variant", "preset")  # fmt: skip
 MAY_BE_EMPTY = ("variant", "preset")
@@ -148,10 +147,7 @@ def check_values(study: Study, story: str = "search") -> None:
         )
     if (minutes := c.executor.timeout_minutes) is not None and not minutes > 0:
         raise UserError(f"executor.timeout_minutes={minutes:g}: give a number above 0, or null for no limit.")
-    if c.executor.name in ("inline", "local"):
-        check_device(c.device)
-    elif not DEVICE.fullmatch(c.device):  # on other machines, workers find out
-        raise UserError(f"device={c.device!r}: allowed are auto, cpu, cuda, and cuda:N for the GPU with that number.")
+    check_device_name(c.device)  # whether a machine has the device is found out where it is used
 
 
 def _check_names(study: Study) -> None:
@@ -320,26 +316,6 @@ def _not_finite(node: object, key: str = "") -> Iterator[str]:
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, float) and not math.isfinite(node):
         yield f"{key}={node}"
-
-
-def check_device(device: str) -> None:
-    """Check that this machine has the device that a study names.
-
-    Raises:
-        UserError: it does not, or the device lacks float64.
-    """
-    if device not in ("auto", "cpu") and device not in (here := devices()):
-        why = " Apple's GPU has no float64, which retrieval and several losses need." if device == "mps" else ""
-        raise UserError(f"device={device!r}: allowed on this machine ({platform.node()}) are {', '.join(here)}.{why}")
-
-
-def devices() -> list[str]:
-    """Names of the devices that PyTorch can use on this machine."""
-    import torch
-
-    count = torch.cuda.device_count()
-    gpus = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    return ["auto", "cpu", *gpus]
 
 
 def check_space(study: Study) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmark.core.devices import device_here
 from benchmark.core.errors import UserError
 from benchmark.core.names import similar_name
 from benchmark.core.paths import conf_dir
@@ -369,11 +370,12 @@ class Study:
         return build(node, kind, plugins=self.config.plugins, **arguments)
 
     def make_device(self) -> torch.device:
-        """The device on which this process trains."""
-        import torch
+        """The device on which this process trains.
 
-        name = self.config.device
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        Raises:
+            UserError: this machine has no such device.
+        """
+        return device_here(self.config.device)
 
 
 @dataclass(frozen=True)
