@@ -102,7 +102,7 @@ class Unit:
         Raises:
             UserError: the device is missing, or the code or the weights file differs.
         """
-        self.study.make_device()
+        self.study.make_device()  # which raises if this machine lacks it
         if (here := self.study.identity(self.fingerprint)) != self.study_identity:
             raise UserError(
                 f"The configuration has the identity {here} on {platform.node()}, and {self.study_identity} where this "
