@@ -31,6 +31,7 @@ from packaging.specifiers import SpecifierSet
 from benchmark.core import conf_files
 from benchmark.core.cache_dir import VARIABLE, user_cache_dir
 from benchmark.core.console import write
+from benchmark.core.devices import gpu_names
 from benchmark.core.errors import IncompleteError, UserError, message_for_user
 from benchmark.core.invocation import arguments, command, install, key_of
 from benchmark.core.threads import usable_cores
@@ -232,7 +233,7 @@ def gpu(torch: Any, found: tuple[str, str] | None, device: str) -> Iterator[Find
                 yield Finding(BROKEN, f"{text}, but this PyTorch has no code for {ours}", "install a PyTorch that has")
             else:
                 yield Finding(OK, f"{text}, CUDA {built}, driver {found[0] if found else 'unknown'}")
-        if wanted and device not in ("cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))):
+        if wanted and device not in gpu_names(torch.cuda.device_count()):
             yield Finding(BROKEN, f"GPU: there is none with the number of device={device}", "give device=cuda")
         return
     if torch.backends.mps.is_available():

@@ -37,6 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -slow[item.path])
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none: `make` leaves it out, and a file that is named runs it."""
+    if item.get_closest_marker("gpu"):
+        import torch  # not before: a test without it starts seconds earlier
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what lives as long as the process, thousands of tests and PyTorch among it."""
     gc.collect()

@@ -524,7 +524,7 @@ def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committ
     most = [gain for gain, base in found if base.endswith(("= 0.0", "= 0.25"))]
     words = " ".join(page.split())
     assert f"Of the {len(gains)} gains in MAP@R, {sure} has an interval without zero" in words
-    assert f"all {len(most)} gains are between {min(most):.2f} and {max(most):.2f}".replace("all 6", "all six") in words
+    assert f"the {len(most)} gains are between {min(most):.2f} and {max(most):.2f}" in words
     effect = brentq(lambda size: nct.sf(t.ppf(0.975, 2), 2, 3**0.5 * size) - 0.8, 1, 9)  # in standard deviations
     needed = [effect * 3**0.5 * half_width / t.ppf(0.975, 2) for half_width in half_widths]
     assert f"to be {min(needed):.2f} to {max(needed):.2f} points" in words

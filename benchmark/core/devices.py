@@ -36,9 +36,16 @@ def device_here(name: str) -> "torch.device":
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu":
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        allowed = ["auto", "cpu", *(["cuda", *gpus] if gpus else [])]
-        if name not in allowed:
-            raise UserError(f"device={name!r}: allowed on this machine ({platform.node()}) are {', '.join(allowed)}.")
+    if name != "cpu" and name not in (gpus := gpu_names(torch.cuda.device_count())):
+        allowed = ", ".join(["auto", "cpu", *gpus])
+        raise UserError(f"device={name!r}: allowed on this machine ({platform.node()}) are {allowed}.")
     return torch.device(name)
+
+
+def gpu_names(count: int) -> list[str]:
+    """Names of the GPUs of a machine that has so many.
+
+    >>> gpu_names(2), gpu_names(0)
+    (['cuda', 'cuda:0', 'cuda:1'], [])
+    """
+    return ["cuda", *(f"cuda:{number}" for number in range(count))] if count else []

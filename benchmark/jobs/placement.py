@@ -49,7 +49,7 @@ def check_executor(config: Config) -> None:
     Raises:
         UserError: a value is not allowed; the message has the key, the value and the allowed values.
     """
-    if executor_options(config).on_this_machine() and config.device not in ("auto", "cpu"):
+    if executor_options(config).on_this_machine() and config.device not in ("auto", "cpu"):  # no PyTorch for them
         device_here(config.device)
 
 

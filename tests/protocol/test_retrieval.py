@@ -370,7 +370,6 @@ def test_products_are_ieee_float32_though_training_allows_tf32(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_metrics_of_the_cpu_though_training_allows_tf32():
     x, y = clusters(100, 5, 60, 128, seed=9, spread=0.3)
     expected = retrieval_metrics(x, y, recall_at=RECALL_AT)

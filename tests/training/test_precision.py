@@ -41,7 +41,6 @@ from tests.command_line import TINY, assert_refused, study_dir, tiny
 from tests.training.small_fold import a_fold, a_schedule, nothing
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def flags() -> dict[str, list[str]]:
@@ -111,7 +110,6 @@ def test_float32_is_exact_to_its_last_digits_after_a_unit_in_less() -> None:
 
 
 @pytest.mark.gpu
-@on_a_gpu
 def test_a_gpu_computes_float32_in_ieee_and_less_exactly_in_tf32() -> None:
     use_precision("ieee", GPU)
     assert max(relative_errors(GPU)) < 1e-5
@@ -124,7 +122,6 @@ def test_a_gpu_computes_float32_in_ieee_and_less_exactly_in_tf32() -> None:
 
 
 @pytest.mark.gpu
-@on_a_gpu
 def test_a_gpu_is_named_with_its_libraries_when_it_trains() -> None:
     facts = device_facts(GPU, effective_precision("bf16", GPU))
     assert (facts["kind"], facts["name"]) == ("cuda", torch.cuda.get_device_name())
