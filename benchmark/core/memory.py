@@ -1,9 +1,15 @@
-"""The peak memory of a training: what PyTorch allocated on a CUDA device, else what the process occupied."""
+"""Memory of trainings on the CPU that is freed and needed again, and the peak memory of a training on any device.
+
+The peak is what PyTorch allocated on a CUDA device, else what the process occupied.
+"""
 
 import contextlib
+import ctypes
+import functools
 import gc
 import itertools
 import os
+import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -15,15 +21,45 @@ if TYPE_CHECKING:
 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET = "5"  # what the kernel understands as: forget the peak
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's numbers of M_TRIM_THRESHOLD and M_MMAP_MAX, from <malloc.h>
+KEPT_BYTES = 2**31 - 1  # the most that mallopt takes
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GB of freed memory for its next tensors; do nothing without glibc, as on a Mac.
+
+    By default, glibc returns large blocks to the kernel, which clears their pages anew for the next batch. Without
+    that, EfficientNet-Lite0 embeds images on a CPU in two thirds of the time (`make bench`). No number changes.
+    """
+    if is_glibc():
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_MAX, 0)
+        library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Return to the kernel what `keep_freed_memory` kept and nothing uses now."""
+    if is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def is_glibc() -> bool:
+    """Whether the C library is glibc, which has the two options."""
+    return platform.libc_ver()[0] == "glibc"
 
 
 def reset_peak(device: "torch.device") -> None:
-    """Forget the peak so far, since a process trains one unit after another; where the kernel refuses, it stays."""
+    """Forget the peak so far, since a process trains one unit after another; where the kernel refuses, it stays.
+
+    Freed memory is returned first, since it would count as occupied.
+    """
     if device.type == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        return_freed_memory()
         with contextlib.suppress(OSError):
             REFERENCES.write_text(RESET, encoding="ascii")
 

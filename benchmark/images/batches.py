@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.memory import keep_freed_memory
 from benchmark.images import Images
 
 T = TypeVar("T")
@@ -105,6 +106,7 @@ def embed(
     size = images.eval_batch_size if batch_size is None else batch_size
     if not len(images) or size < 1:
         raise ValueError(f"embed got {len(images)} images and batch_size={size}; both must be at least 1.")
+    keep_freed_memory()
     mean, std = trunk.mean, trunk.std
     parts = [np.arange(first, min(first + size, len(images))) for first in range(0, len(images), size)]
     modes = [(module, module.training) for part in (trunk, head) for module in part.modules()]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
+from benchmark.core.memory import return_freed_memory
 from benchmark.images import Images
 from benchmark.images.batches import embed, to_device
 from benchmark.protocol.seeds import stable_seed
@@ -122,6 +123,7 @@ class Views:
                 f"{type(trunk).__name__} has features that float16 cannot hold, so it cannot be used frozen. Choose "
                 "another trunk, or train it: training=finetune."
             )
+        return_freed_memory()
         return found.cpu().numpy()
 
 

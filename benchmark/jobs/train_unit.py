@@ -24,7 +24,7 @@ import torch
 
 from benchmark.core import records
 from benchmark.core.errors import UserError
-from benchmark.core.memory import peak_bytes, reset_peak
+from benchmark.core.memory import keep_freed_memory, peak_bytes, reset_peak
 from benchmark.core.provenance import device_facts, provenance
 from benchmark.core.pulse import heard_by
 from benchmark.core.records import JsonObject
@@ -233,6 +233,7 @@ def train(
         UserError: the device cannot compute in the study's precision, or a GPU has not enough memory.
     """
     use_threads(unit.study.config.threads)
+    keep_freed_memory()
     config = unit.study.config
     use_precision(config.precision, unit.study.make_device(), config.deterministic)
     reset_peak(unit.study.make_device())

@@ -39,6 +39,7 @@ from benchmark.images.in_memory import InMemoryImages
 from benchmark.perf import scaling, table_file
 from benchmark.perf.dispatch import dispatch_costs
 from benchmark.perf.images import image_inputs
+from benchmark.perf.kept_memory import kept_memory
 from benchmark.perf.losses import loss_steps
 from benchmark.perf.search import search_costs
 from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, ratio_row, table
@@ -72,7 +73,7 @@ def bench(study: Study, overrides: list[str]) -> None:
     print(f"{hardware()['cpu']}, one thread, torch {versions()['torch']}, load {os.getloadavg()[0]:.1f}", flush=True)
     use_threads(1)
     rows: list[Row] = []
-    costs = (image_inputs(), loss_steps(study), dispatch_costs(study))
+    costs = (image_inputs(), kept_memory(), loss_steps(study), dispatch_costs(study))
     growth: list[scaling.Curve] = []
     for part in (
         start_up(),

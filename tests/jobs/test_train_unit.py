@@ -64,6 +64,16 @@ def test_a_loss_adds_fields_and_other_losses_have_those_of_version_1(tmp_path: P
     assert plain.provenance["warnings"] == [] and idle.provenance["warnings"] == [IDLE]
 
 
+def test_memory_that_a_step_frees_is_kept_from_the_first_step_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: order.append("kept"))
+    with trainings(lambda number, parts: order.append("trained")):
+        tiny(bo, tmp_path, "trials=1")
+    assert order[:2] == ["kept", "trained"]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_fsync")
 def test_a_warning_is_printed_with_its_folds_and_survives_a_kill_before_the_trial_s_record(tmp_path: Path) -> None:
