@@ -520,10 +520,19 @@ def test_the_gains_by_number_of_classes_in_the_findings_are_those_of_the_committ
         assert f"| {name} | {classes:,} | {mean} | {recall} | {map_at_r} |" in page
     half_widths = [float(gain[5].partition("± ")[2]) for gain in gains]
     found = [(float(gain[5].partition(" ")[0]), gain[1]) for gain in gains]
-    sure = sum(abs(gain) > width for (gain, _), width in zip(found, half_widths, strict=True))
     most = [gain for gain, base in found if base.endswith(("= 0.0", "= 0.25"))]
+    rows = [row for row in rows_of(RESULTS / "classes" / "tables" / "glyphs-small_conv-traditional.csv")
+            if row["kind"] == "last epoch" and row["loss"].startswith("hpl_") and row["compared_with"]]  # fmt: skip
+    sure, smallest_p = [], []
+    for metric in ("map_at_r", "recall_at_1"):
+        difference = f"{metric}_difference"
+        in_half_widths = [abs(float(row[difference]) / float(row[f"{difference}_half_width"])) for row in rows]
+        sure.append(sum(ratio > 1 for ratio in in_half_widths))
+        smallest_p.append(min(1.0, len(rows) * 2 * t.sf(max(in_half_widths) * t.ppf(0.975, 2), 2)))
     words = " ".join(page.split())
-    assert f"Of the {len(gains)} gains in MAP@R, {sure} has an interval without zero" in words
+    assert f"Of the {len(gains)} gains in MAP@R, {sure[0]} has an interval without zero" in words
+    assert f"and of those in R@1, {sure[1]} have one" in words and len(rows) == len(gains)
+    assert "p is {:.2f} and {:.2f} by Holm's method".format(*smallest_p) in words
     assert f"the {len(most)} gains are between {min(most):.2f} and {max(most):.2f}" in words
     effect = brentq(lambda size: nct.sf(t.ppf(0.975, 2), 2, 3**0.5 * size) - 0.8, 1, 9)  # in standard deviations
     needed = [effect * 3**0.5 * half_width / t.ppf(0.975, 2) for half_width in half_widths]
