@@ -71,13 +71,13 @@ def child(job: str, kept: bool) -> None:
 
 
 def embedding(trunk: torch.nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """A job that embeds a batch."""
+    """A job that embeds a batch (B, Ch, H, W)."""
     trunk.eval()
     return torch.inference_mode()(lambda: trunk(images))
 
 
 def training(trunk: torch.nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """A job that trains for one iteration."""
+    """A job that trains for one iteration on a batch (B, Ch, H, W)."""
     trunk.train()
     optimizer = torch.optim.AdamW(trunk.parameters())
 

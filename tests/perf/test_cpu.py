@@ -154,7 +154,7 @@ def test_all_measurements_become_one_table(
     compose_study: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts = ("start_up", "search_costs", "trainings", "evaluations", "metrics", "large_metrics", "image_inputs",
-             "loss_steps", "dispatch_costs", "searches", "grown")  # fmt: skip
+             "kept_memory", "loss_steps", "dispatch_costs", "searches", "grown")  # fmt: skip
     for number, part in enumerate(parts):
         row = Row(part, ("<=", 1.0), [0.5 + number] if number else [], "a fake")
         monkeypatch.setattr(cpu, part, lambda *_, row=row: iter([row]))
