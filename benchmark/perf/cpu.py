@@ -42,7 +42,7 @@ from benchmark.perf.images import image_inputs
 from benchmark.perf.kept_memory import kept_memory
 from benchmark.perf.losses import loss_steps
 from benchmark.perf.search import search_costs
-from benchmark.perf.timing import Row, Spent, children_time, interleave, own_time, ratio_row, table
+from benchmark.perf.timing import Row, Spent, children_time, in_fresh_process, interleave, own_time, ratio_row, table
 from benchmark.protocol.retrieval import retrieval_metrics
 from benchmark.study.assemble import build
 from benchmark.study.prepare import prepare
@@ -398,11 +398,7 @@ def large_metrics() -> Iterator[Row]:
 
 def in_child(side: str) -> JsonObject:
     """The measurements that `child` prints in a fresh process."""
-    command = [sys.executable, "-c", f"from benchmark.perf.cpu import child; child({side!r})"]
-    done = subprocess.run(
-        command, cwd=CHECKOUT_DIR, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True
-    )
-    return dict(json.loads(done.stdout))
+    return dict(in_fresh_process(f"cpu.child({side!r})"))
 
 
 def product_of(vectors: torch.Tensor) -> list[Spent]:

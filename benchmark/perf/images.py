@@ -10,8 +10,6 @@ import hashlib
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -24,14 +22,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.core import records
-from benchmark.core.paths import CHECKOUT_DIR
 from benchmark.core.threads import usable_cores
 from benchmark.images import shards
 from benchmark.images.cache import Cache, build
 from benchmark.images.cropped import CroppedImages
 from benchmark.images.crops import Crops, draw_boxes
 from benchmark.images.decoded_on_read import contents_of
-from benchmark.perf.timing import Row, interleave, ratio_row
+from benchmark.perf.timing import Row, in_fresh_process, interleave, ratio_row
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
 NUM_FILES = 768  # with only 256, the tail that one thread decodes alone would bias the ratio
@@ -236,9 +233,7 @@ def reading(folder: Path) -> Row:
     what, target = "private memory for cached images", ("<=", 300)
     if not Path("/proc/self/smaps_rollup").exists():
         return Row(what, target, [], "this system does not report it", "MB")
-    script = "import sys; from benchmark.perf.images import child; child(sys.argv[1])"
-    command = [sys.executable, "-c", script, str(folder)]
-    megabytes = float(subprocess.run(command, cwd=CHECKOUT_DIR, check=True, capture_output=True).stdout)
+    megabytes = float(in_fresh_process(f"images.child({str(folder)!r})"))
     return Row(what, target, [megabytes], f"peak growth of a process that reads {NUM_READ:,} images in order", "MB")
 
 

@@ -5,16 +5,12 @@ Each side runs in processes of its own, since a process that keeps memory cannot
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import torch
 
 from benchmark.core.memory import is_glibc, keep_freed_memory
-from benchmark.core.paths import CHECKOUT_DIR
-from benchmark.perf.timing import Row, Spent, own_time, ratio_row
+from benchmark.perf.timing import Row, Spent, in_fresh_process, own_time, ratio_row
 from benchmark.trunks.efficientnet_lite0 import EfficientNetLite0
 
 JOBS = {"embedding": 144, "training": 112}  # the side of the images, as for grocery and grocery_finetuned
@@ -47,10 +43,7 @@ def reason() -> str:
 
 def in_child(job: str, *, kept: bool) -> Spent:
     """What a job takes in a fresh process, without imports and the first batches."""
-    command = [sys.executable, "-c", f"from benchmark.perf.kept_memory import child; child({job!r}, {kept})"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=CHECKOUT_DIR, env=environment, check=True, stdout=subprocess.PIPE)
-    return Spent(*json.loads(done.stdout))
+    return Spent(*in_fresh_process(f"kept_memory.child({job!r}, {kept})"))
 
 
 def child(job: str, kept: bool) -> None:

@@ -5,12 +5,18 @@ round, and their median is reported. CPU time comes first, since other processes
 shown next to it.
 """
 
+import json
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from benchmark.core.paths import CHECKOUT_DIR
 
 
 class Spent(NamedTuple):
@@ -34,6 +40,21 @@ def children_time() -> Spent:
     """CPU time of the finished child processes, and the wall clock."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Spent(used.ru_utime + used.ru_stime, time.perf_counter())
+
+
+def in_fresh_process(call: str) -> Any:
+    """What a call such as `cpu.child('ours')`, of a module next to this one, prints as JSON in a new process.
+
+    It has one thread.
+
+    Raises:
+        CalledProcessError: the process failed.
+    """
+    command = [sys.executable, "-c", f"from benchmark.perf import {call.partition('.')[0]}; {call}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return json.loads(
+        subprocess.run(command, cwd=CHECKOUT_DIR, env=environment, check=True, capture_output=True).stdout
+    )
 
 
 def interleave(
