@@ -38,7 +38,7 @@ from benchmark.protocol.evaluation import MODES, RECALL_AT, Evaluation, Groups
 from benchmark.study import stored
 from benchmark.study.ledger import log_access
 from benchmark.study.prepare import make_ready
-from benchmark.study.selected import check_read
+from benchmark.study.selected import PLACE_KEYS, check_read
 from benchmark.study.study import Study
 from benchmark.study.testset import open_test_set
 
@@ -158,8 +158,7 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
         UserError: the model or the data set cannot be read, or they do not fit.
     """
     model = load(study.config.model, study, overrides, study.config.run)
-    keys = {key_of(entry) for entry in overrides} - {RECALL_AT_KEY}
-    other = on_data_of(study, model, named=any(key.partition(".")[0] == "dataset" for key in keys))
+    other = on_data_of(study, model, overrides)
     make_ready(other, other.make_dataset(), ("test",))
     test = open_test_set(other, {
         "story": "score", "run": model.described.run, "dataset": other.config.dataset.name, "commit": commit(),
@@ -189,26 +188,37 @@ def of_model(study: Study, overrides: Sequence[str]) -> Scored:
     )  # fmt: skip
 
 
-def on_data_of(study: Study, model: Model, *, named: bool) -> Study:
+def on_data_of(study: Study, model: Model, overrides: Sequence[str]) -> Study:
     """A study whose test images are prepared as the model needs them, and whose ledger is the model's.
 
     Args:
         study: the study of the command line.
         model: the model.
-        named: whether the command line names a data set; otherwise the one of the model's study is taken.
+        overrides: the overrides on the command line. If they name no data set, the one of the model's study is taken,
+            from the places that they give.
 
     Raises:
-        UserError: no data set is named, and the model lies outside of a study.
+        UserError: no data set is named, and the model lies outside of a study or another value of a data set is given.
     """
     raw, how = copy.deepcopy(study.raw), model.described.preprocessing
-    if not named:
+    given = {key_of(entry): entry for entry in overrides}
+    if "dataset" not in given:
         if not (model.directory / stored.NAME).is_file():
             raise UserError(
                 f"{model.directory} is no study, so the data set is not known: "
                 f"{command('score', {'model': study.config.model, 'dataset': model.described.dataset})}"
             )
+        own = [key for key in given if key.startswith("dataset.") and key != RECALL_AT_KEY]
+        if other := [given[key] for key in own if key not in PLACE_KEYS]:
+            named = command("score", {"model": study.config.model, "dataset": model.described.dataset})
+            raise UserError(
+                f"{', '.join(other)}: no data set is named, and of the model's own one only the place can be changed "
+                f"({', '.join(PLACE_KEYS)}). Leave it out, or name a data set: {named}"
+            )
+        places = {key: value for key, value in study.raw["dataset"]["module"].items() if f"dataset.module.{key}" in own}
         about = stored.read_study(model.directory)
         raw["dataset"] = copy.deepcopy(about.config["dataset"]) | {"sources": [], "by_hand": ""}
+        raw["dataset"]["module"] |= places
     if raw["dataset"].get("images"):
         raw["dataset"]["images"] = {
             "short_side": how.short_side, "crop": how.crop, "scale": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0,

@@ -12,6 +12,7 @@ from benchmark import final_eval, traditional
 from benchmark.core import records
 from benchmark.figures import figures
 from benchmark.robustness import robustness
+from benchmark.score import score
 from benchmark.study import testset
 from tests.command_line import Ended, assert_refused, run
 from tests.test_overlap import photo
@@ -115,3 +116,18 @@ def test_pictures_are_not_shown_beside_the_neighbours_of_other_images(root: Path
     lose_an_image(root)
     testset._test_set.cache_clear()
     assert_refused(run(figures, f"study={study}"), "The test images of mine", "17 here, 18 there")
+
+
+def test_a_model_is_scored_on_its_own_data_set_wherever_that_is_and_on_no_other_for_a_value_of_one(root: Path) -> None:
+    assert start("final_eval", root).status == 0
+    (study,) = (root.parent / "results" / "studies").glob("*/*")
+    options = (f"model={study}", f"results_dir={root.parent / 'results'}", "display=quiet")
+    here = run(score, *options)
+    assert here.status == 0 and "test classes of mine" in here.out
+    root.rename(elsewhere := root.with_name("moved photos"))
+    testset._test_set.cache_clear()
+    assert_refused(run(score, *options), str(root))
+    there = run(score, *options, f"dataset.module.root='{elsewhere}'")
+    assert there.status == 0 and there.out == here.out
+    for wrong in ("dataset.module.size=16", "dataset.name=glyphs"):
+        assert_refused(run(score, *options, wrong), wrong, "no data set is named", "DATASET=mine")

@@ -84,7 +84,11 @@ def _run_all(command: Command, only_reads: bool, several: Sequence[str]) -> list
             places.usable_folder(cache_dir.VARIABLE, cache)
         for overrides in given.jobs:
             rest, where = _without_places(overrides)
-            composed.append((_compose(_of_the_command(rest), plugin_folders), rest, where))
+            config = _compose(_of_the_command(rest), plugin_folders)
+            if only_reads:
+                for key, value in where.items():
+                    OmegaConf.update(config, key, value, force_add=True)
+            composed.append((config, overrides if only_reads else rest, where))
         if given.shows:
             for config, rest, where in composed:
                 composed_only = not config.study and not given.resolves  # references may be to keys that have defaults
@@ -147,11 +151,13 @@ def _compose(overrides: list[str], plugin_folders: Sequence[Path]) -> DictConfig
 
 
 def _without_places(overrides: list[str]) -> tuple[list[str], dict[str, object]]:
-    """The overrides without those of `PLACE_KEYS` if there is `study=`, and the values of these by key.
+    """The overrides without those of `PLACE_KEYS` if a folder names the data set, and the values of these by key.
 
-    Hydra would refuse them, because it composes the default data set instead of the stored study's.
+    It is the folder of `study=`, or of `model=` without `dataset=`. Hydra would refuse them, because it composes the
+    default data set instead of the folder's.
     """
-    if not any(override.startswith("study=") for override in overrides):
+    given = {*map(key_of, overrides)}
+    if "study" not in given and ("model" not in given or "dataset" in given):
         return overrides, {}
     taken = [override for override in overrides if key_of(override) in PLACE_KEYS]
     parsed = OverridesParser.create().parse_overrides(taken)
