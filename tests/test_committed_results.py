@@ -565,6 +565,13 @@ def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_ta
         gained.append("{:.1f} and {:.1f}".format(*(max(scores) - scores[0] for scores in validation)))
     assert f"within {max(apart):.1f} points in validation" in text and f"gain {', '.join(gained)} points" in text
 
+    (scores,) = rankings(folder)
+    for given, learned, over in (("hpl_nca_gt", "hpl_nca", "ProxyNCA"), ("hpl_pa_gt", "hpl_pa", "Proxy-Anchor")):
+        above = "{:.2f} ± {:.2f} above".format(*paired(scores.runs[given], scores.runs[learned]))
+        assert f"{above} {rows[learned]['label']} and {gap(rows[given])} {over}" in text
+        first = [scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each)[0] for each in (given, learned)]
+        assert "{:.1f} and {:.1f} % over {}".format(*first, over) in text
+
 
 def scores_of_search(study: Path) -> list[float]:
     """Validation MAP@R of each trial of a search in %, 0 for one that failed."""
