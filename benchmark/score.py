@@ -203,14 +203,11 @@ def on_data_of(study: Study, model: Model, overrides: Sequence[str]) -> Study:
     raw, how = copy.deepcopy(study.raw), model.described.preprocessing
     given = {key_of(entry): entry for entry in overrides}
     if "dataset" not in given:
+        named = command("score", {"model": study.config.model, "dataset": model.described.dataset})
         if not (model.directory / stored.NAME).is_file():
-            raise UserError(
-                f"{model.directory} is no study, so the data set is not known: "
-                f"{command('score', {'model': study.config.model, 'dataset': model.described.dataset})}"
-            )
+            raise UserError(f"{model.directory} is no study, so the data set is not known: {named}")
         own = [key for key in given if key.startswith("dataset.") and key != RECALL_AT_KEY]
         if other := [given[key] for key in own if key not in PLACE_KEYS]:
-            named = command("score", {"model": study.config.model, "dataset": model.described.dataset})
             raise UserError(
                 f"{', '.join(other)}: no data set is named, and of the model's own one only the place can be changed "
                 f"({', '.join(PLACE_KEYS)}). Leave it out, or name a data set: {named}"
