@@ -572,6 +572,16 @@ def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_ta
         first = [scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each)[0] for each in (given, learned)]
         assert "{:.1f} and {:.1f} % over {}".format(*first, over) in text
 
+    of_tcm, of_anti_collapse = (rows[loss] for loss in ("tcm_proxy_anchor", "anti_collapse_proxy_anchor"))
+    difference = gap(of_anti_collapse).removesuffix(" below")
+    assert f"TCM is {gap(of_tcm)} Proxy-Anchor and Proxy-Anchor + Anti-Collapse {difference}," in text
+    first = [
+        "{:.1f}".format(scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each)[0])
+        for each in ("proxy_anchor", "tcm_proxy_anchor", "anti_collapse_proxy_anchor")
+    ]
+    assert "falls from {} % in validation".format(*first) in text
+    assert "TCM has {1} and Anti-Collapse {2} %".format(*first) in text
+
 
 def scores_of_search(study: Path) -> list[float]:
     """Validation MAP@R of each trial of a search in %, 0 for one that failed."""

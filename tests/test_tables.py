@@ -311,6 +311,30 @@ def test_a_row_has_the_base_of_its_loss_its_line_or_its_layout(compose_study: Co
     assert bases(base="not_there") == bases()
 
 
+def test_a_row_is_compared_with_its_base_in_the_same_batches_or_a_footnote_says_that_they_differ(
+    compose_study: Compose,
+) -> None:
+    def note(table: Table) -> str:
+        return next((text for text in table.sections[0].footnotes if "batches" in text), "")
+
+    own, base, other, matched = (
+        compose_study(*overrides, *FOUR)
+        for overrides in (
+            ("loss=tcm_proxy_anchor",),
+            ("loss=proxy_anchor",),
+            ("loss=proxy_anchor", "variant=soft", "loss.setting.alpha=16.0"),
+            ("loss=proxy_anchor", "variant=m4", "loss.sampler.m=4"),
+        )
+    )
+    for study in (own, base, other, matched):
+        fake_results.finish(study, RUNS)
+    table = made([own, other, base])
+    assert table.rows[0].compared and table.rows[0].compared.name == "proxy_anchor"
+    assert "Proxy-Anchor + TCM (m=4, Proxy-Anchor 1)." in note(table)
+    table = made([own, other, base, matched])
+    assert table.rows[0].compared and table.rows[0].compared.name == "proxy_anchor-m4" and note(table) == ""
+
+
 def test_the_csv_holds_every_digit(compose_study: Compose) -> None:
     study = compose_study("loss=hpl_pa", *FOUR)
     runs = [0.1234567890123456, 0.2, 1 / 3, 0.7071067811865476]

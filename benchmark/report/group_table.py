@@ -15,7 +15,7 @@ from types import ModuleType
 from benchmark.core.conf_files import content
 from benchmark.core.records import Record
 from benchmark.report import class_ranks, fold_rows, traditional_rows
-from benchmark.report.comparison import Comparable, Part, at, comparable, parts, printed_labels
+from benchmark.report.comparison import ABSENT, Comparable, Part, at, comparable, parts, printed_labels, text_of
 from benchmark.report.differences import compare
 from benchmark.report.effort import budget, effort_block, read_effort
 from benchmark.report.joined_searches import joined, joined_dependence, unlike
@@ -149,6 +149,7 @@ def make_table(
         beside_untrained(section)
         section.budget = budget(section)
         compare(section)
+        section.footnotes += other_batches(section, found)
         if bootstrap:
             class_ranks.rank(section, {line: found[line].directory for line in part.rows}, bootstrap)
         section.blocks += [*published_block(section), *levels_block(section), *effort_block(section)]
@@ -259,17 +260,44 @@ def base_of(found: Mapping[str, Entry], part: Part, line: Line, layout: Layout) 
 
 
 def studies_of_base(stored: StoredStudy, others: Mapping[str, StoredStudy]) -> list[str]:
-    """Return the names of the studies of the base of a study's loss: first those with its preset and variant.
+    """Return the names of the studies of the base of a study's loss: first those with its preset, sampler and variant.
 
     Args:
         stored: the study.
         others: other studies by name.
     """
-    base, ours = base_loss(stored), (stored.facts.preset, stored.facts.variant)
-    facts = {name: other.facts for name, other in others.items() if base and other.facts.loss == base}
-    alike = [name for name, each in facts.items() if (each.preset, each.variant) == ours]
-    plain = [name for name, each in facts.items() if not each.variant]
-    return list(dict.fromkeys([*alike, *plain, *facts]))
+    base, ours = base_loss(stored), stored.facts
+
+    def unlike(name: str) -> tuple[bool, ...]:
+        facts, in_other_batches = others[name].facts, sampler_of(others[name]) != sampler_of(stored)
+        return facts.preset != ours.preset, in_other_batches, facts.variant != ours.variant, bool(facts.variant)
+
+    return sorted((name for name, other in others.items() if base and other.facts.loss == base), key=unlike)
+
+
+def sampler_of(stored: StoredStudy) -> dict[str, str]:
+    """Return the options of a loss's sampler, such as the number of images of a class in a batch, as text."""
+    found = at(stored.science, "loss", "sampler")
+    return {key: text_of(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def other_batches(section: Section, found: Mapping[str, Entry]) -> list[str]:
+    """Return a footnote about rows that are compared with their base in other batches; an empty list without any.
+
+    Args:
+        section: its rows have been compared.
+        found: the studies by name.
+    """
+    texts, stored = list[str](), {name: entry.stored for name, entry in found.items()}
+    for row in section.rows:
+        if row.compared and row.compared.name in studies_of_base(stored[row.name], stored):
+            ours, others = sampler_of(stored[row.name]), sampler_of(stored[row.compared.name])
+            keys = [key for key in ours | others if ours.get(key) != others.get(key)]
+            each = [f"{key}={ours.get(key, ABSENT)}, {row.compared.label} {others.get(key, ABSENT)}" for key in keys]
+            texts += [f"{row.label} ({'; '.join(each)})"] if keys else []
+    what = "The difference from the base is also that of their batches (loss.sampler)"
+    better = "A study of the base with the same sampler and a variant=NAME is compared instead, if there is one."
+    return [f"{what}: {', '.join(texts)}. {better}"] if texts else []
 
 
 def records_of(stored: StoredStudy, directory: Path) -> list[Record]:

@@ -57,6 +57,13 @@ def test_every_method_over_another_loss_has_a_base_of_the_search_space_that_its_
                 assert own["space"][here]["bounds"] == bounds, f"{name}: the bounds of {here}"
 
 
+def test_a_method_and_its_base_are_trained_and_compared_alike_except_for_batches_which_tables_report() -> None:
+    alike = ("optimizer", "head", "retrieval", "retrieval_options")
+    for name in WITH_BASE:
+        base = LOSSES[LOSSES[name]["base"]["loss"]]
+        assert [LOSSES[name].get(key) for key in alike] == [base.get(key) for key in alike], name
+
+
 def test_the_setting_is_that_of_the_base_and_the_rest_is_published(
     searched_base: Callable[..., Study], compose_study: Compose
 ) -> None:
