@@ -572,6 +572,10 @@ def test_the_differences_on_glyphs_in_the_findings_are_those_of_the_committed_ta
         first = [scores_of_search(folder / "studies" / "glyphs-small_conv-hpl" / each)[0] for each in (given, learned)]
         assert "{:.1f} and {:.1f} % over {}".format(*first, over) in text
 
+    above = "{:.2f} ± {:.2f} above".format(*paired(scores.runs["proxy_nca_eq3"], scores.runs["proxy_nca"]))
+    assert f"is {above} its usual form, a softmax, and {gap(rows['proxy_nca_eq3'])} Proxy-Anchor" in text
+    assert f"HPL over it is {gap(rows['hpl_nca_eq3'])} its base" in text
+
     of_tcm, of_anti_collapse = (rows[loss] for loss in ("tcm_proxy_anchor", "anti_collapse_proxy_anchor"))
     difference = gap(of_anti_collapse).removesuffix(" below")
     assert f"TCM is {gap(of_tcm)} Proxy-Anchor and Proxy-Anchor + Anti-Collapse {difference}," in text
