@@ -137,15 +137,16 @@ def read_rankings(folder: Path, column: str) -> list[Ranking]:
     if not known:
         reasons = "".join(f" {reason}" for ranking in found.values() for reason in ranking.remarks)
         raise UserError(f"{folder} holds no study with scores in {column}.{reasons}")
-    return _without_common_suffix(known)
+    return _without_common_words(known)
 
 
-def _without_common_suffix(rankings: list[Ranking]) -> list[Ranking]:
-    """Rankings without the preset and variant that all their losses have, so that other folders share the names."""
-    if len({name.partition(" ")[2] for ranking in rankings for name in ranking.runs}) > 1:
-        return rankings
+def _without_common_words(rankings: list[Ranking]) -> list[Ranking]:
+    """Rankings without the preset and variant that all their rows have, so that other folders share the names."""
+    words = [name.split(" ")[1:] for ranking in rankings for name in ranking.runs]
+    common = sum(1 for _ in itertools.takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False)))
 
-    def bare(found: dict[str, Any]) -> dict[str, Any]:
-        return {name.partition(" ")[0]: values for name, values in found.items()}
+    def short(found: dict[str, Any]) -> dict[str, Any]:
+        split = {name: name.split(" ") for name in found}
+        return {" ".join([loss, *more[common:]]): found[name] for name, (loss, *more) in split.items()}
 
-    return [replace(ranking, runs=bare(ranking.runs), searched=bare(ranking.searched)) for ranking in rankings]
+    return [replace(ranking, runs=short(ranking.runs), searched=short(ranking.searched)) for ranking in rankings]

@@ -1,12 +1,15 @@
 """Kendall's tau between rankings of the losses."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.report.rankings import Ranking, kendall_tau
+from benchmark.report.rankings import Ranking, kendall_tau, read_rankings
+from benchmark.study.study import Study
+from tests import fake_results
 
 
 @pytest.mark.parametrize("levels", [1000, 4], ids=["few ties", "many ties"])
@@ -42,3 +45,19 @@ def test_the_best_validation_score_after_part_of_the_trials_is_that_of_the_first
     assert ranking.validation() == {"a": 9.0, "b": 5.0, "c": 1.0}
     assert ranking.validation(2) == {"a": 3.0, "b": 4.0, "c": 1.0}
     assert ranking.validation(1) == {"b": 4.0, "c": 1.0}
+
+
+def test_rows_are_named_without_the_preset_that_all_of_them_have(
+    compose_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    given = ("dataset=glyphs_small", "protocol.num_runs=2", "preset=default")
+    for more in (["loss=contrastive"], ["loss=contrastive", "variant=m2", "loss.sampler.m=2"], ["loss=proxy_anchor"]):
+        fake_results.finish_preset(compose_study(*given, *more), [0.4, 0.5])
+
+    def names() -> set[str]:
+        (ranking,) = read_rankings(tmp_path / "results", "concatenated.map_at_r")
+        return set(ranking.runs)
+
+    assert names() == {"contrastive", "contrastive m2", "proxy_anchor"}
+    fake_results.finish(compose_study("dataset=glyphs_small", "protocol.num_runs=2", "loss=ms"), [0.4, 0.5])
+    assert names() == {"contrastive default", "contrastive default m2", "proxy_anchor default", "ms"}
